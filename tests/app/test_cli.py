@@ -1,0 +1,111 @@
+"""The console script: help is quick, refusals are one sentence, defects keep their traceback."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from vgen import __version__
+from vgen.app import cli
+from vgen.app.verbs import VERBS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch):
+    """Stands a verb's module in for the real `train`: its main() does what the test says."""
+    monkeypatch.delenv("VGEN_TRACEBACK", raising=False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["vgen"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+
+    def stand_in(code: str) -> None:
+        module = ModuleType("vgen.app.train")
+        exec(compile(code, "train.py", "exec"), module.__dict__)
+        monkeypatch.setitem(sys.modules, "vgen.app.train", module)
+
+    return stand_in
+
+
+def test_help_in_under_a_second_from_anywhere(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    spent = []
+    for arguments in (["--help"], ["train", "--help"]):
+        begin = time.perf_counter()
+        command = [sys.executable, "-c", "from vgen.app.cli import main; raise SystemExit(main())", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        spent.append(time.perf_counter() - begin)
+        assert "usage: vgen" in done.stdout
+    assert min(spent) < 1.0
+
+
+def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vgen"])
+    assert cli.main() == 0
+    page = capsys.readouterr().out
+    assert all(f"  {name} " in page for name in VERBS)
+    assert all(len(line) <= 100 for line in page.splitlines())
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_page_is_short_and_has_two_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(name, ["--help"]) == 0
+    page = capsys.readouterr().out
+    assert 5 <= len(page.splitlines()) <= 24
+    assert all(len(line) <= 110 for line in page.splitlines())
+    assert all(example.startswith((f"vgen {name}", "make ")) for example in VERBS[name].examples)
+    assert len(VERBS[name].keys) <= 8
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vgen", "--version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == f"vgen {__version__}\n"
+
+
+def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run("trian", []) == 2
+    assert capsys.readouterr().err.startswith("vgen: trian is not a verb; did you mean train?")
+
+
+def test_a_verb_sees_its_own_arguments(verb) -> None:
+    verb("import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'a=1', '-m'] and os.environ['HYDRA_FULL_ERROR'] == '1'")
+    assert cli.run("train", ["a=1", "-m"]) == 0
+
+
+def test_a_refused_value_is_one_sentence(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    verb("def main():\n    raise ValueError('temporal kernel must be odd, got 4')")
+    assert cli.run("train", []) == 2
+    assert capsys.readouterr().err == "vgen train: temporal kernel must be odd, got 4\n"
+
+
+def test_traceback_on_request(verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    verb("def main():\n    raise ValueError('temporal kernel must be odd, got 4')")
+    monkeypatch.setenv("VGEN_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="odd"):
+        cli.run("train", [])
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('boom')", "import json; json.loads('{')"])
+def test_a_defect_keeps_its_traceback(verb, code: str) -> None:
+    """A ValueError out of a library (here json's) is no refusal: nobody could act on its text."""
+    verb(f"def main():\n    {code}")
+    with pytest.raises((RuntimeError, ValueError)):
+        cli.run("train", [])
+
+
+def test_interrupted(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    verb("def main():\n    raise KeyboardInterrupt")
+    assert cli.run("train", []) == 130
+    assert capsys.readouterr().err == "vgen train: interrupted\n"
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_top_level_scripts_are_the_verbs(script: str) -> None:
+    done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith(f"vgen {script.removesuffix('.py')}: ")

@@ -1,0 +1,77 @@
+"""What people read when Hydra or OmegaConf refuses: the key, what is wrong, what would be right."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from vgen.app.refusals import refusal
+
+
+class Precision(Enum):
+    bf16 = 1
+    fp32 = 2
+
+
+@dataclass
+class Trainer:
+    precision: Precision = Precision.fp32
+    max_steps: int = 3
+
+
+@dataclass
+class Run:
+    trainer: Trainer = field(default_factory=Trainer)
+    method: dict = field(default_factory=dict)
+    out: str = MISSING
+
+
+@pytest.fixture
+def compose(tmp_path: Path):
+    """Composes a small run with overrides, as the verbs do; the working part of hydra.main."""
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "animatediff.yaml").write_text("heads: 8\n")
+    (tmp_path / "method" / "lumiere.yaml").write_text("heads: 4\n")
+    (tmp_path / "run.yaml").write_text("defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n")
+    ConfigStore.instance().store("test_refusals_run", Run)
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        yield lambda *overrides: hydra.compose("run", list(overrides))
+
+
+REFUSED = {
+    "trainer.max_step=3": "trainer.max_step is not a key; did you mean trainer.max_steps? trainer has trainer.max_steps, trainer.precision",
+    "mehtod=lumiere": "mehtod is not a key; did you mean method? the top level has method, out, trainer",
+    "method.head=3": "method.head is not a key; did you mean method.heads? method has method.heads",
+    "method=animatedif": "method=animatedif is not an option; did you mean animatediff? method can be animatediff, lumiere",
+    "trainer.precision=bf17": "trainer.precision: Invalid value 'bf17', expected one of [bf16, fp32]",
+    "trainer.max_steps=many": "trainer.max_steps: Value 'many' of type 'str' could not be converted to Integer",
+    "out=[a": "'out=[a' cannot be read as key=value",
+}
+
+
+@pytest.mark.parametrize(("override", "sentence"), REFUSED.items())
+def test_a_wrong_override_says_what_would_be_right(compose, override: str, sentence: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  Hydra's and OmegaConf's have no common ancestor
+        compose(override)
+    said = refusal(caught.value)
+    assert said.startswith(sentence)
+    assert "\n" not in said
+
+
+def test_a_missing_value_is_named(compose) -> None:
+    config = compose()
+    with pytest.raises(MissingMandatoryValue) as caught:
+        OmegaConf.to_object(config)
+    assert refusal(caught.value) == "out has no default and needs a value: out=..."
+
+
+def test_what_is_not_a_refusal_is_left_alone() -> None:
+    assert refusal(RuntimeError("boom")) is None
+    assert refusal(ValueError("raised by nobody")) is None

@@ -1,0 +1,169 @@
+"""Decoding: time decides which frames, and only sound files pass."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vgen.data.decode import Cut, clips
+from vgen.data.ledger import Reason, Rejected
+from vgen.data.mp4 import decode_mp4, encode_mp4, to_rgb
+
+CUT = Cut(fps=8, num_frames=16, size_px=32)
+
+
+def verdict(path: Path, cut: Cut = CUT) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        list(clips(path, cut))
+    return caught.value
+
+
+def bar_positions(video: np.ndarray) -> np.ndarray:
+    """``f``: where the bar is in each frame, in clip widths."""
+    weight = np.clip(video[..., 0].astype(float).mean(1) - 60, 0, None)
+    return (weight * (np.arange(video.shape[2]) + 0.5)).sum(1) / weight.sum(1) / video.shape[2]
+
+
+@pytest.mark.parametrize("fps", [10, 24, 25, 30, 60])
+def test_sources_of_any_rate_show_the_same_moments(studio, tmp_path, fps):
+    path = studio.write_video(tmp_path / "a.mp4", fps, 2.0, width=256, height=256)
+    [clip] = clips(path, CUT)
+    moments = bar_positions(clip.video)[1:] * 4  # seconds; the first bar is half outside
+    assert np.abs(moments - np.arange(1, 16) / 8).max() <= 0.5 / fps + 0.03
+
+
+def test_a_long_video_is_split_and_a_remainder_left(studio, tmp_path):
+    path = studio.write_video(tmp_path / "a.mp4", 24, 3.4)
+    found = list(clips(path, Cut(fps=8, num_frames=8, size_px=16)))
+    assert [c.metadata["start_seconds"] for c in found] == [0.0, 1.0, 2.0]
+    whole = next(iter(clips(path, Cut(fps=8, num_frames=24, size_px=16))))
+    assert np.array_equal(np.concatenate([c.video for c in found]), whole.video)
+
+
+def test_a_picture_that_is_held_stays_until_its_successor_appears(tmp_path):
+    path = tmp_path / "held.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = 32
+        for seconds, grey in [(0, 0), (0.04, 0), (1.5, 250), (1.54, 250), (1.96, 250)]:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), grey, np.uint8), "rgb24")
+            frame.pts, frame.time_base = round(seconds * 25), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    [clip] = clips(path, CUT)
+    assert (clip.video.mean((1, 2, 3)) > 128).tolist() == [False] * 12 + [True] * 4
+
+
+def test_the_short_side_is_fitted_and_the_centre_kept(studio, tmp_path):
+    path = studio.write_video(tmp_path / "wide.mp4", width=128, height=64)
+    clip = next(iter(clips(path, CUT)))
+    assert clip.video.shape == (16, 32, 32, 3)
+    assert clip.metadata["aspect"] == 2.0
+    assert (clip.metadata["source_width_px"], clip.metadata["source_height_px"], clip.metadata["source_fps"]) == (128, 64, 24.0)
+    assert clip.video[4, :, 8:].max() < 60  # half a second in, the bar is an eighth of the way: outside the centre
+    assert clip.video[8, :, 0].max() > 100  # after a second it enters
+
+
+def test_a_turned_phone_video_is_shown_upright(studio, tmp_path):
+    path = studio.write_video(tmp_path / "phone.mp4", width=96, height=64)
+    upright = next(iter(clips(path, CUT)))
+    payload = bytearray(path.read_bytes())
+    matrix = payload.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    payload[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30)  # a quarter turn clockwise
+    path.write_bytes(payload)
+    turned = next(iter(clips(path, CUT)))
+    assert turned.metadata["aspect"] == round(64 / 96, 6)
+    assert np.array_equal(turned.video, np.rot90(upright.video, -1, (1, 2)))
+
+
+def test_damage_is_named(studio, tmp_path):
+    sound = studio.write_video(tmp_path / "a.mp4", 24, 2.0).read_bytes()
+    path = tmp_path / "broken.mp4"
+    assert verdict(tmp_path / "absent.mp4").reason is Reason.MISSING_FILE
+    path.write_bytes(b"")
+    assert verdict(path).reason is Reason.EMPTY
+    for payload in (bytes(5000), b"not a video " * 500, sound[: len(sound) // 2]):
+        path.write_bytes(payload)
+        assert verdict(path).reason is Reason.CORRUPT
+    assert verdict(studio.write_audio(tmp_path / "sound.mp4")).reason is Reason.AUDIO_ONLY
+    short = verdict(studio.write_video(tmp_path / "short.mp4", 24, 1.0))
+    assert (short.reason, short.detail) == (Reason.TOO_SHORT, "1.00 s, a clip needs 2.00 s (16 frames at 8 fps)")
+
+
+@pytest.mark.parametrize("name", ["none.mkv", "none.mp4", "none.avi"])
+def test_a_video_stream_without_frames_is_named(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width = stream.height = 32
+        container.start_encoding()
+    assert verdict(tmp_path / name).reason is Reason.NO_FRAMES
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flipped_bytes_are_found(studio, tmp_path, seed):
+    path = studio.write_video(tmp_path / "a.mp4", 24, 2.0)
+    payload = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    start = path.read_bytes().index(b"mdat") + 800  # after the first picture's headers
+    where = np.random.default_rng(seed).integers(start, len(payload) * 2 // 3, 40)
+    payload[where] ^= 0xFF
+    path.write_bytes(payload.tobytes())
+    assert verdict(path).reason is Reason.CORRUPT
+
+
+def test_a_file_cut_between_two_packets_is_found_by_its_promise(studio, tmp_path):
+    """Index first, then data: such a file opens and decodes without complaint up to the cut."""
+    sound = studio.write_video(tmp_path / "a.mp4", 24, 2.0)
+    path = tmp_path / "fast.mp4"
+    with av.open(str(sound)) as source, av.open(str(path), "w", options={"movflags": "faststart"}) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    with av.open(str(path)) as whole:
+        packets = [p for p in whole.demux(video=0) if p.size]
+    path.write_bytes(path.read_bytes()[: packets[-12].pos])
+    rejected = verdict(path, Cut(fps=8, num_frames=8, size_px=16))
+    assert rejected.reason is Reason.CORRUPT
+    assert "promises 2.00 s" in rejected.detail
+
+
+def test_a_playlist_under_the_name_of_a_video_opens_nothing(studio, tmp_path):
+    secret = studio.write_video(tmp_path / "secret.mp4")
+    path = tmp_path / "list.mp4"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{secret}\n#EXT-X-ENDLIST\n")
+    assert verdict(path).reason is Reason.CORRUPT
+    path.write_text(f"ffconcat version 1.0\nfile {secret}\n")
+    assert verdict(path).reason is Reason.CORRUPT
+
+
+def test_mp4_in_memory_is_repeatable_and_close(studio):
+    video = np.stack([studio.picture(1 + i / 8, 64, 64) for i in range(8)])
+    payload = encode_mp4(video, 8, 12)
+    assert payload == encode_mp4(video, 8, 12)
+    again = decode_mp4(payload)
+    assert again.shape == video.shape
+    assert np.abs(again.astype(int) - video).mean() < 3
+    flat = np.full((2, 32, 32, 3), (200, 30, 90), np.uint8)
+    assert np.abs(decode_mp4(encode_mp4(flat, 8, 5)).astype(int) - flat).max() <= 4  # colours keep their place
+
+
+@pytest.mark.clips
+def test_real_clips_decode(real_clips):
+    for name, seconds in [("man-skiing.mp4", 3.0), ("rabbit-watermelon.mp4", 6.1), ("test_video1.mp4", 2.0)]:
+        found = list(clips(real_clips / name, Cut(fps=4, num_frames=4, size_px=32)))
+        assert len(found) == int(seconds)
+        assert all(clip.video.std() > 20 for clip in found)
+
+
+def test_hd_sources_without_a_colour_matrix_are_read_as_bt709():
+    frame = av.VideoFrame.from_ndarray(np.full((720, 16, 3), (200, 30, 90), np.uint8), "rgb24")
+    frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+    frame.colorspace = 2
+    assert np.abs(to_rgb(frame)[8, 8].astype(int) - (200, 30, 90)).max() <= 3

@@ -1,0 +1,59 @@
+"""``vgen prepare`` as it is typed."""
+
+from __future__ import annotations
+
+import pytest
+
+from vgen.app import cli
+
+
+@pytest.fixture
+def vgen(tmp_path, monkeypatch, capfd):
+    """Runs ``vgen prepare`` in an empty folder; gives exit code, output and error text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def typed(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vgen", "prepare", *arguments])
+        code = cli.run("prepare", list(arguments))
+        return code, *capfd.readouterr()
+
+    return typed
+
+
+def test_the_toybox_in_one_command(vgen, tmp_path):
+    code, out, err = vgen("data=toybox", "data.num_clips=4", "num_frames=2", "size_px=16", "num_processes=1")
+    assert (code, err) == (0, "")
+    for word in ("clips", "seconds", "rejected", "size", "where", "data/prepared/toybox"):
+        assert word in out
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]  # no outputs/, no log
+    assert "already complete" in vgen("data=toybox", "data.num_clips=4", "num_frames=2", "size_px=16")[1]
+
+
+def test_a_folder_in_one_command(vgen, videos):
+    code, out, err = vgen(f"data.path={videos}", "out=here", "clip_seconds=1", "size_px=32", "video=npy")
+    assert (code, err) == (0, "")
+    assert "10" in out
+    assert "0 of 6 rows" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["size=64"], "size is not a key"),
+        (["data.pth=x"], "data.pth is not a key"),
+        (["data=toybx"], "data=toybx is not an option"),
+        (["fps=fast"], "fps"),
+        (["fps=0"], "fps must lie in (0, 240], got 0"),
+        ([], "data=folder needs the folder of videos: data.path=FOLDER"),
+        (["data.path=nowhere"], "data.path=nowhere is no folder"),
+        (["data=toybox", "data.num_clips=0"], "at least one clip, got num_clips=0"),
+    ],
+)
+def test_mistakes_speak(vgen, tmp_path, arguments, message):
+    code, _, err = vgen(*arguments)
+    assert code == 2
+    assert err.startswith("vgen prepare: ")
+    assert message in err
+    assert not list(tmp_path.iterdir())

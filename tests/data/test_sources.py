@@ -1,0 +1,233 @@
+"""Sources: what becomes a row, under which key, with which caption, and what is rejected at sight."""
+
+from __future__ import annotations
+
+import csv
+import http.server
+import json
+import threading
+from functools import partial
+
+import pytest
+
+from vgen.data.decode import Cut
+from vgen.data.download import Fetch
+from vgen.data.ledger import Reason, Rejected, Rejection
+from vgen.data.sources import FolderSource, ListingSource, listing_hash, safe_key
+
+CUT = Cut(num_frames=4)
+
+
+def touch(path, text="x"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def listing(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_captions_lie_beside_the_files(tmp_path):
+    for name in ("a.mp4", "b.MOV", "c.webm", "sub dir/a.mp4"):
+        touch(tmp_path / name)
+    touch(tmp_path / "a.txt", "  one\n line ")
+    touch(tmp_path / "b.json", json.dumps({"caption": "two", "rating": 3}))
+    touch(tmp_path / "c.json", json.dumps({"caption": "overruled", "rating": 4}))
+    touch(tmp_path / "c.txt", "three")
+    touch(tmp_path / "sub dir/a.txt", "four")
+    touch(tmp_path / "notes.md")
+    jobs = FolderSource(path=str(tmp_path)).jobs(CUT)
+    assert [(j.row, j.key, j.source, j.caption, j.columns) for j in jobs] == [
+        (0, "a", "a.mp4", "one line", {}),
+        (1, "b", "b.MOV", "two", {"rating": 3}),
+        (2, "c", "c.webm", "three", {"rating": 4}),
+        (3, "sub%20dir/a", "sub dir/a.mp4", "four", {}),
+    ]
+
+
+def test_what_has_no_caption_or_a_taken_key_is_rejected_at_sight(tmp_path):
+    for name in ("a.mp4", "a.mov", "b.mp4", "c.mp4", "d.mp4", "e.mp4", "f.mp4"):
+        touch(tmp_path / name)
+    touch(tmp_path / "a.txt", "good")
+    touch(tmp_path / "c.txt", " \n")
+    touch(tmp_path / "d.json", "{broken")
+    touch(tmp_path / "e.json", '{"text": "under another name"}')
+    (tmp_path / "f.txt").write_bytes(b"\xff\xfe\x00")
+    jobs = FolderSource(path=str(tmp_path)).jobs(CUT)
+    assert [(j.source, j.reason) for j in jobs if isinstance(j, Rejection)] == [
+        ("a.mp4", Reason.DUPLICATE_KEY),
+        *((f"{n}.mp4", Reason.MISSING_CAPTION) for n in "bcdef"),
+    ]
+    details = {j.source: j.detail for j in jobs if isinstance(j, Rejection)}
+    assert details["a.mp4"] == "row 0 has the key 'a' already"
+    assert details["b.mp4"] == "neither b.txt nor b.json beside it"
+    assert details["d.mp4"].startswith("d.json can't be read")
+    assert details["e.mp4"] == "no caption in e.json"
+
+
+def test_keys_are_plain_and_distinct():
+    names = ["a/b", "a_b", "a b", "a%20b", "a.b", "a-b", "猫", "A", "x" * 300, "x" * 299 + "y"]
+    keys = [safe_key(n) for n in names]
+    assert len(set(keys)) == len(keys)
+    assert all(len(k) <= 80 and "." not in k and k.isascii() for k in keys)
+    assert safe_key("./a//b") == "a/b"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_listings_of_every_kind_read_alike(tmp_path, suffix):
+    rows = [{"path": "v/a.mp4", "caption": "one, two", "fps": "30"}, {"path": "v/b.mp4", "caption": "drei\tvier", "fps": ""}]
+    path = tmp_path / f"list{suffix}"
+    match suffix:
+        case ".csv":
+            listing(path, rows)
+        case ".tsv":
+            path.write_text('path\tcaption\tfps\nv/a.mp4\tone, two\t30\nv/b.mp4\t"drei\tvier"\t\n')
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+        case _:
+            pyarrow = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
+    jobs = ListingSource(path=str(path)).jobs(CUT)
+    assert [(j.key, j.caption, j.columns) for j in jobs] == [("v/a", "one, two", {"fps": "30"}), ("v/b", "drei vier", {"fps": ""})]
+    assert jobs[0].location == str(tmp_path / "v" / "a.mp4")
+
+
+def test_columns_may_have_other_names(tmp_path):
+    path = listing(tmp_path / "l.csv", [{"file": "a.mp4", "text": "t", "id": "x.1"}])
+    [job] = ListingSource(path=str(path), video_column="file", caption_column="text", key_column="id").jobs(CUT)
+    assert (job.key, job.caption, job.columns) == ("x%2E1", "t", {})
+
+
+def test_rows_of_a_listing_are_rejected_at_sight(tmp_path):
+    rows = [
+        {"path": "a.mp4", "caption": "t"},
+        {"path": "a.mp4", "caption": "again"},
+        {"path": "", "caption": "t"},
+        {"path": "b.mp4", "caption": " "},
+    ]
+    jobs = ListingSource(path=str(listing(tmp_path / "l.csv", rows))).jobs(CUT)
+    assert [j.reason for j in jobs[1:]] == [Reason.DUPLICATE_KEY, Reason.MISSING_FILE, Reason.MISSING_CAPTION]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.csv", "path,text\na,b\n", "has no column 'caption'; it has path, text: name yours by data.video_column="),
+        ("l.csv", "path,caption\na\n", "line 2: as many values as columns"),
+        ("l.csv", "path,caption\n", "has no row"),
+        ("l.csv", "", "it has none"),
+        ("l.jsonl", '{"path": "a"}\n{oops\n', "line 2 is not JSON"),
+        ("l.jsonl", "[1]\n", "must hold one object, got a list"),
+        ("l.jsonl", '{"url": "a"}\n', "has no column 'path'; it has url"),
+        ("l.parquet", "junk", "is no readable Parquet file"),
+        ("l.xlsx", "", "must end in .csv"),
+    ],
+)
+def test_mistakes_in_a_listing_speak(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        ListingSource(path=str(tmp_path / name)).jobs(CUT)
+
+
+def test_mistakes_about_the_source_speak(tmp_path):
+    for source, message in [
+        (FolderSource(), "data.path=FOLDER"),
+        (FolderSource(path=str(tmp_path / "no")), "is no folder; for a .csv"),
+        (FolderSource(path=str(tmp_path)), "holds no video; looked for .mp4"),
+        (ListingSource(), "data.path=FILE.csv"),
+        (ListingSource(path=str(tmp_path / "no.csv")), "does not exist"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            source.jobs(CUT)
+
+
+def test_a_changed_source_is_noticed(tmp_path):
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "a.txt", "one")
+    source = FolderSource(path=str(tmp_path))
+    before = listing_hash(source.jobs(CUT))
+    assert listing_hash(source.jobs(CUT)) == before
+    touch(tmp_path / "a.txt", "other")
+    after_caption = listing_hash(source.jobs(CUT))
+    touch(tmp_path / "a.mp4", "longer")
+    assert len({before, after_caption, listing_hash(source.jobs(CUT))}) == 3
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith("/gone"):
+            self.send_error(404)
+        elif self.path.startswith("/away"):
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+            self.end_headers()
+        elif self.path.startswith("/short"):
+            self.send_response(200)
+            self.send_header("Content-Length", "99")
+            self.end_headers()
+            self.wfile.write(b"few")
+        elif self.path.startswith("/slow"):
+            stop.wait(5)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+stop = threading.Event()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    root = tmp_path / "site"
+    root.mkdir()
+    stop.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield root, f"http://127.0.0.1:{server.server_address[1]}"
+        stop.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_downloads_are_bounded_and_failures_keep_secrets(site, tmp_path):
+    root, address = site
+    (root / "a.mp4").write_bytes(bytes(5000))
+    assert Fetch(5000, 5)(f"{address}/a.mp4?token=SECRET", tmp_path).stat().st_size == 5000
+    for fetch, url, reason in [
+        (Fetch(4999, 5), f"{address}/a.mp4?token=SECRET", Reason.TOO_LARGE),
+        (Fetch(5000, 5), f"{address}/gone?token=SECRET", Reason.UNREACHABLE),
+        (Fetch(5000, 5), f"{address}/away?token=SECRET", Reason.UNREACHABLE),
+        (Fetch(5000, 5), f"{address}/short?token=SECRET", Reason.UNREACHABLE),
+        (Fetch(5000, 0.2), f"{address}/slow?token=SECRET", Reason.UNREACHABLE),
+        (Fetch(5000, 5), "http://me:SECRET@127.0.0.1:1/x", Reason.UNREACHABLE),
+        (Fetch(5000, 5), "file:///etc/passwd", Reason.UNREACHABLE),
+        (Fetch(5000, 5), "pipe://touch x", Reason.UNREACHABLE),
+    ]:
+        with pytest.raises(Rejected) as caught:
+            fetch(url, tmp_path)
+        assert caught.value.reason is reason, caught.value
+        assert "SECRET" not in str(caught.value)
+
+
+def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):
+    root, address = site
+    studio.write_video(root / "a.mp4", 24, 1.0)
+    rows = [{"path": f"{address}/a.mp4?token=SECRET", "caption": "from afar", "fps": "24"}]
+    source = ListingSource(path=str(listing(tmp_path / "l.csv", rows)))
+    [job] = source.jobs(CUT)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    samples = list(job.samples(scratch))
+    assert not list(scratch.iterdir())
+    assert [s.metadata["clip"] for s in samples] == [0, 1]
+    assert samples[0].metadata["source"] == f"{address}/a.mp4"
+    assert samples[0].metadata["given_fps"] == "24"
+    assert "SECRET" not in repr(samples[0].metadata) + samples[0].id

@@ -1,0 +1,56 @@
+"""The console script: `vgen VERB key=value ...`. Help is read from a table; a verb's module is imported only to run it."""
+
+import importlib
+import os
+import sys
+
+from vgen import __version__
+from vgen.app.refusals import nearest, refusal
+from vgen.app.verbs import VERBS, overview
+
+DONE, REFUSED, INTERRUPTED = 0, 2, 130
+HELP = ("--help", "-h", "help")
+
+
+def main() -> int:
+    """Entry point of the console script; the returned number is the exit code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in HELP:
+        print(overview(__version__))
+        return DONE
+    if arguments[0] == "--version":
+        print(f"vgen {__version__}")
+        return DONE
+    return run(arguments[0], arguments[1:])
+
+
+def run(verb: str, arguments: list[str] | None = None) -> int:
+    """Run one verb with the given arguments, by default those of this process."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if verb not in VERBS:
+        print(f"vgen: {verb} is not a verb{nearest(verb, VERBS) or ';'} the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        return REFUSED
+    if any(flag in arguments for flag in HELP[:2]):
+        print(VERBS[verb].page(verb))
+        return DONE
+    sys.argv = [f"vgen {verb}", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own reading of an error and exits before we see it
+    return _dispatch(verb)
+
+
+def _dispatch(verb: str) -> int:
+    try:
+        module = importlib.import_module(f"vgen.app.{verb}")
+        # Lightning starts the other ranks of a DDP run as `python -m SPEC.NAME key=value ...`;
+        # without a spec it would look for a file named like our argv[0], 'vgen VERB'.
+        sys.modules["__main__"].__spec__ = module.__spec__
+        return module.main() or DONE
+    except KeyboardInterrupt:
+        print(f"vgen {verb}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        sentence = refusal(error)
+        if sentence is None or os.environ.get("VGEN_TRACEBACK") == "1":
+            raise
+        print(f"vgen {verb}: {sentence}", file=sys.stderr)
+        return REFUSED

@@ -1,0 +1,74 @@
+"""``vgen prepare``: the settings from Hydra, a bar while it works, a table when it is done."""
+
+from __future__ import annotations
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vgen.data.prepare import Prepare, Prepared, prepare
+from vgen.data.sources import FolderSource, ListingSource
+from vgen.data.toybox import ToyboxSource
+from vgen.data.workspace import Counts
+from vgen.resources import conf_dir
+
+SOURCES = {"folder": FolderSource, "listing": ListingSource, "toybox": ToyboxSource}
+
+
+def offer() -> None:
+    """The classes are the schema: Hydra refuses what they do not have."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Prepare)
+    for name, source in SOURCES.items():
+        store.store(group="data", name=name, node=source)
+
+
+def run(wish: Prepare, console: Console) -> None:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[found]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"preparing {wish.data.name()}", total=None, found="")
+
+        def watch(done: int, total: int, counts: Counts) -> None:
+            progress.update(bar, completed=done, total=total, found=f"{counts.clips:,} clips, {counts.rejected:,} rejected")
+
+        done = prepare(wish, watch)
+    console.print(summary(done))
+
+
+def summary(done: Prepared) -> Table:
+    counts = done.manifest.counts
+    title = "prepared" if done.fresh else "already complete, nothing to do"
+    table = Table(title=title, show_header=False, title_justify="left", min_width=44)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("clips", f"{counts['clips']:,}")
+    table.add_row("seconds", f"{counts['seconds']:,.1f}")
+    rejected = ", ".join(f"{count:,} {reason}" for reason, count in done.rejected.items())
+    table.add_row("rejected", f"{counts['rejected']:,} of {counts['files']:,} rows" + (f" ({rejected})" if rejected else ""))
+    table.add_row("size", f"{counts['bytes'] / 1e6:,.1f} MB in {len(done.manifest.shards):,} shard{'s' * (len(done.manifest.shards) != 1)}")
+    table.add_row("where", str(done.folder))
+    if done.rejected:
+        table.add_row("ledger", str(done.folder / "ledger.jsonl"))
+    return table
+
+
+def main() -> None:
+    """The verb; what the user got wrong leaves as an exception that the command line words."""
+    offer()
+    taken: list[DictConfig] = []  # run after Hydra, which would add a line of its own to every error
+    hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(taken.append)()
+    for cfg in taken:
+        wish = OmegaConf.to_object(cfg)
+        assert isinstance(wish, Prepare)
+        run(wish, Console())

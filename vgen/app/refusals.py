@@ -1,0 +1,105 @@
+"""From an exception to the one sentence that a user can act on, or to nothing when it is a defect of vgen's."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+MOST_LISTED = 30
+
+
+def refusal(error: BaseException) -> str | None:
+    """The sentence for a value that vgen or Hydra refuses; None for anything else, which deserves its traceback."""
+    if _package(error) in ("hydra", "omegaconf"):
+        return _config_refusal(error)
+    if isinstance(error, ValueError) and _raised_in_vgen(error.__traceback__):
+        return str(error)
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for a misspelt name, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a row, cut where nobody would read on."""
+    names = list(names)
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
+
+
+def _config_refusal(error: BaseException) -> str:
+    """The useful part of an error that Hydra or OmegaConf wrapped, perhaps several times."""
+    for cause in _causes(error):
+        if isinstance(cause, ValueError) and _package(cause) not in ("hydra", "omegaconf") and _raised_in_vgen(cause.__traceback__):
+            return str(cause)
+        for speak in (_unknown_option, _unreadable_override, _missing_value, _unknown_key, _wrong_value):
+            sentence = speak(cause)
+            if sentence:
+                return sentence
+    return _first_line(error)
+
+
+def _unknown_option(error: BaseException) -> str | None:
+    """method=animatedif: a group has no such option."""
+    options, wanted = getattr(error, "options", None), getattr(error, "missing_cfg_file", None)
+    if not options or not wanted:
+        return None
+    group, _, name = wanted.rpartition("/")
+    return f"{group}={name} is not an option{nearest(name, options)} {group} can be {listed(options)}"
+
+
+def _unreadable_override(error: BaseException) -> str | None:
+    """out=[a : the command line itself cannot be parsed."""
+    override = getattr(error, "override", None)
+    if override is None:
+        return None
+    remedy = "quote values that hold blanks, commas or brackets: \"key='a, b'\""
+    return f"'{override}' cannot be read as key=value ({_first_line(error)}); {remedy}"
+
+
+def _missing_value(error: BaseException) -> str | None:
+    key = getattr(error, "full_key", None)
+    return f"{key} has no default and needs a value: {key}=..." if key and type(error).__name__ == "MissingMandatoryValue" else None
+
+
+def _unknown_key(error: BaseException) -> str | None:
+    """trainer.max_step=3: the section has no such key."""
+    parent, key = getattr(error, "parent_node", None), getattr(error, "full_key", None)
+    if not key or parent is None or type(error).__name__ not in ("ConfigAttributeError", "ConfigKeyError"):
+        return None
+    section = key.rpartition(".")[0]
+    known = [f"{section}.{name}" if section else str(name) for name in parent if name != "hydra"]
+    return f"{key} is not a key{nearest(key, known)} {section or 'the top level'} has {listed(sorted(known)) or 'no keys'}"
+
+
+def _wrong_value(error: BaseException) -> str | None:
+    """trainer.precision=bf17: a value of the wrong type."""
+    key = getattr(error, "full_key", None)
+    return f"{key}: {_first_line(error)}" if key else None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
+
+
+def _raised_in_vgen(traceback: TracebackType | None) -> bool:
+    """Whether vgen itself raised it: a ValueError out of the depths of a library is a defect, not a refusal."""
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "vgen"

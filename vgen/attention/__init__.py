@@ -1,0 +1,1 @@
+"""Attention while it runs: who supplies keys and values."""

@@ -1,0 +1,1 @@
+"""Image models as guests: loading them, naming their sites, and the VideoUNet that holds what is inserted."""

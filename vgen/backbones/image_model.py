@@ -1,0 +1,201 @@
+"""A Stable Diffusion image model as its parts: loading, saving, encoding pixels and words, decoding latents.
+
+Every factor (VAE stride, latent scale, token length, number of text encoders) comes from the loaded configs; nothing here knows SD's numbers.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from vgen.shapes import fold, unfold
+
+
+@dataclass(slots=True)
+class Context:
+    """What the UNet is told about a batch of clips, once per clip. ``tokens`` b n d; ``pooled`` b d (SDXL only)."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Context:
+        return Context(self.tokens.to(device, dtype), None if self.pooled is None else self.pooled.to(device, dtype))
+
+    def __getitem__(self, rows: Any) -> Context:
+        return Context(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+
+    @staticmethod
+    def cat(parts: list[Context]) -> Context:
+        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
+        return Context(torch.cat([p.tokens for p in parts]), pooled)
+
+    def where(self, keep: Tensor, other: Context) -> Context:
+        """Rows of self where ``keep`` (b, bool), rows of ``other`` (broadcast) elsewhere."""
+        tokens = torch.where(keep[:, None, None], self.tokens, other.tokens)
+        return Context(tokens, None if self.pooled is None else torch.where(keep[:, None], self.pooled, other.pooled))
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageModel:
+    """The parts of a diffusers-layout Stable Diffusion folder (SD 1.x, 2.x, SDXL)."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: list[nn.Module]
+    tokenizer: CLIPTokenizer
+    scheduler_config: dict[str, Any]
+    second_tokenizer: CLIPTokenizer | None = None
+    image_encoder: nn.Module | None = None
+    image_processor: Any = None
+    source: str = ""
+    _empty: dict[str, Context] = field(default_factory=dict)
+
+    # -- facts -------------------------------------------------------------------------------------------------------------------
+    @property
+    def vae_factor(self) -> int:
+        """Pixels per latent cell along a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size_px(self) -> int:
+        """Native picture side."""
+        return self.unet.config.sample_size * self.vae_factor
+
+    @property
+    def is_sdxl(self) -> bool:
+        return self.unet.config.addition_embed_type == "text_time"
+
+    def components(self) -> dict[str, nn.Module]:
+        named = {"unet": self.unet, "vae": self.vae, "image_encoder": self.image_encoder}
+        named |= {f"text_encoder{'' if i == 0 else f'_{i + 1}'}": m for i, m in enumerate(self.text_encoders)}
+        return {name: module for name, module in named.items() if module is not None}
+
+    def modules(self) -> Iterator[nn.Module]:
+        yield from self.components().values()
+
+    def freeze(self) -> ImageModel:
+        """Evaluation mode, no gradients, everywhere."""
+        for module in self.modules():
+            module.eval().requires_grad_(False)
+        return self
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageModel:
+        for module in self.modules():
+            module.to(device=device, dtype=dtype)
+        self._empty.clear()
+        return self
+
+    # -- pixels ------------------------------------------------------------------------------------------------------------------
+    def encode(self, video: Tensor, generator: torch.Generator | None = None, chunk: int = 32) -> Tensor:
+        """Pixels in [-1, 1] ``b f 3 H W`` to scaled latents ``b f c h w``: the posterior mean, or a sample where a generator is given."""
+        frames = fold(video).to(self.vae.device, self.vae.dtype)
+        shift = self.vae.config.shift_factor or 0.0
+        out = []
+        for part in frames.split(chunk):
+            posterior = self.vae.encode(part).latent_dist
+            latents = posterior.mean if generator is None else posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+            out.append((latents - shift) * self.vae.config.scaling_factor)
+        return unfold(torch.cat(out), video.shape[1])
+
+    def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
+        """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
+        frames = fold(latents).to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        pixels = torch.cat([self.vae.decode(part).sample for part in frames.split(chunk)])
+        return unfold(pixels.clamp(-1, 1), latents.shape[1])
+
+    # -- words -------------------------------------------------------------------------------------------------------------------
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Token ids ``b n``, padded to the encoder's length; a prompt that is too long keeps its end-of-text token."""
+        return self._tokenize(self.tokenizer, prompts)
+
+    @staticmethod
+    def _tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
+        return tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+
+    def encode_text(self, prompts: list[str]) -> Context:
+        """Prompts to the context of the cross-attention, one row per prompt (SD: last hidden state; SDXL: penultimate states side by side)."""
+        device = self.text_encoders[0].device
+        ids = self.tokenize(prompts).to(device)
+        if not self.is_sdxl:
+            return Context(self.text_encoders[0](ids).last_hidden_state)
+        second = self._tokenize(self.second_tokenizer, prompts).to(device)
+        outs = [encoder(i, output_hidden_states=True) for encoder, i in zip(self.text_encoders, (ids, second), strict=True)]
+        return Context(torch.cat([o.hidden_states[-2] for o in outs], -1), outs[1].text_embeds)
+
+    def empty_text(self) -> Context:
+        """The context of the empty prompt, one row, computed once."""
+        if "" not in self._empty:
+            with torch.no_grad():
+                self._empty[""] = self.encode_text([""])
+        return self._empty[""]
+
+    # -- disk --------------------------------------------------------------------------------------------------------------------
+    def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write a diffusers-layout folder (safetensors) that any Stable Diffusion tool loads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, module in self.components().items():
+            before = next(module.parameters()).dtype
+            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)
+            module.to(before)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+        if self.second_tokenizer is not None:
+            self.second_tokenizer.save_pretrained(folder / "tokenizer_2")
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(folder / "feature_extractor")
+        (folder / "scheduler").mkdir(exist_ok=True)
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler", **self.scheduler_config}, indent=2, sort_keys=True))
+        (folder / "model_index.json").write_text(json.dumps(self._index(), indent=2))
+
+    def _index(self) -> dict[str, Any]:
+        index: dict[str, Any] = {
+            "_class_name": "StableDiffusionXLPipeline" if self.is_sdxl else "StableDiffusionPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"],
+            "tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", type(self.text_encoders[0]).__name__],
+            "feature_extractor": ["transformers", "CLIPImageProcessor"] if self.image_processor is not None else [None, None],
+            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"] if self.image_encoder is not None else [None, None],
+        }
+        if self.is_sdxl:
+            return index | {"tokenizer_2": ["transformers", "CLIPTokenizer"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+        return index | {"safety_checker": [None, None], "requires_safety_checker": False}
+
+
+def load(folder: Path) -> ImageModel:
+    """Read a diffusers-layout folder from disk in fp32; nothing is downloaded and no code of the folder runs.
+
+    Raises ValueError naming what is missing.
+    """
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"image model {folder} has no model_index.json; give a diffusers-layout Stable Diffusion folder (unet/ vae/ text_encoder/ tokenizer/ scheduler/)")
+    listed = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list) and value[0] is not None}
+    missing = [n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()]
+    if missing:
+        raise ValueError(f"image model {folder} lacks {', '.join(missing)}; a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/")
+    options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
+    texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+    encoders = []
+    for name in ("text_encoder", "text_encoder_2"):
+        if name in listed:
+            kind = listed[name][1]
+            if kind not in texts:
+                raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(texts)} are supported")
+            encoders.append(texts[kind].from_pretrained(folder / name, use_safetensors=True, local_files_only=True, dtype=torch.float32))
+    has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
+    return ImageModel(
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
+        vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
+        text_encoders=encoders,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        second_tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True) if has["tokenizer_2"] else None,
+        image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32) if has["image_encoder"] else None,
+        image_processor=CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True) if has["feature_extractor"] else None,
+        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        source=str(folder),
+    )

@@ -1,0 +1,81 @@
+"""An image UNet that accepts video, plus the layers inserted into it. The image UNet is a guest: never edited, and able to leave without trace."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from vgen.backbones.image_model import Context
+from vgen.shapes import fold, unfold
+
+
+@dataclass(slots=True)
+class FrameCount:
+    """Frames in the clip being denoised. Written by VideoUNet alone, read by inserted layers and attention processors.
+
+    It is never cleared: gradient checkpointing replays hooks during backward, after forward has returned.
+    """
+
+    value: int | None = None
+
+    def __call__(self) -> int:
+        if self.value is None:
+            raise RuntimeError("frame count read before VideoUNet.forward set it; call the VideoUNet, not its .image_unet")
+        return self.value
+
+
+class VideoUNet(nn.Module):
+    """``image_unet`` with a sidecar of ``inserted`` layers, each run by a forward hook that is a bound method of the layer."""
+
+    def __init__(self, image_unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.image_unet = image_unet
+        self.inserted = nn.ModuleDict()
+        self.frames = FrameCount()
+        self._handles: list = []
+        self._processors = dict(image_unet.attn_processors)
+
+    def insert(self, path: str, layer: nn.Module) -> None:
+        """Run ``layer.after`` behind the module at ``path``."""
+        name = path.replace(".", "/")
+        if name in self.inserted:
+            raise ValueError(f"site {path!r} already holds {type(self.inserted[name]).__name__}; eject it first")
+        self.inserted[name] = layer
+        self._handles.append(self.image_unet.get_submodule(path).register_forward_hook(layer.after))
+
+    def around(self, path: str, wrapper: object) -> None:
+        """Run ``wrapper.before`` ahead of and ``wrapper.after`` behind the module at ``path``; the wrapper holds no parameters."""
+        module = self.image_unet.get_submodule(path)
+        self._handles.append(module.register_forward_pre_hook(wrapper.before))
+        self._handles.append(module.register_forward_hook(wrapper.after))
+
+    def eject(self) -> None:
+        """Give the image UNet back as it came."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.inserted = nn.ModuleDict()
+        self.image_unet.set_attn_processor(dict(self._processors))
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the image UNet's blocks in backward; non-reentrant, so that blocks behind a frozen prefix keep their gradients."""
+        self.image_unet.enable_gradient_checkpointing()
+
+    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
+        """``x`` b f c h w, ``t`` b (or scalar), ``context`` one row per clip; returns the model's raw prediction, b f c h w."""
+        batch, num_frames = x.shape[:2]
+        self.frames.value = num_frames
+        t = t.expand(batch).repeat_interleave(num_frames)
+        out = self.image_unet(fold(x), t, context.tokens, added_cond_kwargs=self._added(x, context), return_dict=False)[0]
+        return unfold(out, num_frames)
+
+    def _added(self, x: Tensor, context: Context) -> dict[str, Tensor] | None:
+        """SDXL's size conditioning: original and target size are those of the clip, no crop."""
+        if context.pooled is None:
+            return None
+        batch, num_frames, _, h, w = x.shape
+        factor = 8  # SDXL states sizes in pixels of its own VAE
+        ids = torch.tensor([h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype)
+        return {"text_embeds": context.pooled.repeat_interleave(num_frames, 0), "time_ids": ids.expand(batch * num_frames, -1)}

@@ -1,0 +1,93 @@
+"""Latents and text embeddings of frozen encoders, computed once. A cache carries a fingerprint and is refused where it does not fit."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vgen.backbones.image_model import ImageModel
+from vgen.data.clips import Clip, Clips, clip_rng
+
+_CHUNK = 64
+
+
+def encoders_fingerprint(model: ImageModel) -> str:
+    """Hash of every weight of the VAE and the text encoders, and of the latent scale."""
+    digest = hashlib.blake2b(json.dumps([model.vae.config.scaling_factor, model.tokenizer.model_max_length]).encode(), digest_size=16)
+    for module in (model.vae, *model.text_encoders):
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class LatentCache:
+    """The clips of a split as float16 arrays in one folder: ``latents`` (all stored frames, clips end to end), ``text`` and perhaps ``pooled``.
+
+    Windows are cut from the cached frames, so that one cache serves every epoch; mirrored clips cannot come from it.
+    """
+
+    def __init__(self, folder: Path, clips: Clips) -> None:
+        self.folder, self.window, self.seed, self.rows = folder, clips.window, clips.seed, clips.rows
+        facts = json.loads((folder / "facts.json").read_text())
+        self.ids, self.captions, self.starts = facts["ids"], facts["captions"], facts["starts"]
+        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in facts["arrays"]}
+        self.reader = clips.reader
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, at: tuple[int, int]) -> Clip:
+        epoch, index = at
+        start, end = self.starts[index], self.starts[index + 1]
+        frames, _ = self.window.cut(end - start, f"cached sample {self.ids[index]!r}", clip_rng(self.seed, self.ids[index], epoch))
+        pooled = np.array(self.arrays["pooled"][index]) if "pooled" in self.arrays else None
+        latents = np.array(self.arrays["latents"][start:end][frames])
+        return Clip((self.ids[index], epoch), self.captions[index], {}, latents=latents, text=np.array(self.arrays["text"][index]), pooled=pooled)
+
+    @staticmethod
+    def open_or_build(root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool) -> LatentCache:
+        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so that a killed run leaves none that looks whole."""
+        if clips.window.flip:
+            raise ValueError("data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn one of them off")
+        key = hashlib.blake2b(
+            json.dumps([encoders_fingerprint(model), clips.reader.manifest.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(), digest_size=8
+        ).hexdigest()
+        folder = root / f"{name}-{key}"
+        if not (folder / "facts.json").is_file():
+            if not build:
+                raise FileNotFoundError(f"latent cache {folder} was to be written by rank 0 and is not there; is {root} on a file system that all ranks share?")
+            _build(folder, clips, model, device)
+        return LatentCache(folder, clips)
+
+
+@torch.no_grad()
+def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) -> None:
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    ids, captions, starts = [], [], [0]
+    parts: dict[str, list[np.ndarray]] = {"latents": [], "text": [], "pooled": []}
+    for chunk in range(0, len(clips.rows), _CHUNK):
+        samples = [clips.reader[row] for row in clips.rows[chunk : chunk + _CHUNK]]
+        for sample in samples:
+            ids.append(sample.id)
+            captions.append(sample.caption)
+            starts.append(starts[-1] + len(sample.video))
+        frames = torch.from_numpy(np.concatenate([s.video for s in samples])).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        parts["latents"].append(model.encode(frames[None])[0].half().cpu().numpy())
+        context = model.encode_text([s.caption for s in samples])
+        parts["text"].append(context.tokens.half().cpu().numpy())
+        if context.pooled is not None:
+            parts["pooled"].append(context.pooled.half().cpu().numpy())
+    names = [name for name, values in parts.items() if values]
+    for name in names:
+        np.save(temporary / f"{name}.npy", np.concatenate(parts[name]), allow_pickle=False)
+    (temporary / "facts.json").write_text(json.dumps({"ids": ids, "captions": captions, "starts": starts, "arrays": names}))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)

@@ -1,0 +1,177 @@
+"""Real video files to clips: frames by time, one square, one thread, no damaged frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from vgen.data.ledger import Reason, Rejected
+from vgen.data.mp4 import strict_frames, to_rgb
+from vgen.spec import spec
+
+SLACK_SECONDS = 1e-4
+SANDBOX = {
+    # A playlist or a concat script under the name of a video could make FFmpeg read other files or addresses.
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,h264,hevc,mp3,wav,aac,flac",
+}
+
+
+@spec
+class Cut:
+    """How a video becomes clips of ``num_frames`` at ``fps``, each ``size_px`` square."""
+
+    fps: float = 8.0
+    num_frames: int = 16
+    size_px: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 240:
+            raise ValueError(f"fps must lie in (0, 240], got {self.fps}")
+        if self.num_frames < 1:
+            raise ValueError(f"a clip needs at least one frame, got num_frames={self.num_frames}")
+        if not 8 <= self.size_px <= 4096:
+            raise ValueError(f"size_px must lie in 8..4096, got {self.size_px}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """``video`` uint8 ``f h w c``, and what is known of where it came from."""
+
+    video: np.ndarray
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A frame, when it appears (seconds after the first) and how long it nominally stays."""
+
+    seconds: float
+    duration: float
+    frame: av.VideoFrame
+
+
+def clips(path: Path, cut: Cut) -> Iterator[Clip]:
+    """Clip after clip of a video; raises :class:`Rejected` if the file is anything but sound, be it at its last frame."""
+    if not path.is_file():
+        raise Rejected(Reason.MISSING_FILE, "no such file")
+    if path.stat().st_size == 0:
+        raise Rejected(Reason.EMPTY, "0 bytes")
+    try:
+        with av.open(str(path.absolute()), container_options=SANDBOX, metadata_errors="replace") as container:
+            yield from _clips(_video_stream(container), cut)
+    except av.error.EOFError as error:  # nothing but headers
+        raise Rejected(Reason.NO_FRAMES, "it ends before the first frame") from error
+    except av.FFmpegError as error:
+        raise Rejected(Reason.CORRUPT, error.strerror or str(error)) from error
+
+
+def _clips(stream: av.VideoStream, cut: Cut) -> Iterator[Clip]:
+    frames: list[np.ndarray] = []
+    num_sampled = 0
+    last: tuple[Shown, np.ndarray] | None = None
+    for shown in at_rate(_shown(stream), cut.fps):
+        if last is None or last[0] is not shown:  # a slow source shows one frame several times
+            last = shown, _square(shown.frame, _pixel_aspect(stream), cut.size_px)
+        frames.append(last[1])
+        num_sampled += 1
+        if len(frames) == cut.num_frames:
+            yield Clip(np.stack(frames), _facts(shown.frame, stream, cut, (num_sampled - cut.num_frames) / cut.fps))
+            frames = []
+    if num_sampled < cut.num_frames:
+        raise Rejected(
+            Reason.TOO_SHORT,
+            f"{num_sampled / cut.fps:.2f} s, a clip needs {cut.num_frames / cut.fps:.2f} s ({cut.num_frames} frames at {cut.fps:g} fps)",
+        )
+
+
+def at_rate(shots: Iterable[Shown], fps: float) -> Iterator[Shown]:
+    """The shot on screen at 0, 1/fps, 2/fps ... seconds, to the nearest: a change counts from half a frame before it.
+
+    So sources of 24, 30 and 60 fps of one scene differ by at most half a frame of the slowest. A frame is the shortest gap so far, so
+    that a picture held for long, which recordings of screens have, stays held.
+    """
+    before: Shown | None = None
+    count, shortest = 0, math.inf
+    for shot in shots:
+        if before is not None:
+            gap = shot.seconds - before.seconds
+            if gap < 0:
+                raise Rejected(Reason.CORRUPT, f"time runs backwards at {before.seconds:.3f} s")
+            shortest = min(shortest, gap) if gap else shortest
+            change = shot.seconds - min(gap, shortest) / 2
+            while count / fps < change - SLACK_SECONDS:
+                yield before
+                count += 1
+        before = shot
+    while before is not None and count / fps < before.seconds + before.duration - SLACK_SECONDS:
+        yield before
+        count += 1
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if streams:
+        return streams[0]
+    if container.streams.audio:
+        raise Rejected(Reason.AUDIO_ONLY, "it has sound but no video stream")
+    raise Rejected(Reason.NO_FRAMES, "it has neither a video nor a sound stream")
+
+
+def _shown(stream: av.VideoStream) -> Iterator[Shown]:
+    """Every frame with its time, and the check that the file keeps what its header promises."""
+    rate = stream.average_rate or stream.guessed_rate or 25
+    first = end = None
+    for number, frame in enumerate(strict_frames(stream)):
+        base = float(frame.time_base or 0)
+        time = number / float(rate) if frame.pts is None else frame.pts * base
+        first = time if first is None else first
+        duration = frame.duration * base if frame.duration else 1 / float(rate)
+        end = time - first + duration
+        yield Shown(time - first, duration, frame)
+    if end is None:
+        raise Rejected(Reason.NO_FRAMES, "its video stream holds no frame")
+    promised = stream.duration * float(stream.time_base or 0) if stream.duration else end
+    if promised - end > max(2 / float(rate), 0.02 * promised):  # a file cut between two packets decodes without a complaint
+        raise Rejected(Reason.CORRUPT, f"it ends after {end:.2f} s where its header promises {promised:.2f} s")
+
+
+def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds: float) -> dict[str, Any]:
+    width, height = frame.width * _pixel_aspect(stream), frame.height
+    aspect = height / width if _quarter_turns(frame) % 2 else width / height
+    return {
+        "fps": cut.fps,
+        "num_frames": cut.num_frames,
+        "start_seconds": round(start_seconds, 6),
+        "aspect": round(aspect, 6),
+        "source_width_px": frame.width,
+        "source_height_px": frame.height,
+        "source_fps": round(float(stream.average_rate or 0), 4),
+    }
+
+
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    """Width of a pixel over its height: 1 in nearly all files, not in those made for discs and broadcast."""
+    return float(stream.sample_aspect_ratio or 1)
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarray:
+    """uint8 ``h w c``: the picture as a player shows it, short side to ``size_px``, centre kept; antialiased."""
+    image = to_rgb(frame)
+    height, width, _ = image.shape
+    side = min(width * pixel_aspect, height)
+    half_width, half_height = side / pixel_aspect / 2, side / 2
+    box = (width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height)
+    small = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
+    return np.ascontiguousarray(np.rot90(np.asarray(small), _quarter_turns(frame)))

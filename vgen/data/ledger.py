@@ -1,0 +1,75 @@
+"""The ledger: every file that did not become clips, and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from vgen.data.files import write_whole
+
+LEDGER = "ledger.jsonl"
+
+
+class Reason(Enum):
+    MISSING_FILE = "missing file"
+    EMPTY = "empty"
+    CORRUPT = "corrupt"
+    AUDIO_ONLY = "audio only"
+    NO_FRAMES = "no frames"
+    TOO_SHORT = "too short"
+    TOO_LARGE = "too large"
+    MISSING_CAPTION = "missing caption"
+    DUPLICATE_KEY = "duplicate key"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed out"
+    WORKER_DIED = "worker died"
+    FAILED = "failed"
+
+    @property
+    def passing(self) -> bool:
+        """Whether another try may end differently, so that a resumed run tries again."""
+        return self in (Reason.UNREACHABLE, Reason.TIMED_OUT, Reason.WORKER_DIED)
+
+
+class Rejected(Exception):
+    """A file can't become clips; raised where the reason is known."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """One row of the ledger. ``row`` counts from 0 in the order of the source."""
+
+    row: int
+    key: str
+    source: str
+    reason: Reason
+    detail: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"row": self.row, "key": self.key, "source": self.source, "reason": self.reason.value, "detail": self.detail}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Rejection:
+        return Rejection(**{**data, "reason": Reason(data["reason"])})
+
+
+def write_ledger(folder: Path, rejections: Iterable[Rejection]) -> None:
+    write_whole(folder / LEDGER, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in rejections).encode())
+
+
+def read_ledger(folder: Path) -> list[Rejection]:
+    return [Rejection.from_dict(json.loads(line)) for line in (folder / LEDGER).read_text(encoding="utf-8").splitlines()]
+
+
+def by_reason(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """Counts, the most frequent first."""
+    return dict(Counter(r.reason.value for r in rejections).most_common())

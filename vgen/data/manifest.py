@@ -1,0 +1,65 @@
+"""The manifest: what a folder of shards was made from, how, and what is in it. Written last, so a folder that has one is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vgen.data.files import write_json
+from vgen.data.writer import Shard
+
+MANIFEST = "manifest.json"
+FORMAT = "vgen-shards"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    source: dict[str, Any]
+    settings: dict[str, Any]
+    counts: dict[str, Any]
+    shards: list[Shard]
+    vgen_version: str
+
+    @property
+    def content_hash(self) -> str:
+        """sha256 over the names and the sha256 of all shards."""
+        return hashlib.sha256("".join(f"{s.name} {s.sha256}\n" for s in self.shards).encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / MANIFEST, {"format": FORMAT, "version": VERSION, **asdict(self), "content_hash": self.content_hash})
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise ValueError(
+                f"{folder} holds no finished shards: it has no {MANIFEST}; finish it with the same 'vgen prepare' command that began it"
+            )
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            kind, claimed = (data.pop("format"), data.pop("version")), data.pop("content_hash")
+            manifest = Manifest(**{**data, "shards": [Shard(**s) for s in data["shards"]]})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"manifest {path} is damaged ({error}); prepare the folder again") from error
+        if kind != (FORMAT, VERSION):
+            raise ValueError(
+                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; prepare the folder again"
+            )
+        if claimed != manifest.content_hash:
+            raise ValueError(f"manifest {path} was changed: its content hash does not follow from its shards; prepare the folder again")
+        _check_names(path, manifest.shards)
+        return manifest
+
+
+def _check_names(path: Path, shards: Sequence[Shard]) -> None:
+    bad = [s.name for s in shards if not re.fullmatch(r"[\w-][\w.-]*\.tar", s.name)]
+    if bad:
+        raise ValueError(
+            f"manifest {path} names shards that are no plain .tar beside it: {', '.join(map(repr, bad))}; prepare the folder again"
+        )

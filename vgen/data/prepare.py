@@ -1,0 +1,274 @@
+"""The procedure behind ``vgen prepare``: rows to workers, their clips in order into shards, everything else into the ledger."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vgen import __version__
+from vgen.data.decode import Cut
+from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
+from vgen.data.manifest import MANIFEST, Manifest
+from vgen.data.pool import Died, Hung, run_ordered
+from vgen.data.sample import Encoding, Sample, Video, pack, plain
+from vgen.data.sources import Job, Source, listing_hash
+from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
+from vgen.data.writer import MEGABYTE, Shard, ShardWriter
+from vgen.spec import spec
+
+USUAL_FRAMES = 16
+
+
+@spec
+class Prepare:
+    """What ``vgen prepare`` is asked for. The settings of the second group decide bytes; those of the third only how they come about."""
+
+    data: Source
+    out: str | None = None  # null: data/prepared/NAME
+
+    fps: float = 8.0
+    num_frames: int | None = None  # or clip_seconds; null for both: 16 frames
+    clip_seconds: float | None = None
+    size_px: int | None = None  # null: 256, toybox 64
+    video: Video | None = None  # null: mp4, toybox npy
+    crf: int = 18
+    shard_megabytes: float = 256.0
+
+    max_reject_share: float = 0.5
+    num_processes: int | None = None  # null: one per core
+    deadline_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.clip_seconds is not None and self.clip_seconds <= 0:
+            raise ValueError(f"clip_seconds must be positive, got {self.clip_seconds}")
+        if self.shard_megabytes <= 0:
+            raise ValueError(f"shard_megabytes must be positive, got {self.shard_megabytes}")
+        if not 0 <= self.max_reject_share <= 1:
+            raise ValueError(f"max_reject_share is a share in 0..1, got {self.max_reject_share}")
+        if self.num_processes is not None and self.num_processes < 1:
+            raise ValueError(f"num_processes must be at least 1, got {self.num_processes}")
+        if self.deadline_seconds <= 0:
+            raise ValueError(f"deadline_seconds must be positive, got {self.deadline_seconds}")
+        if self.encoding().video is Video.mp4 and self.cut().size_px % 2:
+            raise ValueError(
+                f"size_px must be even for video=mp4 (H.264 halves the colour planes), got {self.cut().size_px}; video=npy takes any"
+            )
+
+    def cut(self) -> Cut:
+        by_time = None if self.clip_seconds is None else max(1, round(self.clip_seconds * self.fps))
+        if self.num_frames is not None and by_time not in (None, self.num_frames):
+            raise ValueError(
+                f"clip_seconds={self.clip_seconds:g} at fps={self.fps:g} is {by_time} frames, "
+                f"but num_frames={self.num_frames}; give one of the two"
+            )
+        asked = [n for n in (self.num_frames, by_time, USUAL_FRAMES) if n is not None]
+        size_px = self.data.usual()[0] if self.size_px is None else self.size_px
+        return Cut(fps=self.fps, num_frames=asked[0], size_px=size_px)
+
+    def encoding(self) -> Encoding:
+        return Encoding(video=self.video or self.data.usual()[1], crf=self.crf)
+
+    def folder(self) -> Path:
+        return Path(self.out).expanduser() if self.out else Path("data/prepared") / self.data.name()
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the bytes, by the names a user would set them by."""
+        source = {f"data.{k}": v for k, v in asdict(self.data).items() if k != "path"}
+        return plain(
+            {
+                "data": type(self.data).__name__,
+                **source,
+                **asdict(self.cut()),
+                **asdict(self.encoding()),
+                "shard_megabytes": self.shard_megabytes,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """``fresh`` is false where the folder was complete already and nothing was done."""
+
+    folder: Path
+    manifest: Manifest
+    rejected: dict[str, int]
+    fresh: bool
+
+
+Watch = Callable[[int, int, Counts], None]
+"""Told of rows done, rows in all, and the counts so far."""
+
+
+def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> Prepared:
+    """Write the folder, or go on with it, or find it complete. Raises ``ValueError`` with what the user can do."""
+    jobs = wish.data.jobs(wish.cut())
+    facts = {"settings": wish.settings(), "listing": listing_hash(jobs), "vgen_version": __version__}
+    folder = wish.folder()
+    workspace = Workspace(folder)
+    if (folder / MANIFEST).is_file():
+        manifest = Manifest.read(folder)
+        _same(folder, {"settings": manifest.settings, "listing": manifest.source["listing"]}, facts)
+        if workspace.path.is_dir():  # killed between the manifest and the last sweep
+            workspace.remove()
+        return Prepared(folder=folder, manifest=manifest, rejected=by_reason(read_ledger(folder)), fresh=False)
+    begun = workspace.facts()
+    if begun is not None:
+        _same(folder, begun, facts)
+    elif folder.is_dir() and any(p.name != WORK for p in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and was not made by vgen prepare; choose another out= or empty it yourself")
+    try:
+        workspace.open(facts)
+        return _fill(wish, jobs, facts, workspace, watch)
+    finally:
+        workspace.release()
+
+
+def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix two kinds of clips in one folder."""
+    old, new = before["settings"], now["settings"]
+    changed = [f"{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if changed:
+        raise ValueError(
+            f"{folder} was prepared with other settings ({'; '.join(changed)}); "
+            "nothing was overwritten: choose another out= or delete it yourself"
+        )
+    if before["listing"] != now["listing"]:
+        raise ValueError(
+            f"{folder} was prepared from other files: since then the source has gained, lost or changed some; "
+            "nothing was overwritten: choose another out= or delete it yourself"
+        )
+    if before.get("vgen_version", now["vgen_version"]) != now["vgen_version"]:
+        raise ValueError(
+            f"{folder} was begun by vgen {before['vgen_version']} and this is {now['vgen_version']}; "
+            "finish it with the former or choose another out="
+        )
+
+
+def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], workspace: Workspace, watch: Watch) -> Prepared:
+    folder, most = workspace.folder, wish.max_reject_share * len(jobs)
+    shards, position, rejections = workspace.shards()
+    counts = position.counts
+    fresh_rejections: list[Rejection] = []  # since the last shard
+
+    def commit(shard: Shard | None, row: int, clip: int) -> None:
+        if shard is not None:
+            shards.append(shard)
+            workspace.commit_shard(shard, Position(row=row, clip=clip, counts=counts), fresh_rejections)
+            fresh_rejections.clear()
+
+    writer = ShardWriter(folder, int(wish.shard_megabytes * MEGABYTE), first_shard=len(shards))
+    with writer:
+        for result in _results(wish, jobs, position.row, workspace):
+            if result.rejection is not None:
+                rejections.append(result.rejection)
+                fresh_rejections.append(result.rejection)
+                counts.rejected += 1
+                if len(rejections) > most:
+                    write_ledger(folder, rejections)
+                    raise ValueError(_too_many(wish, rejections, result.row + 1, len(jobs)))
+            skip = position.clip if result.row == position.row else 0
+            for number, (sample, members) in enumerate(workspace.read_samples(result, skip), skip):
+                commit(writer.write(sample["key"], members), result.row, number)
+                counts.clips += 1
+                counts.seconds += sample["seconds"]
+            counts.files += 1
+            watch(result.row + 1, len(jobs), counts)
+        commit(writer.close(), len(jobs), 0)
+    write_ledger(folder, rejections)
+    if not counts.clips:
+        raise ValueError(_too_many(wish, rejections, len(jobs), len(jobs)))
+    tally = by_reason(rejections)
+    source = {"name": wish.data.name(), "path": getattr(wish.data, "path", None), "listing": facts["listing"]}
+    total = {**asdict(counts), "seconds": round(counts.seconds, 6), "rejected_by_reason": tally, "bytes": sum(s.size for s in shards)}
+    manifest = Manifest(source=source, settings=facts["settings"], counts=total, shards=shards, vgen_version=facts["vgen_version"])
+    manifest.write(folder)
+    workspace.remove()
+    return Prepared(folder=folder, manifest=manifest, rejected=tally, fresh=True)
+
+
+def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in list(by_reason(rejections).items())[:3])
+    first = rejections[0]
+    return (
+        f"{len(rejections)} of the first {done} of {total} rows were rejected ({reasons}; first {first.source}: {first.detail}), more than "
+        f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each: "
+        f"mend the source and delete {wish.folder()}, or raise max_reject_share to go on"
+    )
+
+
+def _results(wish: Prepare, jobs: list[Job | Rejection], first: int, workspace: Workspace) -> Iterator[RowResult]:
+    """A result per row from ``first`` on, in order: found from an earlier run, rejected at sight, or made by a worker now."""
+    rows = range(first, len(jobs))
+    to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
+    num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
+    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding())
+    awaited = {job.row for job in to_do}
+    with closing(
+        run_ordered(work, to_do, num_processes=num_processes, deadline_seconds=wish.deadline_seconds, preload=[__name__])
+    ) as outcomes:
+        for row in rows:
+            job = jobs[row]
+            if isinstance(job, Rejection):
+                yield RowResult(row=row, samples=[], rejection=job)
+                continue
+            if row in awaited:
+                result = _accident(job, next(outcomes))
+                workspace.write_row(result, _spool(workspace.scratch, row) if result.samples else None)
+                shutil.rmtree(_spool(workspace.scratch, row).parent, ignore_errors=True)
+            yield workspace.read_row(row)
+
+
+def _accident(job: Job, outcome: RowResult | Died | Hung) -> RowResult:
+    match outcome:
+        case Died(exit_code):
+            reason, detail = Reason.WORKER_DIED, f"its worker process ended with exit code {exit_code}"
+        case Hung(seconds):
+            reason, detail = Reason.TIMED_OUT, f"not done after {seconds:g} s (deadline_seconds)"
+        case RowResult():
+            return outcome
+    return RowResult(row=job.row, samples=[], rejection=_rejection(job, reason, detail))
+
+
+def _rejection(job: Job, reason: Reason, detail: str) -> Rejection:
+    return Rejection(row=job.row, key=job.key, source=job.source, reason=reason, detail=detail)
+
+
+def _spool(scratch: Path, row: int) -> Path:
+    return scratch / f"{row:09d}" / "spool"
+
+
+def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
+    """In a worker: decode, encode, and spool the clips to disk one by one, so that a long video needs no more memory than a short one."""
+    spool = _spool(scratch, job.row)
+    spool.parent.mkdir()
+    samples, offset = [], 0
+    with open(spool, "wb") as file:
+        try:
+            for sample, members in _packed(job, spool.parent, encoding):
+                places = {}
+                for extension, payload in members.items():
+                    file.write(payload)
+                    places[extension] = (offset, len(payload), zlib.crc32(payload))
+                    offset += len(payload)
+                samples.append({"key": sample.id, "seconds": len(sample.video) / sample.metadata["fps"], "members": places})
+        except Rejected as rejected:
+            return RowResult(row=job.row, samples=[], rejection=_rejection(job, rejected.reason, rejected.detail))
+    return RowResult(row=job.row, samples=samples)
+
+
+def _packed(job: Job, scratch: Path, encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our disk does not."""
+    try:
+        for sample in job.samples(scratch):
+            yield sample, pack(sample, encoding)
+    except Exception as error:
+        if isinstance(error, Rejected):
+            raise
+        raise Rejected(Reason.FAILED, f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,100 @@
+"""Shards in: a map-style sequence of samples, read by offset, every byte checked."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from vgen.data.index import Entry, Member, ShardIndex
+from vgen.data.manifest import Manifest
+from vgen.data.sample import READABLE, Sample, unpack
+
+MAX_OPEN = 64
+"""Shards a process keeps open at once."""
+
+
+class ShardReader:
+    """A folder of shards as a sequence: ``len(reader)``, ``reader[i] -> Sample``, in the order in which they were written.
+
+    Opening checks manifest, indexes and sizes, so a missing or cut shard is found before training, not during it. Files are opened
+    lazily and read with ``pread``, which has no position: a reader may be pickled, forked and shared by threads.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.read(self.folder)
+        if not self.manifest.shards:
+            raise ValueError(f"{self.folder} lists no shard; prepare it again")
+        self.indexes = [ShardIndex.read(self.folder / shard.name) for shard in self.manifest.shards]
+        for shard, index in zip(self.manifest.shards, self.indexes, strict=True):
+            if (shard.size, shard.num_samples) != (index.shard_size, len(index.samples)):
+                raise ValueError(
+                    f"shard {self.folder / shard.name} has {len(index.samples)} samples in {index.shard_size:,} bytes "
+                    f"where the manifest says {shard.num_samples} in {shard.size:,}; prepare the folder again"
+                )
+        self._ends = list(accumulate(len(index.samples) for index in self.indexes))
+        self._files: OrderedDict[int, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, i: int) -> Sample:
+        shard, entry = self._locate(i)
+        members = {e: self._read(shard, f"{entry.key}.{e}", m) for e, m in entry.members.items() if e in READABLE}
+        try:
+            return unpack(entry.key, members)
+        except ValueError as error:
+            raise ValueError(f"shard {self._path(shard)}: {error}") from error
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def key(self, i: int) -> str:
+        """The sample's id, without reading it."""
+        return self._locate(i)[1].key
+
+    def close(self) -> None:
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_files"):
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def _locate(self, i: int) -> tuple[int, Entry]:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)} in {self.folder}")
+        i %= len(self)
+        shard = bisect.bisect_right(self._ends, i)
+        return shard, self.indexes[shard].samples[i - self._ends[shard]]
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / self.manifest.shards[shard].name
+
+    def _read(self, shard: int, name: str, member: Member) -> bytes:
+        if shard not in self._files:
+            self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
+            if len(self._files) > MAX_OPEN:
+                os.close(self._files.popitem(last=False)[1])
+        payload = os.pread(self._files[shard], member.size, member.offset)
+        if zlib.crc32(payload) != member.crc32 or len(payload) != member.size:
+            raise ValueError(
+                f"shard {self._path(shard)}: {name} differs from its checksum, so the shard was damaged "
+                "after it was written; copy or prepare it again"
+            )
+        return payload

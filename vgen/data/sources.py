@@ -1,0 +1,240 @@
+"""Where videos come from: a folder with captions beside the files, or a listing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from vgen.data.decode import Cut, clips
+from vgen.data.download import Fetch, is_url
+from vgen.data.ledger import Reason, Rejection
+from vgen.data.listing import read_listing
+from vgen.data.sample import Sample, Video, plain
+from vgen.spec import spec
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".gif")
+LONGEST_KEY = 80
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of a source that a worker turns into samples. ``source`` is how ledger and metadata name it."""
+
+    row: int
+    key: str
+    source: str
+
+    def samples(self, scratch: Path) -> Iterator[Sample]:
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the samples, beside the settings; changes between two runs are found by it."""
+        return asdict(self)
+
+
+@spec
+class Source:
+    """What ``data=`` chooses. ``jobs`` lists the rows, those rejected at sight among them."""
+
+    def jobs(self, cut: Cut) -> list[Job | Rejection]:
+        raise NotImplementedError
+
+    def name(self) -> str:
+        """The folder to write to, where none is said."""
+        raise NotImplementedError
+
+    def usual(self) -> tuple[int, Video]:
+        """size_px and storage, where none is said."""
+        return 256, Video.mp4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoJob(Job):
+    location: str
+    caption: str
+    columns: dict[str, Any]
+    cut: Cut
+    fetch: Fetch
+
+    def samples(self, scratch: Path) -> Iterator[Sample]:
+        path = self.fetch(self.location, scratch) if is_url(self.location) else Path(self.location)
+        try:
+            for number, clip in enumerate(clips(path, self.cut)):
+                ours = {**clip.metadata, "source": self.source, "clip": number}
+                columns = {f"given_{k}" if k in ours else k: v for k, v in self.columns.items()}
+                yield Sample(f"{self.key}-{number:04d}", clip.video, self.caption, ours | columns)
+        finally:
+            if is_url(self.location):
+                path.unlink()
+
+    def identity(self) -> dict[str, Any]:
+        path = Path(self.location)
+        num_bytes = path.stat().st_size if not is_url(self.location) and path.is_file() else None
+        return {"key": self.key, "source": self.source, "caption": self.caption, "columns": plain(self.columns), "num_bytes": num_bytes}
+
+
+@spec
+class FolderSource(Source):
+    """Video files of a folder and its subfolders; ``clip.txt`` or ``clip.json`` beside ``clip.mp4`` holds the caption."""
+
+    path: str | None = None
+    caption_key: str = "caption"  # in the .json; its other entries are kept
+
+    def name(self) -> str:
+        return self._folder().resolve().name
+
+    def jobs(self, cut: Cut) -> list[Job | Rejection]:
+        folder = self._folder()
+        files = sorted(
+            (f for f in folder.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file()),
+            key=lambda f: f.relative_to(folder).as_posix(),
+        )
+        if not files:
+            raise ValueError(f"folder {folder} holds no video; looked for {' '.join(VIDEO_SUFFIXES)} in it and below")
+        rows = []
+        for file in files:
+            name = file.relative_to(folder)
+            rows.append(_Row(name.with_suffix("").as_posix(), name.as_posix(), str(file.absolute()), *self._caption(file)))
+        return _jobs(rows, cut, Fetch())
+
+    def _folder(self) -> Path:
+        if self.path is None:
+            raise ValueError("data=folder needs the folder of videos: data.path=FOLDER")
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"data.path={self.path} is no folder; for a .csv, .parquet or .jsonl listing use data=listing")
+        return folder
+
+    def _caption(self, file: Path) -> tuple[str, dict[str, Any], str]:
+        """Caption, other columns, and why there is no caption."""
+        text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
+        caption, columns = "", {}
+        try:
+            if facts.is_file():
+                columns = json.loads(facts.read_text(encoding="utf-8-sig"))
+                if not isinstance(columns, dict):
+                    raise ValueError(f"it holds a {type(columns).__name__} where an object is needed")
+                caption = columns.pop(self.caption_key, None) or ""
+            if text.is_file():
+                caption = text.read_text(encoding="utf-8-sig")
+        except ValueError as error:
+            return "", {}, f"{facts.name if facts.is_file() else text.name} can't be read: {error}"
+        if not isinstance(caption, str):
+            return "", {}, f"{self.caption_key!r} in {facts.name} is no text"
+        found = [f.name for f in (text, facts) if f.is_file()]
+        return (
+            " ".join(caption.split()),
+            columns,
+            f"no caption in {' or '.join(found)}" if found else f"neither {text.name} nor {facts.name} beside it",
+        )
+
+
+@spec
+class ListingSource(Source):
+    """A CSV, TSV, Parquet or JSONL file with a row per video; local paths are relative to it, http(s) addresses are downloaded."""
+
+    path: str | None = None
+    video_column: str = "path"
+    caption_column: str = "caption"
+    key_column: str | None = None  # null: keys follow from the path or address
+    max_download_megabytes: float = 500.0
+    timeout_seconds: float = 30.0
+
+    def name(self) -> str:
+        return self._file().stem
+
+    def jobs(self, cut: Cut) -> list[Job | Rejection]:
+        file = self._file()
+        fetch = Fetch(int(self.max_download_megabytes * 1e6), self.timeout_seconds)
+        required = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
+        rows = []
+        for record in read_listing(file, required):
+            location, caption = str(record.pop(self.video_column) or "").strip(), record.pop(self.caption_column)
+            key = str(record.pop(self.key_column) or "") if self.key_column else ""
+            text = " ".join(caption.split()) if isinstance(caption, str) else ""
+            missing = f"column {self.caption_column!r} is empty"
+            if is_url(location):
+                rows.append(_Row(key or _address_key(location), _bare(location), location, text, record, missing))
+            else:
+                local = (file.parent / location).absolute()
+                rows.append(
+                    _Row(
+                        key or PurePosixPath(location).with_suffix("").as_posix() if location else "",
+                        location,
+                        str(local),
+                        text,
+                        record,
+                        missing,
+                    )
+                )
+        if not rows:
+            raise ValueError(f"listing {file} has no row")
+        return _jobs(rows, cut, fetch)
+
+    def _file(self) -> Path:
+        if self.path is None:
+            raise ValueError("data=listing needs the listing: data.path=FILE.csv (or .tsv, .parquet, .jsonl)")
+        return Path(self.path).expanduser()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: str
+    source: str
+    location: str
+    caption: str
+    columns: dict[str, Any]
+    why_no_caption: str
+
+
+def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]:
+    """Rows in order; those without a caption or with a key that an earlier row has are rejected here."""
+    taken: dict[str, int] = {}
+    out: list[Job | Rejection] = []
+    for number, row in enumerate(rows):
+        key = safe_key(row.key)
+        where: dict[str, Any] = {"row": number, "key": key, "source": row.source}
+        if not row.source:
+            out.append(Rejection(**where, reason=Reason.MISSING_FILE, detail="the row names no video"))
+        elif not row.caption:
+            out.append(Rejection(**where, reason=Reason.MISSING_CAPTION, detail=row.why_no_caption))
+        elif key in taken:
+            out.append(Rejection(**where, reason=Reason.DUPLICATE_KEY, detail=f"row {taken[key]} has the key {key!r} already"))
+        else:
+            taken[key] = number
+            out.append(VideoJob(**where, location=row.location, caption=row.caption, columns=row.columns, cut=cut, fetch=fetch))
+    return out
+
+
+def safe_key(text: str) -> str:
+    """A key that any tar reader takes: letters, digits, ``_ - /``, the rest percent-encoded, long ones shortened by a hash."""
+    parts = [p for p in text.split("/") if p not in ("", ".")]
+    key = "/".join(quote(p, safe="").replace(".", "%2E").replace("~", "%7E") for p in parts)
+    if len(key) > LONGEST_KEY:
+        key = key[: LONGEST_KEY - 17].rstrip("%/") + "-" + hashlib.sha256(key.encode()).hexdigest()[:16]
+    return key
+
+
+def _address_key(url: str) -> str:
+    parts = urlsplit(url)
+    query = "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8] if parts.query else ""
+    return f"{parts.hostname or ''}/{PurePosixPath(parts.path.lstrip('/')).with_suffix('') if parts.path.strip('/') else ''}{query}"
+
+
+def _bare(url: str) -> str:
+    """The address without what may be secret in it: user, password and query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def listing_hash(jobs: Iterable[Job | Rejection]) -> str:
+    """sha256 over what every row is, so that a source that changed under a half-finished folder is noticed."""
+    digest = hashlib.sha256()
+    for job in jobs:
+        digest.update(json.dumps(job.to_dict() if isinstance(job, Rejection) else plain(job.identity()), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""The toybox as a source: scenes rendered by the workers, a block of them per row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vgen.data.decode import Cut
+from vgen.data.ledger import Rejection
+from vgen.data.sample import Sample, Video
+from vgen.data.sources import Job, Source
+from vgen.spec import field, spec
+from vgen.toybox.captions import caption
+from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Mix, rng_of, scene_at
+from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, Scene
+
+BLOCK_CLIPS = 32
+_CAPTION, _TICK = 1, 2  # independent streams of one (seed, scene)
+
+
+@spec
+class ToyboxSource(Source):
+    """The miniature world (docs: toybox). Clip ``i`` depends on ``(seed, i)`` and the mix alone.
+
+    ``stills`` gives one frame, drawn from the clip.
+    """
+
+    num_clips: int = 2048
+    seed: int = 0
+    stills: bool = False
+    mix: Mix = field(default_factory=Mix)
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1:
+            raise ValueError(f"a corpus needs at least one clip, got num_clips={self.num_clips}")
+        if self.seed < 0:
+            raise ValueError(f"the seed of a corpus must not be negative, got seed={self.seed}")
+
+    def name(self) -> str:
+        return "toybox-stills" if self.stills else "toybox"
+
+    def usual(self) -> tuple[int, Video]:
+        return 64, Video.npy  # small, and the oracle wants every pixel
+
+    def jobs(self, cut: Cut) -> list[Job | Rejection]:
+        starts = range(0, self.num_clips, BLOCK_CLIPS)
+        return [self._job(row, start, min(BLOCK_CLIPS, self.num_clips - start), cut) for row, start in enumerate(starts)]
+
+    def _job(self, row: int, start: int, num_clips: int, cut: Cut) -> SceneJob:
+        name = f"scenes {start}-{start + num_clips - 1}"
+        return SceneJob(
+            row=row,
+            key=f"toybox-{start:08d}",
+            source=name,
+            start=start,
+            num_clips=num_clips,
+            seed=self.seed,
+            stills=self.stills,
+            mix=self.mix,
+            cut=cut,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneJob(Job):
+    start: int
+    num_clips: int
+    seed: int
+    stills: bool
+    mix: Mix
+    cut: Cut
+    generator: int = GENERATOR_VERSION
+
+    def samples(self, scratch: Path) -> Iterator[Sample]:
+        for i in range(self.start, self.start + self.num_clips):
+            scene = scene_at(i, self.seed, self.mix, self.cut.num_frames)
+            facts: dict[str, Any] = {
+                "fps": self.cut.fps,
+                "num_frames": 1 if self.stills else scene.num_frames,
+                "source": f"toybox seed {self.seed}",
+            }
+            shown = scene
+            if self.stills:
+                facts["tick"] = tick = int(rng_of(self.seed, i, _TICK).integers(TICKS))
+                shown = _two_frames(scene, tick)
+            video = render(shown, self.cut.size_px).video[-1 if self.stills else 0 :]
+            text = caption(scene, rng_of(self.seed, i, _CAPTION)).text
+            yield Sample(f"toybox-{i:08d}", video, text, {**facts, "scene": scene.to_dict()})
+
+
+def _two_frames(scene: Scene, tick: int) -> Scene:
+    """A scene whose last frame is the one at ``tick``; what lies between is not drawn."""
+    return replace(scene, num_frames=2, stride_ticks=tick) if tick else replace(scene, num_frames=1, stride_ticks=1)

@@ -1,0 +1,90 @@
+"""vgen's own format: what was learnt as safetensors, with a card that says on what and how. Reading it executes nothing."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import vgen
+from vgen.backbones.image_model import ImageModel
+
+FORMAT = "vgen-adapter-1"
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and enums to JSON data."""
+    match value:
+        case Enum():
+            return value.value
+        case dict():
+            return {k: plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [plain(v) for v in value]
+        case _:
+            return value
+
+
+def unet_fingerprint(unet: nn.Module) -> str:
+    """A short hash of the image UNet's shapes and of a sample of its values at half precision: tells image models apart, survives a round trip through fp16."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(unet.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        flat = value.detach().flatten()
+        digest.update((flat[:: max(1, flat.numel() // 8)][:8].float().half() + 0.0).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """``recipe`` names a method, ``knobs`` are its fields as plain data; ``backbone`` is the image UNet's fingerprint."""
+
+    recipe: str
+    knobs: dict[str, Any]
+    backbone: str
+    backbone_source: str
+    run: dict[str, Any]
+    summary: dict[str, Any]
+    version: str = vgen.__version__
+    format: str = FORMAT
+
+    @staticmethod
+    def of(name: str, recipe: Any, model: ImageModel, run: dict[str, Any], summary: dict[str, Any]) -> Card:
+        return Card(recipe=name, knobs=plain(asdict(recipe)), backbone=unet_fingerprint(model.unet), backbone_source=model.source, run=plain(run), summary=plain(summary))
+
+
+def save_adapter(path: Path, tensors: dict[str, Tensor], card: Card, dtype: torch.dtype = torch.float32) -> None:
+    """Write whole or not at all. Tensor names are ``component.parameter`` as the recipe's ``learns`` sees them."""
+    data = {name: value.detach().to("cpu", dtype).contiguous() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(save(data, metadata={"vgen": json.dumps(asdict(card), sort_keys=True)}))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """Raises ValueError where the file is not a vgen adapter."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:  # safetensors raises its own type, and OSError
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); give the adapter.safetensors of a run") from error
+    if "vgen" not in metadata:
+        raise ValueError(f"{path} carries no vgen card; 'vgen export from={path} to=...' imports AnimateDiff and diffusers files")
+    data = json.loads(metadata["vgen"])
+    if data.get("format") != FORMAT:
+        raise ValueError(f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen")
+    known = {f.name for f in fields(Card)}
+    return tensors, Card(**{k: v for k, v in data.items() if k in known})

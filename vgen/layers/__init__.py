@@ -1,0 +1,1 @@
+"""What a method inserts into the image UNet."""

@@ -1,0 +1,38 @@
+"""What every inserted layer has in common: a residual branch, born silent, run by a hook that is a bound method."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from vgen.backbones.sites import Site
+from vgen.backbones.video_unet import FrameCount
+from vgen.spec import spec
+
+
+class Inserted(nn.Module, ABC):
+    """A layer that runs after its site on ``(b f) c h w``."""
+
+    def __init__(self, frames: FrameCount) -> None:
+        super().__init__()
+        self.frames = frames
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """``(b f) c h w`` to the same shape."""
+
+    @abstractmethod
+    def silent_outputs(self) -> list[nn.Parameter]:
+        """The zero-initialised parameters that make the layer an identity at birth; pre-flight perturbs them to look behind."""
+
+    def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:  # a bound method survives deepcopy and pickle, a closure keeps the original layer
+        return (self(out[0]), *out[1:]) if isinstance(out, tuple) else self(out)
+
+
+@spec
+class LayerSpec(ABC):
+    """Knobs of an inserted layer; ``build`` is where a config value meets the runtime facts of a site."""
+
+    @abstractmethod
+    def build(self, site: Site, frames: FrameCount) -> Inserted: ...

@@ -1,0 +1,181 @@
+"""Drawing scenes: the class first, then the nuisance alone is rejected, so that no class is thinned by the borders of the canvas."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import Enum
+
+import numpy as np
+
+from vgen.spec import field, spec
+from vgen.toybox.glyphs import REACH
+from vgen.toybox.motion import GROWTH, path
+from vgen.toybox.scenes import (
+    RADIUS, SOLIDS, SPEED, TICKS, Action, Camera, Colour, Ground, Kind, Motion, Relation, Scene, Shape, Size, Speed, Thing,
+)
+from vgen.toybox.splits import class_weights, draw_class
+
+
+class Family(Enum):
+    """What a scene is about."""
+
+    CORE = "core"  # one or two shapes, solid ground, straight motion or none
+    MANY = "many"  # three or four shapes
+    TEXTURE = "texture"
+    MOTION = "motion"  # the other eight motions
+    RELATION = "relation"
+    PUPPET = "puppet"
+    IDENTICON = "identicon"
+
+
+@spec
+class Mix:
+    """Shares of the families; they need not sum to one. The image model never sees an identicon, which must stay a new subject."""
+
+    core: float = 0.76
+    many: float = 0.03
+    texture: float = 0.04
+    motion: float = 0.03
+    relation: float = 0.02
+    puppet: float = 0.12
+    identicon: float = 0.0
+    two_things: float = 0.45
+    camera: float = 0.0
+    cues: bool = True
+
+    def __post_init__(self) -> None:
+        shares = [getattr(self, f.value) for f in Family]
+        if min(shares) < 0 or sum(shares) <= 0:
+            raise ValueError(f"family shares must be non-negative with a positive sum, got {dict(zip([f.value for f in Family], shares, strict=True))}")
+
+    def family(self, rng: np.random.Generator) -> Family:
+        shares = np.array([getattr(self, f.value) for f in Family])
+        return list(Family)[rng.choice(len(shares), p=shares / shares.sum())]
+
+
+def rng_of(*key: int) -> np.random.Generator:
+    """A generator that is a pure function of ``key``: order and number of workers do not matter."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def corpus(num_scenes: int, seed: int, mix: Mix | None = None, num_frames: int = TICKS, stride_ticks: int = 1) -> Iterator[Scene]:
+    """Scene ``i`` depends on ``(seed, i)`` alone."""
+    for i in range(num_scenes):
+        yield scene_at(i, seed, mix or Mix(), num_frames, stride_ticks)
+
+
+def scene_at(index: int, seed: int, mix: Mix, num_frames: int = TICKS, stride_ticks: int = 1) -> Scene:
+    rng = rng_of(seed, index)
+    scene = sample(rng, mix.family(rng), mix)
+    return replace(scene, num_frames=num_frames, stride_ticks=stride_ticks, seed=index)
+
+
+def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarray | None = None) -> Scene:
+    """One scene of a family; ``weights`` over colour x shape x motion default to the training distribution."""
+    ground = SOLIDS[rng.integers(len(SOLIDS))]
+    inks = tuple(SOLIDS[i] for i in rng.permutation(len(SOLIDS))[:2])
+    if family is Family.TEXTURE:
+        ground = (Ground.GRADIENT, Ground.CHECKER, Ground.STRIPES)[rng.integers(3)]
+    camera = Camera()
+    if rng.random() < mix.camera:
+        camera = Camera(pan_x=rng.uniform(-0.01, 0.01), pan_y=rng.uniform(-0.01, 0.01), zoom=rng.uniform(0.985, 1.015))
+    num_things = 1 + int(rng.random() < mix.two_things)
+    relation = None
+    match family:
+        case Family.MANY:
+            num_things = int(rng.integers(3, 5))
+        case Family.RELATION:
+            num_things, relation = 2, list(Relation)[rng.integers(3)]
+        case Family.PUPPET | Family.IDENTICON:
+            num_things = 1
+    if weights is None:
+        weights = class_weights(0.0 if family is Family.MOTION else 1.0)
+    while True:  # one class in a few hundred pairs leaves no room on the canvas
+        things = _classes(rng, family, num_things, weights)
+        placed = _place(rng, things, relation)
+        if placed is not None:
+            return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
+
+
+def _classes(rng: np.random.Generator, family: Family, num_things: int, weights: np.ndarray) -> list[Thing]:
+    things: list[Thing] = []
+    while len(things) < num_things:
+        colour, shape, motion = draw_class(rng, weights)
+        if any(colour is t.colour for t in things):
+            continue  # two things of one colour cannot be told apart by a caption
+        size = list(Size)[rng.integers(3 if num_things < 3 else 2)]
+        speed = list(Speed)[rng.integers(3)]
+        if family is Family.RELATION and things:
+            motion, speed = things[0].motion, things[0].speed
+        kind = {Family.PUPPET: Kind.PUPPET, Family.IDENTICON: Kind.IDENTICON}.get(family, Kind.SHAPE)
+        thing = Thing(kind=kind, colour=colour, shape=shape, size=size, motion=motion, speed=speed)
+        if kind is not Kind.SHAPE:
+            second = [c for c in Colour if c is not colour][rng.integers(7)]
+            thing = replace(thing, second=second, action=list(Action)[rng.integers(4)], code=_code(rng))
+        if kind is Kind.PUPPET:
+            thing = replace(thing, motion=Motion.STATIC, size=Size.MEDIUM)
+        things.append(thing)
+    return things
+
+
+def _code(rng: np.random.Generator) -> int:
+    """A 4 x 4 code with eight of sixteen bits set: every subject has one and the same colour histogram."""
+    return int(sum(1 << int(b) for b in rng.permutation(16)[:8]))
+
+
+def _nuisance(rng: np.random.Generator, thing: Thing) -> Thing:
+    velocity = 0.0 if thing.motion is Motion.STATIC and thing.kind is not Kind.PUPPET else SPEED[thing.speed] * rng.uniform(0.93, 1.07)
+    radius = RADIUS[thing.size] * rng.uniform(0.96, 1.04) * (1.6 if thing.kind is Kind.IDENTICON else 1.0)
+    if thing.kind is Kind.PUPPET:
+        radius = rng.uniform(0.15, 0.19)
+    return replace(thing, velocity=velocity, radius=radius, heading=rng.uniform(0, 2 * np.pi), phase=rng.uniform(0, 2 * np.pi), x=0.0, y=0.0)
+
+
+def reach_of(thing: Thing) -> float:
+    """Largest distance of the body from its centroid over the clip."""
+    if thing.kind is Kind.PUPPET:
+        return thing.radius * 2.1
+    reach = thing.radius * (1.26 if thing.kind is Kind.IDENTICON else REACH[thing.shape])
+    return reach * (GROWTH**0.5 if thing.motion in (Motion.GROW, Motion.SHRINK) else 1.0)
+
+
+def _place(rng: np.random.Generator, things: list[Thing], relation: Relation | None, tries: int = 40, candidates: int = 64) -> list[Thing] | None:
+    """Positions such that every body stays on the canvas and no two touch; None if there is no room."""
+    ticks = np.arange(TICKS, dtype=float)
+    for _ in range(tries):
+        drawn = [_nuisance(rng, t) for t in things]
+        if relation is not None:
+            drawn[1] = replace(drawn[1], velocity=drawn[0].velocity, heading=drawn[0].heading)
+        moves = np.stack([path(t, ticks)[:, :2] for t in drawn])  # n f 2, relative to the start
+        reach = np.array([reach_of(t) for t in drawn])[:, None] + 0.012
+        low, high = reach - moves.min(1), 1 - reach - moves.max(1)
+        if (low > high).any():
+            continue
+        start = rng.uniform(low, high, (candidates, len(drawn), 2))
+        if relation is not None and len(drawn) == 2:
+            start[:, 1] = start[:, 0] + _offset(rng, relation, reach, candidates)
+        fits = ((start >= low) & (start <= high)).all((1, 2))
+        if relation is not Relation.IN_FRONT_OF:
+            tracks = start[:, :, None] + moves
+            for i in range(len(drawn)):
+                for j in range(i):
+                    gap = np.linalg.norm(tracks[:, i] - tracks[:, j], axis=-1).min(-1)
+                    fits &= gap > 0.9 * (reach[i] + reach[j])
+        if fits.any():
+            x, y = start[fits.argmax()].T
+            return [replace(t, x=float(x[i]), y=float(y[i])) for i, t in enumerate(drawn)]
+    return None
+
+
+def _offset(rng: np.random.Generator, relation: Relation, reach: np.ndarray, candidates: int) -> np.ndarray:
+    """From the first thing to the second: above means the first is above; in front of means the second is drawn over the first."""
+    away = float(reach.sum()) * rng.uniform(0.95, 1.2, candidates)
+    side = rng.uniform(-0.06, 0.06, candidates)
+    match relation:
+        case Relation.ABOVE:
+            return np.stack([side, away], -1)
+        case Relation.LEFT_OF:
+            return np.stack([away, side], -1)
+        case Relation.IN_FRONT_OF:
+            angle, near = rng.uniform(0, 2 * np.pi, candidates), float(reach.sum()) * rng.uniform(0.4, 0.55, candidates)
+            return np.stack([near * np.cos(angle), near * np.sin(angle)], -1)

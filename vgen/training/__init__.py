@@ -1,0 +1,1 @@
+"""Training: the one LightningModule, its callbacks, strategies and checkpoints."""

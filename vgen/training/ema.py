@@ -1,0 +1,66 @@
+"""Exponential moving average of what learns, and of nothing else."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class Ema(pl.Callback):
+    """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay warms up as (1 + n) / (10 + n)."""
+
+    def __init__(self, decay: float) -> None:
+        self.decay, self.num_updates = decay, 0
+        self.average: dict[str, Tensor] = {}
+        self._seen_step = -1
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        loaded, self.average = self.average, {}
+        for name, parameter in module.learning.items():
+            start = loaded.get(name, parameter.detach())
+            self.average[name] = start.to(parameter.device, torch.float32, copy=True)
+        self._seen_step = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        if trainer.global_step == self._seen_step:
+            return  # accumulating
+        self._seen_step = trainer.global_step
+        self.num_updates += 1
+        decay = min(self.decay, self.num_updates / (9 + self.num_updates))
+        averages = list(self.average.values())
+        torch._foreach_lerp_(averages, [module.learning[n].detach().float() for n in self.average], 1 - decay)
+
+    @contextmanager
+    def weights(self, module: Any):
+        """The module with averaged weights inside the block."""
+        held = {name: p.detach().clone() for name, p in module.learning.items()}
+        self._copy(module, self.average)
+        try:
+            yield
+        finally:
+            self._copy(module, held)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(module: Any, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            module.learning[name].copy_(value)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.average:
+            self._context = self.weights(module)
+            self._context.__enter__()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.average:
+            self._context.__exit__(None, None, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_updates": self.num_updates, "average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.num_updates, self.average = state["num_updates"], state["average"]

@@ -1,0 +1,94 @@
+"""The one LightningModule: recipe in, optimiser in, step out."""
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.draws import Draws
+from vgen.methods import Recipe, assemble
+from vgen.methods._objectives import Batch
+from vgen.training.optimisation import Optimisation
+
+
+class Learner(pl.LightningModule):
+    """Holds the components that a recipe engages; the rest of the image model stays outside, so that no strategy wraps, moves or saves it."""
+
+    strict_loading = False  # a checkpoint holds what learns; on_load_checkpoint compares the keys itself
+
+    def __init__(self, recipe: Recipe, model: ImageModel, optimisation: Optimisation, seed: int, max_steps: int, frozen_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
+        self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
+        model.freeze()
+        self.unet_holder = (assemble(recipe, model),)
+        parts = {name: self.unet if name == "unet" else model.components()[name] for name in recipe.engages()}
+        self.parts = nn.ModuleDict(parts)
+        self.learning = select(self.parts, recipe.learns())
+        self.objective = recipe.objective(model)
+
+    @property
+    def model(self) -> ImageModel:
+        return self._outside[0]
+
+    @property
+    def unet(self):
+        return self.unet_holder[0]
+
+    # -- steps -------------------------------------------------------------------------------------------------------------------
+    def training_step(self, batch: Batch, _index: int) -> Tensor:
+        out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
+        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=True, batch_size=len(batch))
+        return out["loss"]
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
+        self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- placement ---------------------------------------------------------------------------------------------------------------
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # the objective moves what it uses
+
+    def setup(self, stage: str) -> None:
+        """Cast what is frozen; move what Lightning does not see."""
+        model, dtype = self._outside
+        engaged = {id(p) for p in self.parts.parameters()}
+        for module in (*model.modules(), self.unet):
+            for parameter in module.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+                if id(parameter) not in engaged:
+                    parameter.data = parameter.data.to(self.trainer.strategy.root_device)
+            for buffer in module.buffers():
+                buffer.data = buffer.data.to(self.trainer.strategy.root_device)
+
+    # -- checkpoints hold what changed ---------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        keep = {f"parts.{name}" for name in self.learning}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        want, have = {f"parts.{name}" for name in self.learning}, set(checkpoint["state_dict"])
+        if want != have:
+            raise ValueError(
+                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from it (first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); resume with the method it was written by, or start a new run.name"
+            )
+
+
+def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
+    """Require gradients of exactly the parameters that match; every pattern must hit. Names are ``component.parameter``."""
+    named = dict(parts.named_parameters())
+    for pattern in patterns:
+        if not fnmatch.filter(named, pattern):
+            raise ValueError(f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with {', '.join(list(named)[:3])}")
+    for name, parameter in named.items():
+        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, p) for p in patterns))
+    return {name: p for name, p in named.items() if p.requires_grad}

@@ -1,0 +1,108 @@
+"""From a folder of shards to batches: the split, the stateless order, the cache."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.data.cache import LatentCache
+from vgen.data.clips import Batches, Clip, Clips, Window
+from vgen.data.order import StatelessSampler
+from vgen.data.reader import ShardReader
+from vgen.methods._objectives import Batch
+from vgen.spec import field, spec
+from vgen.toybox.contrast import distractor
+
+
+@spec
+class Corpus:
+    """Where the clips are and how they are read. ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the
+    first step, into ``cache_dir`` (by default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others."""
+
+    path: str = ""
+    window: Window = field(default_factory=Window)
+    batch_size: int = 4
+    val_path: str | None = None
+    val_clips: int = 32
+    num_workers: int = 0
+    cache: bool = False
+    cache_dir: str | None = None
+    hard_negatives: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
+        if self.val_clips < 1:
+            raise ValueError(f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something to be computed on")
+
+
+@dataclass(slots=True)
+class Split:
+    """Training and held-out clips."""
+
+    train: Clips
+    val: Clips
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train)
+
+
+def split(corpus: Corpus, seed: int) -> Split:
+    """Open the shards; raises ValueError where there is nothing to train on."""
+    if not corpus.path:
+        raise ValueError("data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER")
+    reader = ShardReader(Path(corpus.path))
+    held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path))
+    if corpus.val_path is None:
+        num_train = len(reader) - corpus.val_clips
+        if num_train < 1:
+            raise ValueError(f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; lower data.val_clips or prepare more clips")
+        rows = range(num_train), range(num_train, len(reader))
+    else:
+        rows = range(len(reader)), range(min(len(held), corpus.val_clips))
+    fixed = Window(num_frames=corpus.window.num_frames, stride_frames=corpus.window.stride_frames)
+    return Split(Clips(reader, corpus.window, seed, rows[0]), Clips(held, fixed, seed, rows[1]))
+
+
+def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device, build: bool) -> Split:
+    """The same split read from latent caches; ``build`` is True on the one process that writes them."""
+    out = []
+    for name, clips in (("train", parts.train), ("val", parts.val)):
+        folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
+        out.append(LatentCache.open_or_build(folder, name, clips, model, device, build))
+    return Split(*out)
+
+
+def collate(clips: list[Clip], hard_negatives: bool = False) -> Batch:
+    def stack(name: str) -> torch.Tensor | None:
+        values = [getattr(clip, name) for clip in clips]
+        return None if values[0] is None else torch.stack([torch.from_numpy(v) for v in values])
+
+    text, pooled = stack("text"), stack("pooled")
+    return Batch(
+        keys=[clip.key for clip in clips], captions=[clip.caption for clip in clips], video=stack("video"), latents=stack("latents"),
+        context=None if text is None else Context(text, pooled), distractors=[distractor(clip.caption, clip.key) for clip in clips] if hard_negatives else [],
+    )
+
+
+@dataclass(slots=True)
+class Collate:
+    """A picklable collate function."""
+
+    hard_negatives: bool
+
+    def __call__(self, clips: list[Clip]) -> Batch:
+        return collate(clips, self.hard_negatives)
+
+
+def loaders(parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: int, rank: int, world_size: int) -> tuple[DataLoader, DataLoader]:
+    """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
+    sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
+    workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0, "collate_fn": Collate(corpus.hard_negatives)}
+    held = [[(0, i) for i in range(start, min(start + corpus.batch_size, len(parts.val)))] for start in range(0, len(parts.val), corpus.batch_size)]
+    mine = held[rank::world_size] or held[:1]
+    return DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), **workers), DataLoader(parts.val, batch_sampler=mine, **(workers | {"num_workers": 0, "persistent_workers": False}))

@@ -1,0 +1,96 @@
+"""What is watched while training: speed, memory, gradient norm, and whether the model uses time at all."""
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from vgen.backbones.image_model import Context
+from vgen.diffusion.draws import Draws
+from vgen.methods._objectives import Batch, Denoising
+
+
+def peak_memory_gb() -> float:
+    """Peak of this process: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+class Throughput(pl.Callback):
+    """Clips and frames per second over the last ``every`` steps, peak memory, learning rate."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self._since, self._clips, self._frames = every, 0.0, 0, 0
+
+    def on_train_start(self, *_: Any) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        data = batch.latents if batch.latents is not None else batch.video
+        self._clips += len(batch) * trainer.world_size
+        self._frames += data.shape[0] * data.shape[1] * trainer.world_size
+        if (batch_idx + 1) % self.every == 0:
+            seconds = time.perf_counter() - self._since
+            rates = {"speed/clips_per_s": self._clips / seconds, "speed/frames_per_s": self._frames / seconds, "speed/peak_memory_gb": peak_memory_gb()}
+            module.log_dict(rates | {"optim/lr": trainer.optimizers[0].param_groups[0]["lr"]}, batch_size=len(batch))
+            self._since, self._clips, self._frames = time.perf_counter(), 0, 0
+
+
+class GradientNorm(pl.Callback):
+    """The norm of all learning gradients before clipping, and a stop at one that is not finite."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        if trainer.global_step % self.every == 0:
+            grads = [p.grad for p in module.learning.values() if p.grad is not None]
+            if grads:
+                module.log("optim/grad_norm", torch.stack(torch._foreach_norm(grads)).norm().float(), batch_size=1)
+
+
+class TimeUse(pl.Callback):
+    """"Does it use time?" On the held-out clips: the loss gap when the frames of the noisy clip are shuffled, and the loss by timestep quarter.
+
+    The shuffle permutes clip and target alike, so that a model which ignores time has a gap of zero; per-frame content is the same.
+    """
+
+    QUARTERS = 4
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        objective = module.objective
+        if not isinstance(objective, Denoising):
+            return
+        figures = measure_time_use(module, list(trainer.val_dataloaders)[:4], objective)
+        module.log_dict(figures, sync_dist=True, batch_size=1)
+
+
+@torch.no_grad()
+def measure_time_use(module: Any, batches: list[Batch], objective: Denoising) -> dict[str, float]:
+    """``time/shuffle_gap`` (relative), ``time/loss_q1`` (least noise) to ``time/loss_q4`` (most); each clip meets every quarter once."""
+    device = next(module.unet.parameters()).device
+    quarters: list[list[float]] = [[] for _ in range(TimeUse.QUARTERS)]
+    plain, shuffled = [], []
+    for batch in batches:
+        latents = batch.latents.to(device).float() if batch.latents is not None else module.model.encode(batch.pixels(device)).float()
+        context: Context = module.model.encode_text(batch.captions) if batch.context is None else batch.context.to(device, torch.float32)
+        draws = Draws(module.seed, batch.keys)
+        share = objective.schedule.num_timesteps // TimeUse.QUARTERS
+        noise = draws.normal("time_use", latents)
+        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(device)
+        for quarter in range(TimeUse.QUARTERS):
+            t = draws.integers(f"quarter{quarter}", share, device) + quarter * share
+            errors = objective.errors(module.unet, latents, t, noise, context)
+            quarters[quarter] += errors.tolist()
+            if latents.shape[1] > 1:
+                plain += errors.tolist()
+                shuffled += objective.errors(module.unet, latents[:, order], t, noise[:, order], context).tolist()
+    out = {f"time/loss_q{i + 1}": sum(values) / len(values) for i, values in enumerate(quarters)}
+    if plain:
+        out["time/shuffle_gap"] = sum(shuffled) / sum(plain) - 1
+    return out

@@ -1,0 +1,50 @@
+"""The optimiser and its schedule, as values."""
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import torch
+from torch import nn
+
+from vgen.spec import field, spec
+
+
+class Decay(Enum):
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+@spec
+class Optimisation:
+    """AdamW; defaults are AnimateDiff's (its train.py: lr 1e-4, weight decay 1e-2, clip 1.0)."""
+
+    lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    warmup_steps: int = 0
+    decay: Decay = Decay.CONSTANT
+    grad_clip: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr must be positive, got {self.lr}")
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"optim.betas are two numbers in [0, 1), got {self.betas}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"optim.ema_decay lies in [0, 1), got {self.ema_decay}; 0 turns the average off")
+
+    def build(self, parameters: list[nn.Parameter], max_steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimiser = torch.optim.AdamW(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=True)
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Share of ``lr`` at an optimiser step."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.decay is Decay.CONSTANT:
+            return 1.0
+        progress = (step - self.warmup_steps) / max(1, max_steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

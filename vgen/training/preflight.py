@@ -1,0 +1,77 @@
+"""Proof before the first step: everything that is meant to learn gets a finite, non-zero gradient, and nothing else gets any.
+
+Layers born silent pass no gradient upstream at step 0, so the look is at perturbed zero outputs. They are put back afterwards.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from vgen.layers.insertion import Inserted
+from vgen.methods._objectives import Batch
+from vgen.training.learner import Learner
+from vgen.diffusion.draws import Draws
+
+MAX_NAMED = 12
+
+
+def preflight(learner: Learner, batch: Batch) -> int:
+    """Run one forward and backward of the objective on ``batch``; returns the number of tensors that learn.
+
+    Raises ValueError naming parameters without gradient, with a gradient that is not finite, or with one they should not have.
+    """
+    drop = getattr(learner.objective, "text_drop", None)
+    if drop is not None:
+        learner.objective.text_drop = 0.0  # else a dropped caption would hide a path
+    try:
+        with _perturbed(learner.unet), torch.random.fork_rng():
+            learner.zero_grad(set_to_none=True)
+            learner.objective.loss(learner.model, learner.unet, batch, Draws(learner.seed, batch.keys))["loss"].backward()
+            report = _report(learner)
+    finally:
+        if drop is not None:
+            learner.objective.text_drop = drop
+        learner.zero_grad(set_to_none=True)
+    if report:
+        raise ValueError(
+            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} says: {'; '.join(report[:MAX_NAMED])}"
+            + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
+            + "; a part that is never run, a reentrant gradient checkpoint or a detached tensor is the usual cause"
+        )
+    return len(learner.learning)
+
+
+def _report(learner: Learner) -> list[str]:
+    out = []
+    everything = dict(learner.parts.named_parameters())
+    everything |= {f"(frozen) {name}.{n}": p for name, module in learner.model.components().items() if name not in learner.parts for n, p in module.named_parameters()}
+    for name, parameter in everything.items():
+        if name in learner.learning:
+            if parameter.grad is None:
+                out.append(f"{name} gets no gradient")
+            elif not torch.isfinite(parameter.grad).all():
+                out.append(f"{name} gets a gradient that is not finite")
+            elif not parameter.grad.any():
+                out.append(f"{name} gets a gradient of zero")
+        elif parameter.grad is not None:
+            out.append(f"{name} is frozen but gets a gradient")
+    return out
+
+
+@contextmanager
+def _perturbed(unet: nn.Module) -> Iterator[None]:
+    silent = [p for layer in unet.inserted.values() if isinstance(layer, Inserted) for p in layer.silent_outputs()]
+    held = [p.detach().clone() for p in silent]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in silent:
+            p.add_(0.02 * torch.randn(p.shape, generator=generator).to(p))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(silent, held, strict=True):
+                p.copy_(value)

@@ -1,0 +1,66 @@
+"""Where a run's figures go: always a CSV beside the run, and Weights & Biases online, offline or not at all."""
+from __future__ import annotations
+
+import logging
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from vgen.spec import field, spec
+
+log = logging.getLogger(__name__)
+
+
+class WandbMode(Enum):
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DISABLED = "disabled"
+
+
+@spec
+class LoggerSettings:
+    """``wandb=online`` without a key runs offline and says how to sync; it is never an error."""
+
+    wandb: WandbMode = WandbMode.DISABLED
+    project: str = "vgen"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+def has_key() -> bool:
+    """Is a W&B key at hand (environment or netrc)? The key itself is not read."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")
+
+
+def effective_mode(settings: LoggerSettings) -> WandbMode:
+    """The environment's WANDB_MODE wins; online needs a key."""
+    wish = os.environ.get("WANDB_MODE")
+    mode = WandbMode(wish) if wish in [m.value for m in WandbMode] else settings.wandb
+    if mode is WandbMode.ONLINE and not has_key():
+        log.warning("W&B: no key found, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below")
+        return WandbMode.OFFLINE
+    return mode
+
+
+def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str, config: dict[str, Any], job_type: str = "train") -> list[Logger]:
+    """The loggers of a run; ``run_id`` is kept in the checkpoint, so that a resumed run goes on with one curve."""
+    out: list[Logger] = [CSVLogger(folder, name="", version="metrics", flush_logs_every_n_steps=10)]
+    mode = effective_mode(settings)
+    if mode is WandbMode.DISABLED:
+        return out
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_DISABLE_CODE", "true")
+    wandb = WandbLogger(
+        project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=name, id=run_id, save_dir=folder,
+        offline=mode is WandbMode.OFFLINE, job_type=job_type, resume="allow", config=config, reinit="finish_previous",
+    )
+    if mode is WandbMode.OFFLINE:
+        log.info("W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it", folder / "wandb", folder)
+    return [*out, wandb]

@@ -1,0 +1,156 @@
+"""One training run from settings to files: open the data, prove the gradients, fit, write what was learnt."""
+from __future__ import annotations
+
+import json
+import logging
+import random
+import string
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from vgen.backbones.image_model import ImageModel
+from vgen.formats.adapter import Card, save_adapter
+from vgen.methods import Recipe, Regime, name_of
+from vgen.training.checkpoints import keepers, latest
+from vgen.training.ema import Ema
+from vgen.training.learner import Learner
+from vgen.training.loader import Collate, Corpus, cached, loaders, split
+from vgen.training.monitors import GradientNorm, Throughput, TimeUse
+from vgen.training.optimisation import Optimisation
+from vgen.training.preflight import preflight
+from vgen.training.progress import StepBar
+from vgen.training.records import LoggerSettings, loggers
+from vgen.training.samples import SampleClips, SampleSettings
+from vgen.training.strategies import FROZEN_DTYPE, Spread, TrainerSettings, trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """Everything a run needs, typed. ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards."""
+
+    recipe: Recipe
+    model: ImageModel
+    corpus: Corpus
+    optimisation: Optimisation
+    settings: TrainerSettings
+    logger: LoggerSettings
+    samples: SampleSettings
+    folder: Path
+    name: str
+    seed: int
+    resume: bool
+    plain: dict[str, Any]
+
+
+def fit(job: Job) -> Path:
+    """Train and return the run's folder. The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself learnt."""
+    pl.seed_everything(job.seed, verbose=False)
+    settings = job.settings
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    if not settings.on_gpu():
+        torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
+    checkpoints = job.folder / "checkpoints"
+    found = latest(checkpoints) if job.resume else None
+    parts = split(job.corpus, job.seed)
+    if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
+        _check_size(job, parts)
+    learner = Learner(job.recipe, job.model, job.optimisation, job.seed, settings.max_steps, FROZEN_DTYPE[settings.precision])
+    if settings.gradient_checkpointing:
+        learner.unet.enable_gradient_checkpointing()
+    if job.corpus.cache:
+        parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=_is_first())
+    if settings.preflight and found is None and _is_first():
+        began = time.perf_counter()
+        rows = [(0, i) for i in range(min(2, len(parts.train)))]
+        count = preflight(learner, Collate(job.corpus.hard_negatives)([parts.train[r] for r in rows]))
+        log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
+    global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    steps_done = _steps_of(found) if found else 0
+    run_id = _run_id(job.folder)
+    ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
+    bar = StepBar(settings.max_steps)
+    callbacks: list[pl.Callback] = [c for c in (ema, Throughput(settings.log_every_steps), GradientNorm(settings.log_every_steps), TimeUse(), bar) if c]
+    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
+        callbacks.append(SampleClips(job.samples, job.folder / "samples", ema))
+    callbacks += keepers(checkpoints, settings.checkpoint_every_steps, settings.keep_last, True)
+    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, callbacks, loggers(job.logger, job.folder, job.name, run_id, job.plain), job.folder, steps_done)
+    train, val = loaders(
+        parts, job.corpus, job.seed, num_draws=(settings.max_steps - steps_done) * global_batch, consumed=steps_done * global_batch, rank=fitter.global_rank, world_size=settings.world_size
+    )
+    if found:
+        log.info("resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; the data goes on at sample %d of the same order", found.name, steps_done, steps_done * global_batch)
+    if steps_done < settings.max_steps:
+        if settings.compile:
+            learner.unet.compile()
+        fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
+    elif found:
+        log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
+    if fitter.is_global_zero:
+        _write(job, learner, ema, fitter)
+    return job.folder
+
+
+def _is_first() -> bool:
+    from pytorch_lightning.utilities import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+def _check_size(job: Job, parts: Any) -> None:
+    height, width = parts.train.reader[parts.train.rows[0]].video.shape[1:3]
+    multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config.block_out_channels) - 1)
+    if height % multiple or width % multiple:
+        raise ValueError(f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: prepare them with size_px={job.model.size_px}")
+
+
+def _steps_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-").split(".")[0])
+
+
+def _run_id(folder: Path) -> str:
+    """A W&B run id that survives a resume."""
+    path = folder / "run_id.txt"
+    if not path.is_file():
+        path.write_text("".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)))
+    return path.read_text().strip()
+
+
+def _write(job: Job, learner: Learner, ema: Ema | None, fitter: pl.Trainer) -> None:
+    """The averaged weights, as what others load."""
+    values = {name: p.detach() for name, p in learner.learning.items()}
+    if job.settings.strategy is Spread.ZERO3:
+        log.warning("ZeRO-3 shards the weights: the adapter is written from the checkpoint by 'vgen export run=%s'", job.folder)
+        return
+    if ema is not None and ema.average:
+        values = ema.average
+    summary = {"steps": fitter.global_step, "clips": fitter.global_step * job.corpus.batch_size * job.settings.world_size * job.settings.accumulate}
+    if job.recipe.regime is Regime.IMAGE:
+        with torch.no_grad():
+            for name, value in values.items():
+                learner.learning[name].copy_(value)
+        finish_image_model(job, learner)
+        return
+    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, summary)
+    save_adapter(job.folder / "adapter.safetensors", values, card)
+    log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
+
+
+def finish_image_model(job: Job, learner: Learner) -> None:
+    """Write the image model; after its VAE learnt, the latent scale is set so that latents have unit variance."""
+    if "vae" in learner.parts:
+        clips = learner.trainer.val_dataloaders
+        with torch.no_grad():
+            job.model.vae.config.scaling_factor = 1.0
+            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten() for batch in clips])
+        job.model.vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    job.model.save(job.folder / "image_model")
+    (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": learner.trainer.global_step}, indent=2))
+    log.info("wrote %s", job.folder / "image_model")

@@ -1,0 +1,46 @@
+"""Sample clips while training: a few fixed prompts and seeds, to disk and to W&B, with the averaged weights."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from vgen.data.mp4 import write_clip
+from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.spec import field, spec
+from vgen.training.ema import Ema
+
+
+@spec
+class SampleSettings:
+    """``prompts`` empty means no samples; each is drawn with its index as seed."""
+
+    prompts: list[str] = field(default_factory=list)
+    every_steps: int = 500
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+class SampleClips(pl.Callback):
+    def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None) -> None:
+        self.settings, self.folder, self.ema, self._done = settings, folder, ema, -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        step = trainer.global_step
+        if step % self.settings.every_steps or step == self._done or not trainer.is_global_zero:
+            return
+        self._done = step
+        if self.ema is not None:
+            with self.ema.weights(module):
+                self._draw(trainer, module, step)
+        else:
+            self._draw(trainer, module, step)
+
+    def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
+        clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
+        paths = [write_clip(self.folder / f"step-{step:07d}-{i}.mp4", clip) for i, clip in enumerate(clips)]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_video("samples", [str(p) for p in paths], step=step, caption=list(self.settings.prompts), format=["mp4"] * len(paths))
