@@ -1,8 +1,30 @@
-"""The one decorator every configuration value in the house wears."""
+"""The one decorator every configuration value in the house wears, and the enum its choices are made of."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, EnumMeta
+from typing import Any
 
-spec = dataclass(kw_only=True, slots=True)
+from typing_extensions import dataclass_transform
 
-__all__ = ["field", "spec"]
+__all__ = ["Choice", "field", "spec"]
+
+
+class _ByValue(EnumMeta):
+    """Hydra looks a choice up by member name; people write its value (``trainer.precision=bf16``)."""
+
+    def __getitem__(cls, name: str) -> Any:
+        for member in cls:
+            if name in (member.value, member.name):
+                return member
+        raise KeyError(name)
+
+
+class Choice(Enum, metaclass=_ByValue):
+    """An enum that a configuration may name by value."""
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+def spec(cls: type) -> type:
+    """``dataclass(kw_only=True, slots=True)``. Not frozen: Hydra's nodes of frozen classes refuse overrides."""
+    return dataclass(kw_only=True, slots=True)(cls)

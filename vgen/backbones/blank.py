@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import tempfile
-from enum import Enum
+
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ from transformers import CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel, C
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.vocabulary import write_tokenizer
+from vgen.spec import Choice
 
 
-class Blank(Enum):
+class Blank(Choice):
     """Shapes an image model can be created with."""
 
     TOYBOX = "toybox"

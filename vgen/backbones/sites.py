@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+
 
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
@@ -11,16 +11,16 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
-from vgen.spec import field, spec
+from vgen.spec import Choice, field, spec
 
 
-class Stage(Enum):
+class Stage(Choice):
     DOWN = "down"
     MID = "mid"
     UP = "up"
 
 
-class Kind(Enum):
+class Kind(Choice):
     RESNET = "resnet"
     ATTENTION = "attention"  # a whole spatial transformer
     PAIR = "pair"  # a residual block together with the spatial transformer behind it, if there is one

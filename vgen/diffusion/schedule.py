@@ -4,23 +4,23 @@ x_t = alpha_t x_0 + sigma_t eps with alpha^2 + sigma^2 = 1 (Ho et al. 2020, eq. 
 """
 from __future__ import annotations
 
-from enum import Enum
+
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vgen.spec import spec
+from vgen.spec import Choice, spec
 
 
-class Betas(Enum):
+class Betas(Choice):
     """Names as in diffusers; LDM and ComfyUI call ``scaled_linear`` "linear" and ``linear`` "sqrt_linear"."""
 
     LINEAR = "linear"
     SCALED_LINEAR = "scaled_linear"
 
 
-class Prediction(Enum):
+class Prediction(Choice):
     """What a model's raw output means."""
 
     EPSILON = "epsilon"

@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from enum import Enum
+
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vgen.diffusion.schedule import Schedule
+from vgen.spec import Choice
 
 Denoiser = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 StepHook = Callable[[int, Tensor], Tensor]
 
 
-class Solver(Enum):
+class Solver(Choice):
     """DDIM (Song et al. 2020, eq. 12, eta 0), Euler and Euler-ancestral (Karras et al. 2022, alg. 1-2 as in k-diffusion), DPM-Solver++ 2M
     (Lu et al. 2022, alg. 2). On one grid of timesteps DDIM and Euler take the same step; their usual grids differ."""
 
@@ -28,7 +29,7 @@ class Solver(Enum):
     DPM_PP_2M = "dpm++"
 
 
-class Spacing(Enum):
+class Spacing(Choice):
     """How timesteps are spread (Lin et al. 2024, table 2); ``auto`` is ``leading`` for DDIM and ``trailing`` for the others."""
 
     AUTO = "auto"

@@ -1,14 +1,15 @@
 """GroupNorm statistics per frame or pooled over the clip: a knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool)."""
 from __future__ import annotations
 
-from enum import Enum
+
 
 from torch import Tensor, nn
 
 from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.spec import Choice
 
 
-class NormScope(Enum):
+class NormScope(Choice):
     FRAME = "frame"
     CLIP = "clip"
 

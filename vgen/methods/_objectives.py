@@ -76,11 +76,12 @@ class Autoencoding(Objective):
     l1: float
     mse: float
     kl: float
+    detail: float = 0.0
 
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         pixels = batch.pixels(model.vae.device).flatten(0, 1)
         generator = torch.Generator().manual_seed(int(draws.integers("posterior", 2**31, torch.device("cpu"))[0]))
-        return autoencoding_loss(model.vae, pixels, generator, l1=self.l1, mse=self.mse, kl=self.kl)
+        return autoencoding_loss(model.vae, pixels, generator, l1=self.l1, mse=self.mse, kl=self.kl, detail=self.detail)
 
 
 @dataclass(slots=True, kw_only=True)

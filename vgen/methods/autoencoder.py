@@ -18,9 +18,10 @@ class Autoencoder(Recipe):
     l1: float = 1.0
     mse: float = 4.0
     kl: float = 1e-7
+    detail: float = 4.0
 
     def objective(self, model: ImageModel) -> Autoencoding:
-        return Autoencoding(l1=self.l1, mse=self.mse, kl=self.kl)
+        return Autoencoding(l1=self.l1, mse=self.mse, kl=self.kl, detail=self.detail)
 
     def learns(self) -> tuple[str, ...]:
         return ("vae.*",)

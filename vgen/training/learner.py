@@ -50,8 +50,15 @@ class Learner(pl.LightningModule):
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps)
+        fused = self.trainer.precision != "16-mixed"  # a fused step unscales fp16 gradients itself, after they should have been clipped
+        optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None) -> None:
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_val:  # Lightning refuses fused optimisers under any autocast; bf16 has no scaler
+            torch.nn.utils.clip_grad_norm_(list(self.learning.values()), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- placement ---------------------------------------------------------------------------------------------------------------
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
+
 
 import torch
 from torch import nn
 
-from vgen.spec import field, spec
+from vgen.spec import Choice, field, spec
 
 
-class Decay(Enum):
+class Decay(Choice):
     CONSTANT = "constant"
     COSINE = "cosine"
 
@@ -36,8 +36,8 @@ class Optimisation:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay lies in [0, 1), got {self.ema_decay}; 0 turns the average off")
 
-    def build(self, parameters: list[nn.Parameter], max_steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimiser = torch.optim.AdamW(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=True)
+    def build(self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimiser = torch.optim.AdamW(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
 
     def factor(self, step: int, max_steps: int) -> float:

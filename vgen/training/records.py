@@ -3,18 +3,18 @@ from __future__ import annotations
 
 import logging
 import os
-from enum import Enum
+
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-from vgen.spec import field, spec
+from vgen.spec import Choice, field, spec
 
 log = logging.getLogger(__name__)
 
 
-class WandbMode(Enum):
+class WandbMode(Choice):
     ONLINE = "online"
     OFFLINE = "offline"
     DISABLED = "disabled"
@@ -49,9 +49,10 @@ def effective_mode(settings: LoggerSettings) -> WandbMode:
     return mode
 
 
-def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str, config: dict[str, Any], job_type: str = "train") -> list[Logger]:
+def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str, config: dict[str, Any], steps_done: int = 0, job_type: str = "train") -> list[Logger]:
     """The loggers of a run; ``run_id`` is kept in the checkpoint, so that a resumed run goes on with one curve."""
-    out: list[Logger] = [CSVLogger(folder, name="", version="metrics", flush_logs_every_n_steps=10)]
+    version = f"metrics-from-{steps_done}" if steps_done else "metrics"  # CSVLogger empties a folder that it finds
+    out: list[Logger] = [CSVLogger(folder, name="", version=version, flush_logs_every_n_steps=10)]
     mode = effective_mode(settings)
     if mode is WandbMode.DISABLED:
         return out

@@ -81,7 +81,7 @@ def fit(job: Job) -> Path:
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
         callbacks.append(SampleClips(job.samples, job.folder / "samples", ema))
     callbacks += keepers(checkpoints, settings.checkpoint_every_steps, settings.keep_last, True)
-    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, callbacks, loggers(job.logger, job.folder, job.name, run_id, job.plain), job.folder, steps_done)
+    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, callbacks, loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done), job.folder)
     train, val = loaders(
         parts, job.corpus, job.seed, num_draws=(settings.max_steps - steps_done) * global_batch, consumed=steps_done * global_batch, rank=fitter.global_rank, world_size=settings.world_size
     )
@@ -119,6 +119,7 @@ def _run_id(folder: Path) -> str:
     """A W&B run id that survives a resume."""
     path = folder / "run_id.txt"
     if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)))
     return path.read_text().strip()
 

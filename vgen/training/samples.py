@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
-from vgen.data.mp4 import write_clip
+from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
@@ -40,7 +40,7 @@ class SampleClips(pl.Callback):
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
-        paths = [write_clip(self.folder / f"step-{step:07d}-{i}.mp4", clip) for i, clip in enumerate(clips)]
+        paths = [write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256)) for i, clip in enumerate(clips)]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_video("samples", [str(p) for p in paths], step=step, caption=list(self.settings.prompts), format=["mp4"] * len(paths))

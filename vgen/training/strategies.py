@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from enum import Enum
+
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,24 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
 
-from vgen.spec import spec
+from vgen.spec import Choice, spec
 from vgen.training.checkpoints import AtomicCheckpointIO
 
 
-class Accelerator(Enum):
+class Accelerator(Choice):
     AUTO = "auto"
     CPU = "cpu"
     GPU = "gpu"
 
 
-class Spread(Enum):
+class Spread(Choice):
     SINGLE = "single"
     DDP = "ddp"
     ZERO2 = "deepspeed_zero2"
     ZERO3 = "deepspeed_zero3"
 
 
-class Precision(Enum):
+class Precision(Choice):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
@@ -120,7 +120,7 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
             return made
 
 
-def trainer(settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path, steps_done: int) -> pl.Trainer:
+def trainer(settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path) -> pl.Trainer:
     """A Lightning Trainer that stops at ``max_steps`` and never splits data itself: the loaders are already per rank."""
     deepspeed = settings.strategy in (Spread.ZERO2, Spread.ZERO3)
     return pl.Trainer(

@@ -1,0 +1,155 @@
+"""``vgen export`` as it is typed: to other programs, back again, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vgen.app import cli
+from vgen.app.export import Width, cast, of_card
+from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import ImageModel
+from vgen.formats.adapter import Card, load_adapter, save_adapter
+from vgen.layers.motion_module import MotionModuleSpec
+from vgen.layers.norm import NormScope
+from vgen.methods import assemble
+from vgen.methods.animatediff import AnimateDiff
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """An image model and a run on it, with a motion module that moves things and knobs that no format stores."""
+    folder = tmp_path_factory.mktemp("home")
+    model = blank(Blank.TOYBOX).freeze()
+    model.save(folder / "image", torch.float32)
+    model.source = str(folder / "image")
+    recipe = AnimateDiff(motion=MotionModuleSpec(heads=4, num_positions=24), image_norm_scope=NormScope.FRAME, text_drop=0.2)
+    _run(folder / "run", model, recipe)
+    return folder
+
+
+def _run(folder: Path, model: ImageModel, recipe: AnimateDiff) -> None:
+    video, draw = assemble(recipe, model), torch.Generator().manual_seed(0)
+    learnt = {
+        f"unet.{n}": p + 0.05 * torch.randn(p.shape, generator=draw) for n, p in video.named_parameters() if n.startswith("inserted.")
+    }
+    video.eject()
+    save_adapter(folder / "adapter.safetensors", learnt, Card.of("animatediff", recipe, model, {}, {"steps": 3}))
+
+
+@pytest.fixture
+def vgen(home, monkeypatch, capfd):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def typed(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vgen", "export", *arguments])
+        code = cli.run("export", list(arguments))
+        return code, *capfd.readouterr()
+
+    return typed
+
+
+def adapter(path: Path) -> tuple[dict[str, torch.Tensor], Card]:
+    return load_adapter(path / "adapter.safetensors")
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize(("to", "out"), [("animatediff", "mm.safetensors"), ("diffusers", "folder")])
+def test_there_and_back_keeps_tensors_and_knobs(vgen, home, to, out):
+    code, text, err = vgen("run=run", f"to={to}", f"out={out}")
+    assert code == 0, err
+    for words in (
+        "exported",
+        "read back",
+        "equal to the bit",
+        "forward in diffusers",
+        "limit 1e-04",
+        "the recipe has image frame, motion frame; diffusers always has image frame, motion clip",
+    ):
+        assert words in text
+    assert ("seen by ComfyUI-AnimateDiff-Evolved" in text) is (to == "animatediff")
+    code, text, err = vgen(f"from={out}", "to=vgen", "backbone=image", f"out=back_{to}")
+    assert code == 0, err
+    assert "its knobs come from the vgen card" in text
+    (tensors, card), (before, first) = adapter(home / f"back_{to}"), adapter(home / "run")
+    assert same(tensors, before)
+    assert (card.knobs, card.backbone) == (first.knobs, first.backbone)
+    assert not list(home.glob(".export-*"))
+
+
+def test_half_precision_checkpoint_and_back_without_a_card(vgen, home):
+    code, text, _ = vgen("run=run", "out=mm.ckpt", "dtype=fp16")
+    assert code == 0
+    assert "animatediff, fp16" in text
+    code, text, err = vgen("from=mm.ckpt", "to=vgen", "backbone=image", "out=half")
+    assert code == 0, err
+    assert "AnimateDiff v1: 3 levels of 48/96/128 channels, no middle block, 24 position rows" in text
+    tensors, card = adapter(home / "half")
+    assert same(tensors, {n: v.half().float() for n, v in adapter(home / "run")[0].items()})
+    assert (card.knobs["motion"]["heads"], card.knobs["image_norm_scope"]) == (8, "clip")
+    assert vgen("from=mm.ckpt", "to=diffusers", "backbone=image", "out=half_diffusers")[0] == 0
+    code, _, err = vgen("from=mm.ckpt", "to=vgen", "backbone=image", "out=no", "num_positions=16")
+    assert code == 2
+    assert "says itself that it has 24 position rows, got num_positions=16" in err
+
+
+def test_a_copy_in_our_own_format(vgen, home):
+    assert vgen("run=run", "to=vgen", "out=copy", "dtype=fp16")[0] == 0
+    assert same(adapter(home / "copy")[0], {n: v.half() for n, v in adapter(home / "run")[0].items()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out=a"], "needs one of run=FOLDER (ours, to write) and from=FILE"),
+        (["run=run", "from=x", "out=a"], "needs one of run=FOLDER"),
+        (["run=run"], "needs the file or folder to write: out=PATH"),
+        (["from=x.ckpt", "out=a"], "needs the image model that it was trained on: backbone="),
+        (["run=run", "out=image"], "image.safetensors"),
+        (["run=run", "to=diffusers", "out=image"], "image exists and is never overwritten"),
+        (["run=run", "out=a.ckpt", "container=safetensors"], "ends in .ckpt, container=safetensors says otherwise"),
+        (["run=run", "to=diffusers", "out=a", "container=ckpt"], "to=diffusers is written as safetensors only"),
+        (["run=run", "to=difusers", "out=a"], "to: "),
+        (["run=nowhere", "out=a"], "nowhere is no file"),
+        (["from=nowhere.ckpt", "backbone=image", "out=a"], "nowhere.ckpt is no file"),
+        (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),
+        (["from=image", "backbone=image", "out=a"], "is no diffusers MotionAdapter"),
+        (["run=run", "out=a", "num_positions=16"], "is for imported files that carry no position table, got 16"),
+        (["run=run", "to=image_model", "out=a"], "give it with from=FILE"),
+        (["run=run", "out=a", "num_positions=-1"], "is for imported files that carry no position table, got -1"),
+    ],
+)
+def test_mistakes_speak(vgen, home, arguments, message):
+    if "out=image" in arguments and len(arguments) == 2:
+        (home / "image.safetensors").touch()
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen(*arguments)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("vgen export: ")
+    assert message in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def test_another_image_model_is_refused(vgen, home):
+    blank(Blank.TOYBOX, seed=1).save(home / "other", torch.float32)
+    code, _, err = vgen("run=run", "backbone=other", "out=b")
+    assert code == 2
+    assert "was trained on image model" in err
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ('{"knobs": {"mid_block": true}}', "contradicts its tensors")])
+def test_a_card_that_lies_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        of_card(text, AnimateDiff(), "file")
+
+
+def test_what_half_precision_cannot_hold_is_named():
+    with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
+        cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)

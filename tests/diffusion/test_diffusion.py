@@ -1,0 +1,127 @@
+"""Equations that the diffusion room must satisfy."""
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from vgen.diffusion.draws import Draws
+from vgen.diffusion.schedule import Betas, Prediction, Schedule, add_noise, schedule_of, target, to_sample_and_noise
+from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
+from vgen.diffusion.windows import Sliding, in_windows, windows
+
+SCHEDULE = Schedule(betas=Betas.LINEAR)
+
+
+@pytest.mark.parametrize("prediction", list(Prediction))
+def test_predictions_invert(prediction: Prediction) -> None:
+    x0, noise = torch.randn(4, 2, 3, dtype=torch.float64), torch.randn(4, 2, 3, dtype=torch.float64)
+    alpha, sigma = SCHEDULE.alpha_sigma(torch.tensor([0, 200, 600, 999]), x0)
+    x_t = add_noise(x0, noise, alpha, sigma)
+    got = to_sample_and_noise(prediction, target(prediction, x0, noise, alpha, sigma), x_t, alpha, sigma)
+    torch.testing.assert_close(got, (x0, noise))
+
+
+@pytest.mark.parametrize("betas", list(Betas))
+def test_schedules_equal_diffusers(betas: Betas) -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(beta_schedule=betas.value, beta_start=0.00085, beta_end=0.012)
+    torch.testing.assert_close(Schedule(betas=betas).alphas_cumprod().float(), theirs.alphas_cumprod, atol=1e-6, rtol=1e-4)
+    assert schedule_of(dict(theirs.config)).betas is betas
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_solver_recovers_a_gaussian(solver: Solver) -> None:
+    """For data ~ N(m, s^2) the exact denoiser is known: E[x0 | x_t] is linear in x_t."""
+    mean, std = 0.7, 0.5
+    squared = SCHEDULE.alphas_cumprod()
+
+    def denoiser(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        a2 = float(squared[t])
+        x0 = mean + std**2 * math.sqrt(a2) / (a2 * std**2 + 1 - a2) * (x - math.sqrt(a2) * mean)
+        return x0, (x - math.sqrt(a2) * x0) / math.sqrt(1 - a2)
+
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(20000, generator=generator)
+    out = solve(denoiser, start, SCHEDULE, 100, solver, Spacing.TRAILING, noise=lambda i: torch.randn(20000, generator=generator))
+    assert abs(float(out.mean()) - mean) < 0.02
+    assert abs(float(out.std()) - std) < 0.03
+
+
+def test_more_steps_are_more_exact() -> None:
+    squared = SCHEDULE.alphas_cumprod()
+
+    def denoiser(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:  # data ~ N(0, .25)
+        a2 = float(squared[t])
+        x0 = 0.25 * math.sqrt(a2) / (a2 * 0.25 + 1 - a2) * x
+        return x0, (x - math.sqrt(a2) * x0) / math.sqrt(1 - a2)
+
+    x = torch.linspace(-2, 2, 9)
+    a2 = float(squared[-1])
+    exact = x * 0.5 / math.sqrt(a2 * 0.25 + 1 - a2)  # the probability flow keeps quantiles
+    for solver in (Solver.DDIM, Solver.DPM_PP_2M):
+        errors = [float((solve(denoiser, x, SCHEDULE, n, solver, Spacing.TRAILING) - exact).abs().max()) for n in (10, 40, 160)]
+        assert errors[0] > errors[1] > errors[2]
+
+
+def test_ddim_equals_diffusers() -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False, set_alpha_to_one=True)
+    theirs.set_timesteps(25)
+    assert timesteps(SCHEDULE, 25, Solver.DDIM) == theirs.timesteps.tolist()
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    eps = {t: torch.randn(2, 3) for t in theirs.timesteps.tolist()}
+    want = x
+    for t in theirs.timesteps:
+        want = theirs.step(eps[int(t)], t, want).prev_sample
+
+    def denoiser(x_t: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
+        alpha, sigma = SCHEDULE.alpha_sigma(torch.tensor([t]), x_t)
+        return to_sample_and_noise(Prediction.EPSILON, eps[t], x_t, alpha, sigma)
+
+    torch.testing.assert_close(solve(denoiser, x, SCHEDULE, 25, Solver.DDIM), want, atol=1e-4, rtol=1e-4)
+
+
+def test_grids_descend_and_end_clean() -> None:
+    for spacing in (Spacing.LEADING, Spacing.TRAILING):
+        ts = timesteps(SCHEDULE, 7, Solver.DDIM, spacing)
+        assert ts == sorted(ts, reverse=True) and len(set(ts)) == 7
+    assert timesteps(SCHEDULE, 7, Solver.DDIM, Spacing.TRAILING)[0] == 999
+    assert levels(SCHEDULE, [5])[-1].sigma == 0
+    with pytest.raises(ValueError, match="num_steps must lie in 1..1000, got 0"):
+        timesteps(SCHEDULE, 0, Solver.DDIM)
+
+
+def test_ancestral_without_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="noise source"):
+        solve(lambda x, t: (x, x), torch.zeros(1), SCHEDULE, 3, Solver.EULER_ANCESTRAL)
+
+
+def test_draws_depend_on_key_and_purpose_alone() -> None:
+    like = torch.empty(2, 3, 4)
+    both = Draws(7, [("a", 0), ("b", 0)]).normal("noise", like)
+    torch.testing.assert_close(Draws(7, [("b", 0)]).normal("noise", like[:1])[0], both[1])
+    for other in (Draws(8, [("a", 0)]), Draws(7, [("a", 1)])):
+        assert not torch.equal(other.normal("noise", like[:1])[0], both[0])
+    assert not torch.equal(Draws(7, [("a", 0)]).normal("start", like[:1])[0], both[0])
+    many = Draws(0, [(str(i), 0) for i in range(400)])
+    t = many.integers("timestep", 1000, torch.device("cpu"))
+    assert t.min() < 50 and t.max() > 950 and abs(float(t.float().mean()) - 500) < 60
+
+
+def test_windows_cover_and_end_with_the_clip() -> None:
+    for frames in (16, 17, 24, 40, 41):
+        parts = windows(frames, Sliding(num_frames=16, overlap=4))
+        assert {i for part in parts for i in part} == set(range(frames))
+        assert all(len(part) == 16 for part in parts) and parts[-1].stop == frames
+    assert windows(8, Sliding()) == [range(8)]
+    with pytest.raises(ValueError, match="overlap must lie in 0..15"):
+        Sliding(num_frames=16, overlap=16)
+
+
+def test_a_per_frame_model_is_the_same_in_windows() -> None:
+    x = torch.randn(2, 21, 3, 2, 2)
+    torch.testing.assert_close(in_windows(lambda part: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x)

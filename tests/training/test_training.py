@@ -1,0 +1,154 @@
+"""Training: gradients that are what they claim to be, and runs that lose nothing."""
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vgen.backbones.blank import Blank, blank
+from vgen.data.clips import Window
+from vgen.diffusion.draws import Draws
+from vgen.formats.adapter import load_adapter
+from vgen.layers.motion_module import MotionModuleSpec
+from vgen.methods._objectives import Batch
+from vgen.methods.animatediff import AnimateDiff
+from vgen.training.checkpoints import latest
+from vgen.training.learner import Learner
+from vgen.training.loader import Corpus
+from vgen.training.optimisation import Decay, Optimisation
+from vgen.training.preflight import preflight
+from vgen.training.records import LoggerSettings
+from vgen.training.run import Job, fit
+from vgen.training.samples import SampleSettings
+from vgen.training.strategies import Precision, TrainerSettings
+
+CAPTIONS = ["a small red circle rests on a black background", "a large blue star moves up fast on a gray background"]
+
+
+def learner(**knobs: Any) -> Learner:
+    torch.manual_seed(0)
+    made = Learner(AnimateDiff(**knobs), blank(Blank.SD15_NARROW, seed=0), Optimisation(lr=1e-3), seed=0, max_steps=10)
+    for layer in made.unet.inserted.values():
+        torch.nn.init.normal_(layer.temporal_transformer.proj_out.weight, std=0.05)
+    return made
+
+
+def batch(size: int = 2) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    latents = torch.randn(size, 3, 4, 8, 8, generator=generator)
+    return Batch(keys=[(str(i), 0) for i in range(size)], captions=[CAPTIONS[i % 2] for i in range(size)], latents=latents)
+
+
+def assert_same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> None:
+    """Equal up to fp32 rounding, relative to each tensor's own size."""
+    for name, value in want.items():
+        assert float((got[name] - value).norm()) <= 2e-4 * float(value.norm()), name
+
+
+def gradients(made: Learner, of: Batch, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    (made.objective.loss(made.model, made.unet, of, Draws(0, of.keys))["loss"] * scale).backward()
+    return {name: p.grad.clone() for name, p in made.learning.items()}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    plain, checked = learner(), learner()
+    checked.unet.train()
+    checked.unet.enable_gradient_checkpointing()
+    want, got = gradients(plain, batch()), gradients(checked, batch())
+    assert_same(got, want)
+
+
+def test_accumulation_equals_the_large_batch() -> None:
+    large, small = learner(), learner()
+    whole = batch(4)
+    want = gradients(large, whole)
+    for rows in (slice(0, 2), slice(2, 4)):
+        part = Batch(keys=whole.keys[rows], captions=whole.captions[rows], latents=whole.latents[rows])
+        got = gradients(small, part, 0.5)
+    assert_same(got, want)
+
+
+def test_preflight_passes_a_sound_recipe_and_leaves_no_trace() -> None:
+    made = Learner(AnimateDiff(mid_block=True), blank(Blank.SD15_NARROW), Optimisation(), seed=0, max_steps=10)
+    before = copy.deepcopy(made.parts.state_dict())
+    assert preflight(made, batch()) == len(made.learning) == 21 * 26
+    assert all(torch.equal(v, before[k]) for k, v in made.parts.state_dict().items())
+    assert all(p.grad is None for p in made.parts.parameters())
+
+
+def test_preflight_names_what_gets_no_gradient() -> None:
+    made = learner()
+    made.unet.inserted["down_blocks/0/attentions/0"].forward = lambda x: x
+    with pytest.raises(ValueError, match=r"26 parameters are not trained.*down_blocks/0/attentions/0.*gets no gradient"):
+        preflight(made, batch())
+
+
+def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -> None:
+    """Tune-A-Video's shipped default loses 42 of 112 tensors this way."""
+    from torch.utils.checkpoint import checkpoint
+
+    made = learner()
+    first = made.unet.inserted["down_blocks/0/attentions/0"]
+    run = first.forward
+    first.forward = lambda x: checkpoint(run, x, use_reentrant=True)
+    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"), pytest.raises(ValueError, match="down_blocks.*gets no gradient"):
+        preflight(made, batch())
+
+
+def test_preflight_names_a_frozen_parameter_with_a_gradient() -> None:
+    made = learner()
+    made.unet.image_unet.conv_in.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="conv_in.weight is frozen but gets a gradient"):
+        preflight(made, batch())
+
+
+def test_schedules() -> None:
+    cosine = Optimisation(warmup_steps=10, decay=Decay.COSINE)
+    assert cosine.factor(0, 100) == pytest.approx(0.1) and cosine.factor(10, 100) == 1 and cosine.factor(100, 100) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="optim.lr must be positive"):
+        Optimisation(lr=0)
+
+
+def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, **settings: Any) -> Job:
+    trainer = TrainerSettings(max_steps=steps, val_every_steps=2, checkpoint_every_steps=2, log_every_steps=1, num_threads=1, **settings)
+    return Job(
+        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0), corpus=Corpus(path=str(shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
+        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=trainer, logger=LoggerSettings(), samples=SampleSettings(), folder=folder, name=folder.name, seed=3, resume=resume, plain={"note": "test"},
+    )
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: Path) -> None:
+    whole = fit(job(tmp_path / "whole", toy_shards, 4))
+    fit(job(tmp_path / "parts", toy_shards, 2))
+    parts = fit(job(tmp_path / "parts", toy_shards, 4, resume=True))
+    want, _ = load_adapter(whole / "adapter.safetensors")
+    got, card = load_adapter(parts / "adapter.safetensors")
+    assert card.recipe == "animatediff" and card.summary["steps"] == 4
+    for name, value in want.items():
+        assert torch.equal(got[name], value), f"{name}: the EMA after a resume differs"
+    figures = (whole / "metrics" / "metrics.csv").read_text()
+    for column in ("train/loss", "val/loss", "time/shuffle_gap", "time/loss_q1", "time/loss_q4", "speed/clips_per_s", "speed/frames_per_s", "speed/peak_memory_gb", "optim/lr", "optim/grad_norm"):
+        assert column in figures.splitlines()[0]
+
+
+def test_a_checkpoint_holds_what_changed_and_is_data(tmp_path: Path, toy_shards: Path) -> None:
+    folder = fit(job(tmp_path / "run", toy_shards, 2))
+    state = torch.load(latest(folder / "checkpoints"), weights_only=True)
+    assert all(name.startswith("parts.unet.inserted.") for name in state["state_dict"])
+    assert state["callbacks"]["Ema"]["num_updates"] == 2
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "step-0000002.ckpt"]
+
+
+def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:
+    torch.save({"a": 1}, tmp_path / "step-0000002.ckpt")
+    (tmp_path / "step-0000004.ckpt").write_bytes((tmp_path / "step-0000002.ckpt").read_bytes()[:200])
+    assert latest(tmp_path) == tmp_path / "step-0000002.ckpt"
+
+
+def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path) -> None:
+    folder = fit(job(tmp_path / "bf16", toy_shards, 1, precision=Precision.BF16))
+    tensors, _ = load_adapter(folder / "adapter.safetensors")
+    assert all(torch.isfinite(v).all() for v in tensors.values())

@@ -1,0 +1,90 @@
+"""The border with Hydra: recipes and settings are offered as schemas, typed values come back. Below this line there is no DictConfig."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from vgen.app.loading import Backbone
+from vgen.methods import Recipe, catalogue
+from vgen.resources import conf_dir
+from vgen.spec import Choice, field, spec
+from vgen.training.loader import Corpus
+from vgen.training.optimisation import Optimisation
+from vgen.training.records import LoggerSettings
+from vgen.training.samples import SampleSettings
+from vgen.training.strategies import TrainerSettings
+
+_T = TypeVar("_T")
+
+
+class Resume(Choice):
+    AUTO = "auto"
+    NEVER = "never"
+
+
+@spec
+class RunSettings:
+    """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten."""
+
+    name: str = ""
+    dir: str = "runs"
+    seed: int = 0
+    resume: Resume = Resume.NEVER
+
+
+@spec
+class TrainRun:
+    """What ``vgen train`` is told."""
+
+    method: Recipe = MISSING
+    backbone: Backbone = field(default_factory=Backbone)
+    data: Corpus = field(default_factory=Corpus)
+    optim: Optimisation = field(default_factory=Optimisation)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    callbacks: SampleSettings = field(default_factory=SampleSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+def offer_training() -> None:
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainRun)
+    for name, recipe in catalogue().items():
+        store.store(group="method", name=name, node=recipe)
+
+
+def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], None]) -> None:
+    """Compose, hand over the typed value and the resolved plain data. ``action`` runs after Hydra for a single job (Hydra would add lines of its
+    own to every error), within it under --multirun."""
+    taken: list[DictConfig] = []
+    multirun = any(a in sys.argv for a in ("--multirun", "-m"))
+
+    def job(cfg: DictConfig) -> None:
+        if multirun:
+            _act(cfg, action)
+        else:
+            taken.append(cfg)
+
+    hydra.main(version_base="1.3", config_path=config_dir or str(conf_dir()), config_name=verb)(job)()
+    for cfg in taken:
+        _act(cfg, action)
+
+
+def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], None]) -> None:
+    missing = OmegaConf.missing_keys(cfg)
+    if missing:
+        raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
+    action(OmegaConf.to_object(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+
+
+def job_suffix() -> str:
+    """Tells the jobs of a multirun apart."""
+    if HydraConfig.initialized() and HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN":
+        return f"-{HydraConfig.get().job.num}"
+    return ""

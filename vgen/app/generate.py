@@ -1,0 +1,132 @@
+"""``vgen generate``: prompts to clips on disk, each with the card that made it."""
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import vgen
+from vgen.app.config import run_hydra
+from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
+from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
+from vgen.formats.adapter import plain
+from vgen.methods._sampling import Prompt, Sampling, latent_size
+from vgen.spec import Choice, field, spec
+
+log = logging.getLogger(__name__)
+
+
+class Dtype(Choice):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+DTYPES = {Dtype.FP32: torch.float32, Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16}
+
+
+@spec
+class GenerateRun:
+    """``prompt`` or ``prompt_file`` (one a line). Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files."""
+
+    prompt: str = ""
+    prompt_file: str | None = None
+    negative: str = ""
+    adapter: str = SHIPPED
+    backbone: str | None = None
+    seed: int = 0
+    num_clips: int = 1
+    batch_size: int = 4
+    sampling: Sampling = field(default_factory=Sampling)
+    dtype: Dtype = Dtype.FP32
+    fps: float = 8.0
+    least_px: int = 256
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.num_clips < 1:
+            raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
+        if self.fps <= 0:
+            raise ValueError(f"fps must be positive, got {self.fps}")
+
+    def prompts(self) -> list[Prompt]:
+        """Every prompt ``num_clips`` times, each clip with a seed of its own."""
+        texts = [self.prompt] if self.prompt else []
+        if self.prompt_file is not None:
+            path = Path(self.prompt_file).expanduser()
+            if not path.is_file():
+                raise ValueError(f"prompt_file={self.prompt_file} is no file; give a text file with one prompt a line")
+            texts += [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not texts:
+            raise ValueError('there is nothing to draw; give prompt="..." or prompt_file=FILE')
+        repeated = [text for text in texts for _ in range(self.num_clips)]
+        return [Prompt(text, seed=self.seed + i, negative=self.negative) for i, text in enumerate(repeated)]
+
+
+def offer() -> None:
+    ConfigStore.instance().store(name="generate_schema", node=GenerateRun)
+
+
+def main() -> None:
+    offer()
+    run_hydra("generate", None, generate_files)
+
+
+def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
+    """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
+    console = Console()
+    prompts = run.prompts()
+    out = Path(run.out or f"outputs/{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+    checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
+    _check(checkpoint, run.sampling)
+    began = time.perf_counter()
+    batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
+    with Progress(TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(batches) * run.sampling.num_steps)
+        done = 0
+        for batch in batches:
+            for clip, prompt in zip(checkpoint.sample(batch, run.sampling, lambda: progress.advance(task)), batch, strict=True):
+                _write(out, done, clip, prompt, run, checkpoint)
+                done += 1
+    seconds = time.perf_counter() - began
+    console.print(f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in {seconds:.1f} s: {out}/")
+    return out
+
+
+def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
+    """What would fail in the first step fails here, before anything is drawn."""
+    latent_size(checkpoint.model, sampling)
+    rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if hasattr(m, "pe")), default=None)
+    at_once = sampling.window.num_frames or sampling.num_frames
+    if rows is not None and at_once > rows:
+        raise ValueError(f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; set sampling.window.num_frames={rows} to draw in sliding windows")
+
+
+def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, checkpoint: Checkpoint) -> None:
+    card = {
+        "vgen": vgen.__version__, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed, "sampling": plain(asdict(run.sampling)),
+        "adapter": run.adapter, "recipe": None if checkpoint.card is None else {"name": checkpoint.card.recipe, "knobs": checkpoint.card.knobs, "backbone": checkpoint.card.backbone},
+    }
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
+    video = to_uint8(clip)
+    shown = enlarged(video, run.least_px)
+    stem = f"{index:03d}-{words}"
+    write_mp4(out / f"{stem}.mp4", shown, run.fps, card)
+    write_gif(out / f"{stem}.gif", shown, run.fps, card)
+    write_grid(out / f"{stem}.png", enlarged(video, 128), card)
+
+
+if __name__ == "__main__":
+    from vgen.app.cli import run as run_verb
+
+    raise SystemExit(run_verb("generate"))

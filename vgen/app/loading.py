@@ -1,0 +1,138 @@
+"""Opening what a command names: an image model, and a checkpoint on top of it."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vgen.app.plain import from_plain
+from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.video_unet import VideoUNet
+from vgen.formats.adapter import Card, load_adapter, unet_fingerprint
+from vgen.methods import Recipe, assemble, catalogue
+from vgen.methods._objectives import Denoising
+from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods.animatediff import AnimateDiff
+from vgen.resources import data_dir
+from vgen.spec import spec
+
+TOYBOX = "toybox"
+SHIPPED, UNTRAINED = "shipped", "untrained"
+
+
+@spec
+class Backbone:
+    """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that downloads); ``blank`` gives random weights
+    of known shapes instead, drawn with ``seed``."""
+
+    path: str = TOYBOX
+    blank: Blank | None = None
+    seed: int = 0
+
+    def open(self) -> ImageModel:
+        return load_backbone(self.path) if self.blank is None else _blank(self.blank, self.seed)
+
+
+def _blank(size: Blank, seed: int) -> ImageModel:
+    model = blank(size, seed)
+    model.source = f"blank {size.value}, seed {seed}"
+    return model.freeze()
+
+
+def load_backbone(name: str) -> ImageModel:
+    """An image model by name, frozen, fp32. Raises ValueError where there is none."""
+    folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
+    if name == TOYBOX and not folder.is_dir():
+        raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or give backbone.path=FOLDER")
+    if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        folder = _download(name)
+    if not folder.is_dir():
+        raise ValueError(f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox")
+    model = load(folder).freeze()
+    model.source = TOYBOX if name == TOYBOX else name
+    return model
+
+
+def _download(name: str) -> Path:
+    """A hub id was given, so fetching was asked for: weights as safetensors, configs and vocabularies, nothing else."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"], ignore_patterns=["*nonema*", "*ema_only*"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); give a local folder") from error
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """An image model with a method assembled in it, ready to draw clips."""
+
+    model: ImageModel
+    unet: VideoUNet
+    recipe: Recipe
+    objective: Denoising
+    card: Card | None
+    name: str
+
+    def sample(self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None) -> Tensor:
+        """Clips in [-1, 1], b f 3 H W."""
+        return generate(self.model, self.unet, self.objective, prompts, sampling, on_step)
+
+
+def adapter_path(adapter: str) -> Path:
+    """``shipped``, a file, or the folder of a run."""
+    path = data_dir() / TOYBOX / "motion_module" / "adapter.safetensors" if adapter == SHIPPED else Path(adapter).expanduser()
+    if path.is_dir():
+        path = path / "adapter.safetensors"
+    if not path.is_file():
+        raise ValueError(f"adapter={adapter} is no file; give a run's folder, an adapter.safetensors, {SHIPPED} or {UNTRAINED}")
+    return path
+
+
+def open_checkpoint(adapter: str, backbone: str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32, untrained: Recipe | None = None) -> Checkpoint:
+    """The adapter in its image model. ``backbone`` overrides the card's; ``untrained`` is the recipe of ``adapter=untrained``.
+
+    Raises ValueError where the adapter was trained on another image model.
+    """
+    tensors, card = ({}, None) if adapter == UNTRAINED else load_adapter(adapter_path(adapter))
+    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card)
+    name = backbone or (card.backbone_source if card else TOYBOX)
+    model = load_backbone(name)
+    if card is not None and unet_fingerprint(model.unet) != card.backbone:
+        raise ValueError(f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), {name} is {unet_fingerprint(model.unet)}; give the backbone.path it was trained on")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = assemble(recipe, model)
+    put(unet, tensors)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(place, dtype)
+    unet.to(place, dtype).eval().requires_grad_(False)
+    return Checkpoint(model, unet, recipe, recipe.objective(model), card, adapter)
+
+
+def recipe_of(card: Card) -> Recipe:
+    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file."""
+    if card.recipe not in catalogue():
+        raise ValueError(f"adapter was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
+    return from_plain(catalogue()[card.recipe], card.knobs)
+
+
+@torch.no_grad()
+def put(unet: VideoUNet, tensors: dict[str, Tensor]) -> None:
+    """Copy learnt tensors (``unet.NAME``) into place; every one must fit."""
+    named = {f"unet.{name}": p for name, p in unet.named_parameters()}
+    unknown = [name for name in tensors if name not in named]
+    wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
+    if unknown or wrong:
+        raise ValueError(f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), {len(wrong)} of another shape (first: {wrong[:3]})")
+    missing = [name for name in named if name.startswith("unet.inserted.") and name not in tensors] if tensors else []
+    if missing:
+        raise ValueError(f"adapter lacks {len(missing)} tensors of the inserted layers (first: {missing[:3]}); the file is cut or of another method")
+    for name, value in tensors.items():
+        named[name].copy_(value)

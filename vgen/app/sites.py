@@ -1,0 +1,27 @@
+"""``vgen sites [BACKBONE]``: where layers may be inserted."""
+from __future__ import annotations
+
+import sys
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vgen.app.loading import TOYBOX, load_backbone
+from vgen.backbones.blank import Blank, blank_unet
+from vgen.backbones.sites import sites
+
+
+def main() -> None:
+
+
+    name = sys.argv[1].removeprefix("backbone=") if len(sys.argv) > 1 else TOYBOX
+    if name in [b.value for b in Blank] and name != TOYBOX:
+        with torch.device("meta"):
+            unet = blank_unet(Blank(name))
+    else:
+        unet = load_backbone(name).unet
+    table = Table("path", "kind", "stage", "level", "block", "index", "channels", title=f"sites of {name}", title_justify="left")
+    for site in sites(unet):
+        table.add_row(site.path, site.kind.value, site.stage.value, *(str(v) for v in (site.level, site.block, site.index, site.channels)))
+    Console().print(table)

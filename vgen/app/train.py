@@ -1,0 +1,71 @@
+"""``vgen train``: a run from Hydra settings to a folder."""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
+from vgen.methods import name_of
+from vgen.training.run import Job, fit
+
+
+def main() -> None:
+    offer_training()
+    run_hydra("train", None, train)
+
+
+def train(run: TrainRun, plain: dict[str, Any]) -> Path:
+    _quiet()
+    name = run.run.name or f"{name_of(run.method)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name += job_suffix()
+    folder = Path(run.run.dir) / name
+    resume = run.run.resume is Resume.AUTO
+    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
+    if rank == 0:
+        claim(folder, plain, resume)
+    job = Job(
+        recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=run.trainer, logger=run.logger, samples=run.callbacks,
+        folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
+    )
+    fit(job)
+    if rank == 0:
+        print(f"run: {folder}", flush=True)
+    return folder
+
+
+def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
+    """Make the run's folder and save its resolved configuration; a run that exists is never overwritten."""
+    config = folder / "config.yaml"
+    if config.is_file() and not resume:
+        raise ValueError(f"run {folder} exists; continue it with run.resume=auto or choose another run.name")
+    if config.is_file():
+        before = OmegaConf.to_container(OmegaConf.load(config))
+        changed = [k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]]
+        if changed:
+            raise ValueError(f"run {folder} was started with other settings for {', '.join(changed)}; resume it unchanged (only trainer, data and logger may differ) or choose another run.name")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".config.{os.getpid()}.tmp"
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)))
+    os.replace(temporary, config)
+
+
+def _quiet() -> None:
+    """Our log lines to the terminal; Lightning's tips and known warnings not."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "deepspeed", "DeepSpeed", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    from vgen.app.cli import run
+
+    raise SystemExit(run("train"))

@@ -1,0 +1,48 @@
+"""An image model from configurations alone: the shapes of a diffusers-layout folder, fresh weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from vgen.backbones.image_model import ImageModel
+
+TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+
+
+def skeleton(folder: Path) -> ImageModel:
+    """Reads configurations, tokenizers and the noise schedule; needs no weights in ``folder``. Raises ValueError naming what is missing."""
+    parts = [
+        "unet/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "tokenizer",
+        "scheduler/scheduler_config.json",
+        "model_index.json",
+    ]
+    missing = [part for part in parts if not (folder / part).exists()]
+    if missing:
+        raise ValueError(
+            f"{folder} lacks {', '.join(missing)}; give a diffusers-layout folder of the same family, its weights are not needed"
+        )
+    listed = json.loads((folder / "model_index.json").read_text())
+    encoders = []
+    for name in ("text_encoder", "text_encoder_2"):
+        if (folder / name / "config.json").is_file():
+            kind = (listed.get(name) or ["transformers", "CLIPTextModel"])[1]
+            if kind not in TEXTS:
+                raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(TEXTS)} are supported")
+            encoders.append(TEXTS[kind](CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)))
+    second = folder / "tokenizer_2"
+    return ImageModel(
+        unet=UNet2DConditionModel.from_config(json.loads((folder / "unet" / "config.json").read_text())),
+        vae=AutoencoderKL.from_config(json.loads((folder / "vae" / "config.json").read_text())),
+        text_encoders=encoders,
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        second_tokenizer=CLIPTokenizer.from_pretrained(second, local_files_only=True) if second.is_dir() else None,
+        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        source=str(folder),
+    )

@@ -1,0 +1,79 @@
+"""Clips as files that people open: mp4 and GIF with the recipe's card inside, and a grid of frames."""
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from vgen.data.mp4 import encode_mp4
+
+
+def to_uint8(clip: Tensor) -> np.ndarray:
+    """Clip in [-1, 1], f 3 H W, to uint8 f H W 3: rounded, never truncated."""
+    return ((clip.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def enlarged(video: np.ndarray, least_px: int) -> np.ndarray:
+    """uint8 f h w 3, every pixel repeated until the short side has ``least_px``: small clips stay sharp in any player."""
+    factor = max(1, -(-least_px // min(video.shape[1:3])))
+    return video.repeat(factor, 1).repeat(factor, 2)
+
+
+def write_mp4(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, Any] | None = None) -> Path:
+    """H.264; the card is JSON in the container's ``comment``."""
+    payload = encode_mp4(video, fps, crf=12)
+    return _write(path, _commented(payload, json.dumps(card, sort_keys=True)) if card else payload)
+
+
+def _commented(payload: bytes, comment: str) -> bytes:
+    """The same stream in a container that carries a comment."""
+    out = io.BytesIO()
+    with av.open(io.BytesIO(payload)) as source, av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.metadata["comment"] = comment
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return out.getvalue()
+
+
+def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, Any] | None = None) -> Path:
+    """One palette for the whole clip, so that colours do not flicker."""
+    sheet = Image.fromarray(video.reshape(-1, *video.shape[2:])).quantize(256, dither=Image.Dither.NONE)
+    frames = [Image.fromarray(frame).quantize(palette=sheet, dither=Image.Dither.NONE) for frame in video]
+    out = io.BytesIO()
+    comment = {"comment": json.dumps(card, sort_keys=True).encode()} if card else {}
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False, **comment)
+    return _write(path, out.getvalue())
+
+
+def write_grid(path: Path, video: np.ndarray, card: dict[str, Any] | None = None, columns: int = 8) -> Path:
+    """All frames as one PNG, in reading order."""
+    num_frames, h, w, _ = video.shape
+    rows = -(-num_frames // columns)
+    sheet = np.full((rows * columns, h, w, 3), 255, np.uint8)
+    sheet[:num_frames] = video
+    picture = sheet.reshape(rows, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3)
+    info = PngInfo()
+    if card:
+        info.add_text("vgen", json.dumps(card, sort_keys=True))
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG", pnginfo=info)
+    return _write(path, out.getvalue())
+
+
+def _write(path: Path, payload: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(payload)
+    os.replace(temporary, path)
+    return path

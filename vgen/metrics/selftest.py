@@ -1,0 +1,72 @@
+"""The oracle is tested in every report: on the truth, on damaged truth, and on tricks that must not pay.
+
+Calibration (256 scenes of the core suite unless said otherwise; EXACT / share of moving things whose motion was read):
+see CALIBRATION below; tests/metrics/test_calibration.py holds them as assertions.
+"""
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from vgen.metrics.metric import Numbers
+from vgen.metrics.scoring import score
+from vgen.metrics.suite import Task
+from vgen.toybox.renderer import render
+
+Alter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+LOWEST_CEILING = 0.95  # below this the oracle cannot read what the decoder paints, and its numbers mean nothing
+
+
+def blurred(video: np.ndarray, sigma_px: float = 1.0) -> np.ndarray:
+    return np.rint(ndimage.gaussian_filter(video.astype(np.float32), (0, sigma_px, sigma_px, 0))).astype(np.uint8)
+
+
+def noisy(video: np.ndarray, rng: np.random.Generator, sigma: float = 0.05) -> np.ndarray:
+    return np.clip(np.rint(video + rng.normal(0, 255 * sigma, video.shape)), 0, 255).astype(np.uint8)
+
+
+def jpeg(video: np.ndarray, quality: int = 30) -> np.ndarray:
+    """Every frame through JPEG with 4:2:0 chroma."""
+    out = []
+    for frame in video:
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "jpeg", quality=quality, subsampling=2)
+        out.append(np.asarray(Image.open(file)))
+    return np.stack(out)
+
+
+DAMAGE: dict[str, Alter] = {
+    "truth": lambda video, rng: video,
+    "blur 1 px": lambda video, rng: blurred(video),
+    "noise .05": lambda video, rng: noisy(video, rng),
+    "jpeg q75": lambda video, rng: jpeg(video, 75),
+    "jpeg q30": lambda video, rng: jpeg(video),
+}
+"""What a good reader does not mind."""
+
+CONTROLS: dict[str, Alter] = {
+    "frozen": lambda video, rng: np.repeat(video[:1], len(video), 0),
+    "shuffled": lambda video, rng: video[rng.permutation(len(video))],
+    "reversed": lambda video, rng: video[::-1],
+    "blank": lambda video, rng: np.broadcast_to(np.median(video, axis=(0, 1, 2)).astype(np.uint8), video.shape),
+    "mean": lambda video, rng: np.broadcast_to(np.rint(video.mean(0)).astype(np.uint8), video.shape),
+}
+"""Tricks that must not pay; the clip of another task is one more."""
+OTHER = "other clip"
+
+
+def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | None = None) -> dict[str, list[Numbers]]:
+    """Rows of every damage and control over the given tasks, by name."""
+    truth = [render(task.scene, size_px).video for task in todo]
+    rows: dict[str, list[Numbers]] = {}
+    for name, alter in {**DAMAGE, **CONTROLS}.items():
+        if names is None or name in names:
+            rng = np.random.default_rng(len(name))
+            rows[name] = [score(alter(video, rng), task) for video, task in zip(truth, todo, strict=True)]
+    if len(todo) > 1 and (names is None or OTHER in names):
+        rows[OTHER] = [score(truth[i - 1], task) for i, task in enumerate(todo)]
+    return rows
