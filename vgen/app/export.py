@@ -198,7 +198,8 @@ def of_card(text: str, found: AnimateDiff, where: str) -> AnimateDiff:
     facts = [(r.mid_block, r.motion.num_positions, r.motion.num_blocks, r.motion.num_attentions) for r in (recipe, found)]
     if facts[0] != facts[1]:
         raise ValueError(
-            f"the vgen card in from={where} contradicts its tensors on middle block, positions, blocks or attentions: {facts[0]} and {facts[1]}"
+            f"the vgen card in from={where} contradicts its tensors on middle block, positions, blocks or attentions: "
+            f"{facts[0]} and {facts[1]}"
         )
     return recipe
 

@@ -62,13 +62,19 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
         "checkpoints": {name: {"overall": _intervals(mine), "buckets": _buckets(mine), "chance_corrected": _corrected(mine)} for name, mine in per.items()},
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
-        "floors": {k: max(((means.get(k) or 0.0, name) for name, means in tricks.items()), default=(None, None)) for k in headlines},
+        "floors": {k: _best_trick(tricks, k) for k in headlines},
         "ceiling": top,
         "valid": None if best is None else best >= LOWEST_CEILING,
         "num_clips": len(todo),
         "num_selftest": min(num_selftest, len(todo)),
         "metrics": [asdict(m) for m in METRICS],
     }
+
+
+def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[float | None, str | None]:
+    earned = {name: means.get(key) or 0.0 for name, means in tricks.items()}
+    name = max(earned, key=earned.__getitem__, default=None)
+    return (None, None) if name is None else (earned[name], name)
 
 
 def ceiling_rows(store: ClipStore, todo: Sequence[Task]) -> list[Row]:

@@ -80,7 +80,7 @@ def depth_of(names: Iterable[str]) -> Depth:
 
 def positions(num_positions: int, like: Tensor) -> Tensor:
     """The table ``1 p c`` that AnimateDiff calls ``pe``, for a module whose norm weight is ``like``."""
-    return SinusoidalPositionalEmbedding(len(like), num_positions).pe.to(like)
+    return SinusoidalPositionalEmbedding(len(like), num_positions).get_buffer("pe").to(like)
 
 
 def refuse_difference(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], subject: str) -> None:

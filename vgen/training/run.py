@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.latents import standardise
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.training.checkpoints import keepers, latest
@@ -145,13 +146,12 @@ def _write(job: Job, learner: Learner, ema: Ema | None, fitter: pl.Trainer) -> N
 
 
 def finish_image_model(job: Job, learner: Learner) -> None:
-    """Write the image model; after its VAE learnt, the latent scale is set so that latents have unit variance."""
+    """Write the image model; after its VAE learnt, the latents are standardised, so that every channel meets the noise on equal terms."""
     if "vae" in learner.parts:
-        clips = learner.trainer.val_dataloaders
         with torch.no_grad():
-            job.model.vae.config.scaling_factor = 1.0
-            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten() for batch in clips])
-        job.model.vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+            job.model.vae.register_to_config(scaling_factor=1.0)
+            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in learner.trainer.val_dataloaders])
+        standardise(job.model.vae, latents)
     job.model.save(job.folder / "image_model")
     (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": learner.trainer.global_step}, indent=2))
     log.info("wrote %s", job.folder / "image_model")

@@ -9,12 +9,15 @@ from scipy import ndimage
 
 from vgen.toybox.oracle.grounds import Backdrop
 from vgen.toybox.oracle.shapes import Fit, classify, sample_blob
-from vgen.toybox.oracle.unmixing import COLOURS, WHITE, WHITE_NOSE, body, relief, share_of, unmix
+from vgen.toybox.oracle.unmixing import COLOURS, PALETTE, WHITE, WHITE_NOSE, body, relief, share_of, unmix
 from vgen.toybox.scenes import Colour, Shape
 
-OPAQUE, CORE, HELD, VISIBLE = 0.55, 0.7, 0.3, 0.2  # shares: belongs to a body, votes on its colour, holds a body together, is a mark at least
+OPAQUE, CORE, HELD, VISIBLE = 0.55, 0.7, 0.3, 0.2  # shares of: a body, its core, what holds it together, a mark
+LEAST_CORE = 0.2  # of a body: plain colour, nearly opaque
+MARK_SHARES, MARK_ASTRAY = (0.2, 0.7), 0.16  # RGB distance; between plain colours of like share it is .3
 FRAGMENT = 5  # pixels; specks are not looked at
 SMALLEST = 0.003  # of the canvas: half the area of a circle a third smaller than any small thing
+LARGEST = 0.28  # radius in canvas widths; what a large thing grows to is .21
 WORST_FIT = 0.4  # soft IoU with the best template, below which it is no thing of this world and stays unexplained
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = True
@@ -48,13 +51,18 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
     """``video`` float32 f h w 3 in [0, 1]."""
     under = backdrop.colours
     difference = video - under
-    share, colour = _shares(video, difference, under)
+    share, colour, plain = _shares(video, difference, under)
     opaque = share > OPAQUE
     smallest = SMALLEST * video.shape[1] * video.shape[2]
     blobs: list[Blob] = []
     bodies = np.zeros_like(opaque)
-    for frame, k, part in _parts(share, colour, opaque, smallest):
+    parts = _parts(share, colour, plain & (share > CORE), opaque, smallest)
+    for frame, k, part in parts:
         window = _window(part)
+        larger = [(c, other) for f, c, other in parts if f == frame and c != k and other.sum() > part.sum()]
+        if any(_is_mark_of(c, other, part, difference[frame], under) for c, other in larger):
+            bodies[frame] |= part  # explained, but no thing
+            continue
         under_here = under if under.shape[0] == 1 else under[window]
         blob = _blob(frame, k, part[window], (opaque[frame] & ~part)[window], video[frame][window], under_here, window, video.shape[2])
         if blob is not None:
@@ -65,17 +73,20 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
     return Parsed(blobs, ((residual > 0.12) & ~covered).mean((1, 2)), covered)
 
 
-def _shares(video: np.ndarray, difference: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share and colour of every pixel; those that look like the ground are not looked at."""
-    share, colour = np.zeros(video.shape[:3], np.float32), np.zeros(video.shape[:3], np.int8)
+def _shares(video: np.ndarray, difference: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share and colour of every pixel, and whether the colour is a plain one; pixels that look like the ground are not looked at."""
+    share, colour, plain = (np.zeros(video.shape[:3], t) for t in (np.float32, np.int8, bool))
     active = np.abs(difference).max(-1) > 0.05
     beneath = under.reshape(1, 3) if under.shape[0] == 1 else np.broadcast_to(under, video.shape)[active]
-    share[active], colour[active], _ = unmix(video[active], beneath)
-    return share, colour
+    share[active], colour[active], plain[active] = unmix(video[active], beneath)
+    return share, colour, plain
 
 
-def _parts(share: np.ndarray, colour: np.ndarray, opaque: np.ndarray, smallest: float) -> list[tuple[int, int, np.ndarray]]:
-    """Frame, colour and mask h w of every body. Pieces of one colour that a weaker share holds together are one body."""
+def _parts(
+    share: np.ndarray, colour: np.ndarray, core: np.ndarray, opaque: np.ndarray, smallest: float
+) -> list[tuple[int, int, np.ndarray]]:
+    """Frame, colour and mask h w of every body. Pieces of one colour that a weaker share holds together are one body, and a body has a core:
+    marks that a decoder made a little too strong have none."""
     tight, _ = ndimage.label(opaque, _IN_PLANE)
     loose, _ = ndimage.label(share > HELD, _IN_PLANE)
     found: dict[tuple[int, int, int], np.ndarray] = {}
@@ -84,11 +95,27 @@ def _parts(share: np.ndarray, colour: np.ndarray, opaque: np.ndarray, smallest: 
         if piece.sum() < FRAGMENT:
             continue
         frame = box[0].start
-        for k, part in _by_colour(piece, colour[box][0], share[box][0], smallest):
+        for k, part in _by_colour(piece, colour[box][0], core[box][0], smallest):
             key = (frame, int(loose[box][0][part][0]), k)
             mask = found.setdefault(key, np.zeros(share.shape[1:], bool))
             mask[box[1:]] |= part
-    return [(frame, k, mask) for (frame, _, k), mask in found.items() if mask.sum() >= smallest]
+    return [
+        (frame, k, mask)
+        for (frame, _, k), mask in found.items()
+        if mask.sum() >= smallest and core[frame][mask].mean() >= LEAST_CORE
+    ]
+
+
+def _is_mark_of(colour: int, thing: np.ndarray, part: np.ndarray, difference: np.ndarray, under: np.ndarray) -> bool:
+    """Whether ``part``, close to a larger ``thing``, is that thing's tail: a decoder may shift its hue so far that it passes for another colour,
+    but as a mixture of ground and the thing's own colour, about half and half, it is still nearly right."""
+    if not (ndimage.binary_dilation(thing, _DISC, iterations=2) & part).any():
+        return False
+    beneath = under.reshape(1, 3) if under.shape[0] == 1 else under[part]
+    d, u = difference[part], PALETTE[colour] - beneath
+    share = (d * u).sum(-1) / (u * u).sum(-1)
+    astray = np.sqrt(((d - share[:, None] * u) ** 2).sum(-1).mean())
+    return bool(MARK_SHARES[0] < share.mean() < MARK_SHARES[1] and astray < MARK_ASTRAY)
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
@@ -97,10 +124,10 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
     return tuple(slice(max(0, x[0] - _MARGIN), x[-1] + _MARGIN + 1) for x in (rows, columns))  # type: ignore[return-value]
 
 
-def _by_colour(piece: np.ndarray, colour: np.ndarray, share: np.ndarray, smallest: float) -> list[tuple[int, np.ndarray]]:
+def _by_colour(piece: np.ndarray, colour: np.ndarray, core: np.ndarray, smallest: float) -> list[tuple[int, np.ndarray]]:
     """Parts of a connected piece by colour: things that touch are told apart, a nose (an eighth of a body) is not cut off."""
-    core = piece & (share > CORE)
-    votes = np.bincount(colour[core if core.any() else piece], minlength=len(COLOURS))
+    voters = piece & core
+    votes = np.bincount(colour[voters if voters.any() else piece], minlength=len(COLOURS))
     chief = int(votes.argmax())
     rivals = [k for k in range(len(votes)) if k != chief and votes[k] > max(2 * smallest, 0.25 * votes.sum())]
     if not rivals:
@@ -127,7 +154,7 @@ def _blob(
         radius *= fit.scale
     else:
         fit = classify(sample_blob(soft, y, x, radius), None, radius)
-    if fit.ious.max() < WORST_FIT:
+    if fit.ious.max() < WORST_FIT or radius > LARGEST * width:
         return None
     y, x = y + window[0].start + 0.5, x + window[1].start + 0.5
     return Blob(frame, COLOURS[k], fit.shape, x / width, y / width, radius / width, fit.ious)

@@ -14,33 +14,33 @@ _TINTED = [i for i in range(len(COLOURS)) if i != WHITE]
 _ENDS = np.concatenate([PALETTE, LIGHT[_TINTED]])
 _BASE = np.array([*range(len(COLOURS)), *_TINTED])
 RAMP = (0.44, 0.60)  # tails cover .42 of a pixel; the middle is near one half, where blur does not move an edge
-LUMA_WEIGHT = 3.0  # codecs keep brightness and blur hue: edges are where brightness says
+import os
+LUMA_WEIGHT = float(os.environ.get("W","3.0"))  # codecs keep brightness and blur hue: edges are where brightness says
 _LUMA = np.array([0.299, 0.587, 0.114])
 _LUMA_FIRST = np.stack([LUMA_WEIGHT * _LUMA, 0.564 * (np.array([0, 0, 1]) - _LUMA), 0.713 * (np.array([1, 0, 0]) - _LUMA)], 1).astype(np.float32)
 
 
 def unmix(pixels: np.ndarray, backdrop: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share, palette index and squared residual of the best colour. ``pixels backdrop``: n 3 (the latter may be 1 3)."""
-    return _best(pixels - backdrop, _ENDS - backdrop[:, None], _BASE)
+    """Share and palette index of the best colour, and whether it is plain rather than a nose's. ``pixels backdrop``: n 3 (the latter may be 1 3)."""
+    share, best = _best(pixels - backdrop, _ENDS - backdrop[:, None])
+    return share, _BASE[best], best < len(COLOURS)
 
 
 def share_of(colour: int, pixels: np.ndarray, backdrop: np.ndarray) -> np.ndarray:
     """Share of one colour, its nose included. ``pixels``: h w 3, ``backdrop``: h w 3 or 1 1 3; returns h w."""
     ends = PALETTE[[colour]] if colour == WHITE else np.stack([PALETTE[colour], LIGHT[colour]])
     flat, under = pixels.reshape(-1, 3), backdrop.reshape(-1, 3)
-    share, _, _ = _best((flat - under) @ _LUMA_FIRST, (ends - under[:, None]) @ _LUMA_FIRST, np.zeros(len(ends), int))
+    share, _ = _best((flat - under) @ _LUMA_FIRST, (ends - under[:, None]) @ _LUMA_FIRST)
     return share.reshape(pixels.shape[:2])
 
 
-def _best(d: np.ndarray, u: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``d``: n 3, ``u``: (n or 1) k 3."""
+def _best(d: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares: share and index of the end of the mixing line that passes nearest. ``d``: n 3, ``u``: (n or 1) k 3."""
     dot = d @ u[0].T if len(u) == 1 else np.einsum("nc,nkc->nk", d, u)
     square = (u * u).sum(-1)
     share = np.clip(dot / square, 0, 1.1)
-    cost = share * (share * square - 2 * dot)
-    best = cost.argmin(1)
-    rows = np.arange(len(d))
-    return share[rows, best], base[best], (d * d).sum(1) + cost[rows, best]
+    best = (share * (share * square - 2 * dot)).argmin(1)
+    return share[np.arange(len(d)), best], best
 
 
 def relief(share: np.ndarray) -> np.ndarray:

@@ -1,0 +1,135 @@
+"""vgen generate: clips on disk, reproducible, each with the card that made it."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.loading import UNTRAINED, open_checkpoint
+from vgen.backbones.blank import Blank, blank
+from vgen.diffusion.solvers import Solver
+from vgen.diffusion.windows import Sliding
+from vgen.formats.adapter import Card, load_adapter, save_adapter
+from vgen.methods import assemble
+from vgen.methods._sampling import Prompt, Sampling
+from vgen.methods.animatediff import AnimateDiff
+
+SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone") / "model"
+    blank(Blank.TOYBOX, seed=0).freeze().save(folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Path:
+    """A motion module that moves things at random."""
+    checkpoint = open_checkpoint(UNTRAINED, str(backbone))
+    torch.manual_seed(0)
+    tensors = {f"unet.{n}": torch.randn_like(p) * 0.1 for n, p in checkpoint.unet.named_parameters() if n.startswith("inserted.")}
+    path = tmp_path_factory.mktemp("run") / "adapter.safetensors"
+    save_adapter(path, tensors, Card.of("animatediff", AnimateDiff(), checkpoint.model, {}, {"steps": 0}))
+    return path
+
+
+def run(backbone: Path, adapter: str | Path, out: Path, **knobs) -> GenerateRun:
+    settings = {"prompt": "a red circle moves up", "sampling": SMALL, "num_clips": 2, "seed": 5} | knobs
+    return GenerateRun(adapter=str(adapter), backbone=str(backbone), out=str(out), **settings)
+
+
+def test_files_carry_their_card_and_the_same_seed_gives_the_same_bytes(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    one, two = generate_files(run(backbone, adapter, tmp_path / "a"), {}), generate_files(run(backbone, adapter, tmp_path / "b"), {})
+    names = sorted(p.name for p in one.iterdir())
+    assert names == [f"00{i}-a-red-circle-moves-up.{e}" for i in range(2) for e in ("gif", "mp4", "png")]
+    assert all((one / n).read_bytes() == (two / n).read_bytes() for n in names)
+    with av.open(str(one / names[1])) as file:
+        card = json.loads(file.metadata["comment"])
+        assert sum(1 for _ in file.decode(video=0)) == 3
+    assert (card["prompt"], card["seed"], card["recipe"]["name"]) == ("a red circle moves up", 5, "animatediff")
+    with Image.open(one / names[2]) as grid, Image.open(one / names[0]) as gif:
+        assert json.loads(grid.text["vgen"]) == card
+        assert gif.n_frames == 3 and json.loads(gif.info["comment"]) == card
+
+
+@pytest.mark.parametrize("solver", list(Solver))
+def test_batch_size_does_not_matter(backbone: Path, adapter: Path, solver: Solver) -> None:
+    checkpoint = open_checkpoint(str(adapter), str(backbone))
+    sampling = Sampling(num_frames=3, num_steps=3, guidance=3.0, width_px=32, height_px=32, solver=solver)
+    prompts = [Prompt("a red circle", seed=1), Prompt("a blue star", seed=2)]
+    both = checkpoint.sample(prompts, sampling)
+    torch.testing.assert_close(torch.cat([checkpoint.sample([p], sampling) for p in prompts]), both, atol=2e-3, rtol=1e-2)
+    assert not torch.allclose(both[0], both[1], atol=0.05)
+
+
+def test_guidance_one_is_the_conditional_model(backbone: Path, adapter: Path) -> None:
+    checkpoint = open_checkpoint(str(adapter), str(backbone))
+    alone = Sampling(num_frames=2, num_steps=2, guidance=1.0, width_px=32, height_px=32)
+    nearly = Sampling(num_frames=2, num_steps=2, guidance=1.0 + 1e-6, width_px=32, height_px=32)
+    prompt = [Prompt("a red circle", seed=1, negative="blue")]
+    torch.testing.assert_close(checkpoint.sample(prompt, alone), checkpoint.sample(prompt, nearly), atol=1e-3, rtol=1e-3)
+
+
+def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    long = Sampling(num_frames=40, num_steps=1, width_px=16, height_px=16)
+    with pytest.raises(ValueError, match=r"num_frames=40 frames at once.*32 position rows.*sampling.window.num_frames=32"):
+        generate_files(run(backbone, adapter, tmp_path / "x", sampling=long, num_clips=1), {})
+    long.window = Sliding(num_frames=16, overlap=4)
+    out = generate_files(run(backbone, adapter, tmp_path / "y", sampling=long, num_clips=1), {})
+    with av.open(str(next(out.glob("*.mp4")))) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 40
+
+
+def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="is not empty; choose another folder"):
+        generate_files(run(backbone, UNTRAINED, tmp_path), {})
+
+
+@pytest.mark.parametrize(("knobs", "sentence"), [
+    ({"prompt": ""}, "there is nothing to draw"), ({"prompt": "", "prompt_file": "nowhere.txt"}, "prompt_file=nowhere.txt is no file"),
+    ({"adapter": "runs/none"}, "adapter=runs/none is no file"), ({"sampling": Sampling(width_px=50)}, "width_px must be a multiple of 16"),
+])
+def test_mistakes_speak(backbone: Path, tmp_path: Path, knobs: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        generate_files(run(backbone, knobs.pop("adapter", UNTRAINED), tmp_path / "out", **knobs), {})
+
+
+def test_an_adapter_of_another_image_model_is_refused(adapter: Path, tmp_path: Path) -> None:
+    blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
+    with pytest.raises(ValueError, match=r"was trained on image model .* \(fingerprint [0-9a-f]{16}\), .* is [0-9a-f]{16}"):
+        open_checkpoint(str(adapter), str(tmp_path / "other"))
+
+
+def test_the_fingerprint_survives_half_precision(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    from vgen.backbones.image_model import load
+
+    load(backbone).save(tmp_path / "half", torch.float16)
+    assert open_checkpoint(str(adapter), str(tmp_path / "half")).card is not None
+
+
+def test_a_cut_adapter_and_a_foreign_file_are_refused(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(adapter.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
+        open_checkpoint(str(torn), str(backbone))
+    tensors, card = load_adapter(adapter)
+    tensors.pop(next(iter(tensors)))
+    save_adapter(tmp_path / "short.safetensors", tensors, card)
+    with pytest.raises(ValueError, match="lacks 1 tensors"):
+        open_checkpoint(str(tmp_path / "short.safetensors"), str(backbone))
+
+
+def test_an_untrained_module_leaves_every_frame_to_the_image_model(backbone: Path) -> None:
+    checkpoint = open_checkpoint(UNTRAINED, str(backbone))
+    assert len(checkpoint.unet.inserted) == len(assemble(AnimateDiff(), blank(Blank.TOYBOX)).inserted) == 9
+    clip = checkpoint.sample([Prompt("a red circle", seed=1)], SMALL)[0].numpy()
+    assert not np.allclose(clip[0], clip[1], atol=0.05), "without motion modules every frame has noise of its own"

@@ -1,0 +1,90 @@
+"""Image models: what goes to disk comes back, and nothing knows SD's numbers."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import Context, ImageModel, load
+from vgen.backbones.latents import standardise
+from vgen.backbones.sites import Kind, Stage, after, sites
+
+
+@torch.no_grad()
+def test_standardised_latents_leave_pictures_alone() -> None:
+    model = blank(Blank.TOYBOX).freeze()
+    model.vae.register_to_config(scaling_factor=1.0)
+    pixels = torch.rand(1, 8, 3, 64, 64) * 2 - 1
+    latents, picture = model.encode(pixels), model.decode(model.encode(pixels))
+    standardise(model.vae, latents.flatten(0, 1))
+    after_ = model.encode(pixels)
+    torch.testing.assert_close(after_.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after_.std((0, 1, 3, 4)), torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.decode(after_), picture, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [Blank.TOYBOX, Blank.SD15_NARROW, Blank.SDXL_NARROW])
+@torch.no_grad()
+def test_save_and_load(size: Blank, tmp_path: Path) -> None:
+    model = blank(size, seed=1).freeze()
+    model.save(tmp_path / "model", torch.float32)
+    again = load(tmp_path / "model").freeze()
+    x, t = torch.randn(1, 4, 8, 8), torch.tensor([3])
+    a, b = model.encode_text(["a red circle"]), again.encode_text(["a red circle"])
+    torch.testing.assert_close(a.tokens, b.tokens)
+    added = {"text_embeds": a.pooled, "time_ids": torch.zeros(1, 6)} if model.is_sdxl else None
+    want = model.unet(x, t, a.tokens, added_cond_kwargs=added).sample
+    torch.testing.assert_close(again.unet(x, t, b.tokens, added_cond_kwargs=added).sample, want)
+    assert again.scheduler_config["beta_start"] == 0.00085
+
+
+def test_the_tokenizer_is_the_same_every_time() -> None:
+    a, b = blank(Blank.TOYBOX).tokenizer, blank(Blank.TOYBOX).tokenizer
+    assert a.get_vocab() == b.get_vocab()
+    assert a.tokenize("a huge magenta ring which is drifting") == [w + "</w>" for w in "a huge magenta ring which is drifting".split()]
+
+
+def test_a_long_prompt_keeps_its_end() -> None:
+    tokenizer = blank(Blank.TOYBOX)
+    ids = tokenizer.tokenize(["red " * 100])[0]
+    assert len(ids) == 48 and ids[-1] == tokenizer.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("empty", "has no model_index.json"), ("partial", "lacks vae, text_encoder")])
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path, folder: str, sentence: str) -> None:
+    path = tmp_path / folder
+    path.mkdir()
+    if folder == "partial":
+        (path / "model_index.json").write_text("{}")
+        for part in ("unet", "tokenizer", "scheduler"):
+            (path / part).mkdir()
+    with pytest.raises(ValueError, match=sentence):
+        load(path)
+
+
+def test_context_rows() -> None:
+    context = Context(torch.arange(6.0).view(3, 1, 2), torch.arange(3.0).view(3, 1))
+    other = Context(torch.full((1, 1, 2), -1.0), torch.full((1, 1), -1.0))
+    mixed = context.where(torch.tensor([True, False, True]), other)
+    assert mixed.tokens[1, 0, 0] == -1 and mixed.tokens[2, 0, 1] == 5 and mixed.pooled[1, 0] == -1
+
+
+def test_sites_of_sd15() -> None:
+    """The contract with diffusers: 16 spatial transformers, 22 residual blocks, 20 pairs outside the middle."""
+    with torch.device("meta"):
+        from vgen.backbones.blank import blank_unet
+
+        unet = blank_unet(Blank.SD15)
+    found = list(sites(unet))
+    assert sum(s.kind is Kind.ATTENTION for s in found) == sum(s.kind is Kind.BLOCK for s in found) == 16
+    assert sum(s.kind is Kind.RESNET for s in found) == 22
+    pairs = [s for s in found if after(Kind.PAIR, stages=[Stage.DOWN, Stage.UP])(s)]
+    assert len(pairs) == 20 and pairs[-1].path == "up_blocks.3.attentions.2" and pairs[-1].channels == 320
+    assert [s.level for s in pairs if s.stage is Stage.UP][:4] == [3, 3, 3, 2]
+    assert all(unet.get_submodule(s.path) is not None for s in found)
+
+
+def test_an_unknown_prompt_does_not_break(tiny: ImageModel) -> None:
+    assert tiny.encode_text(["日本語 xylophone!"]).tokens.shape == (1, 77, 32)

@@ -1,0 +1,47 @@
+"""Intervals that mean what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vgen.metrics.statistics import interval, paired_difference
+
+
+def test_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(120):
+        found = interval(list(rng.random(80) < 0.3))
+        assert found.low is not None
+        assert found.high is not None
+        held.append(found.low <= 0.3 <= found.high)
+    assert 0.88 <= np.mean(held) <= 1
+
+
+def test_half_width_is_that_of_the_binomial() -> None:
+    found = interval([0.0, 1.0] * 256)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * 0.5 / 512**0.5, rel=0.1)
+
+
+def test_none_is_left_out_and_nothing_is_nothing() -> None:
+    assert interval([1.0, None, 0.0]).num == 2
+    assert interval([None]).mean is None
+
+
+def test_the_same_numbers_give_the_same_interval() -> None:
+    values = list(np.random.default_rng(2).random(30))
+    assert interval(values) == interval(values)
+
+
+def test_pairing_sees_what_separate_intervals_miss() -> None:
+    rng = np.random.default_rng(3)
+    theirs = rng.random(64)
+    ours = theirs + 0.02
+    assert not interval(list(ours)).beats(interval(list(theirs)))
+    assert paired_difference(list(ours), list(theirs)).low > 0
+
+
+def test_unpaired_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match="same clips on both sides, got 1 and 2"):
+        paired_difference([1.0], [1.0, 0.0])
