@@ -103,7 +103,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name", "words"),
-    [({"sampler": Sampling(guidance=2.0)}, "x", "sampler"), ({"suite": Suite(iid=5, num_frames=8)}, "x", "suite"), ({}, "y", "checkpoint perfect")],
+    [
+        ({"sampler": Sampling(guidance=2.0)}, "x", "sampler"),
+        ({"suite": Suite(iid=5, num_frames=8)}, "x", "suite"),
+        ({}, "y", "checkpoint perfect"),
+    ],
 )
 def test_a_folder_of_another_evaluation_is_refused(done: Path, settings: dict, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"differs in {words}.*choose another out"):

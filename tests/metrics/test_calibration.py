@@ -25,7 +25,9 @@ def mean(rows: list[Numbers], key: str) -> float:
     return float(np.mean([v for row in rows if (v := row[key]) is not None]))
 
 
-@pytest.mark.parametrize(("damage", "least"), [("truth", 0.98), ("blur 1 px", 0.95), ("noise .05", 0.95), ("jpeg q75", 0.95), ("jpeg q30", 0.85)])
+@pytest.mark.parametrize(
+    ("damage", "least"), [("truth", 0.98), ("blur 1 px", 0.95), ("noise .05", 0.95), ("jpeg q75", 0.95), ("jpeg q30", 0.85)]
+)
 def test_damage_is_read_through(rows: dict[str, list[Numbers]], damage: str, least: float) -> None:
     assert mean(rows[damage], "exact") >= least
     assert mean(rows[damage], "coherence") >= (0.99 if damage == "truth" else 0.85)

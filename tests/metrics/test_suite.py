@@ -43,7 +43,9 @@ def test_open_factors_are_not_told() -> None:
     assert all("background" not in t.caption and "scene" not in t.caption for t in found)
 
 
-@pytest.mark.parametrize(("wrong", "words"), [({"iid": -1}, "non-negative"), ({"num_frames": 20}, "within 15 ticks"), ({"open_share": 2.0}, "open_share")])
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"iid": -1}, "non-negative"), ({"num_frames": 20}, "within 15 ticks"), ({"open_share": 2.0}, "open_share")]
+)
 def test_impossible_suites_speak(wrong: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Suite(**wrong)

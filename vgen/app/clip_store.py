@@ -1,4 +1,6 @@
-"""Stage one of an evaluation: every clip of every checkpoint as a file, drawn once, kept for ever, never mixed with those of other settings."""
+"""Stage one of an evaluation: every clip of every checkpoint as a file, drawn once, kept for ever, never mixed with those of other
+settings."""
+
 from __future__ import annotations
 
 import io
@@ -36,7 +38,9 @@ class ClipStore:
         for batch in batches(self.missing(checkpoint, todo), batch_size):
             clips = sampler(batch)
             if clips.dtype != np.uint8 or clips.ndim != 5 or len(clips) != len(batch) or clips.shape[-1] != 3:
-                raise ValueError(f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} from {checkpoint}")
+                raise ValueError(
+                    f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} from {checkpoint}"
+                )
             for clip, task in zip(clips, batch, strict=True):
                 self.write(checkpoint, task, clip)
             yield len(batch)
@@ -67,7 +71,9 @@ class ClipStore:
             shared = set(before["checkpoints"]) & set(identity["checkpoints"])
             differing += [f"checkpoint {k}" for k in sorted(shared) if before["checkpoints"][k] != identity["checkpoints"][k]]
             if differing:
-                raise ValueError(f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER")
+                raise ValueError(
+                    f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, {**identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
 

@@ -1,4 +1,5 @@
 """``vgen evaluate``: draw a suite with one or several checkpoints, score it with the oracle, and show it on one page."""
+
 from __future__ import annotations
 
 import hashlib
@@ -35,8 +36,9 @@ from vgen.spec import field, spec
 
 @spec
 class EvaluateRun:
-    """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file. ``n`` replaces the number of clips of every bucket
-    that the suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through the decoder."""
+    """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file. ``n`` replaces the number of clips of
+    every bucket that the suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through
+    the decoder."""
 
     adapter: Any = SHIPPED
     backbone: str | None = None
@@ -50,11 +52,15 @@ class EvaluateRun:
 
     def __post_init__(self) -> None:
         if self.n < 0 or self.batch_size < 1 or self.selftest < 0:
-            raise ValueError(f"n and selftest must not be negative and batch_size at least 1, got {self.n}, {self.selftest} and {self.batch_size}")
+            raise ValueError(
+                f"n and selftest must not be negative and batch_size at least 1, got {self.n}, {self.selftest} and {self.batch_size}"
+            )
         if isinstance(self.adapter, str):
             self.adapter = [self.adapter]
         if not self.adapter or not all(isinstance(a, str) and a for a in self.adapter) or len(set(self.adapter)) < len(self.adapter):
-            raise ValueError(f"adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped], got {self.adapter}")
+            raise ValueError(
+                f"adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped], got {self.adapter}"
+            )
 
     def tasks(self) -> list[Task]:
         counts = {bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n}
@@ -98,7 +104,10 @@ def main() -> None:
 
 
 def evaluate(
-    run: EvaluateRun, console: Console | None = None, sources: dict[str, Source] | None = None, reconstruct: Callable[[], Reconstruct] | None = None
+    run: EvaluateRun,
+    console: Console | None = None,
+    sources: dict[str, Source] | None = None,
+    reconstruct: Callable[[], Reconstruct] | None = None,
 ) -> Evaluated:
     """Draw what is missing, then score everything. ``sources`` and ``reconstruct`` stand for the run's checkpoints and decoder in tests."""
     console = console or Console()
@@ -108,10 +117,22 @@ def evaluate(
     todo = run.tasks()
     store = ClipStore(Path(run.out or f"outputs/evaluate-{time.strftime('%Y%m%d-%H%M%S')}"))
     sampling = plain(asdict(run.sampler)) | {"num_frames": run.suite.num_frames}
-    identity = {"vgen": vgen.__version__, "suite": run.suite.rule(), "sampler": sampling, "checkpoints": {name: s.identity for name, s in sources.items()}}
+    identity = {
+        "vgen": vgen.__version__,
+        "suite": run.suite.rule(),
+        "sampler": sampling,
+        "checkpoints": {name: s.identity for name, s in sources.items()},
+    }
     store.claim(identity)
     began = time.perf_counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("clips"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("clips"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         for name, source in sources.items():
             _draw(store, name, source, todo, run.batch_size, progress)
@@ -183,7 +204,11 @@ def table(found: dict[str, Any]) -> Table:
     for name, numbers in found["checkpoints"].items():
         out.add_row(name, *(_worded(numbers["overall"][key]) for key in found["headlines"]))
     out.add_section()
-    out.add_row("best trick", *("-" if (f := found["floors"][key])[0] is None else f"{f[0]:.2f} ({f[1]})" for key in found["headlines"]), style="dim")
+    out.add_row(
+        "best trick",
+        *("-" if (f := found["floors"][key])[0] is None else f"{f[0]:.2f} ({f[1]})" for key in found["headlines"]),
+        style="dim",
+    )
     out.add_row("ceiling", *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in found["headlines"]), style="dim")
     return out
 
@@ -194,7 +219,9 @@ def _worded(number: dict[str, Any]) -> str:
 
 def _advise(console: Console, found: dict[str, Any]) -> None:
     if found["valid"] is False:
-        console.print("[bold red]not valid:[/] the oracle can't read what the image model's decoder makes of the truth, so these numbers say nothing")
+        console.print(
+            "[bold red]not valid:[/] the oracle can't read what the image model's decoder makes of the truth, so these numbers say nothing"
+        )
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ HEADINGS = ("method", "what it is", "regime", "paper")
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """Name, first sentence of the module, regime and paper of every method; parts of the image model last."""
+    """Name, first line of the module, regime and paper of every method; parts of the image model last."""
     out = []
     for name, recipe in sorted(catalogue().items(), key=lambda item: (item[1].regime is Regime.IMAGE, item[0])):
-        sentence = (sys.modules[recipe.__module__].__doc__ or "").split(". ")[0].split("\n")[0].rstrip(".")
+        sentence = (sys.modules[recipe.__module__].__doc__ or "").split("\n")[0].split(" (")[0].rstrip(".")
         out.append((name, sentence, recipe.regime.value, f"{recipe.paper.title} ({recipe.paper.year}, arXiv {recipe.paper.arxiv})"))
     return out
 

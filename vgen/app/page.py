@@ -1,4 +1,5 @@
 """The report: one page that needs nothing but itself."""
+
 from __future__ import annotations
 
 import base64
@@ -42,7 +43,9 @@ class PageSettings:
             raise ValueError(f"page needs max_clips >= 0, fps > 0 and least_px >= 1, got {self.max_clips}, {self.fps} and {self.least_px}")
 
 
-def write_page(store: ClipStore, rows: Sequence[Row], found: dict[str, Any], manifest: dict[str, Any], settings: PageSettings, stride_ticks: int) -> None:
+def write_page(
+    store: ClipStore, rows: Sequence[Row], found: dict[str, Any], manifest: dict[str, Any], settings: PageSettings, stride_ticks: int
+) -> None:
     """``report.html`` beside the numbers that it shows."""
     by_task: dict[str, list[Row]] = {}
     for row in rows:
@@ -50,7 +53,9 @@ def write_page(store: ClipStore, rows: Sequence[Row], found: dict[str, Any], man
     shown = gallery_order(list(by_task.values()), settings.max_clips)
     fps = max(2.0, settings.fps / stride_ticks)
     still = found["headlines"] == ["exact_image"]
-    environment = Environment(loader=PackageLoader("vgen.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("vgen.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     html = environment.get_template("report.html").render(
         found=found,
         titles=TITLES,

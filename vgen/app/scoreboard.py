@@ -1,4 +1,5 @@
 """Stage two of an evaluation: clips to rows, rows to means with intervals, beside what tricks earn and what the decoder allows."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +32,13 @@ class Row:
     numbers: Numbers
 
     def to_dict(self) -> dict[str, Any]:
-        return {"checkpoint": self.checkpoint, "id": self.task.id, "bucket": self.task.bucket.value, "caption": self.task.caption, **self.numbers}
+        return {
+            "checkpoint": self.checkpoint,
+            "id": self.task.id,
+            "bucket": self.task.bucket.value,
+            "caption": self.task.caption,
+            **self.numbers,
+        }
 
 
 def score_all(store: ClipStore, checkpoints: Sequence[str], todo: Sequence[Task], on_clip: Callable[[], None] = lambda: None) -> list[Row]:
@@ -59,7 +66,10 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
     best = top.get(headlines[0])
     return {
         "headlines": list(headlines),
-        "checkpoints": {name: {"overall": _intervals(mine), "buckets": _buckets(mine), "chance_corrected": _corrected(mine)} for name, mine in per.items()},
+        "checkpoints": {
+            name: {"overall": _intervals(mine), "buckets": _buckets(mine), "chance_corrected": _corrected(mine)}
+            for name, mine in per.items()
+        },
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
         "floors": {k: _best_trick(tricks, k) for k in headlines},

@@ -1,9 +1,10 @@
 """Do neighbouring frames show the same world? Needs no caption, so it can compare motion modules before they obey one.
 
-``pixel_agreement`` (1 - mean |difference|, what public suites call temporal flickering) rewards frozen frames: they score 1. ``coherence`` asks
-instead whether the oracle reads the same things twice: it is blind to motion, gives nothing for an empty picture and little for flicker.
-Frozen frames score 1 there too, so both stand beside motion accuracy and never replace it.
+``pixel_agreement`` (1 - mean |difference|, what public suites call temporal flickering) rewards frozen frames: they score 1. ``coherence``
+asks instead whether the oracle reads the same things twice: it is blind to motion, gives nothing for an empty picture and little for
+flicker. Frozen frames score 1 there too, so both stand beside motion accuracy and never replace it.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -22,7 +23,8 @@ def coherence(facts: Facts, video: np.ndarray) -> Numbers:
     shown = [_shown(facts, frame) for frame in range(facts.num_frames)]
     ground = np.median(video[:, ::2, ::2].reshape(len(video), -1, 3), axis=1) / 255
     steady = np.abs(np.diff(ground, axis=0)).max(-1) < GROUND_SHIFT
-    same = [bool(steady[i] and shown[i] and shown[i] == shown[i + 1] and facts.counts[i] == facts.counts[i + 1]) for i in range(len(steady))]
+    counted = facts.counts[1:] == facts.counts[:-1]
+    same = [bool(steady[i] and counted[i] and shown[i] and shown[i] == shown[i + 1]) for i in range(len(steady))]
     change = np.abs(np.diff(video.astype(np.int16), axis=0)).mean() / 255
     return {"coherence": float(np.mean(same)), "pixel_agreement": 1 - float(change)}
 

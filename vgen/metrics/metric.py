@@ -1,4 +1,5 @@
 """What a number is called and by which rule it was made: numbers of different versions are not compared."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """One clip and its task into one row of plain numbers."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,4 +24,8 @@ def score(video: np.ndarray, task: Task) -> Numbers:
     facts = read(video, task.scene.stride_ticks)
     if len(video) == 1:
         return image_accuracy(facts, task.scene, task.unspecified)
-    return {**text_accuracy(facts, task.scene, task.unspecified), **temporal_consistency(facts, task.scene, video), **coherence(facts, video)}
+    return {
+        **text_accuracy(facts, task.scene, task.unspecified),
+        **temporal_consistency(facts, task.scene, video),
+        **coherence(facts, video),
+    }

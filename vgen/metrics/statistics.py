@@ -1,4 +1,5 @@
 """Means with honest intervals: the bootstrap over clips, paired where two checkpoints drew the same ones."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -38,5 +39,7 @@ def interval(values: Sequence[float | None]) -> Interval:
 def paired_difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Interval:
     """Interval of the mean difference over clips that both have: it excludes 0 where one is really better."""
     if len(ours) != len(theirs):
-        raise ValueError(f"a paired difference needs the same clips on both sides, got {len(ours)} and {len(theirs)}; score both on one suite")
+        raise ValueError(
+            f"a paired difference needs the same clips on both sides, got {len(ours)} and {len(theirs)}; score both on one suite"
+        )
     return interval([a - b if a is not None and b is not None else None for a, b in zip(ours, theirs, strict=True)])

@@ -1,4 +1,5 @@
 """Suites: which scenes in which words, drawn from a salted seed, so that no training corpus can hold them by knowing it."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -21,8 +22,9 @@ _OPENABLE = ("size", "speed", "ground")
 
 @spec
 class Suite:
-    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three things
-    (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``open_share`` of the captions leave a factor open."""
+    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three
+    things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``open_share`` of the captions leave a
+    factor open."""
 
     iid: int = 64
     pair: int = 64
@@ -37,7 +39,9 @@ class Suite:
     def __post_init__(self) -> None:
         counts = self.counts()
         if min(counts.values()) < 0 or sum(counts.values()) == 0:
-            raise ValueError(f"a suite needs a non-negative number of clips per bucket and one clip at least, got {_named(counts)}; set suite.iid=64")
+            raise ValueError(
+                f"a suite needs a non-negative number of clips per bucket and one clip at least, got {_named(counts)}; set suite.iid=64"
+            )
         ticks = (self.num_frames - 1) * self.stride_ticks
         if self.num_frames < 1 or self.stride_ticks < 1 or ticks > TICKS - 1:
             raise ValueError(
@@ -45,7 +49,9 @@ class Suite:
                 f"num_frames={self.num_frames} with stride_ticks={self.stride_ticks}; lower one of them"
             )
         if self.seed < 0 or not 0 <= self.open_share <= 1:
-            raise ValueError(f"a suite needs seed >= 0 and open_share in 0..1, got {self.seed} and {self.open_share}; the defaults are 0 and 0")
+            raise ValueError(
+                f"a suite needs seed >= 0 and open_share in 0..1, got {self.seed} and {self.open_share}; the defaults are 0 and 0"
+            )
 
     def counts(self) -> dict[Bucket, int]:
         return {bucket: getattr(self, bucket.value) for bucket in _BUCKETS}
@@ -84,7 +90,12 @@ def _task(suite: Suite, bucket: Bucket, i: int) -> Task:
     unspecified = (_OPENABLE[rng.integers(len(_OPENABLE))],) if rng.random() < suite.open_share else ()
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=unspecified)
     return Task(
-        id=f"{bucket.value}-{i:04d}", caption=words.text, unspecified=words.unspecified, scene=scene, seed=int(rng.integers(2**31)), bucket=bucket
+        id=f"{bucket.value}-{i:04d}",
+        caption=words.text,
+        unspecified=words.unspecified,
+        scene=scene,
+        seed=int(rng.integers(2**31)),
+        bucket=bucket,
     )
 
 

@@ -1,8 +1,9 @@
-"""O2: do things stay what and where they are? Computed for every clip; the headline ``tc`` counts only clips whose motion is right, because a
-frozen clip is perfectly consistent. (reference: oracle evaluation, 4.4)"""
+"""O2: do things stay what and where they are? Computed for every clip; the headline ``tc`` counts only clips whose motion is right,
+because a frozen clip is perfectly consistent. (reference: oracle evaluation, 4.4)"""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -18,8 +19,9 @@ WORST_AREA_CV, WORST_JERK, WORST_FLICKER = 0.5, 0.1, 25.0  # where a term of TC 
 
 
 def temporal_consistency(facts: Facts, scene: Scene, video: np.ndarray) -> Numbers:
-    """``perm`` share of frames in which the things are there; ``idsw`` tracks begun anew per thing; ``area_cv``; ``cflip sflip`` share of frames
-    with another colour or shape than usual; ``jerk`` mean second difference of the path minus that of the true one; ``bgflick`` in 1/255."""
+    """``perm`` share of frames in which the things are there; ``idsw`` tracks begun anew per thing; ``area_cv``; ``cflip sflip`` share of
+    frames with another colour or shape than usual; ``jerk`` mean second difference of the path minus that of the true one; ``bgflick`` in
+    1/255."""
     pairs = match(facts, scene)
     truth = paths(scene)[..., :2]
     seen = [s for _, s in pairs]
@@ -52,7 +54,7 @@ def background_flicker(video: np.ndarray, covered: np.ndarray) -> float:
     return float(change[keep].mean()) if keep.any() else 255.0
 
 
-def _mean(seen: Sequence[Seen | None], value) -> float:  # noqa: ANN001
+def _mean(seen: Sequence[Seen | None], value: Callable[[Seen], float]) -> float:
     """A thing that was not found counts as 1, the worst."""
     return float(np.mean([1.0 if s is None else value(s) for s in seen])) if seen else 1.0
 

@@ -1,8 +1,9 @@
 """O1: does the clip show what its caption says? (reference: oracle evaluation, 4.4)
 
-EXACT, the headline, is the product of everything: each attribute of each thing, the count in three frames of four, the ground, and less than
-2 % of the picture that is neither thing nor ground. A thing that was not found scores zero everywhere; no clip is ever dropped.
+EXACT, the headline, is the product of everything: each attribute of each thing, the count in three frames of four, the ground, and less
+than 2 % of the picture that is neither thing nor ground. A thing that was not found scores zero everywhere; no clip is ever dropped.
 """
+
 from __future__ import annotations
 
 from collections import Counter
@@ -14,15 +15,21 @@ from vgen.toybox.oracle import Facts
 from vgen.toybox.scenes import CORE_MOTIONS, SPEED, Colour, Motion, Scene, Shape, Size
 
 METRIC = Metric("toybox/text-accuracy", 1, "attribute accuracies, EXACT, BIND; unmatched things score zero")
-CHANCE = {"colour": 1 / len(Colour), "shape": 1 / len(Shape), "size": 1 / len(Size), "motion": 1 / len(CORE_MOTIONS), "speed": 1 / len(SPEED)}
+CHANCE = {
+    "colour": 1 / len(Colour),
+    "shape": 1 / len(Shape),
+    "size": 1 / len(Size),
+    "motion": 1 / len(CORE_MOTIONS),
+    "speed": 1 / len(SPEED),
+}
 FEWEST_RIGHT_COUNTS = 0.75
 MOST_UNEXPLAINED = 0.02
 
 
 def text_accuracy(facts: Facts, scene: Scene, unspecified: Sequence[str] = ()) -> Numbers:
     """``colour shape size motion speed``: share of things that agree; ``motion_moving``: the same over things that should move, which no
-    frozen clip can earn; ``count``: share of frames with the right number; ``ground``; ``exact`` and ``exact_without_speed``; ``exact_image``:
-    all that a still can show; ``bind``: EXACT where the colours and the shapes are there (two things or more)."""
+    frozen clip can earn; ``count``: share of frames with the right number; ``ground``; ``exact`` and ``exact_without_speed``;
+    ``exact_image``: all that a still can show; ``bind``: EXACT where the colours and the shapes are there (two things or more)."""
     pairs = match(facts, scene)
     out: Numbers = {}
     for a in ATTRIBUTES:

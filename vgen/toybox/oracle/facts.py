@@ -1,4 +1,5 @@
 """Tracks into facts: what is there, what it looks like and how it moves."""
+
 from __future__ import annotations
 
 import math

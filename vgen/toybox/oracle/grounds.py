@@ -1,4 +1,5 @@
 """What lies behind the things: a solid as it was really painted, or one of the textures."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """One video into blobs: where something of one colour is opaque, what it covers, and what nothing explains."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,7 @@ from vgen.toybox.oracle.unmixing import COLOURS, PALETTE, WHITE, WHITE_NOSE, bod
 from vgen.toybox.scenes import Colour, Shape
 
 OPAQUE, CORE, HELD, VISIBLE = 0.55, 0.7, 0.3, 0.2  # shares of: a body, its core, what holds it together, a mark
-LEAST_CORE = 0.2  # of a body: plain colour, nearly opaque
+LEAST_CORE = 0.1  # of a body: plain colour, nearly opaque
 MARK_SHARES, MARK_ASTRAY = (0.2, 0.7), 0.16  # RGB distance; between plain colours of like share it is .3
 FRAGMENT = 5  # pixels; specks are not looked at
 SMALLEST = 0.003  # of the canvas: half the area of a circle a third smaller than any small thing
@@ -85,8 +86,8 @@ def _shares(video: np.ndarray, difference: np.ndarray, under: np.ndarray) -> tup
 def _parts(
     share: np.ndarray, colour: np.ndarray, core: np.ndarray, opaque: np.ndarray, smallest: float
 ) -> list[tuple[int, int, np.ndarray]]:
-    """Frame, colour and mask h w of every body. Pieces of one colour that a weaker share holds together are one body, and a body has a core:
-    marks that a decoder made a little too strong have none."""
+    """Frame, colour and mask h w of every body. Pieces of one colour that a weaker share holds together are one body, and a body has a
+    core: marks that a decoder made a little too strong have none."""
     tight, _ = ndimage.label(opaque, _IN_PLANE)
     loose, _ = ndimage.label(share > HELD, _IN_PLANE)
     found: dict[tuple[int, int, int], np.ndarray] = {}
@@ -99,16 +100,12 @@ def _parts(
             key = (frame, int(loose[box][0][part][0]), k)
             mask = found.setdefault(key, np.zeros(share.shape[1:], bool))
             mask[box[1:]] |= part
-    return [
-        (frame, k, mask)
-        for (frame, _, k), mask in found.items()
-        if mask.sum() >= smallest and core[frame][mask].mean() >= LEAST_CORE
-    ]
+    return [(frame, k, mask) for (frame, _, k), mask in found.items() if mask.sum() >= smallest and core[frame][mask].mean() >= LEAST_CORE]
 
 
 def _is_mark_of(colour: int, thing: np.ndarray, part: np.ndarray, difference: np.ndarray, under: np.ndarray) -> bool:
-    """Whether ``part``, close to a larger ``thing``, is that thing's tail: a decoder may shift its hue so far that it passes for another colour,
-    but as a mixture of ground and the thing's own colour, about half and half, it is still nearly right."""
+    """Whether ``part``, close to a larger ``thing``, is that thing's tail: a decoder may shift its hue so far that it passes for another
+    colour, but as a mixture of ground and the thing's own colour, about half and half, it is still nearly right."""
     if not (ndimage.binary_dilation(thing, _DISC, iterations=2) & part).any():
         return False
     beneath = under.reshape(1, 3) if under.shape[0] == 1 else under[part]

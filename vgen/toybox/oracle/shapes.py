@@ -1,4 +1,5 @@
 """Which silhouette is it? Soft IoU with templates of the six shapes, in a frame of reference of the blob's own size and place."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ BLURS_PX = (0.0, 1.0, 2.0)  # a decoder may blur; what it blurs is still a star
 SAMPLING_BLUR_PX = 0.35  # of the bilinear look-up
 _STEPS = np.linspace(-REACH, REACH, GRID)
 _GY, _GX = (axis.ravel() for axis in np.meshgrid(_STEPS, _STEPS, indexing="ij"))
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """``ious`` with the best template of each shape; ``scale`` is the best template's radius in radii of the blob."""

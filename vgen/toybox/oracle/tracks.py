@@ -1,4 +1,5 @@
 """Blobs into tracks: Hungarian assignment from frame to frame."""
+
 from __future__ import annotations
 
 import math

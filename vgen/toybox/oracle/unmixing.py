@@ -1,4 +1,5 @@
 """How much of which colour covers a pixel: v = a c + (1 - a) b, solved for every colour of the palette."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,14 +15,15 @@ _TINTED = [i for i in range(len(COLOURS)) if i != WHITE]
 _ENDS = np.concatenate([PALETTE, LIGHT[_TINTED]])
 _BASE = np.array([*range(len(COLOURS)), *_TINTED])
 RAMP = (0.44, 0.60)  # tails cover .42 of a pixel; the middle is near one half, where blur does not move an edge
-import os
-LUMA_WEIGHT = float(os.environ.get("W","3.0"))  # codecs keep brightness and blur hue: edges are where brightness says
+LUMA_WEIGHT = 3.0  # codecs keep brightness and blur hue: edges are where brightness says
 _LUMA = np.array([0.299, 0.587, 0.114])
-_LUMA_FIRST = np.stack([LUMA_WEIGHT * _LUMA, 0.564 * (np.array([0, 0, 1]) - _LUMA), 0.713 * (np.array([1, 0, 0]) - _LUMA)], 1).astype(np.float32)
+_BLUE, _RED = 0.564 * (np.array([0, 0, 1]) - _LUMA), 0.713 * (np.array([1, 0, 0]) - _LUMA)
+_LUMA_FIRST = np.stack([LUMA_WEIGHT * _LUMA, _BLUE, _RED], 1).astype(np.float32)
 
 
 def unmix(pixels: np.ndarray, backdrop: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share and palette index of the best colour, and whether it is plain rather than a nose's. ``pixels backdrop``: n 3 (the latter may be 1 3)."""
+    """Share and palette index of the best colour, and whether it is plain rather than a nose's. ``pixels``: n 3, ``backdrop``: n 3 or 1
+    3."""
     share, best = _best(pixels - backdrop, _ENDS - backdrop[:, None])
     return share, _BASE[best], best < len(COLOURS)
 

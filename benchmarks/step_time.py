@@ -1,0 +1,175 @@
+"""One training step of motion modules, ours against diffusers' UNetMotionModel: same weights, inputs, noise and precision.
+
+    python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
+    python benchmarks/step_time.py size=toybox whole=true          # encoders in the peer's loop, cached in ours
+    python benchmarks/step_time.py size=toybox memory=ours|theirs  # peak memory of one side alone, in a fresh process
+
+Outputs are compared before anything is timed. Steps are interleaved and each side's time is the median over rounds; on a GPU the clock is
+stopped after a synchronisation. Prints one JSON line with hardware and versions.
+"""
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import diffusers
+import torch
+from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+from vgen.backbones.blank import Blank, blank, blank_unet
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.formats import diffusers_motion
+from vgen.layers.motion_module import MotionModuleSpec
+from vgen.layers.norm import NormScope
+from vgen.methods import assemble
+from vgen.methods.animatediff import AnimateDiff
+
+FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor
+
+
+def image_unet(size: str) -> UNet2DConditionModel:
+    if size == "toybox":
+        return blank_unet(Blank.TOYBOX)
+    if size == "sd15":
+        return blank_unet(Blank.SD15)
+    down, up = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    return UNet2DConditionModel(sample_size=64, block_out_channels=(160, 320, 640, 640), cross_attention_dim=768, attention_head_dim=8, down_block_types=down, up_block_types=up)
+
+
+class Bench:
+    """Both sides over one image UNet's weights."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self.size, self.device = options.get("size", "toybox"), "cuda" if torch.cuda.is_available() else "cpu"
+        self.autocast = options.get("precision", "fp32") == "bf16"
+        self.batch = int(options.get("batch", 1))
+        torch.manual_seed(0)
+        self.unet = image_unet(self.size).requires_grad_(False).eval()
+        width = self.unet.config.cross_attention_dim
+        self.x = torch.randn(self.batch, FRAMES, 4, LATENT_PX, LATENT_PX, device=self.device)
+        self.noise = torch.randn_like(self.x)
+        self.t = torch.randint(1000, (self.batch,), device=self.device)
+        self.text = torch.randn(self.batch, 77, width, device=self.device)
+        self.recipe = AnimateDiff(motion=MotionModuleSpec(norm_scope=NormScope.CLIP))  # diffusers pools its motion norms over frames
+        self.learnt = self._weights()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)
+        unet = assemble(self.recipe, self._model(self.unet))
+        for layer in unet.inserted.values():
+            torch.nn.init.normal_(layer.temporal_transformer.proj_out.weight, std=0.02)
+        out = {f"unet.{n}": p.detach().clone() for n, p in unet.named_parameters() if n.startswith("inserted.")}
+        unet.eject()
+        return out
+
+    @staticmethod
+    def _model(unet: UNet2DConditionModel) -> ImageModel:
+        return ImageModel(unet=unet, vae=None, text_encoders=[], tokenizer=None, scheduler_config={"prediction_type": "epsilon"})
+
+    def ours(self) -> tuple[Callable[[], torch.Tensor], Callable[[], None]]:
+        unet = assemble(self.recipe, self._model(self.unet))
+        named = {f"unet.{n}": p for n, p in unet.named_parameters()}
+        with torch.no_grad():
+            for name, value in self.learnt.items():
+                named[name].copy_(value)
+        unet.to(self.device)
+        if self.autocast:
+            unet.image_unet.to(torch.bfloat16)
+        learning = [p.requires_grad_(True) for n, p in named.items() if n in self.learnt]
+        optimiser = torch.optim.AdamW(learning, lr=1e-5, fused=True)
+        context, dtype = Context(self.text), next(unet.image_unet.parameters()).dtype
+
+        def forward() -> torch.Tensor:
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+                return unet(self.x.to(dtype), self.t, context.to(self.device, dtype)).float()
+
+        return forward, lambda: self._step(forward, optimiser)
+
+    def theirs(self) -> tuple[Callable[[], torch.Tensor], Callable[[], None]]:
+        arguments = diffusers_motion.config(self.unet, {"num_attentions": 2, "num_blocks": 1, "heads": 8, "num_positions": 32}, False)
+        adapter = MotionAdapter(**arguments)
+        adapter.load_state_dict(diffusers_motion.export(self.learnt, self.unet, arguments))
+        model = UNetMotionModel.from_unet2d(self.unet, adapter).to(self.device)
+        model.requires_grad_(False)
+        learning = [p.requires_grad_(True) for n, p in model.named_parameters() if "motion_modules" in n]
+        assert sum(p.numel() for p in learning) == sum(v.numel() for v in self.learnt.values())
+        optimiser = torch.optim.AdamW(learning, lr=1e-5)
+
+        def forward() -> torch.Tensor:
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+                text = self.text.repeat_interleave(FRAMES, 0)
+                return model(self.x.transpose(1, 2), self.t, text, return_dict=False)[0].transpose(1, 2).float()
+
+        return forward, lambda: self._step(forward, optimiser)
+
+    def _step(self, forward: Callable[[], torch.Tensor], optimiser: torch.optim.Optimizer) -> None:
+        torch.nn.functional.mse_loss(forward(), self.noise).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def encoding(size: str, device: str) -> Callable[[], None]:
+    """What the peer's loop does before every step, and ours did once: VAE on the frames, text encoder on the caption."""
+    model = blank(Blank.TOYBOX if size == "toybox" else Blank.SD15 if size == "sd15" else Blank.SD15_NARROW).freeze().to(device)
+    video = torch.rand(1, FRAMES, 3, LATENT_PX * model.vae_factor, LATENT_PX * model.vae_factor) * 2 - 1
+
+    @torch.no_grad()
+    def run() -> None:
+        model.encode(video)
+        model.encode_text(["a small red circle moves left"])
+
+    return run
+
+
+def peak_gb() -> float:
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    options = dict(a.split("=", 1) for a in sys.argv[1:])
+    bench = Bench(options)
+    facts = {
+        "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": FRAMES, "latent": LATENT_PX, "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(), "torch": torch.__version__, "diffusers": diffusers.__version__,
+    }
+    if "memory" in options:
+        _, step = getattr(bench, options["memory"])()
+        base = peak_gb()
+        for _ in range(2):
+            step()
+        print(json.dumps(facts | {"side": options["memory"], "peak_gb": round(peak_gb(), 3), "before_first_step_gb": round(base, 3)}))
+        return
+    (theirs_forward, theirs), (ours_forward, ours) = bench.theirs(), bench.ours()
+    with torch.no_grad():
+        difference = float((theirs_forward() - ours_forward()).abs().max())
+    if difference > (5e-2 if bench.autocast else 1e-4):
+        raise SystemExit(f"outputs differ by {difference}: the two sides do not compute the same, nothing is timed")
+    before = encoding(bench.size, bench.device) if options.get("whole") == "true" else lambda: None
+    sides: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {"ours": (lambda: None, ours), "theirs": (before, theirs)}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(int(options.get("rounds", 9)) + 2):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            prepare, step = sides[name]
+            began = time.perf_counter()
+            prepare()
+            step()
+            if number >= 2:
+                times[name].append(time.perf_counter() - began)
+    ratios = [a / b for a, b in zip(times["ours"], times["theirs"], strict=True)]
+    medians = {name: round(statistics.median(values), 4) for name, values in times.items()}
+    quartiles = statistics.quantiles(ratios, n=4)
+    print(json.dumps(facts | {
+        "whole": options.get("whole", "false"), "output_difference": difference, "rounds": len(ratios), "median_s": medians,
+        "ratio_of_medians": round(medians["ours"] / medians["theirs"], 3), "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
+    }))
+
+
+if __name__ == "__main__":
+    main()
