@@ -8,7 +8,6 @@ import pytest
 import torch
 from rich.console import Console
 
-
 from vgen.app.config import RunSettings, TrainRun
 from vgen.app.export import Export, Format, export
 from vgen.app.generate import GenerateRun, generate_files

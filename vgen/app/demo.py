@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vgen.app.evaluate import EvaluateRun, Evaluated, evaluate
+from vgen.app.config import RunSettings, TrainRun
+from vgen.app.evaluate import Evaluated, EvaluateRun, evaluate
 from vgen.app.export import Export, Format, export
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import SHIPPED, TOYBOX, UNTRAINED, Backbone, load_backbone
-from vgen.app.config import RunSettings, TrainRun
 from vgen.app.train import train
 from vgen.data.clips import Window
 from vgen.data.prepare import Prepare, prepare

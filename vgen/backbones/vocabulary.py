@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import string
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from vgen.toybox.captions import vocabulary
@@ -17,7 +18,7 @@ def merges(words: list[str]) -> list[tuple[str, str]]:
     tokenizer is the same on every machine (the trainer of the tokenizers library is not deterministic)."""
     split = [[*word[:-1], word[-1] + "</w>"] for word in words]
     out: list[tuple[str, str]] = []
-    while pairs := Counter(pair for parts in split for pair in zip(parts, parts[1:])):
+    while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         out.append(best)
         split = [_merged(parts, best) for parts in split]

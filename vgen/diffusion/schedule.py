@@ -4,7 +4,6 @@ x_t = alpha_t x_0 + sigma_t eps with alpha^2 + sigma^2 = 1 (Ho et al. 2020, eq. 
 """
 from __future__ import annotations
 
-
 from typing import Any
 
 import torch

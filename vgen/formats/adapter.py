@@ -78,7 +78,7 @@ def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except Exception as error:  # safetensors raises its own type, and OSError
         raise ValueError(f"{path} is not a readable safetensors file ({error}); give the adapter.safetensors of a run") from error
     if "vgen" not in metadata:

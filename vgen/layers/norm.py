@@ -1,8 +1,6 @@
 """GroupNorm statistics per frame or pooled over the clip: a knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool)."""
 from __future__ import annotations
 
-
-
 from torch import Tensor, nn
 
 from vgen.backbones.video_unet import FrameCount, VideoUNet

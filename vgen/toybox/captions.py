@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def ground_words(ground: Ground) -> str:
     return {Ground.CHECKER: "checkered", Ground.STRIPES: "striped"}.get(ground, ground.value)
 
 
-def _pick(options: Sequence, rng: np.random.Generator):
+def _pick(options: Sequence[Any], rng: np.random.Generator) -> Any:
     return options[rng.integers(len(options))]
 
 

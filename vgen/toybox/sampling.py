@@ -7,11 +7,25 @@ from enum import Enum
 
 import numpy as np
 
-from vgen.spec import field, spec
+from vgen.spec import spec
 from vgen.toybox.glyphs import REACH
 from vgen.toybox.motion import GROWTH, path
 from vgen.toybox.scenes import (
-    RADIUS, SOLIDS, SPEED, TICKS, Action, Camera, Colour, Ground, Kind, Motion, Relation, Scene, Shape, Size, Speed, Thing,
+    RADIUS,
+    SOLIDS,
+    SPEED,
+    TICKS,
+    Action,
+    Camera,
+    Colour,
+    Ground,
+    Kind,
+    Motion,
+    Relation,
+    Scene,
+    Size,
+    Speed,
+    Thing,
 )
 from vgen.toybox.splits import class_weights, draw_class
 

@@ -1,0 +1,145 @@
+"""The miniature world: exact, deterministic, with the marginals it claims."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vgen.toybox.captions import HELD_OUT_TEMPLATES, TEMPLATES, caption, vocabulary
+from vgen.toybox.contrast import distractor
+from vgen.toybox.edits import Edit, edit_pair
+from vgen.toybox.glyphs import inside
+from vgen.toybox.motion import paths
+from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Family, Mix, corpus, rng_of, sample, scene_at
+from vgen.toybox.scenes import CORE_MOTIONS, DIRECTION, SOLIDS, Colour, Ground, Kind, Motion, Scene, Shape, Size, Speed, Thing
+from vgen.toybox.splits import Bucket, bucket_of, class_weights, pair_held_out, triple_held_out
+
+
+@pytest.mark.parametrize("shape", list(Shape))
+def test_shapes_have_the_area_of_a_unit_circle_and_their_centroid_at_the_origin(shape: Shape) -> None:
+    grid = (np.arange(1000) + 0.5) / 250 - 2
+    x, y = np.meshgrid(grid, grid)
+    mask = inside(shape, x, y)
+    assert mask.sum() * 0.004**2 == pytest.approx(np.pi, rel=0.01)
+    assert abs((x * mask).sum() / mask.sum()) < 0.005
+    assert abs((y * mask).sum() / mask.sum()) < 0.005
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_scenes_survive_json_and_render_the_same_twice(family: Family) -> None:
+    scene = sample(rng_of(1, 2), family, Mix())
+    assert Scene.from_dict(scene.to_dict()) == scene
+    assert np.array_equal(render(scene).video, render(scene).video)
+
+
+def test_a_scene_depends_on_seed_and_index_alone() -> None:
+    first = list(corpus(6, seed=4))
+    assert first == [scene_at(i, 4, Mix()) for i in range(6)]
+    assert first != list(corpus(6, seed=5))
+
+
+def test_bodies_stay_on_the_canvas_and_apart() -> None:
+    for i in range(40):
+        scene = sample(rng_of(9, i), Family.CORE, Mix())
+        masks = render(replace(scene, num_frames=4, stride_ticks=5), 64).masks
+        assert masks[:, :, 0].max() == masks[:, :, -1].max() == masks[:, :, :, 0].max() == masks[:, :, :, -1].max() == 0
+        if len(scene.things) == 2:
+            assert not ((masks[:, 0] > 0.5) & (masks[:, 1] > 0.5)).any()
+
+
+def test_motions_do_what_they_are_called() -> None:
+    for motion, (dx, dy) in DIRECTION.items():
+        thing = Thing(motion=motion, velocity=0.02)
+        moved = paths(Scene(things=(thing,)))[0, -1, :2] - [0.5, 0.5]
+        np.testing.assert_allclose(moved, np.array([dx, dy]) * 0.02 * 15, atol=1e-9)
+    strided = Scene(things=(Thing(motion=Motion.LEFT, velocity=0.02),), num_frames=8, stride_ticks=2)
+    np.testing.assert_allclose(paths(strided)[0, :, 0], 0.5 - 0.04 * np.arange(8))
+
+
+def test_flow_carries_a_thing_to_its_next_place() -> None:
+    scene = Scene(things=(Thing(motion=Motion.RIGHT, velocity=0.02, x=0.3),), num_frames=3)
+    out = render(scene)
+    moved = out.flow()[0][out.masks[0, 0] > 0.5]
+    np.testing.assert_allclose(moved, np.tile([0.02 * 64, 0.0], (len(moved), 1)), atol=1e-4)
+    assert out.edges().max() == 255
+
+
+def test_what_moves_wears_it_and_what_rests_does_not() -> None:
+    still, moving = (Scene(things=(Thing(motion=m, velocity=0.02, colour=Colour.RED),), num_frames=1) for m in (Motion.STATIC, Motion.LEFT))
+    assert len(np.unique(render(still).video[0].reshape(-1, 3), axis=0)) < len(np.unique(render(moving).video[0].reshape(-1, 3), axis=0))
+    for scene in (still, moving):
+        bare = render(replace(scene, cues=False)).video
+        assert np.array_equal(bare, render(replace(still, cues=False)).video)
+
+
+def test_every_single_value_keeps_its_marginal() -> None:
+    weights = class_weights(1.0)
+    np.testing.assert_allclose(weights.sum((1, 2)), 1 / 8, atol=1e-6)
+    np.testing.assert_allclose(weights.sum((0, 2)), 1 / 6, atol=1e-6)
+    core = [m in CORE_MOTIONS for m in Motion]
+    np.testing.assert_allclose(weights.sum((0, 1))[core], 1 / 9, atol=1e-6)
+    assert weights[pair_held_out() | triple_held_out()].max() == 0
+    assert not (pair_held_out() & triple_held_out()).any()
+
+
+def test_rejection_does_not_thin_a_class() -> None:
+    things = [t for i in range(600) for t in sample(rng_of(3, i), Family.CORE, Mix()).things]
+    static = sum(t.motion is Motion.STATIC for t in things) / len(things)
+    assert static == pytest.approx(1 / 9, abs=0.03)
+    sizes = Counter(t.size for t in things)
+    assert min(sizes[s] for s in Size) / len(things) > 0.27
+    assert {bucket_of(t) for t in things} == {Bucket.IID}
+
+
+def test_captions_say_all_and_only_what_is_there() -> None:
+    scene = Scene(
+        things=(Thing(colour=Colour.RED, shape=Shape.STAR, size=Size.SMALL, motion=Motion.LEFT, speed=Speed.FAST), Thing(colour=Colour.BLUE)), ground=Ground.NAVY
+    )
+    for i in range(40):
+        words = caption(scene, rng_of(i)).text.split()
+        assert {"red", "star", "blue", "circle", "navy"} <= set(words)
+        assert set(words) <= set(vocabulary()) | {"mid-sized"}
+    open_ = caption(scene, rng_of(0), unspecified=("size", "speed", "ground"))
+    assert "navy" not in open_.text
+    assert not {"small", "little", "tiny", "fast", "quickly", "rapidly"} & set(open_.text.split())
+    assert len(HELD_OUT_TEMPLATES) * 4 == len(TEMPLATES)
+
+
+def test_puppets_have_joints_and_identicons_one_histogram() -> None:
+    puppet = sample(rng_of(1), Family.PUPPET, Mix())
+    assert np.isfinite(render(puppet, 64).keypoints).all()
+    codes = [sample(rng_of(i), Family.IDENTICON, Mix()).things[0] for i in range(20)]
+    assert {bin(t.code).count("1") for t in codes} == {8}
+    assert all(t.kind is Kind.IDENTICON for t in codes)
+
+
+@pytest.mark.parametrize("edit", list(Edit))
+def test_an_edit_changes_one_fact_and_its_words(edit: Edit) -> None:
+    for i in range(12):
+        scene = replace(sample(rng_of(5, i), Family.CORE, Mix()), seed=i, num_frames=2)
+        pair = edit_pair(scene, edit, seed=0)
+        a, b = pair.source.split(), pair.target.split()
+        assert len(a) == len(b)
+        assert sum(x != y for x, y in zip(a, b, strict=True)) == 1
+        before, after = render(scene), render(pair.edited)
+        assert not np.array_equal(before.video, after.video)
+        np.testing.assert_array_equal(before.states, after.states)
+    with pytest.raises(ValueError, match="changes a shape, the scene has none"):
+        edit_pair(Scene(things=()), Edit.RECOLOUR, seed=0)
+
+
+def test_a_distractor_is_wrong_in_words_it_knows() -> None:
+    for i in range(60):
+        text = caption(sample(rng_of(6, i), Family.CORE, Mix()), rng_of(i)).text
+        other = distractor(text, ("id", i))
+        assert other != text
+        assert set(other.split()) <= set(vocabulary()) | {"mid-sized"}
+
+
+def test_another_generator_is_refused() -> None:
+    data = Scene(things=(), ground=SOLIDS[0]).to_dict() | {"version": 0}
+    with pytest.raises(ValueError, match="written by toybox generator 0, this one is 1"):
+        Scene.from_dict(data)
