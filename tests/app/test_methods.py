@@ -1,10 +1,15 @@
 """The table of methods in the README is the catalogue's."""
 from pathlib import Path
 
-from vgen.app.methods import markdown
+from vgen.app.methods import markdown, pages
 
 
 def test_readme_holds_the_catalogue() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     between = readme.split("<!-- methods: written by 'vgen methods format=markdown' -->\n")[1].split("\n<!-- /methods -->")[0]
     assert between == markdown(), "run 'vgen methods format=markdown' and put its output between the markers in README.md"
+
+
+def test_docs_hold_every_row() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert text.rstrip() == pages().rstrip(), "run 'vgen methods format=pages > docs/methods.md'"

@@ -1,4 +1,4 @@
-"""``vgen methods``: the catalogue as a table, for the terminal or as Markdown for the documentation."""
+"""``vgen methods``: the catalogue as a table; ``format=markdown`` is the README's, ``format=pages`` is docs/methods.md."""
 from __future__ import annotations
 
 import sys
@@ -6,6 +6,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from vgen.app.show import describe
 from vgen.methods import Regime, catalogue
 
 HEADINGS = ("method", "what it is", "regime", "paper")
@@ -25,10 +26,19 @@ def markdown() -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows()])
 
 
+def pages() -> str:
+    """Every method's expanded row on Stable Diffusion 1.5's shapes."""
+    parts = ["# Methods\n\nWritten by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the paper's own knobs.\n"]
+    for name, *_ in rows():
+        parts.append(f"## {name}\n\n{(sys.modules[catalogue()[name].__module__].__doc__ or '').strip()}\n\n```\n{describe(name, {}, 'sd15')}\n```\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
-    if "format=markdown" in sys.argv[1:]:
-        print(markdown())
-        return
+    for word, text in (("format=markdown", markdown), ("format=pages", pages)):
+        if word in sys.argv[1:]:
+            print(text().rstrip())
+            return
     table = Table(*HEADINGS, title="methods", title_justify="left")
     for row in rows():
         table.add_row(*row)

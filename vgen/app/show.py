@@ -43,7 +43,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
     named = {f"{part}.{n}": p for part, module in parts.items() for n, p in module.named_parameters()}
     count = sum(p.numel() for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in recipe.learns()))
     lines.append(f"learns {', '.join(recipe.learns())}" + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""))
-    lines.append(f"objective: {recipe.objective(model)}")
+    lines.append(f"objective: {type(recipe.objective(model)).__name__} {plain(asdict(recipe.objective(model)))}")
     return "\n".join(lines)
 
 

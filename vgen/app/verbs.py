@@ -112,7 +112,7 @@ VERBS = {
     ),
     "methods": Verb(
         summary="list the methods: paper, year, what they insert and train",
-        usage="vgen methods",
+        usage="vgen methods [format=markdown|pages]",
         keys=(),
         examples=("vgen methods",),
     ),
@@ -137,7 +137,7 @@ VERBS = {
     "demo": Verb(
         summary="the main job on the shipped toybox model, in minutes on two cores, with a report",
         usage="vgen demo [key=value ...]",
-        keys=(("out", "folder for the report and the clips"),),
+        keys=(("out", "folder for the report and the clips"), ("steps", "training steps"), ("clips", "captions to score")),
         examples=("vgen demo", "make demo"),
     ),
 }

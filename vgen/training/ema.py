@@ -1,6 +1,7 @@
 """Exponential moving average of what learns, and of nothing else."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,20 +9,25 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vgen.training.partitions import own_part, put_part
+
 
 class Ema(pl.Callback):
-    """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay warms up as (1 + n) / (10 + n)."""
+    """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay warms up as (1 + n) / (10 + n).
+
+    Under ZeRO-3 every rank averages the part of the weights that it holds: an average is taken value by value, so nothing is gathered.
+    """
 
     def __init__(self, decay: float) -> None:
         self.decay, self.num_updates = decay, 0
         self.average: dict[str, Tensor] = {}
         self._seen_step = -1
 
-    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         loaded, self.average = self.average, {}
         for name, parameter in module.learning.items():
-            start = loaded.get(name, parameter.detach())
-            self.average[name] = start.to(parameter.device, torch.float32, copy=True)
+            part = own_part(parameter)
+            self.average[name] = loaded.get(name, part).to(part.device, torch.float32, copy=True)
         self._seen_step = trainer.global_step
 
     @torch.no_grad()
@@ -32,12 +38,12 @@ class Ema(pl.Callback):
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (9 + self.num_updates))
         averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [module.learning[n].detach().float() for n in self.average], 1 - decay)
+        torch._foreach_lerp_(averages, [own_part(module.learning[n]).float() for n in self.average], 1 - decay)
 
     @contextmanager
-    def weights(self, module: Any):
+    def weights(self, module: Any) -> Iterator[None]:
         """The module with averaged weights inside the block."""
-        held = {name: p.detach().clone() for name, p in module.learning.items()}
+        held = {name: own_part(p).clone() for name, p in module.learning.items()}
         self._copy(module, self.average)
         try:
             yield
@@ -45,10 +51,9 @@ class Ema(pl.Callback):
             self._copy(module, held)
 
     @staticmethod
-    @torch.no_grad()
     def _copy(module: Any, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
-            module.learning[name].copy_(value)
+            put_part(module.learning[name], value)
 
     def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
         if self.average:

@@ -1,0 +1,24 @@
+"""The demo at its smallest: every stage runs on the shipped model and leaves what it says."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vgen.app.demo import demo
+
+
+def test_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    found = demo(out, steps=2, num_clips=2, console=Console(quiet=True))
+    assert set(found.summary["checkpoints"]) == {"untrained", "trained", "shipped"}
+    assert "data:video/mp4;base64," in (out / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert len(list((out / "clips").glob("*.gif"))) == 1
+    assert {p.name for p in (out / "exports").iterdir()} == {"motion_module.safetensors", "motion_adapter"}
+
+
+def test_demo_keeps_what_it_did_not_make(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="was not made by vgen demo"):
+        demo(tmp_path, steps=1, num_clips=1, console=Console(quiet=True))

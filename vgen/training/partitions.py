@@ -1,0 +1,51 @@
+"""Weights that ZeRO-3 keeps in parts: each rank's own part, and the whole for a moment. Without ZeRO-3 the part is the whole."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    return hasattr(parameter, "ds_id")
+
+
+def own_part(parameter: nn.Parameter) -> Tensor:
+    """The values that this rank answers for: under ZeRO-3 a flat slice (padded at the end), else all of them."""
+    return (parameter.ds_tensor if is_partitioned(parameter) else parameter).detach()
+
+
+@torch.no_grad()
+def put_part(parameter: nn.Parameter, value: Tensor) -> None:
+    """Set this rank's part. Every rank has to do so, in the same order: small parameters that ZeRO-3 keeps whole are gathered anew."""
+    if not is_partitioned(parameter):
+        parameter.copy_(value)
+        return
+    parameter.partition(param_list=[parameter])
+    parameter.ds_tensor.copy_(value)
+    if parameter.ds_persist:
+        parameter.all_gather(param_list=[parameter])
+
+
+@contextmanager
+def whole(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block the parameters have all their values on every rank; for reading. Every rank has to enter."""
+    parts = [p for p in parameters if is_partitioned(p)]
+    if not parts:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parts):
+        yield
+
+
+def wholes(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copies on the CPU, gathered one by one, so that no more than one is whole at a time."""
+    out = {}
+    for name, parameter in named.items():
+        with whole([parameter]):
+            out[name] = parameter.detach().to("cpu", copy=True)
+    return out
