@@ -14,6 +14,7 @@ from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Batch
+from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
@@ -152,3 +153,14 @@ def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path) -> None:
     folder = fit(job(tmp_path / "bf16", toy_shards, 1, precision=Precision.BF16))
     tensors, _ = load_adapter(folder / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())
+
+
+def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(tmp_path: Path, toy_shards: Path) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2)
+    wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32))
+    drawn = fit(wish)
+    assert [p.name for p in (drawn / "samples").iterdir()] == ["step-0000002-0.mp4"]
+    plain = fit(job(tmp_path / "plain", toy_shards, 2))
+    want, _ = load_adapter(plain / "adapter.safetensors")
+    got, _ = load_adapter(drawn / "adapter.safetensors")
+    assert all(torch.equal(got[name], value) for name, value in want.items())

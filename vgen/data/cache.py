@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.data.clips import Clip, Clips, clip_rng
 
 _CHUNK = 64
+WAIT_SECONDS = 3600.0
 
 
 def encoders_fingerprint(model: ImageModel) -> str:
@@ -51,8 +53,11 @@ class LatentCache:
         return Clip((self.ids[index], epoch), self.captions[index], {}, latents=latents, text=np.array(self.arrays["text"][index]), pooled=pooled)
 
     @staticmethod
-    def open_or_build(root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool) -> LatentCache:
-        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so that a killed run leaves none that looks whole."""
+    def open_or_build(root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool, wait_seconds: float = WAIT_SECONDS) -> LatentCache:
+        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so that a killed run leaves none that looks whole.
+
+        One process builds; the others (``build=False``) wait for it, if srun or torchrun started them at the same time.
+        """
         if clips.window.flip:
             raise ValueError("data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn one of them off")
         key = hashlib.blake2b(
@@ -60,10 +65,19 @@ class LatentCache:
         ).hexdigest()
         folder = root / f"{name}-{key}"
         if not (folder / "facts.json").is_file():
-            if not build:
-                raise FileNotFoundError(f"latent cache {folder} was to be written by rank 0 and is not there; is {root} on a file system that all ranks share?")
-            _build(folder, clips, model, device)
+            if build:
+                _build(folder, clips, model, device)
+            else:
+                _await(folder, wait_seconds)
         return LatentCache(folder, clips)
+
+
+def _await(folder: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not (folder / "facts.json").is_file():
+        if time.monotonic() > end:
+            raise ValueError(f"latent cache {folder} was to be written by rank 0 and is not there after {seconds / 60:.0f} min; set data.cache_dir to a folder that all ranks share, or build the cache first with a run of one process")
+        time.sleep(min(1.0, seconds / 10))
 
 
 @torch.no_grad()

@@ -39,7 +39,10 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention over frames, ``... f c``; one matrix product gives q, k and v."""
+    """Self-attention over frames, ``... f c``; one matrix product gives q, k and v.
+
+    Except where somebody hooked the three projections: ZeRO-3 gathers a weight only when the layer that owns it is called.
+    """
 
     def __init__(self, channels: int, heads: int, num_positions: int) -> None:
         super().__init__()
@@ -51,7 +54,11 @@ class TemporalAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = F.linear(self.pos_encoder(x), torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight]))
+        projections, x = (self.to_q, self.to_k, self.to_v), self.pos_encoder(x)
+        if any(p._forward_pre_hooks or p._forward_hooks for p in projections):
+            qkv = torch.cat([project(x) for project in projections], -1)
+        else:
+            qkv = F.linear(x, torch.cat([project.weight for project in projections]))
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each n m f d
         return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 

@@ -42,7 +42,7 @@ class Learner(pl.LightningModule):
     # -- steps -------------------------------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
-        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=True, batch_size=len(batch))
+        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return out["loss"]
 
     def validation_step(self, batch: Batch, _index: int) -> None:
@@ -81,9 +81,10 @@ class Learner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         keep = {f"parts.{name}" for name in self.learning}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+        checkpoint["learning"] = sorted(keep)  # DeepSpeed takes the state_dict away and keeps the weights in files of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        want, have = {f"parts.{name}" for name in self.learning}, set(checkpoint["state_dict"])
+        want, have = {f"parts.{name}" for name in self.learning}, set(checkpoint.get("state_dict") or checkpoint.get("learning", ()))
         if want != have:
             raise ValueError(
                 f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from it (first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); resume with the method it was written by, or start a new run.name"

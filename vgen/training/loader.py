@@ -1,6 +1,7 @@
 """From a folder of shards to batches: the split, the stateless order, the cache."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def loaders(parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: i
     """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
     sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
     workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0, "collate_fn": Collate(corpus.hard_negatives)}
-    held = [[(0, i) for i in range(start, min(start + corpus.batch_size, len(parts.val)))] for start in range(0, len(parts.val), corpus.batch_size)]
-    mine = held[rank::world_size] or held[:1]
+    mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), **workers), DataLoader(parts.val, batch_sampler=mine, **(workers | {"num_workers": 0, "persistent_workers": False}))
+
+
+def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[int, int]]]:
+    """Held-out clips, each once, in near-equal batches whose number is a multiple of ``world_size``: a rank with one batch more than another
+    would wait for it for ever in the next collective. Batches may exceed ``batch_size`` (by less than twice) where clips are few."""
+    if num_clips < world_size:
+        raise ValueError(f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to at least {world_size}")
+    rounds = min(math.ceil(num_clips / (batch_size * world_size)), num_clips // world_size)
+    edges = [num_clips * i // (rounds * world_size) for i in range(rounds * world_size + 1)]
+    return [[(0, i) for i in range(start, end)] for start, end in zip(edges, edges[1:], strict=False)]

@@ -11,6 +11,7 @@ from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
+from vgen.training.partitions import is_partitioned
 
 
 @spec
@@ -28,8 +29,10 @@ class SampleClips(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         step = trainer.global_step
-        if step % self.settings.every_steps or step == self._done or not trainer.is_global_zero:
+        if step % self.settings.every_steps or step == self._done:
             return
+        if not trainer.is_global_zero and not any(is_partitioned(p) for p in module.parameters()):
+            return  # where weights are in parts, drawing gathers them: every rank has to draw, one writes
         self._done = step
         if self.ema is not None:
             with self.ema.weights(module):
@@ -40,6 +43,8 @@ class SampleClips(pl.Callback):
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
+        if not trainer.is_global_zero:
+            return
         paths = [write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256)) for i, clip in enumerate(clips)]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

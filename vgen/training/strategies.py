@@ -1,18 +1,17 @@
 """How a run is spread over devices: typed settings in, a Lightning Trainer out."""
 from __future__ import annotations
 
-import argparse
 import os
-
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
 from vgen.spec import Choice, spec
+from vgen.training import ranks
 from vgen.training.checkpoints import AtomicCheckpointIO
+from vgen.training.zero import ZeroStrategy
 
 
 class Accelerator(Choice):
@@ -69,33 +68,15 @@ class TrainerSettings:
     def world_size(self) -> int:
         return self.devices * self.num_nodes
 
+    @property
+    def sharded(self) -> bool:
+        """Does DeepSpeed hold optimiser states, gradients and perhaps weights in parts, one per process?"""
+        return self.strategy in (Spread.ZERO2, Spread.ZERO3)
+
     def on_gpu(self) -> bool:
         if self.accelerator is Accelerator.GPU and not torch.cuda.is_available():
             raise ValueError(f"trainer.accelerator=gpu but torch {torch.__version__} sees no CUDA device; use trainer=cpu, or 'vgen doctor' says what is missing")
         return self.accelerator is Accelerator.GPU or (self.accelerator is Accelerator.AUTO and torch.cuda.is_available())
-
-
-class CpuDeepSpeedStrategy(DeepSpeedStrategy):
-    """Lightning's DeepSpeed strategy refuses CPUs; DeepSpeed itself runs on them over gloo. For tests and for trying a configuration out."""
-
-    def setup_environment(self) -> None:
-        super(DeepSpeedStrategy, self).setup_environment()
-
-    def setup_distributed(self) -> None:
-        from lightning_fabric.utilities.seed import reset_seed
-
-        reset_seed()
-        self.set_world_ranks()
-        self._init_deepspeed_distributed()
-
-    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
-        import deepspeed
-
-        engine, optimiser, _, _ = deepspeed.initialize(
-            args=argparse.Namespace(device_rank=self.local_rank), config=self.config, model=model, optimizer=optimizer, lr_scheduler=lr_scheduler,
-            model_parameters=[p for p in model.parameters() if p.requires_grad], dist_init_required=False,
-        )
-        return engine, optimiser
 
 
 def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> Strategy:
@@ -104,30 +85,26 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
         case Spread.SINGLE:
             return SingleDeviceStrategy(device="cuda:0" if gpu else "cpu", checkpoint_io=AtomicCheckpointIO())
         case Spread.DDP:
-            return DDPStrategy(process_group_backend="nccl" if gpu else "gloo", checkpoint_io=AtomicCheckpointIO(), gradient_as_bucket_view=True)
+            # No broadcast of buffers: they are constant tables, and it would be a collective in every validation batch.
+            return DDPStrategy(process_group_backend="nccl" if gpu else "gloo", checkpoint_io=AtomicCheckpointIO(), gradient_as_bucket_view=True, broadcast_buffers=False)
         case Spread.ZERO2 | Spread.ZERO3:
+            if not gpu:
+                os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
             try:
                 import deepspeed  # noqa: F401
             except ImportError as error:
                 raise ValueError(f"trainer.strategy={settings.strategy.value} needs deepspeed, which does not import ({error}); 'vgen doctor' says how to get it, trainer=ddp works without") from error
-            stage = 2 if settings.strategy is Spread.ZERO2 else 3
-            options = {"stage": stage, "exclude_frozen_parameters": True, "logging_batch_size_per_gpu": batch_size}
-            made = DeepSpeedStrategy(**options) if gpu else CpuDeepSpeedStrategy(process_group_backend="gloo", **options)
-            if not gpu:
-                os.environ.setdefault("DS_ACCELERATOR", "cpu")
-            made.config["zero_allow_untested_optimizer"] = True
-            made.config["gradient_clipping"] = grad_clip  # Lightning hands clipping to the engine
-            return made
+            return ZeroStrategy(2 if settings.strategy is Spread.ZERO2 else 3, gpu, batch_size, grad_clip)
 
 
 def trainer(settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path) -> pl.Trainer:
     """A Lightning Trainer that stops at ``max_steps`` and never splits data itself: the loaders are already per rank."""
-    deepspeed = settings.strategy in (Spread.ZERO2, Spread.ZERO3)
+    place = ranks.environment()
     return pl.Trainer(
         accelerator="gpu" if settings.on_gpu() else "cpu", devices=settings.devices, num_nodes=settings.num_nodes,
         strategy=strategy(settings, batch_size, grad_clip), precision=LIGHTNING_PRECISION[settings.precision],
         accumulate_grad_batches=settings.accumulate, max_steps=settings.max_steps, val_check_interval=settings.val_every_steps * settings.accumulate,
-        check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=None if deepspeed else grad_clip or None, callbacks=callbacks, logger=loggers,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=None if settings.sharded else grad_clip or None, callbacks=callbacks, logger=loggers,
         log_every_n_steps=settings.log_every_steps, default_root_dir=folder, use_distributed_sampler=False, enable_model_summary=False,
-        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        plugins=[place] if place else None, enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
     )
