@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.methods import name_of
+from vgen.training import ranks
 from vgen.training.run import Job, fit
 
 
@@ -22,19 +23,27 @@ def main() -> None:
 
 
 def train(run: TrainRun, plain: dict[str, Any]) -> Path:
-    _quiet()
-    name = run.run.name or f"{name_of(run.method)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    name += job_suffix()
+    settings = run.trainer
+    rank = ranks.rank(settings.devices)
+    _quiet(rank)
+    if job_suffix() and settings.world_size > 1:
+        raise ValueError(f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} processes of trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array")
+    name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
     folder = Path(run.run.dir) / name
     resume = run.run.resume is Resume.AUTO
-    rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", 0)))
+    fresh = not folder.exists()
     if rank == 0:
         claim(folder, plain, resume)
-    job = Job(
-        recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=run.trainer, logger=run.logger, samples=run.callbacks,
-        folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
-    )
-    fit(job)
+    try:
+        job = Job(
+            recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger, samples=run.callbacks,
+            folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
+        )
+        fit(job)
+    except ValueError:
+        if rank == 0 and fresh and [path.name for path in folder.iterdir()] == ["config.yaml"]:
+            shutil.rmtree(folder)  # refused before it began: the name stays free for the next try
+        raise
     if rank == 0:
         print(f"run: {folder}", flush=True)
     return folder
@@ -56,9 +65,9 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     os.replace(temporary, config)
 
 
-def _quiet() -> None:
-    """Our log lines to the terminal; Lightning's tips and known warnings not."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+def _quiet(rank: int) -> None:
+    """Our log lines to the terminal, from one of the processes; Lightning's tips and known warnings not."""
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", force=True)
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "deepspeed", "DeepSpeed", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data")

@@ -48,7 +48,7 @@ VERBS = {
         usage="vgen train method=NAME data.path=FOLDER key=value ...",
         keys=(
             ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' its knobs"),
-            ("data.path", "a folder made by vgen prepare; data.window.num_frames, data.batch_size, data.cache=true"),
+            ("data.path", "a folder made by vgen prepare; also data.batch_size, data.cache=true"),
             ("backbone", "toybox, or backbone=folder backbone.path=A_STABLE_DIFFUSION_FOLDER"),
             ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
             ("trainer.max_steps", "optimiser steps"),
@@ -57,7 +57,7 @@ VERBS = {
             ("experiment", "a ready-made combination from conf/experiment/"),
         ),
         examples=(
-            "vgen train method=animatediff data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu run.name=mine",
+            "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu run.name=mine",
             "vgen train -m data=toybox optim.lr=1e-4,3e-4",
         ),
     ),

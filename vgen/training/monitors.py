@@ -53,6 +53,12 @@ class GradientNorm(pl.Callback):
             if grads:
                 module.log("optim/grad_norm", torch.stack(torch._foreach_norm(grads)).norm().float(), batch_size=1)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        engine = getattr(trainer.strategy, "deepspeed_engine", None)  # it has moved the gradients into parts of its own, and knows the norm
+        norm = engine.get_global_grad_norm() if engine is not None else None
+        if norm is not None and trainer.global_step % self.every == 0:
+            module.log("optim/grad_norm", float(norm), batch_size=1)
+
 
 class TimeUse(pl.Callback):
     """"Does it use time?" On the held-out clips: the loss gap when the frames of the noisy clip are shuffled, and the loss by timestep quarter.

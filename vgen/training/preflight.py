@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from vgen.diffusion.draws import Draws
 from vgen.layers.insertion import Inserted
 from vgen.methods._objectives import Batch
 from vgen.training.learner import Learner
-from vgen.diffusion.draws import Draws
 
 MAX_NAMED = 12
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import logging
 import os
-
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
@@ -39,20 +40,36 @@ def has_key() -> bool:
     return netrc.is_file() and "wandb" in netrc.read_text(errors="ignore")
 
 
+def is_reachable(seconds: float = 5.0) -> bool:
+    """Does the W&B server, or the proxy before it, take connections? Asked first, because W&B itself waits and then fails."""
+    places = (os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "WANDB_BASE_URL"))
+    address = urlsplit(next((place for place in places if place), "https://api.wandb.ai"))
+    try:
+        socket.create_connection((address.hostname, address.port or (80 if address.scheme == "http" else 443)), timeout=seconds).close()
+    except OSError:
+        return False
+    return True
+
+
 def effective_mode(settings: LoggerSettings) -> WandbMode:
-    """The environment's WANDB_MODE wins; online needs a key."""
+    """The environment's WANDB_MODE wins; online needs a key and a server that answers."""
     wish = os.environ.get("WANDB_MODE")
     mode = WandbMode(wish) if wish in [m.value for m in WandbMode] else settings.wandb
-    if mode is WandbMode.ONLINE and not has_key():
-        log.warning("W&B: no key found, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below")
-        return WandbMode.OFFLINE
-    return mode
+    if mode is not WandbMode.ONLINE:
+        return mode
+    lack = "no key found" if not has_key() else "the server cannot be reached" if not is_reachable() else None
+    if lack is None:
+        return mode
+    log.warning("W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack)
+    return WandbMode.OFFLINE
 
 
-def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str, config: dict[str, Any], steps_done: int = 0, job_type: str = "train") -> list[Logger]:
-    """The loggers of a run; ``run_id`` is kept in the checkpoint, so that a resumed run goes on with one curve."""
+def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str | None, config: dict[str, Any], steps_done: int = 0, job_type: str = "train") -> list[Logger]:
+    """The loggers of a run; ``run_id`` is kept in its folder, so that a resumed run goes on with one curve. None on all ranks but the first."""
     version = f"metrics-from-{steps_done}" if steps_done else "metrics"  # CSVLogger empties a folder that it finds
     out: list[Logger] = [CSVLogger(folder, name="", version=version, flush_logs_every_n_steps=10)]
+    if run_id is None:
+        return out
     mode = effective_mode(settings)
     if mode is WandbMode.DISABLED:
         return out

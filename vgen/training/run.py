@@ -6,20 +6,25 @@ import logging
 import random
 import string
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, Regime, name_of
+from vgen.methods._objectives import Batch
+from vgen.training import ranks
 from vgen.training.checkpoints import keepers, latest
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
+from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Collate, Corpus, cached, loaders, split
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
@@ -27,7 +32,7 @@ from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, Spread, TrainerSettings, trainer
+from vgen.training.strategies import FROZEN_DTYPE, TrainerSettings, trainer
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +63,13 @@ def fit(job: Job) -> Path:
         torch.set_num_threads(settings.num_threads)
     if not settings.on_gpu():
         torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
-    checkpoints = job.folder / "checkpoints"
-    found = latest(checkpoints) if job.resume else None
+    ranks.check(settings.devices, settings.num_nodes)
+    rank = ranks.rank(settings.devices)
+    found = _resumable(job)
+    steps_done = _steps_of(found) if found else 0
+    if found and steps_done >= settings.max_steps and (job.folder / "adapter.safetensors").is_file():
+        log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
+        return job.folder
     parts = split(job.corpus, job.seed)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
@@ -67,42 +77,50 @@ def fit(job: Job) -> Path:
     if settings.gradient_checkpointing:
         learner.unet.enable_gradient_checkpointing()
     if job.corpus.cache:
-        parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=_is_first())
-    if settings.preflight and found is None and _is_first():
+        parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
+    if settings.preflight and found is None and rank == 0:
         began = time.perf_counter()
         rows = [(0, i) for i in range(min(2, len(parts.train)))]
         count = preflight(learner, Collate(job.corpus.hard_negatives)([parts.train[r] for r in rows]))
         log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
-    steps_done = _steps_of(found) if found else 0
-    run_id = _run_id(job.folder)
+    run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
-    bar = StepBar(settings.max_steps)
-    callbacks: list[pl.Callback] = [c for c in (ema, Throughput(settings.log_every_steps), GradientNorm(settings.log_every_steps), TimeUse(), bar) if c]
-    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
-        callbacks.append(SampleClips(job.samples, job.folder / "samples", ema))
-    callbacks += keepers(checkpoints, settings.checkpoint_every_steps, settings.keep_last, True)
-    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, callbacks, loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done), job.folder)
+    learnt = Learnt(ema)
+    figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
+    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
     train, val = loaders(
-        parts, job.corpus, job.seed, num_draws=(settings.max_steps - steps_done) * global_batch, consumed=steps_done * global_batch, rank=fitter.global_rank, world_size=settings.world_size
+        parts, job.corpus, job.seed, num_draws=(settings.max_steps - steps_done) * global_batch, consumed=steps_done * global_batch, rank=rank, world_size=settings.world_size
     )
     if found:
         log.info("resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; the data goes on at sample %d of the same order", found.name, steps_done, steps_done * global_batch)
-    if steps_done < settings.max_steps:
+    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": settings.max_steps * global_batch})
+    if steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
+        learnt.values = saved(found, ema)
+    else:
         if settings.compile:
             learner.unet.compile()
         fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
-    elif found:
-        log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
-    if fitter.is_global_zero:
-        _write(job, learner, ema, fitter)
+    if rank == 0:
+        _write(job, learner, learnt.values, card, val)
     return job.folder
 
 
-def _is_first() -> bool:
-    from pytorch_lightning.utilities import rank_zero_only
+def _resumable(job: Job) -> Path | None:
+    """The checkpoint to go on from, if there is one and it is of the kind that this trainer reads."""
+    found = latest(job.folder / "checkpoints") if job.resume else None
+    if found and found.is_dir() != job.settings.sharded:
+        raise ValueError(f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and trainer.strategy is {job.settings.strategy.value}; resume with the trainer it was written by, or start a new run.name")
+    return found
 
-    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
+    """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at what validation found."""
+    every = job.settings.log_every_steps
+    out = [Throughput(every), GradientNorm(every), TimeUse(), StepBar(job.settings.max_steps)]
+    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
+        out.append(SampleClips(job.samples, job.folder / "samples", ema))
+    return [*([ema] if ema else []), *out, *keepers(job.folder / "checkpoints", job.settings.checkpoint_every_steps, job.settings.keep_last, True)]
 
 
 def _check_size(job: Job, parts: Any) -> None:
@@ -125,33 +143,25 @@ def _run_id(folder: Path) -> str:
     return path.read_text().strip()
 
 
-def _write(job: Job, learner: Learner, ema: Ema | None, fitter: pl.Trainer) -> None:
-    """The averaged weights, as what others load."""
-    values = {name: p.detach() for name, p in learner.learning.items()}
-    if job.settings.strategy is Spread.ZERO3:
-        log.warning("ZeRO-3 shards the weights: the adapter is written from the checkpoint by 'vgen export run=%s'", job.folder)
-        return
-    if ema is not None and ema.average:
-        values = ema.average
-    summary = {"steps": fitter.global_step, "clips": fitter.global_step * job.corpus.batch_size * job.settings.world_size * job.settings.accumulate}
+def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, val: Iterable[Batch]) -> None:
+    """What was learnt, as what others load."""
     if job.recipe.regime is Regime.IMAGE:
         with torch.no_grad():
             for name, value in values.items():
                 learner.learning[name].copy_(value)
-        finish_image_model(job, learner)
+        finish_image_model(job, learner, val)
         return
-    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, summary)
     save_adapter(job.folder / "adapter.safetensors", values, card)
     log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
 
-def finish_image_model(job: Job, learner: Learner) -> None:
+def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:
     """Write the image model; after its VAE learnt, the latents are standardised, so that every channel meets the noise on equal terms."""
     if "vae" in learner.parts:
         with torch.no_grad():
             job.model.vae.register_to_config(scaling_factor=1.0)
-            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in learner.trainer.val_dataloaders])
+            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val])
         standardise(job.model.vae, latents)
     job.model.save(job.folder / "image_model")
-    (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": learner.trainer.global_step}, indent=2))
+    (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2))
     log.info("wrote %s", job.folder / "image_model")

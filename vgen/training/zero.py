@@ -41,9 +41,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         if not self.on_cpu:
             super().setup_distributed()
             return
-        from lightning_fabric.utilities.seed import reset_seed
-
         import deepspeed.ops
+        from lightning_fabric.utilities.seed import reset_seed
 
         # Else g++ runs for some 100 s to build a shared-memory all-reduce that only inference calls.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -85,7 +84,10 @@ class ZeroStrategy(DeepSpeedStrategy):
         self.barrier()
 
     def load_checkpoint(self, checkpoint_path: str | os.PathLike, weights_only: bool | None = None) -> dict[str, Any]:
-        facts = json.loads((Path(checkpoint_path) / FACTS).read_text())
+        facts_file = Path(checkpoint_path) / FACTS
+        if not facts_file.is_file():
+            raise ValueError(f"checkpoint {checkpoint_path} is not one that vgen's DeepSpeed runs write (no {FACTS} in it); start a new run.name")
+        facts = json.loads(facts_file.read_text())
         here = {"stage": self.stage, "num_processes": self.world_size}
         if facts != here:
             raise ValueError(

@@ -1,0 +1,83 @@
+"""``vgen train`` as a command: what it refuses and how, what it prints, what it leaves in a run's folder."""
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vgen.app import cli
+from vgen.app.train import claim
+
+TINY = ["method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "trainer=cpu", "trainer.num_threads=1", "data.window.num_frames=2"]
+ONE_STEP = [*TINY, "debug=smoke", "trainer.max_steps=1", "trainer.preflight=false", "optim.ema_decay=0"]
+
+
+@pytest.fixture
+def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command in this process; gives its exit code. What it sets for the process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vgen"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules["__main__"].__spec__)
+    for name in [n for n in os.environ if n.startswith(("SLURM_", "LOCAL_RANK", "NODE_RANK", "VGEN_"))]:
+        monkeypatch.delenv(name)
+    for name in ("HYDRA_FULL_ERROR", "VGEN_RUN_STAMP", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, "1")
+    return lambda *arguments: cli.run("train", list(arguments))
+
+
+REFUSED = {
+    "a misspelt key": (["trainer.max_step=3"], "trainer.max_step is not a key; did you mean trainer.max_steps?"),
+    "an unknown method": (["method=animatedif"], "method=animatedif is not an option; did you mean animatediff?"),
+    "an impossible value": (["optim.lr=-1"], "optim.lr must be positive, got -1"),
+    "a value of another type": (["trainer.max_steps=many"], "trainer.max_steps: Value 'many'"),
+    "an unknown precision": (["trainer.precision=bf17"], "bf17"),
+    "several processes without a strategy": (["trainer.devices=2"], "trainer.strategy=single runs one process, got devices=2"),
+    "no data": ([*TINY, "run.name=a"], "data.path names no folder of shards; make one with 'vgen prepare'"),
+    "data that is not there": ([*TINY, "run.name=a", "data.path=nowhere"], "nowhere"),
+    "no image model": (["backbone.path=nowhere", "run.name=a"], "backbone.path=nowhere is no folder"),
+    "several processes in a multirun": ([*TINY, "--multirun", "trainer=ddp", "trainer.accelerator=cpu", "run.seed=0,1"], "--multirun runs its jobs in one process"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_mistake_is_one_sentence_and_exit_code_2(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    if "trainer=ddp" in arguments:
+        arguments = [a for a in arguments if a != "trainer=cpu"]
+    assert vgen(*arguments) == cli.REFUSED
+    said = capfd.readouterr().err.strip()
+    assert said.startswith("vgen train: ") and sentence in said and "\n" not in said and "Traceback" not in said
+    assert not (tmp_path / "runs" / "a").exists(), "a refused run keeps its name taken"
+
+
+def test_a_run_that_exists_is_not_overwritten(vgen, capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
+    claim(tmp_path / "runs" / "a", {}, resume=False)
+    assert vgen(*TINY, "run.name=a") == cli.REFUSED
+    assert "run runs/a exists; continue it with run.resume=auto or choose another run.name" in capfd.readouterr().err
+    assert (tmp_path / "runs" / "a" / "config.yaml").is_file()
+
+
+def test_a_run_is_resumed_with_its_own_settings(vgen, capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
+    claim(tmp_path / "runs" / "a", {"method": {"heads": 8}, "backbone": {}, "optim": {"lr": 1.0}}, resume=False)
+    assert vgen(*TINY, "run.name=a", "run.resume=auto") == cli.REFUSED
+    assert "run runs/a was started with other settings for method, backbone, optim" in capfd.readouterr().err
+
+
+def test_cfg_job_prints_and_runs_nothing(vgen, capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert vgen("--cfg", "job", "trainer.max_steps=7", "run.name=a") == cli.DONE
+    printed = yaml.safe_load(capfd.readouterr().out)
+    assert printed["trainer"]["max_steps"] == 7 and {"method", "backbone", "data", "optim", "logger", "callbacks", "run"} <= set(printed)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_multirun_gives_each_job_a_folder_with_its_resolved_settings(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path) -> None:
+    assert vgen("-m", *ONE_STEP, f"data.path={toy_shards}", "run.name=a", "run.seed=4,5") == cli.DONE
+    for job, seed in ((0, 4), (1, 5)):
+        folder = tmp_path / "runs" / f"a-{job}"
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert saved["run"]["seed"] == seed and saved["backbone"]["blank"] == "toybox" and saved["data"]["path"] == str(toy_shards)
+        assert (folder / "adapter.safetensors").is_file()
+    assert "run: runs/a-1" in capfd.readouterr().out

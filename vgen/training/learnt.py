@@ -1,0 +1,38 @@
+"""What a run learnt, taken where it is whole: at the end of training, before the strategy takes the weights apart, or from a checkpoint."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vgen.training.ema import Ema
+from vgen.training.partitions import is_partitioned, wholes
+
+
+class Learnt(pl.Callback):
+    """``values`` after training: the averaged weights where there is an average, on the CPU. Every rank takes part, since weights may be in parts."""
+
+    def __init__(self, ema: Ema | None) -> None:
+        self.ema, self.values = ema, {}
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.ema is None:
+            self.values = wholes(module.learning)
+        elif any(is_partitioned(p) for p in module.learning.values()):
+            with self.ema.weights(module):
+                self.values = wholes(module.learning)
+        else:
+            self.values = {name: value.to("cpu", copy=True) for name, value in self.ema.average.items()}
+
+
+def saved(checkpoint: Path, ema: Ema | None) -> dict[str, Tensor]:
+    """The same out of a checkpoint file."""
+    if checkpoint.is_dir():
+        raise ValueError(f"checkpoint {checkpoint} is in parts and the run is at its last step; set trainer.max_steps one higher, so that one more step writes the adapter")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if ema is not None:
+        return state["callbacks"][ema.state_key]["average"]
+    return {name.removeprefix("parts."): value for name, value in state["state_dict"].items()}
