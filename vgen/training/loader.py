@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -115,4 +116,4 @@ def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[
         raise ValueError(f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to at least {world_size}")
     rounds = min(math.ceil(num_clips / (batch_size * world_size)), num_clips // world_size)
     edges = [num_clips * i // (rounds * world_size) for i in range(rounds * world_size + 1)]
-    return [[(0, i) for i in range(start, end)] for start, end in zip(edges, edges[1:], strict=False)]
+    return [[(0, i) for i in range(start, end)] for start, end in pairwise(edges)]

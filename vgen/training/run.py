@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
+from vgen.data.clips import Clips
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
@@ -59,10 +60,7 @@ def fit(job: Job) -> Path:
     """Train and return the run's folder. The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself learnt."""
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    if not settings.on_gpu():
-        torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
+    _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
@@ -79,10 +77,7 @@ def fit(job: Job) -> Path:
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
     if settings.preflight and found is None and rank == 0:
-        began = time.perf_counter()
-        rows = [(0, i) for i in range(min(2, len(parts.train)))]
-        count = preflight(learner, Collate(job.corpus.hard_negatives)([parts.train[r] for r in rows]))
-        log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
+        _prove(learner, parts.train, Collate(job.corpus.hard_negatives))
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
@@ -104,6 +99,19 @@ def fit(job: Job) -> Path:
     if rank == 0:
         _write(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _set_up_cpu(settings: TrainerSettings) -> None:
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    if not settings.on_gpu():
+        torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
+
+
+def _prove(learner: Learner, clips: Clips, collate: Collate) -> None:
+    began = time.perf_counter()
+    count = preflight(learner, collate([clips[0, i] for i in range(min(2, len(clips)))]))
+    log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
 
 
 def _resumable(job: Job) -> Path | None:
