@@ -71,7 +71,7 @@ def alone(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _figures(folder: Path, name: str) -> list[float]:
     """One figure by step, over all parts of a resumed run."""
-    rows = [row for path in folder.glob("metrics*/metrics.csv") for row in csv.DictReader(path.open())]
+    rows = [row for path in folder.glob("metrics*/metrics.csv") for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
     return [float(value) for _, value in sorted((int(row["step"]), row[name]) for row in rows if row.get(name))]
 
 

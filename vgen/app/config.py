@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vgen.app.loading import Backbone
+from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
@@ -80,7 +81,7 @@ def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], None]) -> None
     missing = OmegaConf.missing_keys(cfg)
     if missing:
         raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
-    action(OmegaConf.to_object(cfg), OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+    action(OmegaConf.to_object(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
 
 
 def job_suffix() -> str:

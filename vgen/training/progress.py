@@ -19,6 +19,12 @@ class StepBar(ProgressBar):
         super().__init__()
         self.max_steps, self._bar, self._task, self._spoken = max_steps, None, None, 0.0
 
+    def disable(self) -> None:
+        """Lightning calls this on every rank but the first; those are silent anyway."""
+
+    def enable(self) -> None:
+        """The counterpart, called by nobody."""
+
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
