@@ -15,7 +15,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from transformers.utils.logging import disable_progress_bar
+
 from vgen.shapes import fold, unfold
+
+disable_progress_bar()  # loading has one line of its own in every verb; a bar for each text encoder says nothing
 
 
 @dataclass(slots=True)
@@ -178,7 +182,7 @@ def load(folder: Path) -> ImageModel:
     missing = [n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()]
     if missing:
         raise ValueError(f"image model {folder} lacks {', '.join(missing)}; a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/")
-    options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32}
+    options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
     texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
     encoders = []
     for name in ("text_encoder", "text_encoder_2"):
