@@ -1,5 +1,6 @@
 """The console script: help is quick, refusals are one sentence, defects keep their traceback."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -109,3 +110,16 @@ def test_interrupted(verb, capsys: pytest.CaptureFixture[str]) -> None:
 def test_top_level_scripts_are_the_verbs(script: str) -> None:
     done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.startswith(f"vgen {script.removesuffix('.py')}: ")
+
+
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("prepare", ["data.path=nowhere", "out=out"]), ("export", ["run=nowhere", "out=out"]), ("generate", ["prompt=x", "adapter=nowhere"]), ("evaluate", ["adapter=nowhere"]), ("train", ["data.path=nowhere"]),
+])  # fmt: skip
+def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, arguments: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vgen"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    log = logging.getLogger(f"vgen.test.made_before_{name}")
+    assert cli.run(name, arguments) == cli.REFUSED
+    assert not log.disabled

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
-
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from vgen.shapes import fold, unfold
-
-disable_progress_bar()  # loading has one line of its own in every verb; a bar for each text encoder says nothing
 
 
 @dataclass(slots=True)
@@ -170,6 +168,18 @@ class ImageModel:
         return index | {"safety_checker": [None, None], "requires_safety_checker": False}
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bar for reading a local file; a caller's own setting is put back, since it belongs to the whole process."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
 def load(folder: Path) -> ImageModel:
     """Read a diffusers-layout folder from disk in fp32; nothing is downloaded and no code of the folder runs.
 
@@ -190,15 +200,20 @@ def load(folder: Path) -> ImageModel:
             kind = listed[name][1]
             if kind not in texts:
                 raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(texts)} are supported")
-            encoders.append(texts[kind].from_pretrained(folder / name, use_safetensors=True, local_files_only=True, dtype=torch.float32))
+            with _without_bars():
+                encoders.append(texts[kind].from_pretrained(folder / name, use_safetensors=True, local_files_only=True, dtype=torch.float32))
     has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
+    image_encoder = None
+    if has["image_encoder"]:
+        with _without_bars():
+            image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32)
     return ImageModel(
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
         vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
         text_encoders=encoders,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         second_tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True) if has["tokenizer_2"] else None,
-        image_encoder=CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32) if has["image_encoder"] else None,
+        image_encoder=image_encoder,
         image_processor=CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True) if has["feature_extractor"] else None,
         scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         source=str(folder),
