@@ -112,14 +112,21 @@ def test_top_level_scripts_are_the_verbs(script: str) -> None:
     assert done.stdout.startswith(f"vgen {script.removesuffix('.py')}: ")
 
 
-@pytest.mark.parametrize(("name", "arguments"), [
-    ("prepare", ["data.path=nowhere", "out=out"]), ("export", ["run=nowhere", "out=out"]), ("generate", ["prompt=x", "adapter=nowhere"]), ("evaluate", ["adapter=nowhere"]), ("train", ["data.path=nowhere"]),
-])  # fmt: skip
-def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, arguments: list[str]) -> None:
+REFUSED_AFTER_HYDRA = {
+    "prepare": ["data.path=nowhere", "out=out"],
+    "train": ["data.path=nowhere"],
+    "generate": ["prompt=x", "adapter=nowhere"],
+    "evaluate": ["adapter=nowhere"],
+    "export": ["run=nowhere", "out=out"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_AFTER_HYDRA)
+def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     log = logging.getLogger(f"vgen.test.made_before_{name}")
-    assert cli.run(name, arguments) == cli.REFUSED
+    assert cli.run(name, REFUSED_AFTER_HYDRA[name]) == cli.REFUSED
     assert not log.disabled

@@ -192,7 +192,8 @@ def load(folder: Path) -> ImageModel:
     missing = [n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()]
     if missing:
         raise ValueError(f"image model {folder} lacks {', '.join(missing)}; a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/")
-    options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
+    local = {"use_safetensors": True, "local_files_only": True}
+    options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
     texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
     encoders = []
     for name in ("text_encoder", "text_encoder_2"):
@@ -201,12 +202,12 @@ def load(folder: Path) -> ImageModel:
             if kind not in texts:
                 raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(texts)} are supported")
             with _without_bars():
-                encoders.append(texts[kind].from_pretrained(folder / name, use_safetensors=True, local_files_only=True, dtype=torch.float32))
+                encoders.append(texts[kind].from_pretrained(folder / name, **local, dtype=torch.float32))
     has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
     image_encoder = None
     if has["image_encoder"]:
         with _without_bars():
-            image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", use_safetensors=True, local_files_only=True, dtype=torch.float32)
+            image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **local, dtype=torch.float32)
     return ImageModel(
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
         vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
