@@ -61,8 +61,10 @@ def offer_training() -> None:
 
 
 def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], None]) -> None:
-    """Compose, hand over the typed value and the resolved plain data. ``action`` runs after Hydra for a single job (Hydra would add lines of its
-    own to every error), within it under --multirun."""
+    """Compose, hand over the typed value and the resolved plain data.
+
+    ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it under --multirun.
+    """
     taken: list[DictConfig] = []
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 

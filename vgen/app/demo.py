@@ -57,20 +57,27 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
         return action()
 
     source = ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0))
-    stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(Prepare(data=source, out=str(shards), video=Video("npy")), lambda *_: None))
+    packing = Prepare(data=source, out=str(shards), video=Video("npy"))
+    stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(packing, lambda *_: None))
     stage(2, f"training AnimateDiff motion modules in the frozen image model, {steps} steps", lambda: _train(shards, run, steps))
     stage(3, "exporting them in AnimateDiff's and in diffusers' format", lambda: _export(run, out))
     shipped_sampling = Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M)
-    stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=shipped_sampling, fps=6, out=str(out / "clips")), {}))
+    drawing = GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=shipped_sampling, fps=6, out=str(out / "clips"))
+    stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(drawing, {}))
     wish = EvaluateRun(
-        adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX, suite=Suite(iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE),
+        adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX,
+        suite=Suite(iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE),
         sampler=shipped_sampling, selftest=16, out=str(out / "evaluation"),
     )
-    found = stage(5, f"drawing and scoring {num_clips} captions with the untrained, the just-trained and the shipped module", lambda: evaluate(wish, console))
+    modules = "the untrained, the just-trained and the shipped module"
+    found = stage(5, f"drawing and scoring {num_clips} captions with {modules}", lambda: evaluate(wish, console))
     assert isinstance(found, Evaluated)
     clip = next((out / "clips").glob("*.gif"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    console.print(f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB\n  report: {found.folder / 'report.html'}\n  clip:   {clip}")
+    console.print(
+        f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB\n"
+        f"  report: {found.folder / 'report.html'}\n  clip:   {clip}"
+    )
     return found
 
 

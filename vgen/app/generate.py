@@ -35,7 +35,10 @@ DTYPES = {Dtype.FP32: torch.float32, Dtype.BF16: torch.bfloat16, Dtype.FP16: tor
 
 @spec
 class GenerateRun:
-    """``prompt`` or ``prompt_file`` (one a line). Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files."""
+    """``prompt`` or ``prompt_file`` (one a line).
+
+    Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
+    """
 
     prompt: str = ""
     prompt_file: str | None = None
@@ -91,7 +94,8 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     _check(checkpoint, run.sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
-    with Progress(TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn(), console=console, transient=True) as progress:
+    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(batches) * run.sampling.num_steps)
         done = 0
         for batch in batches:
@@ -109,13 +113,18 @@ def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
     rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if hasattr(m, "pe")), default=None)
     at_once = sampling.window.num_frames or sampling.num_frames
     if rows is not None and at_once > rows:
-        raise ValueError(f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; set sampling.window.num_frames={rows} to draw in sliding windows")
+        raise ValueError(
+            f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
+            f"set sampling.window.num_frames={rows} to draw in sliding windows"
+        )
 
 
 def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, checkpoint: Checkpoint) -> None:
+    trained = checkpoint.card
     card = {
-        "vgen": vgen.__version__, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed, "sampling": plain(asdict(run.sampling)),
-        "adapter": run.adapter, "recipe": None if checkpoint.card is None else {"name": checkpoint.card.recipe, "knobs": checkpoint.card.knobs, "backbone": checkpoint.card.backbone},
+        "vgen": vgen.__version__, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed,
+        "sampling": plain(asdict(run.sampling)), "adapter": run.adapter,
+        "recipe": None if trained is None else {"name": trained.recipe, "knobs": trained.knobs, "backbone": trained.backbone},
     }
     words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
     video = to_uint8(clip)

@@ -27,8 +27,10 @@ SHIPPED, UNTRAINED = "shipped", "untrained"
 
 @spec
 class Backbone:
-    """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that downloads); ``blank`` gives random weights
-    of known shapes instead, drawn with ``seed``."""
+    """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that downloads).
+
+    ``blank`` gives random weights of known shapes instead, drawn with ``seed``.
+    """
 
     path: str = TOYBOX
     blank: Blank | None = None
@@ -52,7 +54,9 @@ def load_backbone(name: str) -> ImageModel:
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         folder = _download(name)
     if not folder.is_dir():
-        raise ValueError(f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox")
+        raise ValueError(
+            f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
+        )
     model = load(folder).freeze()
     model.source = TOYBOX if name == TOYBOX else name
     return model
@@ -63,10 +67,13 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"], ignore_patterns=["*nonema*", "*ema_only*"]))
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*nonema*", "*ema_only*"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); give a local folder") from error
+        raise ValueError(
+            f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); give a local folder"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -95,7 +102,10 @@ def adapter_path(adapter: str) -> Path:
     return path
 
 
-def open_checkpoint(adapter: str, backbone: str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32, untrained: Recipe | None = None) -> Checkpoint:
+def open_checkpoint(
+    adapter: str, backbone: str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32,
+    untrained: Recipe | None = None,
+) -> Checkpoint:
     """The adapter in its image model. ``backbone`` overrides the card's; ``untrained`` is the recipe of ``adapter=untrained``.
 
     Raises ValueError where the adapter was trained on another image model.
@@ -105,7 +115,10 @@ def open_checkpoint(adapter: str, backbone: str | None = None, device: str | Non
     name = backbone or (card.backbone_source if card else TOYBOX)
     model = load_backbone(name)
     if card is not None and unet_fingerprint(model.unet) != card.backbone:
-        raise ValueError(f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), {name} is {unet_fingerprint(model.unet)}; give the backbone.path it was trained on")
+        raise ValueError(
+            f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
+            f"{name} is {unet_fingerprint(model.unet)}; give the backbone.path it was trained on"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = assemble(recipe, model)
@@ -130,9 +143,14 @@ def put(unet: VideoUNet, tensors: dict[str, Tensor]) -> None:
     unknown = [name for name in tensors if name not in named]
     wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
     if unknown or wrong:
-        raise ValueError(f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), {len(wrong)} of another shape (first: {wrong[:3]})")
+        raise ValueError(
+            f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
+            f"{len(wrong)} of another shape (first: {wrong[:3]})"
+        )
     missing = [name for name in named if name.startswith("unet.inserted.") and name not in tensors] if tensors else []
     if missing:
-        raise ValueError(f"adapter lacks {len(missing)} tensors of the inserted layers (first: {missing[:3]}); the file is cut or of another method")
+        raise ValueError(
+            f"adapter lacks {len(missing)} tensors of the inserted layers (first: {missing[:3]}); the file is cut or of another method"
+        )
     for name, value in tensors.items():
         named[name].copy_(value)

@@ -28,9 +28,11 @@ def markdown() -> str:
 
 def pages() -> str:
     """Every method's expanded row on Stable Diffusion 1.5's shapes."""
-    parts = ["# Methods\n\nWritten by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the paper's own knobs.\n"]
+    how = "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the paper's own knobs."
+    parts = [f"# Methods\n\n{how}\n"]
     for name, *_ in rows():
-        parts.append(f"## {name}\n\n{(sys.modules[catalogue()[name].__module__].__doc__ or '').strip()}\n\n```\n{describe(name, {}, 'sd15')}\n```\n")
+        words = (sys.modules[catalogue()[name].__module__].__doc__ or "").strip()
+        parts.append(f"## {name}\n\n{words}\n\n```\n{describe(name, {}, 'sd15')}\n```\n")
     return "\n".join(parts)
 
 

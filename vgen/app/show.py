@@ -39,7 +39,9 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         unet = assemble(recipe, model)
     parts = {"unet": unet, "vae": model.vae}
     lines.append(f"inserts into {backbone}: {len(unet.inserted)} layers" if len(unet.inserted) else "inserts nothing")
-    lines += [f"  {path.replace('/', '.')}: {type(layer).__name__}, {sum(p.numel() for p in layer.parameters()):,} parameters" for path, layer in unet.inserted.items()]
+    for path, layer in unet.inserted.items():
+        size = sum(p.numel() for p in layer.parameters())
+        lines.append(f"  {path.replace('/', '.')}: {type(layer).__name__}, {size:,} parameters")
     named = {f"{part}.{n}": p for part, module in parts.items() for n, p in module.named_parameters()}
     count = sum(p.numel() for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in recipe.learns()))
     lines.append(f"learns {', '.join(recipe.learns())}" + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""))
@@ -54,5 +56,6 @@ def _shapes(backbone: str) -> ImageModel:
     size = Blank(backbone)
     with torch.device("meta"):
         unet, vae = blank_unet(size), blank_vae(size)
-    config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "v_prediction" if backbone == TOYBOX else "epsilon"}
+    prediction = "v_prediction" if backbone == TOYBOX else "epsilon"
+    config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": prediction}
     return ImageModel(unet=unet, vae=vae, text_encoders=[], tokenizer=None, scheduler_config=config, source=backbone)

@@ -27,7 +27,10 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     rank = ranks.rank(settings.devices)
     _quiet(rank)
     if job_suffix() and settings.world_size > 1:
-        raise ValueError(f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} processes of trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array")
+        raise ValueError(
+            f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} processes of "
+            f"trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array"
+        )
     name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
     folder = Path(run.run.dir) / name
     resume = run.run.resume is Resume.AUTO
@@ -36,8 +39,8 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         claim(folder, plain, resume)
     try:
         job = Job(
-            recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger, samples=run.callbacks,
-            folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
+            recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger,
+            samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
         )
         fit(job)
     except ValueError:
@@ -58,7 +61,10 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
         before = OmegaConf.to_container(OmegaConf.load(config))
         changed = [k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]]
         if changed:
-            raise ValueError(f"run {folder} was started with other settings for {', '.join(changed)}; resume it unchanged (only trainer, data and logger may differ) or choose another run.name")
+            raise ValueError(
+                f"run {folder} was started with other settings for {', '.join(changed)}; "
+                "resume it unchanged (only trainer, data and logger may differ) or choose another run.name"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".config.{os.getpid()}.tmp"
     temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)))
