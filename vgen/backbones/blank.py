@@ -1,4 +1,7 @@
-"""Image models with random weights, by size: the starting point of the toybox model, and real Stable Diffusion shapes where no weights are to be had."""
+"""Image models with random weights, by size.
+
+The starting point of the toybox model, and real Stable Diffusion shapes where no weights are to be had.
+"""
 from __future__ import annotations
 
 import tempfile
@@ -30,7 +33,10 @@ class Blank(Choice):
     SDXL_NARROW = "sdxl_narrow"
 
 
-SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False}
+SCHEDULER = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False,
+    "set_alpha_to_one": False,
+}
 _CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 _PLAIN = ("DownBlock2D", "UpBlock2D")
 
@@ -51,10 +57,14 @@ def blank_unet(size: Blank) -> UNet2DConditionModel:
                 norm_num_groups=16, **_blocks([True, True, False]),
             )
         case Blank.SD15:
-            return UNet2DConditionModel(sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8, **_blocks([True] * 3 + [False]))
+            return UNet2DConditionModel(
+                sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8,
+                **_blocks([True] * 3 + [False]),
+            )
         case Blank.SD15_NARROW:
             return UNet2DConditionModel(
-                sample_size=64, block_out_channels=(32, 64, 64, 64), cross_attention_dim=32, attention_head_dim=8, **_blocks([True] * 3 + [False])
+                sample_size=64, block_out_channels=(32, 64, 64, 64), cross_attention_dim=32, attention_head_dim=8,
+                **_blocks([True] * 3 + [False]),
             )
         case Blank.SDXL_NARROW:
             return UNet2DConditionModel(
@@ -86,15 +96,21 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
 
         def text_config(hidden: int, layers: int) -> CLIPTextConfig:
             return CLIPTextConfig(
-                vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers, num_attention_heads=4,
-                max_position_embeddings=tokens, projection_dim=hidden, **ids,
+                vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
+                num_attention_heads=4, max_position_embeddings=tokens, projection_dim=hidden, **ids,
             )
 
-        common = {"tokenizer": tokenizer, "unet": unet, "vae": vae, "scheduler_config": dict(SCHEDULER, beta_schedule="scaled_linear", prediction_type="epsilon")}
+        schedule = dict(SCHEDULER, beta_schedule="scaled_linear", prediction_type="epsilon")
+        common = {"tokenizer": tokenizer, "unet": unet, "vae": vae, "scheduler_config": schedule}
         match size:
             case Blank.TOYBOX:
-                vision = CLIPVisionConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64, patch_size=8, projection_dim=128)
-                processor = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2)
+                vision = CLIPVisionConfig(
+                    hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64, patch_size=8,
+                    projection_dim=128,
+                )
+                processor = CLIPImageProcessorPil(
+                    size={"shortest_edge": 64}, crop_size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2
+                )
                 common["scheduler_config"] |= {"beta_schedule": "linear", "prediction_type": "v_prediction"}
                 return ImageModel(
                     text_encoders=[CLIPTextModelWithProjection(text_config(128, 3))], image_encoder=CLIPVisionModelWithProjection(vision),

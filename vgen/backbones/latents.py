@@ -1,4 +1,7 @@
-"""Giving a VAE's latents zero mean and unit variance in every channel, by its own 1 x 1 convolutions, so that pictures stay exactly as they were."""
+"""Giving a VAE's latents zero mean and unit variance in every channel.
+
+Its own 1 x 1 convolutions do it, so that pictures stay exactly as they were.
+"""
 from __future__ import annotations
 
 import torch
@@ -8,7 +11,10 @@ from torch import Tensor
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and ``post_quant_conv``; the scaling factor becomes 1."""
+    """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and ``post_quant_conv``.
+
+    The scaling factor becomes 1.
+    """
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv

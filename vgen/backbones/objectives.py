@@ -7,11 +7,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 
-def autoencoding_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator | None, *, l1: float, mse: float, kl: float, detail: float = 0.0) -> dict[str, Tensor]:
+def autoencoding_loss(
+    vae: AutoencoderKL, pixels: Tensor, generator: torch.Generator | None, *, l1: float, mse: float, kl: float, detail: float = 0.0
+) -> dict[str, Tensor]:
     """Reconstruction and KL of ``pixels`` b 3 H W in [-1, 1] (Rombach et al. 2022, section 3.1, without the adversarial term).
 
-    Returns scalars: ``loss`` and its parts; the KL is summed over a picture's latent. Pixels that differ from the picture's median colour by
-    more than .1 count ``1 + detail`` times: on plain grounds they are few, and they are what a caption speaks of.
+    Returns scalars: ``loss`` and its parts; the KL is summed over a picture's latent. Pixels that differ from the picture's median
+    colour by more than .1 count ``1 + detail`` times: on plain grounds they are few, and they are what a caption speaks of.
     """
     posterior = vae.encode(pixels).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
@@ -24,8 +26,11 @@ def autoencoding_loss(vae: AutoencoderKL, pixels: Tensor, generator: torch.Gener
 
 
 def contrastive_loss(image: Tensor, text: Tensor, negatives: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (Radford et al. 2021, figure 3) with hard negatives: ``negatives`` b d is, for every row, the text of a caption that
-    differs from the true one in a single fact; it joins that row's candidates only. All embeddings are normalised here; ``scale`` multiplies cosines."""
+    """Symmetric InfoNCE (Radford et al. 2021, figure 3) with hard negatives.
+
+    ``negatives`` b d is, for every row, the text of a caption that differs from the true one in a single fact; it joins that row's
+    candidates only. All embeddings are normalised here; ``scale`` multiplies cosines.
+    """
     image, text, negatives = (F.normalize(v.float(), dim=-1) for v in (image, text, negatives))
     logits = scale * image @ text.T
     hard = scale * (image * negatives).sum(-1, keepdim=True)

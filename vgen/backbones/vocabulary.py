@@ -42,5 +42,8 @@ def write_tokenizer(folder: Path, num_tokens: int) -> None:
     symbols = [*_LETTERS, *(letter + "</w>" for letter in _LETTERS), *dict.fromkeys(a + b for a, b in learnt), _START, _END]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(symbols)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in learnt)]) + "\n")
-    config = {"model_max_length": num_tokens, "bos_token": _START, "eos_token": _END, "pad_token": _END, "unk_token": _END, "tokenizer_class": "CLIPTokenizer"}
+    config = {
+        "model_max_length": num_tokens, "bos_token": _START, "eos_token": _END, "pad_token": _END, "unk_token": _END,
+        "tokenizer_class": "CLIPTokenizer",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))

@@ -58,8 +58,10 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
     """The schedule of a diffusers ``scheduler_config.json``."""
     kind = config.get("beta_schedule", "linear")
     if kind not in [b.value for b in Betas] or config.get("trained_betas") is not None:
-        raise ValueError(f"scheduler has beta_schedule {kind!r}; vgen reads {' and '.join(b.value for b in Betas)}: set method.objective.schedule yourself")
-    return Schedule(betas=Betas(kind), beta_start=config["beta_start"], beta_end=config["beta_end"], num_timesteps=config.get("num_train_timesteps", 1000))
+        known = " and ".join(b.value for b in Betas)
+        raise ValueError(f"scheduler has beta_schedule {kind!r}; vgen reads {known}: set method.objective.schedule yourself")
+    num_timesteps = config.get("num_train_timesteps", 1000)
+    return Schedule(betas=Betas(kind), beta_start=config["beta_start"], beta_end=config["beta_end"], num_timesteps=num_timesteps)
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

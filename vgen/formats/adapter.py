@@ -34,7 +34,10 @@ def plain(value: Any) -> Any:
 
 
 def unet_fingerprint(unet: nn.Module) -> str:
-    """A short hash of the image UNet's shapes and of a sample of its values at half precision: tells image models apart, survives a round trip through fp16."""
+    """A short hash of the image UNet's shapes and of a sample of its values at half precision.
+
+    It tells image models apart and survives a round trip through fp16.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(unet.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
@@ -58,7 +61,10 @@ class Card:
 
     @staticmethod
     def of(name: str, recipe: Any, model: ImageModel, run: dict[str, Any], summary: dict[str, Any]) -> Card:
-        return Card(recipe=name, knobs=plain(asdict(recipe)), backbone=unet_fingerprint(model.unet), backbone_source=model.source, run=plain(run), summary=plain(summary))
+        return Card(
+            recipe=name, knobs=plain(asdict(recipe)), backbone=unet_fingerprint(model.unet), backbone_source=model.source,
+            run=plain(run), summary=plain(summary),
+        )
 
 
 def save_adapter(path: Path, tensors: dict[str, Tensor], card: Card, dtype: torch.dtype = torch.float32) -> None:

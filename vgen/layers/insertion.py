@@ -26,7 +26,8 @@ class Inserted(nn.Module, ABC):
     def silent_outputs(self) -> list[nn.Parameter]:
         """The zero-initialised parameters that make the layer an identity at birth; pre-flight perturbs them to look behind."""
 
-    def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:  # a bound method survives deepcopy and pickle, a closure keeps the original layer
+    def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:
+        # a bound method survives deepcopy and pickle, a closure keeps the original layer
         return (self(out[0]), *out[1:]) if isinstance(out, tuple) else self(out)
 
 

@@ -1,4 +1,7 @@
-"""AnimateDiff's motion module: a transformer over frames at every position (Guo et al. 2023, section 4.2; module names as in its checkpoints)."""
+"""AnimateDiff's motion module: a transformer over frames at every position (Guo et al. 2023, section 4.2).
+
+Module names are those of its checkpoints.
+"""
 from __future__ import annotations
 
 import math
@@ -34,7 +37,10 @@ class PositionalEncoding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         num_frames, rows = x.shape[-2], self.pe.shape[1]
         if num_frames > rows:
-            raise ValueError(f"clip has {num_frames} frames but the motion module has {rows} position rows; generate in sliding windows (window.num_frames={rows}) or raise method.motion.num_positions and train")
+            raise ValueError(
+                f"clip has {num_frames} frames but the motion module has {rows} position rows; "
+                f"generate in sliding windows (window.num_frames={rows}) or raise method.motion.num_positions and train"
+            )
         return x + self.pe[:, :num_frames].to(x.dtype)
 
 
@@ -153,5 +159,8 @@ class MotionModuleSpec(LayerSpec):
 
     def build(self, site: Site, frames: FrameCount) -> MotionModule:
         if site.channels % self.heads:
-            raise ValueError(f"motion module heads must divide the {site.channels} channels of {site.path}, got {self.heads}; set method.motion.heads to a divisor")
+            raise ValueError(
+                f"motion module heads must divide the {site.channels} channels of {site.path}, got {self.heads}; "
+                "set method.motion.heads to a divisor"
+            )
         return MotionModule(site.channels, self, site.norm_groups, frames)

@@ -1,4 +1,7 @@
-"""GroupNorm statistics per frame or pooled over the clip: a knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool)."""
+"""GroupNorm statistics per frame or pooled over the clip.
+
+A knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool).
+"""
 from __future__ import annotations
 
 from torch import Tensor, nn

@@ -17,7 +17,11 @@ from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
 
-@method("animatediff", paper=Paper("AnimateDiff: Animate Your Personalized Text-to-Image Diffusion Models without Specific Tuning", "2307.04725", 2023), regime=Regime.CORPUS)
+@method(
+    "animatediff",
+    paper=Paper("AnimateDiff: Animate Your Personalized Text-to-Image Diffusion Models without Specific Tuning", "2307.04725", 2023),
+    regime=Regime.CORPUS,
+)
 @spec
 class AnimateDiff(Recipe):
     """Knobs that no checkpoint stores (norm scopes, schedule) are part of the recipe and travel in its card."""
@@ -40,7 +44,8 @@ class AnimateDiff(Recipe):
         return self.image_norm_scope
 
     def objective(self, model: ImageModel) -> Denoising:
-        return Denoising(schedule=self.schedule, prediction=Prediction(model.scheduler_config.get("prediction_type", "epsilon")), text_drop=self.text_drop)
+        prediction = Prediction(model.scheduler_config.get("prediction_type", "epsilon"))
+        return Denoising(schedule=self.schedule, prediction=prediction, text_drop=self.text_drop)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*",)

@@ -10,7 +10,10 @@ from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
 
-@method("clip_pair", paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021), regime=Regime.IMAGE)
+@method(
+    "clip_pair", paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021),
+    regime=Regime.IMAGE,
+)
 @spec
 class ClipPair(Recipe):
     """``scale`` multiplies cosines (the inverse temperature)."""
