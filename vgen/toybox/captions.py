@@ -22,16 +22,22 @@ _GERUND = {"moves": "moving", "drifts": "drifting", "travels": "travelling", "gl
 OTHERS = {
     Motion.BOUNCE: ("bounces", "bouncing"), Motion.ORBIT_CW: ("circles clockwise", "circling clockwise"),
     Motion.ORBIT_CCW: ("circles counterclockwise", "circling counterclockwise"), Motion.ACCELERATE: ("accelerates", "accelerating"),
-    Motion.STOP_AND_GO: ("stops and goes", "stopping and going"), Motion.GROW: ("grows", "growing"), Motion.SHRINK: ("shrinks", "shrinking"),
-    Motion.ROTATE: ("spins", "spinning"),
+    Motion.STOP_AND_GO: ("stops and goes", "stopping and going"), Motion.GROW: ("grows", "growing"),
+    Motion.SHRINK: ("shrinks", "shrinking"), Motion.ROTATE: ("spins", "spinning"),
 }
 STILL = (("stays still", "staying still"), ("does not move", "not moving"), ("rests", "resting"))
-ACTIONS = {Action.WALK: ("walks", "walking"), Action.WAVE: ("waves", "waving"), Action.JUMP: ("jumps", "jumping"), Action.DANCE: ("dances", "dancing")}
+ACTIONS = {
+    Action.WALK: ("walks", "walking"), Action.WAVE: ("waves", "waving"), Action.JUMP: ("jumps", "jumping"),
+    Action.DANCE: ("dances", "dancing"),
+}
 RELATIONS = {Relation.ABOVE: ("above", "over"), Relation.LEFT_OF: ("left of", "to the left of"), Relation.IN_FRONT_OF: ("in front of",)}
 
 # (clause, sentence): the clause says what one thing does, the sentence joins the clauses and names the ground.
 _CLAUSES = ("{thing} {finite}", "{thing} {gerund}", "{thing} that {finite}", "{thing} which is {gerund}")
-_SENTENCES = ("{clauses} on a {ground} background", "on a {ground} background , {clauses}", "{clauses} , {ground} background", "a {ground} scene with {clauses}")
+_SENTENCES = (
+    "{clauses} on a {ground} background", "on a {ground} background , {clauses}", "{clauses} , {ground} background",
+    "a {ground} scene with {clauses}",
+)
 TEMPLATES = tuple((c, s) for c in _CLAUSES for s in _SENTENCES)
 HELD_OUT_TEMPLATES = (3, 6, 9, 12)
 TRAINING_TEMPLATES = tuple(i for i in range(len(TEMPLATES)) if i not in HELD_OUT_TEMPLATES)

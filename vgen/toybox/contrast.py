@@ -13,11 +13,17 @@ _GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
     tuple((c.value,) for c in Colour), tuple((s.value,) for s in Shape), tuple(SIZES.values()), tuple(ADVERBS.values()),
     tuple(tuple(sorted(words, key=len, reverse=True)) for words in DIRECTIONS.values()), tuple((g.value,) for g in SOLIDS),
 )
-_PATTERNS = tuple(re.compile(r"\b(" + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True)) + r")\b") for group in _GROUPS)
+_PATTERNS = tuple(
+    re.compile(r"\b(" + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True)) + r")\b")
+    for group in _GROUPS
+)
 
 
 def distractor(caption: str, key: tuple[str, int]) -> str:
-    """``caption`` with two like facts exchanged (a colour of one thing for that of the other) or one fact replaced; a pure function of its arguments."""
+    """``caption`` with two like facts exchanged (a colour of one thing for that of the other) or one fact replaced.
+
+    A pure function of its arguments.
+    """
     digest = hashlib.blake2b(f"{caption}/{key}".encode(), digest_size=8).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "little"))
     for i in rng.permutation(len(_GROUPS)):

@@ -21,7 +21,8 @@ def joints(thing: Thing, state: np.ndarray, tick: float) -> np.ndarray:
     out = np.zeros((17, 2))
     hip, neck = np.array([0.0, 0.35 - lift]), np.array([math.sin(lean), -math.cos(lean)]) * _TORSO + [0.0, 0.35 - lift]
     head = neck + np.array([math.sin(lean), -math.cos(lean)]) * 0.36
-    out[0], out[1], out[2], out[3], out[4] = head + [0, 0.02], head + [0.09, -0.06], head + [-0.09, -0.06], head + [0.2, 0], head + [-0.2, 0]
+    out[0], out[1], out[2] = head + [0, 0.02], head + [0.09, -0.06], head + [-0.09, -0.06]
+    out[3], out[4] = head + [0.2, 0], head + [-0.2, 0]
     for side, sign in ((0, 1.0), (1, -1.0)):
         shoulder, hip_joint = neck + [sign * _SHOULDER, 0.12], hip + [sign * _HIP, 0.0]
         (a1, a2), (l1, l2) = arms[side], legs[side]
@@ -52,14 +53,16 @@ def _angles(action: Action, phase: float) -> tuple:
     s, c = math.sin(phase), math.cos(phase)
     match action:
         case Action.WALK:
-            return ((0.3 + 0.5 * s, 0.5 + 0.5 * s), (0.3 - 0.5 * s, 0.5 - 0.5 * s)), ((-0.4 * s, -0.1 - 0.3 * s), (0.4 * s, -0.1 + 0.3 * s)), 0.03 * c, 0.06
+            arms = (0.3 + 0.5 * s, 0.5 + 0.5 * s), (0.3 - 0.5 * s, 0.5 - 0.5 * s)
+            return arms, ((-0.4 * s, -0.1 - 0.3 * s), (0.4 * s, -0.1 + 0.3 * s)), 0.03 * c, 0.06
         case Action.WAVE:
             return ((2.3, 2.7 + 0.6 * s), (0.2, 0.3)), ((0.1, 0.1), (0.1, 0.1)), 0.0, 0.0
         case Action.JUMP:
             up = max(s, 0.0)
             return ((0.4 + 1.8 * up, 0.5 + 2.0 * up),) * 2, ((0.2 + 0.4 * (1 - up) * (s < 0), -0.2 * (s < 0)),) * 2, 0.45 * up, 0.0
         case Action.DANCE:
-            return ((1.3 + 0.9 * s, 2.0 + 0.8 * c), (1.3 - 0.9 * s, 2.0 - 0.8 * c)), ((0.25 + 0.25 * s, 0.05), (0.25 - 0.25 * s, 0.05)), 0.06 * c, 0.28 * s
+            arms = (1.3 + 0.9 * s, 2.0 + 0.8 * c), (1.3 - 0.9 * s, 2.0 - 0.8 * c)
+            return arms, ((0.25 + 0.25 * s, 0.05), (0.25 - 0.25 * s, 0.05)), 0.06 * c, 0.28 * s
 
 
 def _capsule(a: np.ndarray, b: np.ndarray, half: float, colour: np.ndarray) -> tuple:

@@ -84,7 +84,9 @@ def _rgb(colour: Colour) -> np.ndarray:
     return np.asarray(RGB[colour], np.float32) / 255
 
 
-def _paint(canvas: np.ndarray, stencil: Stencil, centre: tuple[float, float], reach: float, colour: np.ndarray, opacity: float) -> np.ndarray:
+def _paint(
+    canvas: np.ndarray, stencil: Stencil, centre: tuple[float, float], reach: float, colour: np.ndarray, opacity: float
+) -> np.ndarray:
     """Composite one stencil within its bounding box; returns its coverage, h w."""
     size = len(canvas)
     coverage = np.zeros((size, size), np.float32)
@@ -206,7 +208,9 @@ def _marks(thing: Thing, state: np.ndarray) -> list[tuple[Stencil, tuple[float, 
     return out
 
 
-def _tail(thing: Thing, x: float, y: float, heading: tuple[float, float], r: float, length: float, width: float) -> tuple[Stencil, tuple[float, float], float]:
+def _tail(
+    thing: Thing, x: float, y: float, heading: tuple[float, float], r: float, length: float, width: float
+) -> tuple[Stencil, tuple[float, float], float]:
     hx, hy = heading
     start = edge_distance(thing.shape, -hx, -hy) * r if thing.shape is not Shape.RING else 1.2 * r
 

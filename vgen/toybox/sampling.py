@@ -60,7 +60,8 @@ class Mix:
     def __post_init__(self) -> None:
         shares = [getattr(self, f.value) for f in Family]
         if min(shares) < 0 or sum(shares) <= 0:
-            raise ValueError(f"family shares must be non-negative with a positive sum, got {dict(zip([f.value for f in Family], shares, strict=True))}")
+            got = dict(zip([f.value for f in Family], shares, strict=True))
+            raise ValueError(f"family shares must be non-negative with a positive sum, got {got}")
 
     def family(self, rng: np.random.Generator) -> Family:
         shares = np.array([getattr(self, f.value) for f in Family])
@@ -142,7 +143,8 @@ def _nuisance(rng: np.random.Generator, thing: Thing) -> Thing:
     radius = RADIUS[thing.size] * rng.uniform(0.96, 1.04) * (1.6 if thing.kind is Kind.IDENTICON else 1.0)
     if thing.kind is Kind.PUPPET:
         radius = rng.uniform(0.15, 0.19)
-    return replace(thing, velocity=velocity, radius=radius, heading=rng.uniform(0, 2 * np.pi), phase=rng.uniform(0, 2 * np.pi), x=0.0, y=0.0)
+    heading, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
+    return replace(thing, velocity=velocity, radius=radius, heading=heading, phase=phase, x=0.0, y=0.0)
 
 
 def reach_of(thing: Thing) -> float:
@@ -153,7 +155,9 @@ def reach_of(thing: Thing) -> float:
     return reach * (GROWTH**0.5 if thing.motion in (Motion.GROW, Motion.SHRINK) else 1.0)
 
 
-def _place(rng: np.random.Generator, things: list[Thing], relation: Relation | None, tries: int = 40, candidates: int = 64) -> list[Thing] | None:
+def _place(
+    rng: np.random.Generator, things: list[Thing], relation: Relation | None, tries: int = 40, candidates: int = 64
+) -> list[Thing] | None:
     """Positions such that every body stays on the canvas and no two touch; None if there is no room."""
     ticks = np.arange(TICKS, dtype=float)
     for _ in range(tries):

@@ -167,8 +167,14 @@ class Scene:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Scene:
         if data.get("version") != GENERATOR_VERSION:
-            raise ValueError(f"scene was written by toybox generator {data.get('version')}, this one is {GENERATOR_VERSION}; re-create it with 'vgen prepare data=toybox'")
-        enums = {"kind": Kind, "colour": Colour, "shape": Shape, "size": Size, "motion": Motion, "speed": Speed, "second": Colour, "action": Action}
+            raise ValueError(
+                f"scene was written by toybox generator {data.get('version')}, this one is {GENERATOR_VERSION}; "
+                "re-create it with 'vgen prepare data=toybox'"
+            )
+        enums = {
+            "kind": Kind, "colour": Colour, "shape": Shape, "size": Size, "motion": Motion, "speed": Speed, "second": Colour,
+            "action": Action,
+        }
         things = tuple(Thing(**{k: enums[k](v) if k in enums else v for k, v in thing.items()}) for thing in data["things"])
         rest = {k: v for k, v in data.items() if k not in ("things", "ground", "inks", "relation", "camera")}
         relation = None if data["relation"] is None else Relation(data["relation"])
