@@ -30,12 +30,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def keepers(folder: Path, every_steps: int, keep_last: int, has_validation: bool) -> list[ModelCheckpoint]:
     """The last ``keep_last`` checkpoints by step and, where held-out loss is computed, the best one."""
     last = ModelCheckpoint(
-        dirpath=folder, filename="step-{step:07d}", auto_insert_metric_name=False, every_n_train_steps=every_steps, save_top_k=keep_last, monitor="step", mode="max",
-        save_on_train_epoch_end=False, enable_version_counter=False,
+        dirpath=folder, filename="step-{step:07d}", auto_insert_metric_name=False, every_n_train_steps=every_steps,
+        save_top_k=keep_last, monitor="step", mode="max", save_on_train_epoch_end=False, enable_version_counter=False,
     )
     if not has_validation:
         return [last]
-    best = ModelCheckpoint(dirpath=folder, filename="best", monitor="val/loss", mode="min", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=False)
+    best = ModelCheckpoint(
+        dirpath=folder, filename="best", monitor="val/loss", mode="min", save_top_k=1, enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
     return [last, best]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe, assemble
 from vgen.methods._objectives import Batch
@@ -16,11 +17,17 @@ from vgen.training.optimisation import Optimisation
 
 
 class Learner(pl.LightningModule):
-    """Holds the components that a recipe engages; the rest of the image model stays outside, so that no strategy wraps, moves or saves it."""
+    """Holds the components that a recipe engages.
+
+    The rest of the image model stays outside, so that no strategy wraps, moves or saves it.
+    """
 
     strict_loading = False  # a checkpoint holds what learns; on_load_checkpoint compares the keys itself
 
-    def __init__(self, recipe: Recipe, model: ImageModel, optimisation: Optimisation, seed: int, max_steps: int, frozen_dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, recipe: Recipe, model: ImageModel, optimisation: Optimisation, seed: int, max_steps: int,
+        frozen_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
         self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
@@ -36,7 +43,7 @@ class Learner(pl.LightningModule):
         return self._outside[0]
 
     @property
-    def unet(self):
+    def unet(self) -> VideoUNet:
         return self.unet_holder[0]
 
     # -- steps -------------------------------------------------------------------------------------------------------------------
@@ -54,8 +61,11 @@ class Learner(pl.LightningModule):
         optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None) -> None:
-        if self.trainer.precision == "bf16-mixed" and gradient_clip_val:  # Lightning refuses fused optimisers under any autocast; bf16 has no scaler
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_val:
+            # Lightning refuses fused optimisers under any autocast; bf16 has no scaler
             torch.nn.utils.clip_grad_norm_(list(self.learning.values()), gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -87,7 +97,9 @@ class Learner(pl.LightningModule):
         want, have = {f"parts.{name}" for name in self.learning}, set(checkpoint.get("state_dict") or checkpoint.get("learning", ()))
         if want != have:
             raise ValueError(
-                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from it (first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); resume with the method it was written by, or start a new run.name"
+                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from it "
+                f"(first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); "
+                "resume with the method it was written by, or start a new run.name"
             )
 
 
@@ -96,7 +108,8 @@ def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Para
     named = dict(parts.named_parameters())
     for pattern in patterns:
         if not fnmatch.filter(named, pattern):
-            raise ValueError(f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with {', '.join(list(named)[:3])}")
+            first = ", ".join(list(named)[:3])
+            raise ValueError(f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with {first}")
     for name, parameter in named.items():
         parameter.requires_grad_(any(fnmatch.fnmatchcase(name, p) for p in patterns))
     return {name: p for name, p in named.items() if p.requires_grad}

@@ -13,7 +13,10 @@ from vgen.training.partitions import is_partitioned, wholes
 
 
 class Learnt(pl.Callback):
-    """``values`` after training: the averaged weights where there is an average, on the CPU. Every rank takes part, since weights may be in parts."""
+    """``values`` after training: the averaged weights where there is an average, on the CPU.
+
+    Every rank takes part, since weights may be in parts.
+    """
 
     def __init__(self, ema: Ema | None) -> None:
         self.ema, self.values = ema, {}
@@ -31,7 +34,10 @@ class Learnt(pl.Callback):
 def saved(checkpoint: Path, ema: Ema | None) -> dict[str, Tensor]:
     """The same out of a checkpoint file."""
     if checkpoint.is_dir():
-        raise ValueError(f"checkpoint {checkpoint} is in parts and the run is at its last step; set trainer.max_steps one higher, so that one more step writes the adapter")
+        raise ValueError(
+            f"checkpoint {checkpoint} is in parts and the run is at its last step; "
+            "set trainer.max_steps one higher, so that one more step writes the adapter"
+        )
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if ema is not None:
         return state["callbacks"][ema.state_key]["average"]

@@ -21,8 +21,11 @@ from vgen.toybox.contrast import distractor
 
 @spec
 class Corpus:
-    """Where the clips are and how they are read. ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the
-    first step, into ``cache_dir`` (by default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others."""
+    """Where the clips are and how they are read.
+
+    ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step, into ``cache_dir`` (by
+    default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others.
+    """
 
     path: str = ""
     window: Window = field(default_factory=Window)
@@ -62,7 +65,10 @@ def split(corpus: Corpus, seed: int) -> Split:
     if corpus.val_path is None:
         num_train = len(reader) - corpus.val_clips
         if num_train < 1:
-            raise ValueError(f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; lower data.val_clips or prepare more clips")
+            raise ValueError(
+                f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; "
+                "lower data.val_clips or prepare more clips"
+            )
         rows = range(num_train), range(num_train, len(reader))
     else:
         rows = range(len(reader)), range(min(len(held), corpus.val_clips))
@@ -87,7 +93,8 @@ def collate(clips: list[Clip], hard_negatives: bool = False) -> Batch:
     text, pooled = stack("text"), stack("pooled")
     return Batch(
         keys=[clip.key for clip in clips], captions=[clip.caption for clip in clips], video=stack("video"), latents=stack("latents"),
-        context=None if text is None else Context(text, pooled), distractors=[distractor(clip.caption, clip.key) for clip in clips] if hard_negatives else [],
+        context=None if text is None else Context(text, pooled),
+        distractors=[distractor(clip.caption, clip.key) for clip in clips] if hard_negatives else [],
     )
 
 
@@ -101,19 +108,28 @@ class Collate:
         return collate(clips, self.hard_negatives)
 
 
-def loaders(parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: int, rank: int, world_size: int) -> tuple[DataLoader, DataLoader]:
+def loaders(
+    parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: int, rank: int, world_size: int
+) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
     sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
-    workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0, "collate_fn": Collate(corpus.hard_negatives)}
+    stack = Collate(corpus.hard_negatives)
+    workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0}
+    train = DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=stack, **workers)
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
-    return DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), **workers), DataLoader(parts.val, batch_sampler=mine, **(workers | {"num_workers": 0, "persistent_workers": False}))
+    return train, DataLoader(parts.val, batch_sampler=mine, collate_fn=stack)
 
 
 def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[int, int]]]:
-    """Held-out clips, each once, in near-equal batches whose number is a multiple of ``world_size``: a rank with one batch more than another
-    would wait for it for ever in the next collective. Batches may exceed ``batch_size`` (by less than twice) where clips are few."""
+    """Held-out clips, each once, in near-equal batches whose number is a multiple of ``world_size``.
+
+    A rank with one batch more than another would wait for it for ever in the next collective. Batches may exceed ``batch_size`` (by
+    less than twice) where clips are few.
+    """
     if num_clips < world_size:
-        raise ValueError(f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to at least {world_size}")
+        raise ValueError(
+            f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to at least {world_size}"
+        )
     rounds = min(math.ceil(num_clips / (batch_size * world_size)), num_clips // world_size)
     edges = [num_clips * i // (rounds * world_size) for i in range(rounds * world_size + 1)]
     return [[(0, i) for i in range(start, end)] for start, end in pairwise(edges)]

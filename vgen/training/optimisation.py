@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import math
 
-
 import torch
 from torch import nn
 
@@ -36,8 +35,12 @@ class Optimisation:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"optim.ema_decay lies in [0, 1), got {self.ema_decay}; 0 turns the average off")
 
-    def build(self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimiser = torch.optim.AdamW(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused)
+    def build(
+        self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        optimiser = torch.optim.AdamW(
+            parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused
+        )
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
 
     def factor(self, step: int, max_steps: int) -> float:

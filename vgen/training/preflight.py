@@ -37,7 +37,8 @@ def preflight(learner: Learner, batch: Batch) -> int:
         learner.zero_grad(set_to_none=True)
     if report:
         raise ValueError(
-            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} says: {'; '.join(report[:MAX_NAMED])}"
+            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} says: "
+            + "; ".join(report[:MAX_NAMED])
             + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
             + "; a part that is never run, a reentrant gradient checkpoint or a detached tensor is the usual cause"
         )
@@ -47,7 +48,9 @@ def preflight(learner: Learner, batch: Batch) -> int:
 def _report(learner: Learner) -> list[str]:
     out = []
     everything = dict(learner.parts.named_parameters())
-    everything |= {f"(frozen) {name}.{n}": p for name, module in learner.model.components().items() if name not in learner.parts for n, p in module.named_parameters()}
+    for name, module in learner.model.components().items():
+        if name not in learner.parts:
+            everything |= {f"(frozen) {name}.{n}": p for n, p in module.named_parameters()}
     for name, parameter in everything.items():
         if name in learner.learning:
             if parameter.grad is None:

@@ -30,8 +30,8 @@ class StepBar(ProgressBar):
             return
         self._began, self._first = time.perf_counter(), trainer.global_step
         if sys.stdout.isatty():
-            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns)
+            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
             self._task = self._bar.add_task("", total=self.max_steps, completed=trainer.global_step, note="")
             self._bar.start()
 
@@ -44,7 +44,8 @@ class StepBar(ProgressBar):
         elif time.perf_counter() - self._spoken > PLAIN_SECONDS or step == self.max_steps:
             self._spoken = time.perf_counter()
             rate = (self._spoken - self._began) / max(1, step - self._first)
-            print(f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {rate * (self.max_steps - step) / 60:.1f} min left", flush=True)
+            left = rate * (self.max_steps - step) / 60
+            print(f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {left:.1f} min left", flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self._stop()

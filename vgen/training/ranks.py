@@ -36,10 +36,14 @@ def check(devices: int, num_nodes: int) -> None:
     for launcher, here, variable in (("torchrun", by_torchrun(), "WORLD_SIZE"), ("srun", by_srun(), "SLURM_NTASKS")):
         if here and int(os.environ[variable]) != wanted:
             raise ValueError(
-                f"{launcher} started {os.environ[variable]} processes but trainer.devices={devices} x trainer.num_nodes={num_nodes} is {wanted}; make them equal (one process per device; trainer=ddp or trainer=deepspeed_zero2)"
+                f"{launcher} started {os.environ[variable]} processes but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
+                f"is {wanted}; make them equal (one process per device; trainer=ddp or trainer=deepspeed_zero2)"
             )
     if num_nodes > 1 and "SLURM_JOB_ID" in os.environ and not by_srun():
-        raise ValueError(f"trainer.num_nodes={num_nodes} inside a Slurm job needs srun, which starts one process per device; slurm/train.sbatch does it")
+        raise ValueError(
+            f"trainer.num_nodes={num_nodes} inside a Slurm job needs srun, which starts one process per device; "
+            "slurm/train.sbatch does it"
+        )
 
 
 def environment() -> ClusterEnvironment | None:

@@ -60,12 +60,20 @@ def effective_mode(settings: LoggerSettings) -> WandbMode:
     lack = "no key found" if not has_key() else "the server cannot be reached" if not is_reachable() else None
     if lack is None:
         return mode
-    log.warning("W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack)
+    log.warning(
+        "W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack
+    )
     return WandbMode.OFFLINE
 
 
-def loggers(settings: LoggerSettings, folder: Path, name: str, run_id: str | None, config: dict[str, Any], steps_done: int = 0, job_type: str = "train") -> list[Logger]:
-    """The loggers of a run; ``run_id`` is kept in its folder, so that a resumed run goes on with one curve. None on all ranks but the first."""
+def loggers(
+    settings: LoggerSettings, folder: Path, name: str, run_id: str | None, config: dict[str, Any], steps_done: int = 0,
+    job_type: str = "train",
+) -> list[Logger]:
+    """The loggers of a run; ``run_id`` is kept in its folder, so that a resumed run goes on with one curve.
+
+    None on all ranks but the first.
+    """
     version = f"metrics-from-{steps_done}" if steps_done else "metrics"  # CSVLogger empties a folder that it finds
     out: list[Logger] = [CSVLogger(folder, name="", version=version, flush_logs_every_n_steps=10)]
     if run_id is None:

@@ -57,7 +57,10 @@ class Job:
 
 
 def fit(job: Job) -> Path:
-    """Train and return the run's folder. The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself learnt."""
+    """Train and return the run's folder.
+
+    The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself learnt.
+    """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
     _set_up_cpu(settings)
@@ -84,12 +87,16 @@ def fit(job: Job) -> Path:
     learnt = Learnt(ema)
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
     fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
+    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
     train, val = loaders(
-        parts, job.corpus, job.seed, num_draws=(settings.max_steps - steps_done) * global_batch, consumed=steps_done * global_batch, rank=rank, world_size=settings.world_size
+        parts, job.corpus, job.seed, num_draws=clips - consumed, consumed=consumed, rank=rank, world_size=settings.world_size
     )
     if found:
-        log.info("resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; the data goes on at sample %d of the same order", found.name, steps_done, steps_done * global_batch)
-    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": settings.max_steps * global_batch})
+        log.info(
+            "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
+            "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
+        )
+    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
     if steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
@@ -118,7 +125,10 @@ def _resumable(job: Job) -> Path | None:
     """The checkpoint to go on from, if there is one and it is of the kind that this trainer reads."""
     found = latest(job.folder / "checkpoints") if job.resume else None
     if found and found.is_dir() != job.settings.sharded:
-        raise ValueError(f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and trainer.strategy is {job.settings.strategy.value}; resume with the trainer it was written by, or start a new run.name")
+        raise ValueError(
+            f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and trainer.strategy is "
+            f"{job.settings.strategy.value}; resume with the trainer it was written by, or start a new run.name"
+        )
     return found
 
 
@@ -128,14 +138,18 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
     out = [Throughput(every), GradientNorm(every), TimeUse(), StepBar(job.settings.max_steps)]
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
         out.append(SampleClips(job.samples, job.folder / "samples", ema))
-    return [*([ema] if ema else []), *out, *keepers(job.folder / "checkpoints", job.settings.checkpoint_every_steps, job.settings.keep_last, True)]
+    keep = keepers(job.folder / "checkpoints", job.settings.checkpoint_every_steps, job.settings.keep_last, True)
+    return [*([ema] if ema else []), *out, *keep]
 
 
 def _check_size(job: Job, parts: Any) -> None:
     height, width = parts.train.reader[parts.train.rows[0]].video.shape[1:3]
     multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config.block_out_channels) - 1)
     if height % multiple or width % multiple:
-        raise ValueError(f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: prepare them with size_px={job.model.size_px}")
+        raise ValueError(
+            f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: "
+            f"prepare them with size_px={job.model.size_px}"
+        )
 
 
 def _steps_of(path: Path) -> int:

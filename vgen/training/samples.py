@@ -48,4 +48,5 @@ class SampleClips(pl.Callback):
         paths = [write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256)) for i, clip in enumerate(clips)]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_video("samples", [str(p) for p in paths], step=step, caption=list(self.settings.prompts), format=["mp4"] * len(paths))
+                captions = list(self.settings.prompts)
+                logger.log_video("samples", [str(p) for p in paths], step=step, caption=captions, format=["mp4"] * len(paths))

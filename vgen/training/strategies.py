@@ -58,11 +58,18 @@ class TrainerSettings:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("devices", "num_nodes", "accumulate", "max_steps", "val_every_steps", "checkpoint_every_steps", "keep_last", "log_every_steps"):
+        counts = (
+            "devices", "num_nodes", "accumulate", "max_steps", "val_every_steps", "checkpoint_every_steps", "keep_last",
+            "log_every_steps",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
         if self.strategy is Spread.SINGLE and self.devices * self.num_nodes > 1:
-            raise ValueError(f"trainer.strategy=single runs one process, got devices={self.devices} num_nodes={self.num_nodes}; use trainer=ddp or trainer=deepspeed_zero2")
+            raise ValueError(
+                f"trainer.strategy=single runs one process, got devices={self.devices} num_nodes={self.num_nodes}; "
+                "use trainer=ddp or trainer=deepspeed_zero2"
+            )
 
     @property
     def world_size(self) -> int:
@@ -75,7 +82,10 @@ class TrainerSettings:
 
     def on_gpu(self) -> bool:
         if self.accelerator is Accelerator.GPU and not torch.cuda.is_available():
-            raise ValueError(f"trainer.accelerator=gpu but torch {torch.__version__} sees no CUDA device; use trainer=cpu, or 'vgen doctor' says what is missing")
+            raise ValueError(
+                f"trainer.accelerator=gpu but torch {torch.__version__} sees no CUDA device; "
+                "use trainer=cpu, or 'vgen doctor' says what is missing"
+            )
         return self.accelerator is Accelerator.GPU or (self.accelerator is Accelerator.AUTO and torch.cuda.is_available())
 
 
@@ -86,25 +96,34 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
             return SingleDeviceStrategy(device="cuda:0" if gpu else "cpu", checkpoint_io=AtomicCheckpointIO())
         case Spread.DDP:
             # No broadcast of buffers: they are constant tables, and it would be a collective in every validation batch.
-            return DDPStrategy(process_group_backend="nccl" if gpu else "gloo", checkpoint_io=AtomicCheckpointIO(), gradient_as_bucket_view=True, broadcast_buffers=False)
+            return DDPStrategy(
+                process_group_backend="nccl" if gpu else "gloo", checkpoint_io=AtomicCheckpointIO(), gradient_as_bucket_view=True,
+                broadcast_buffers=False,
+            )
         case Spread.ZERO2 | Spread.ZERO3:
             if not gpu:
                 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
             try:
                 import deepspeed  # noqa: F401
             except ImportError as error:
-                raise ValueError(f"trainer.strategy={settings.strategy.value} needs deepspeed, which does not import ({error}); 'vgen doctor' says how to get it, trainer=ddp works without") from error
+                raise ValueError(
+                    f"trainer.strategy={settings.strategy.value} needs deepspeed, which does not import ({error}); "
+                    "'vgen doctor' says how to get it, trainer=ddp works without"
+                ) from error
             return ZeroStrategy(2 if settings.strategy is Spread.ZERO2 else 3, gpu, batch_size, grad_clip)
 
 
-def trainer(settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path) -> pl.Trainer:
+def trainer(
+    settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path
+) -> pl.Trainer:
     """A Lightning Trainer that stops at ``max_steps`` and never splits data itself: the loaders are already per rank."""
     place = ranks.environment()
     return pl.Trainer(
         accelerator="gpu" if settings.on_gpu() else "cpu", devices=settings.devices, num_nodes=settings.num_nodes,
         strategy=strategy(settings, batch_size, grad_clip), precision=LIGHTNING_PRECISION[settings.precision],
-        accumulate_grad_batches=settings.accumulate, max_steps=settings.max_steps, val_check_interval=settings.val_every_steps * settings.accumulate,
-        check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=None if settings.sharded else grad_clip or None, callbacks=callbacks, logger=loggers,
+        accumulate_grad_batches=settings.accumulate, max_steps=settings.max_steps,
+        val_check_interval=settings.val_every_steps * settings.accumulate, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+        gradient_clip_val=None if settings.sharded else grad_clip or None, callbacks=callbacks, logger=loggers,
         log_every_n_steps=settings.log_every_steps, default_root_dir=folder, use_distributed_sampler=False, enable_model_summary=False,
         plugins=[place] if place else None, enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
     )

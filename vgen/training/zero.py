@@ -17,12 +17,15 @@ FACTS = "vgen.json"
 class ZeroStrategy(DeepSpeedStrategy):
     """ZeRO ``stage`` 2 or 3, over NCCL on GPUs and gloo on CPUs (for tests and for trying a configuration out).
 
-    A checkpoint is a folder that appears under its name only when every rank has written its part. DeepSpeed unpickles it: resume only runs of
-    your own. It fits the number of processes and the stage it was written with.
+    A checkpoint is a folder that appears under its name only when every rank has written its part. DeepSpeed unpickles it: resume
+    only runs of your own. It fits the number of processes and the stage it was written with.
     """
 
     def __init__(self, stage: int, on_gpu: bool, batch_size: int, grad_clip: float) -> None:
-        super().__init__(stage=stage, exclude_frozen_parameters=True, logging_batch_size_per_gpu=batch_size, process_group_backend="nccl" if on_gpu else "gloo")
+        super().__init__(
+            stage=stage, exclude_frozen_parameters=True, logging_batch_size_per_gpu=batch_size,
+            process_group_backend="nccl" if on_gpu else "gloo",
+        )
         self.config["zero_allow_untested_optimizer"] = True
         self.config["gradient_clipping"] = grad_clip  # Lightning hands clipping to the engine
 
@@ -56,8 +59,8 @@ class ZeroStrategy(DeepSpeedStrategy):
         import deepspeed
 
         engine, optimiser, _, _ = deepspeed.initialize(
-            args=argparse.Namespace(device_rank=self.local_rank), config=self.config, model=model, optimizer=optimizer, lr_scheduler=lr_scheduler,
-            model_parameters=[p for p in model.parameters() if p.requires_grad], dist_init_required=False,
+            args=argparse.Namespace(device_rank=self.local_rank), config=self.config, model=model, optimizer=optimizer,
+            lr_scheduler=lr_scheduler, model_parameters=[p for p in model.parameters() if p.requires_grad], dist_init_required=False,
         )
         return engine, optimiser
 
@@ -86,11 +89,15 @@ class ZeroStrategy(DeepSpeedStrategy):
     def load_checkpoint(self, checkpoint_path: str | os.PathLike, weights_only: bool | None = None) -> dict[str, Any]:
         facts_file = Path(checkpoint_path) / FACTS
         if not facts_file.is_file():
-            raise ValueError(f"checkpoint {checkpoint_path} is not one that vgen's DeepSpeed runs write (no {FACTS} in it); start a new run.name")
+            raise ValueError(
+                f"checkpoint {checkpoint_path} is not one that vgen's DeepSpeed runs write (no {FACTS} in it); start a new run.name"
+            )
         facts = json.loads(facts_file.read_text())
         here = {"stage": self.stage, "num_processes": self.world_size}
         if facts != here:
             raise ValueError(
-                f"checkpoint {checkpoint_path} was written by {facts['num_processes']} processes with ZeRO-{facts['stage']}, this run has {here['num_processes']} with ZeRO-{here['stage']}; resume with the same trainer, or start a new run.name"
+                f"checkpoint {checkpoint_path} was written by {facts['num_processes']} processes with ZeRO-{facts['stage']}, "
+                f"this run has {here['num_processes']} with ZeRO-{here['stage']}; "
+                "resume with the same trainer, or start a new run.name"
             )
         return super().load_checkpoint(checkpoint_path, weights_only)
