@@ -1,6 +1,8 @@
 """Image models: what goes to disk comes back, and nothing knows SD's numbers."""
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,16 +42,43 @@ def test_save_and_load(size: Blank, tmp_path: Path) -> None:
     assert again.scheduler_config["beta_start"] == 0.00085
 
 
+# diffusers' log handler keeps the stderr it was imported under, so only a process of its own shows what a person would see.
+HANDLING = """
+import sys
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import load
+
+for shown in (False, True):
+    logging.enable_progress_bar() if shown else logging.disable_progress_bar()
+    blank(Blank.TOYBOX).save(Path(sys.argv[1]), torch.float16)
+    load(Path(sys.argv[1])).to("cpu", torch.bfloat16)
+    assert logging.is_progress_bar_enabled() is shown, "the caller's setting is lost"
+"""
+
+
+def test_saving_loading_and_casting_print_nothing_and_keep_the_callers_setting(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HANDLING, str(tmp_path / "model")], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
 def test_the_tokenizer_is_the_same_every_time() -> None:
     a, b = blank(Blank.TOYBOX).tokenizer, blank(Blank.TOYBOX).tokenizer
     assert a.get_vocab() == b.get_vocab()
-    assert a.tokenize("a huge magenta ring which is drifting") == [w + "</w>" for w in ["a", "huge", "magenta", "ring", "which", "is", "drifting"]]
+    words = ["a", "huge", "magenta", "ring", "which", "is", "drifting"]
+    assert a.tokenize(" ".join(words)) == [word + "</w>" for word in words]
 
 
 def test_a_long_prompt_keeps_its_end() -> None:
     tokenizer = blank(Blank.TOYBOX)
     ids = tokenizer.tokenize(["red " * 100])[0]
-    assert len(ids) == 48 and ids[-1] == tokenizer.tokenizer.eos_token_id
+    assert len(ids) == 48
+    assert ids[-1] == tokenizer.tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize(("folder", "sentence"), [("empty", "has no model_index.json"), ("partial", "lacks vae, text_encoder")])
@@ -68,7 +97,9 @@ def test_context_rows() -> None:
     context = Context(torch.arange(6.0).view(3, 1, 2), torch.arange(3.0).view(3, 1))
     other = Context(torch.full((1, 1, 2), -1.0), torch.full((1, 1), -1.0))
     mixed = context.where(torch.tensor([True, False, True]), other)
-    assert mixed.tokens[1, 0, 0] == -1 and mixed.tokens[2, 0, 1] == 5 and mixed.pooled[1, 0] == -1
+    assert mixed.tokens[1, 0, 0] == -1
+    assert mixed.tokens[2, 0, 1] == 5
+    assert mixed.pooled[1, 0] == -1
 
 
 def test_sites_of_sd15() -> None:
@@ -81,7 +112,9 @@ def test_sites_of_sd15() -> None:
     assert sum(s.kind is Kind.ATTENTION for s in found) == sum(s.kind is Kind.BLOCK for s in found) == 16
     assert sum(s.kind is Kind.RESNET for s in found) == 22
     pairs = [s for s in found if after(Kind.PAIR, stages=[Stage.DOWN, Stage.UP])(s)]
-    assert len(pairs) == 20 and pairs[-1].path == "up_blocks.3.attentions.2" and pairs[-1].channels == 320
+    assert len(pairs) == 20
+    assert pairs[-1].path == "up_blocks.3.attentions.2"
+    assert pairs[-1].channels == 320
     assert [s.level for s in pairs if s.stage is Stage.UP][:4] == [3, 3, 3, 2]
     assert all(unet.get_submodule(s.path) is not None for s in found)
 

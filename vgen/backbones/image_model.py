@@ -1,6 +1,7 @@
 """A Stable Diffusion image model as its parts: loading, saving, encoding pixels and words, decoding latents.
 
-Every factor (VAE stride, latent scale, token length, number of text encoders) comes from the loaded configs; nothing here knows SD's numbers.
+Every factor (VAE stride, latent scale, token length, number of text encoders) comes from the loaded configs; nothing here knows SD's
+numbers.
 """
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ class ImageModel:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageModel:
         for module in self.modules():
-            module.to(device=device, dtype=dtype)
+            nn.Module.to(module, device=device, dtype=dtype)  # diffusers' own `to` warns of every cast, needed or not
         self._empty.clear()
         return self
 
@@ -102,7 +103,9 @@ class ImageModel:
         out = []
         for part in frames.split(chunk):
             posterior = self.vae.encode(part).latent_dist
-            latents = posterior.mean if generator is None else posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator).to(posterior.mean)
+            latents = posterior.mean
+            if generator is not None:
+                latents = latents + posterior.std * torch.randn(latents.shape, generator=generator).to(latents)
             out.append((latents - shift) * self.vae.config.scaling_factor)
         return unfold(torch.cat(out), video.shape[1])
 
@@ -119,10 +122,14 @@ class ImageModel:
 
     @staticmethod
     def _tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
-        return tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+        num_tokens = tokenizer.model_max_length
+        return tokenizer(prompts, padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt").input_ids
 
     def encode_text(self, prompts: list[str]) -> Context:
-        """Prompts to the context of the cross-attention, one row per prompt (SD: last hidden state; SDXL: penultimate states side by side)."""
+        """Prompts to the context of the cross-attention, one row per prompt.
+
+        SD: last hidden state; SDXL: penultimate states side by side.
+        """
         device = self.text_encoders[0].device
         ids = self.tokenize(prompts).to(device)
         if not self.is_sdxl:
@@ -144,33 +151,39 @@ class ImageModel:
         folder.mkdir(parents=True, exist_ok=True)
         for name, module in self.components().items():
             before = next(module.parameters()).dtype
-            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)
-            module.to(before)
+            nn.Module.to(module, dtype)
+            with _without_bars():
+                module.save_pretrained(folder / name, safe_serialization=True)
+            nn.Module.to(module, before)
         self.tokenizer.save_pretrained(folder / "tokenizer")
         if self.second_tokenizer is not None:
             self.second_tokenizer.save_pretrained(folder / "tokenizer_2")
         if self.image_processor is not None:
             self.image_processor.save_pretrained(folder / "feature_extractor")
         (folder / "scheduler").mkdir(exist_ok=True)
-        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler", **self.scheduler_config}, indent=2, sort_keys=True))
+        scheduler = {"_class_name": "DDIMScheduler", **self.scheduler_config}
+        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2, sort_keys=True))
         (folder / "model_index.json").write_text(json.dumps(self._index(), indent=2))
 
     def _index(self) -> dict[str, Any]:
         index: dict[str, Any] = {
             "_class_name": "StableDiffusionXLPipeline" if self.is_sdxl else "StableDiffusionPipeline",
-            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"], "scheduler": ["diffusers", "DDIMScheduler"],
+            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
             "tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", type(self.text_encoders[0]).__name__],
             "feature_extractor": ["transformers", "CLIPImageProcessor"] if self.image_processor is not None else [None, None],
             "image_encoder": ["transformers", "CLIPVisionModelWithProjection"] if self.image_encoder is not None else [None, None],
         }
         if self.is_sdxl:
-            return index | {"tokenizer_2": ["transformers", "CLIPTokenizer"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+            return index | {
+                "tokenizer_2": ["transformers", "CLIPTokenizer"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            }
         return index | {"safety_checker": [None, None], "requires_safety_checker": False}
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No bar for reading a local file; a caller's own setting is put back, since it belongs to the whole process."""
+    """No bar for reading or writing a local file; a caller's own setting is put back, since it belongs to the whole process."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -187,11 +200,17 @@ def load(folder: Path) -> ImageModel:
     """
     index = folder / "model_index.json"
     if not index.is_file():
-        raise ValueError(f"image model {folder} has no model_index.json; give a diffusers-layout Stable Diffusion folder (unet/ vae/ text_encoder/ tokenizer/ scheduler/)")
+        raise ValueError(
+            f"image model {folder} has no model_index.json; "
+            "give a diffusers-layout Stable Diffusion folder (unet/ vae/ text_encoder/ tokenizer/ scheduler/)"
+        )
     listed = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list) and value[0] is not None}
     missing = [n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()]
     if missing:
-        raise ValueError(f"image model {folder} lacks {', '.join(missing)}; a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/")
+        raise ValueError(
+            f"image model {folder} lacks {', '.join(missing)}; "
+            "a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/"
+        )
     local = {"use_safetensors": True, "local_files_only": True}
     options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
     texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
@@ -204,18 +223,22 @@ def load(folder: Path) -> ImageModel:
             with _without_bars():
                 encoders.append(texts[kind].from_pretrained(folder / name, **local, dtype=torch.float32))
     has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
-    image_encoder = None
+    image_encoder = image_processor = second_tokenizer = None
     if has["image_encoder"]:
         with _without_bars():
             image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **local, dtype=torch.float32)
+    if has["feature_extractor"]:
+        image_processor = CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True)
+    if has["tokenizer_2"]:
+        second_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True)
     return ImageModel(
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
         vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
         text_encoders=encoders,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        second_tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True) if has["tokenizer_2"] else None,
+        second_tokenizer=second_tokenizer,
         image_encoder=image_encoder,
-        image_processor=CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True) if has["feature_extractor"] else None,
+        image_processor=image_processor,
         scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         source=str(folder),
     )
