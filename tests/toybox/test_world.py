@@ -119,16 +119,18 @@ def test_puppets_have_joints_and_identicons_one_histogram() -> None:
 @pytest.mark.parametrize("edit", list(Edit))
 def test_an_edit_changes_one_fact_and_its_words(edit: Edit) -> None:
     for i in range(12):
-        scene = replace(sample(rng_of(5, i), Family.CORE, Mix()), seed=i, num_frames=2)
+        scene = replace(sample(rng_of(5, i), Family.CORE, Mix(two_things=float(edit is Edit.BOTH))), seed=i, num_frames=2)
         pair = edit_pair(scene, edit, seed=0)
         a, b = pair.source.split(), pair.target.split()
         assert len(a) == len(b)
-        assert sum(x != y for x, y in zip(a, b, strict=True)) == 1
+        assert sum(x != y for x, y in zip(a, b, strict=True)) == (2 if edit is Edit.BOTH else 1)
         before, after = render(scene), render(pair.edited)
         assert not np.array_equal(before.video, after.video)
         np.testing.assert_array_equal(before.states, after.states)
     with pytest.raises(ValueError, match="changes a shape, the scene has none"):
         edit_pair(Scene(things=()), Edit.RECOLOUR, seed=0)
+    with pytest.raises(ValueError, match="changes two shapes, the scene has 1"):
+        edit_pair(Scene(things=(Thing(),)), Edit.BOTH, seed=0)
 
 
 def test_a_distractor_is_wrong_in_words_it_knows() -> None:

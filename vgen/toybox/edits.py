@@ -1,14 +1,19 @@
 """Edit pairs: a scene, the same scene with one fact changed, and the words for both; the exact target video is a rendering away."""
+
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 
 from vgen.toybox.captions import caption, ground_words
 from vgen.toybox.sampling import rng_of
-from vgen.toybox.scenes import SOLIDS, Colour, Kind, Scene, Shape
+from vgen.toybox.scenes import SOLIDS, Colour, Kind, Scene, Shape, Thing
+
+T = TypeVar("T")
 
 
 class Edit(Enum):
@@ -17,46 +22,72 @@ class Edit(Enum):
     RECOLOUR = "recolour"
     RESHAPE = "reshape"
     GROUND = "ground"
+    BOTH = "both"  # two things get other colours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditPair:
-    """``source`` and ``target`` differ in the edited words alone; ``index`` is the thing that changed, None for the ground."""
+    """``source`` and ``target`` differ in the edited words alone; ``changed`` are the things that changed, empty for the ground."""
 
     scene: Scene
     edited: Scene
     edit: Edit
-    index: int | None
+    changed: tuple[int, ...]
     instruction: str
     source: str
     target: str
 
+    @property
+    def index(self) -> int | None:
+        """The first thing that changed, None for the ground."""
+        return self.changed[0] if self.changed else None
+
 
 def edit_pair(scene: Scene, edit: Edit, seed: int) -> EditPair:
-    """Change one fact of ``scene``. Raises ValueError where the scene has nothing of the kind."""
+    """Change one fact of ``scene`` (two colours for ``BOTH``). Raises ValueError where the scene has nothing of the kind."""
     rng = rng_of(seed, scene.seed)
-    index: int | None = None
+    changed: tuple[int, ...] = ()
     if edit is Edit.GROUND:
         ground = _other(SOLIDS, (scene.ground,), rng)
         edited, instruction = replace(scene, ground=ground), f"make the background {ground_words(ground)}"
     else:
-        candidates = [i for i, thing in enumerate(scene.things) if thing.kind is Kind.SHAPE]
-        if not candidates:
-            raise ValueError(f"edit {edit.value} changes a shape, the scene has none; draw scenes of family core")
-        index = candidates[rng.integers(len(candidates))]
-        thing = scene.things[index]
-        name = f"the {thing.colour.value} {thing.shape.value}"
-        if edit is Edit.RECOLOUR:
-            colour = _other(tuple(Colour), tuple(t.colour for t in scene.things), rng)
-            changed, instruction = replace(thing, colour=colour), f"make {name} {colour.value}"
-        else:
-            shape = _other(tuple(Shape), (thing.shape,), rng)
-            changed, instruction = replace(thing, shape=shape), f"turn {name} into a {shape.value}"
-        edited = replace(scene, things=(*scene.things[:index], changed, *scene.things[index + 1 :]))
+        changed = _chosen(scene, edit, rng)
+        edited, instruction = _change(scene, edit, changed, rng)
     words = [caption(s, rng_of(seed, scene.seed, 1)).text for s in (scene, edited)]  # one stream: the same sentence twice
-    return EditPair(scene=scene, edited=edited, edit=edit, index=index, instruction=instruction, source=words[0], target=words[1])
+    return EditPair(scene=scene, edited=edited, edit=edit, changed=changed, instruction=instruction, source=words[0], target=words[1])
 
 
-def _other(options: tuple, taken: tuple, rng: np.random.Generator):  # noqa: ANN202 - an element of options
+def _chosen(scene: Scene, edit: Edit, rng: np.random.Generator) -> tuple[int, ...]:
+    candidates = [i for i, thing in enumerate(scene.things) if thing.kind is Kind.SHAPE]
+    if edit is Edit.BOTH:
+        if len(candidates) < 2:
+            raise ValueError(f"edit both changes two shapes, the scene has {len(candidates)}; draw scenes with two things")
+        return tuple(candidates[:2])
+    if not candidates:
+        raise ValueError(f"edit {edit.value} changes a shape, the scene has none; draw scenes of family core")
+    return (candidates[rng.integers(len(candidates))],)
+
+
+def _change(scene: Scene, edit: Edit, changed: tuple[int, ...], rng: np.random.Generator) -> tuple[Scene, str]:
+    things, told = list(scene.things), []
+    for i in changed:
+        name = f"the {things[i].colour.value} {things[i].shape.value}"
+        things[i], said = _reshaped(things[i], name, rng) if edit is Edit.RESHAPE else _recoloured(scene, things, i, name, rng)
+        told.append(said)
+    return replace(scene, things=tuple(things)), " and ".join(told)
+
+
+def _reshaped(thing: Thing, name: str, rng: np.random.Generator) -> tuple[Thing, str]:
+    shape = _other(tuple(Shape), (thing.shape,), rng)
+    return replace(thing, shape=shape), f"turn {name} into a {shape.value}"
+
+
+def _recoloured(scene: Scene, things: list[Thing], i: int, name: str, rng: np.random.Generator) -> tuple[Thing, str]:
+    """A colour that nothing has before or after."""
+    colour = _other(tuple(Colour), [t.colour for t in (*scene.things, *things)], rng)
+    return replace(things[i], colour=colour), f"make {name} {colour.value}"
+
+
+def _other(options: Sequence[T], taken: Sequence[T], rng: np.random.Generator) -> T:
     free = [o for o in options if o not in taken]
     return free[rng.integers(len(free))]
