@@ -57,7 +57,8 @@ def test_files_carry_their_card_and_the_same_seed_gives_the_same_bytes(backbone:
     assert (card["prompt"], card["seed"], card["recipe"]["name"]) == ("a red circle moves up", 5, "animatediff")
     with Image.open(one / names[2]) as grid, Image.open(one / names[0]) as gif:
         assert json.loads(grid.text["vgen"]) == card
-        assert gif.n_frames == 3 and json.loads(gif.info["comment"]) == card
+        assert gif.n_frames == 3
+        assert json.loads(gif.info["comment"]) == card
 
 
 @pytest.mark.parametrize("solver", list(Solver))

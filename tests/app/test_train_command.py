@@ -12,7 +12,10 @@ import yaml
 from vgen.app import cli
 from vgen.app.train import claim
 
-TINY = ["method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "trainer=cpu", "trainer.num_threads=1", "data.window.num_frames=2"]
+TINY = [
+    "method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "trainer=cpu", "trainer.num_threads=1",
+    "data.window.num_frames=2",
+]
 ONE_STEP = [*TINY, "debug=smoke", "trainer.max_steps=1", "trainer.preflight=false", "optim.ema_decay=0"]
 
 
@@ -44,10 +47,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_a_mistake_is_one_sentence_and_exit_code_2(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    vgen, capfd: pytest.CaptureFixture, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
     assert vgen(*arguments) == cli.REFUSED
     said = capfd.readouterr().err.strip()
-    assert said.startswith("vgen train: ") and sentence in said and "\n" not in said and "Traceback" not in said
+    assert said.startswith("vgen train: ")
+    assert sentence in said
+    assert "\n" not in said
+    assert "Traceback" not in said
     assert not (tmp_path / "runs" / "a").exists(), "a refused run keeps its name taken"
 
 
@@ -73,16 +81,21 @@ def test_a_run_is_resumed_with_its_own_settings(vgen, capfd: pytest.CaptureFixtu
 def test_cfg_job_prints_and_runs_nothing(vgen, capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert vgen("--cfg", "job", "trainer.max_steps=7", "run.name=a") == cli.DONE
     printed = yaml.safe_load(capfd.readouterr().out)
-    assert printed["trainer"]["max_steps"] == 7 and {"method", "backbone", "data", "optim", "logger", "callbacks", "run"} <= set(printed)
+    assert printed["trainer"]["max_steps"] == 7
+    assert {"method", "backbone", "data", "optim", "logger", "callbacks", "run"} <= set(printed)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_multirun_gives_each_job_a_folder_with_its_resolved_settings(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path) -> None:
+def test_multirun_gives_each_job_a_folder_with_its_resolved_settings(
+    vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path
+) -> None:
     assert vgen("-m", *ONE_STEP, f"data.path={toy_shards}", "run.name=a", "run.seed=4,5") == cli.DONE
     for job, seed in ((0, 4), (1, 5)):
         folder = tmp_path / "runs" / f"a-{job}"
         saved = yaml.safe_load((folder / "config.yaml").read_text())
-        assert saved["run"]["seed"] == seed and saved["backbone"]["blank"] == "toybox" and saved["data"]["path"] == str(toy_shards)
+        assert saved["run"]["seed"] == seed
+        assert saved["backbone"]["blank"] == "toybox"
+        assert saved["data"]["path"] == str(toy_shards)
         assert (folder / "adapter.safetensors").is_file()
     assert "run: runs/a-1" in capfd.readouterr().out

@@ -23,10 +23,12 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_on_a_gpu(tmp_path: Path, toy_shards: Path, precision: Precision, checkpointing: bool) -> None:
     trainer = TrainerSettings(
-        accelerator=Accelerator.GPU, precision=precision, gradient_checkpointing=checkpointing, max_steps=3, val_every_steps=3, checkpoint_every_steps=3
+        accelerator=Accelerator.GPU, precision=precision, gradient_checkpointing=checkpointing, max_steps=3, val_every_steps=3,
+        checkpoint_every_steps=3,
     )
     run = TrainRun(
-        method=AnimateDiff(), backbone=Backbone(blank=Blank.TOYBOX), data=Corpus(path=str(toy_shards), window=Window(num_frames=8), batch_size=2, val_clips=2, cache=True),
+        method=AnimateDiff(), backbone=Backbone(blank=Blank.TOYBOX),
+        data=Corpus(path=str(toy_shards), window=Window(num_frames=8), batch_size=2, val_clips=2, cache=True),
         trainer=trainer, run=RunSettings(name="gpu", dir=str(tmp_path)),
     )
     tensors, _ = load_adapter(train(run, {}) / "adapter.safetensors")

@@ -27,8 +27,9 @@ from vgen.training.strategies import Accelerator, TrainerSettings
 VGEN = Path(sys.executable).with_name("vgen")
 STEPS, SEED, EPS = 3, 3, 1e-3  # AdamW's eps: so large that rounding cannot turn an update round
 OVERRIDES = [
-    "method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "data.window.num_frames=4", "data.val_clips=4", "data.cache=true", "trainer.accelerator=cpu",
-    "trainer.log_every_steps=1", "trainer.val_every_steps=1", "trainer.checkpoint_every_steps=1", "trainer.num_threads=1", f"optim.eps={EPS}", "optim.lr=1e-3", "optim.ema_decay=0.9",
+    "method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "data.window.num_frames=4", "data.val_clips=4",
+    "data.cache=true", "trainer.accelerator=cpu", "trainer.log_every_steps=1", "trainer.val_every_steps=1",
+    "trainer.checkpoint_every_steps=1", "trainer.num_threads=1", f"optim.eps={EPS}", "optim.lr=1e-3", "optim.ema_decay=0.9",
     f"run.seed={SEED}",
 ]  # fmt: skip
 
@@ -47,8 +48,10 @@ def train(toy_shards: Path, tmp_path: Path) -> Train:
     """Runs ``vgen train`` with the console script in the folder ``run``; the test fails with its output where it should have worked."""
 
     def run(*overrides: str, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
-        command = [str(VGEN), "train", *OVERRIDES, f"data.path={toy_shards}", f"trainer.max_steps={STEPS}", f"run.dir={tmp_path}", "run.name=run", *overrides]
-        done = subprocess.run(command, cwd=tmp_path, env=_environment() if env is None else env, capture_output=True, text=True, timeout=timeout)
+        here = [f"data.path={toy_shards}", f"trainer.max_steps={STEPS}", f"run.dir={tmp_path}", "run.name=run"]
+        command = [str(VGEN), "train", *OVERRIDES, *here, *overrides]
+        env = _environment() if env is None else env
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -59,12 +62,15 @@ def train(toy_shards: Path, tmp_path: Path) -> Train:
 def alone(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same samples in one process, two per step."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    trainer = TrainerSettings(accelerator=Accelerator.CPU, max_steps=STEPS, val_every_steps=1, checkpoint_every_steps=1, log_every_steps=1, num_threads=1)
+    trainer = TrainerSettings(
+        accelerator=Accelerator.CPU, max_steps=STEPS, val_every_steps=1, checkpoint_every_steps=1, log_every_steps=1, num_threads=1
+    )
     return fit(
         Job(
-            recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0), settings=trainer, logger=LoggerSettings(), samples=SampleSettings(),
-            corpus=Corpus(path=str(toy_shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True), optimisation=Optimisation(lr=1e-3, eps=EPS, ema_decay=0.9),
-            folder=folder, name="alone", seed=SEED, resume=False, plain={},
+            recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0), settings=trainer,
+            logger=LoggerSettings(), samples=SampleSettings(),
+            corpus=Corpus(path=str(toy_shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
+            optimisation=Optimisation(lr=1e-3, eps=EPS, ema_decay=0.9), folder=folder, name="alone", seed=SEED, resume=False, plain={},
         )
     )  # fmt: skip
 
@@ -79,14 +85,16 @@ def _assert_same_adapter(got: Path, want: Path) -> None:
     """Equal up to fp32 rounding, relative to each tensor's own size."""
     tensors, card = load_adapter(got / "adapter.safetensors")
     expected, expected_card = load_adapter(want / "adapter.safetensors")
-    assert card.summary == expected_card.summary and card.backbone == expected_card.backbone
+    assert card.summary == expected_card.summary
+    assert card.backbone == expected_card.backbone
     assert set(tensors) == set(expected)
     for name, value in expected.items():
         assert _distance(tensors[name], value) < 1e-3, name
 
 
 def _distance(got: Tensor, want: Tensor) -> float:
-    assert got.shape == want.shape and torch.isfinite(got).all()
+    assert got.shape == want.shape
+    assert torch.isfinite(got).all()
     return float((got - want).norm() / want.norm().clamp(min=1e-6))
 
 

@@ -14,7 +14,8 @@ pytestmark = [pytest.mark.deepspeed, pytest.mark.slow]
 @pytest.fixture(scope="module", autouse=True)
 def _deepspeed() -> None:
     """Imported in another process: it reads its accelerator once, and would read it for all tests of this one."""
-    tried = subprocess.run([sys.executable, "-c", "import deepspeed"], env=os.environ | {"DS_ACCELERATOR": "cpu"}, capture_output=True, text=True)
+    on_cpu = os.environ | {"DS_ACCELERATOR": "cpu"}
+    tried = subprocess.run([sys.executable, "-c", "import deepspeed"], env=on_cpu, capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"deepspeed does not import: {tried.stderr.strip().splitlines()[-1]}")
 

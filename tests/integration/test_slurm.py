@@ -25,7 +25,10 @@ MISSING = [name for name in NEEDED if shutil.which(name, path=SEARCH) is None]
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"Slurm is not installed: no {', '.join(MISSING)} (Debian, Ubuntu: slurmctld slurmd slurm-client munge)"),
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"Slurm is not installed: no {', '.join(MISSING)} (Debian, Ubuntu: slurmctld slurmd slurm-client munge)",
+    ),
     pytest.mark.skipif(os.geteuid() != 0, reason="starting Slurm's daemons needs root"),
 ]
 
@@ -70,11 +73,15 @@ class Slurm:
         ports = free_ports(3)
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir()
-        (self.folder / "slurm.conf").write_text(CONF.format(host=socket.gethostname(), dir=self.folder, ctld=ports[0], na=ports[1], nb=ports[2]))
+        conf = CONF.format(host=socket.gethostname(), dir=self.folder, ctld=ports[0], na=ports[1], nb=ports[2])
+        (self.folder / "slurm.conf").write_text(conf)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        places = {"key-file": key, "socket": self.folder / "munge.socket", "pid-file": self.folder / "munged.pid", "log-file": self.folder / "munged.log", "seed-file": self.folder / "munged.seed"}
+        places = {
+            "key-file": key, "socket": self.folder / "munge.socket", "pid-file": self.folder / "munged.pid",
+            "log-file": self.folder / "munged.log", "seed-file": self.folder / "munged.seed",
+        }
         self._daemon("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items()))
         self._until("munged answers", places["socket"].exists)
         self._daemon("slurmctld", "-D", "-i")
@@ -87,7 +94,10 @@ class Slurm:
         leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with (self.folder / f"{name}{arguments[-1] if name == 'slurmd' else ''}.log").open("wb") as log:
             command = [*leash, shutil.which(name, path=SEARCH), *arguments]
-            self.daemons.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True))
+            daemon = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True
+            )
+            self.daemons.append(daemon)
 
     def ask(self, *command: str) -> str:
         return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=30).stdout.strip()
@@ -109,7 +119,8 @@ class Slurm:
 
     def stop(self) -> None:
         """Jobs first, since their steps outlive the daemons; what then still runs with this Slurm's configuration is ended by its pid."""
-        subprocess.run([shutil.which("scancel", path=SEARCH) or "scancel", "--signal=KILL", "--full", "--user=root"], env=self.env, capture_output=True, timeout=30)
+        scancel = shutil.which("scancel", path=SEARCH) or "scancel"
+        subprocess.run([scancel, "--signal=KILL", "--full", "--user=root"], env=self.env, capture_output=True, timeout=30)
         for daemon in reversed(self.daemons):
             daemon.terminate()
         for daemon in self.daemons:
@@ -149,7 +160,9 @@ def slurm() -> Iterator[Slurm]:
             cluster.stop()
 
 
-def test_a_job_of_two_nodes_trains_and_writes_its_adapter(slurm: Slurm, environment, overrides: list[str], toy_shards: Path, tmp_path: Path) -> None:
+def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
+    slurm: Slurm, environment, overrides: list[str], toy_shards: Path, tmp_path: Path
+) -> None:
     settings = tmp_path / "cluster.env"
     settings.write_text("GLOO_SOCKET_IFNAME=lo\n")  # the names of these nodes do not resolve
     env = environment(SLURM_CONF=slurm.env["SLURM_CONF"], PATH=SEARCH, VGEN_CLUSTER_ENV=str(settings))

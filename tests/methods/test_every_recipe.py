@@ -21,7 +21,9 @@ from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
 every_method = pytest.mark.parametrize("recipe", [cls() for cls in catalogue().values()], ids=list(catalogue()))
-inserting = pytest.mark.parametrize("recipe", [cls() for cls in catalogue().values() if list(cls().insertions())], ids=lambda r: type(r).__name__)
+inserting = pytest.mark.parametrize(
+    "recipe", [cls() for cls in catalogue().values() if list(cls().insertions())], ids=lambda r: type(r).__name__
+)
 FRAMES = 3
 
 
@@ -117,7 +119,10 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     everything |= {f"parts.{n}": p for n, p in learner.parts.named_parameters()}
     before = {n: p.detach().clone() for n, p in everything.items()}
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), 3)
-    batch = Batch(keys=[("a", 0), ("b", 0)], captions=["a small red circle rests", "a large blue star moves up fast"], video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8))
+    batch = Batch(
+        keys=[("a", 0), ("b", 0)], captions=["a small red circle rests", "a large blue star moves up fast"],
+        video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
+    )
     if recipe.engages() == ("text_encoder", "image_encoder"):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on

@@ -20,7 +20,8 @@ PLACES = {
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch):
     def set_(variables: dict[str, str]) -> None:
-        for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID"):
+        slurm = ("SLURM_STEP_ID", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID")
+        for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", *slurm):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -40,14 +41,15 @@ def test_a_launcher_that_disagrees_with_the_trainer_is_refused(place) -> None:
     with pytest.raises(ValueError, match=r"srun started 4 processes but trainer.devices=1 x trainer.num_nodes=1 is 1"):
         ranks.check(devices=1, num_nodes=1)
     place(PLACES["batch script without srun"][0])
-    with pytest.raises(ValueError, match="trainer.num_nodes=2 inside a Slurm job needs srun"):
+    with pytest.raises(ValueError, match=r"trainer\.num_nodes=2 inside a Slurm job needs srun"):
         ranks.check(devices=1, num_nodes=2)
 
 
 def test_slurm_never_requeues_from_a_signal_handler(place) -> None:
     place(PLACES["srun"][0])
     made = ranks.environment()
-    assert isinstance(made, SLURMEnvironment) and not made.auto_requeue
+    assert isinstance(made, SLURMEnvironment)
+    assert not made.auto_requeue
     place(PLACES["batch script without srun"][0])
     assert isinstance(ranks.environment(), LightningEnvironment)
     place({})
@@ -68,7 +70,8 @@ def test_a_nameless_run_is_named_alike_on_every_rank(place, monkeypatch: pytest.
 def test_held_out_clips_are_shared_evenly(num_clips: int, batch_size: int, world_size: int) -> None:
     batches = shares(num_clips, batch_size, world_size)
     assert [row for batch in batches for row in batch] == [(0, i) for i in range(num_clips)]
-    assert len(batches) % world_size == 0 and all(0 < len(batch) < 2 * batch_size + 1 for batch in batches)
+    assert len(batches) % world_size == 0
+    assert all(0 < len(batch) < 2 * batch_size + 1 for batch in batches)
     assert len({len(batches[rank::world_size]) for rank in range(world_size)}) == 1
 
 

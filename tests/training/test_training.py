@@ -95,29 +95,34 @@ def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -
     first = made.unet.inserted["down_blocks/0/attentions/0"]
     run = first.forward
     first.forward = lambda x: checkpoint(run, x, use_reentrant=True)
-    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"), pytest.raises(ValueError, match="down_blocks.*gets no gradient"):
+    unheard = pytest.warns(UserWarning, match="None of the inputs have requires_grad")
+    with unheard, pytest.raises(ValueError, match=r"down_blocks.*gets no gradient"):
         preflight(made, batch())
 
 
 def test_preflight_names_a_frozen_parameter_with_a_gradient() -> None:
     made = learner()
     made.unet.image_unet.conv_in.weight.requires_grad_(True)
-    with pytest.raises(ValueError, match="conv_in.weight is frozen but gets a gradient"):
+    with pytest.raises(ValueError, match=r"conv_in\.weight is frozen but gets a gradient"):
         preflight(made, batch())
 
 
 def test_schedules() -> None:
     cosine = Optimisation(warmup_steps=10, decay=Decay.COSINE)
-    assert cosine.factor(0, 100) == pytest.approx(0.1) and cosine.factor(10, 100) == 1 and cosine.factor(100, 100) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="optim.lr must be positive"):
+    assert cosine.factor(0, 100) == pytest.approx(0.1)
+    assert cosine.factor(10, 100) == 1
+    assert cosine.factor(100, 100) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"optim\.lr must be positive"):
         Optimisation(lr=0)
 
 
 def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, **settings: Any) -> Job:
     trainer = TrainerSettings(max_steps=steps, val_every_steps=2, checkpoint_every_steps=2, log_every_steps=1, num_threads=1, **settings)
     return Job(
-        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0), corpus=Corpus(path=str(shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
-        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=trainer, logger=LoggerSettings(), samples=SampleSettings(), folder=folder, name=folder.name, seed=3, resume=resume, plain={"note": "test"},
+        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0),
+        corpus=Corpus(path=str(shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
+        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=trainer, logger=LoggerSettings(),
+        samples=SampleSettings(), folder=folder, name=folder.name, seed=3, resume=resume, plain={"note": "test"},
     )
 
 
@@ -127,11 +132,16 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: 
     parts = fit(job(tmp_path / "parts", toy_shards, 4, resume=True))
     want, _ = load_adapter(whole / "adapter.safetensors")
     got, card = load_adapter(parts / "adapter.safetensors")
-    assert card.recipe == "animatediff" and card.summary["steps"] == 4
+    assert card.recipe == "animatediff"
+    assert card.summary["steps"] == 4
     for name, value in want.items():
         assert torch.equal(got[name], value), f"{name}: the EMA after a resume differs"
     figures = (whole / "metrics" / "metrics.csv").read_text()
-    for column in ("train/loss", "val/loss", "time/shuffle_gap", "time/loss_q1", "time/loss_q4", "speed/clips_per_s", "speed/frames_per_s", "speed/peak_memory_gb", "optim/lr", "optim/grad_norm"):
+    columns = (
+        "train/loss", "val/loss", "time/shuffle_gap", "time/loss_q1", "time/loss_q4", "speed/clips_per_s", "speed/frames_per_s",
+        "speed/peak_memory_gb", "optim/lr", "optim/grad_norm",
+    )
+    for column in columns:
         assert column in figures.splitlines()[0]
 
 
@@ -157,7 +167,8 @@ def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path) -> None:
 
 def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 2)
-    wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32))
+    sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
+    wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)
     drawn = fit(wish)
     assert [p.name for p in (drawn / "samples").iterdir()] == ["step-0000002-0.mp4"]
     plain = fit(job(tmp_path / "plain", toy_shards, 2))
