@@ -38,7 +38,10 @@ def image_unet(size: str) -> UNet2DConditionModel:
     if size == "sd15":
         return blank_unet(Blank.SD15)
     down, up = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    return UNet2DConditionModel(sample_size=64, block_out_channels=(160, 320, 640, 640), cross_attention_dim=768, attention_head_dim=8, down_block_types=down, up_block_types=up)
+    return UNet2DConditionModel(
+        sample_size=64, block_out_channels=(160, 320, 640, 640), cross_attention_dim=768, attention_head_dim=8,
+        down_block_types=down, up_block_types=up,
+    )
 
 
 class Bench:
@@ -129,15 +132,19 @@ def encoding(size: str, device: str) -> Callable[[], None]:
 
 
 def peak_gb() -> float:
-    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     bench = Bench(options)
     facts = {
-        "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": FRAMES, "latent": LATENT_PX, "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(), "torch": torch.__version__, "diffusers": diffusers.__version__,
+        "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": FRAMES,
+        "latent": LATENT_PX, "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(),
+        "torch": torch.__version__, "diffusers": diffusers.__version__,
     }
     if "memory" in options:
         _, step = getattr(bench, options["memory"])()
@@ -167,7 +174,8 @@ def main() -> None:
     quartiles = statistics.quantiles(ratios, n=4)
     print(json.dumps(facts | {
         "whole": options.get("whole", "false"), "output_difference": difference, "rounds": len(ratios), "median_s": medians,
-        "ratio_of_medians": round(medians["ours"] / medians["theirs"], 3), "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
+        "ratio_of_medians": round(medians["ours"] / medians["theirs"], 3),
+        "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
     }))
 
 
