@@ -1,0 +1,125 @@
+"""Weights come from a local path and nowhere else. Absent: the metric is skipped and says where to get them. Another file: an error."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgen.metrics.learned.settings import Weights
+
+
+class Absent(Exception):
+    """Why a metric cannot be measured here and what it would need; ends as ``skipped`` in its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One entry of the settings that names weights. ``where``: how a person gets them. ``is_code``: loading them runs a program."""
+
+    name: str
+    where: str
+    is_code: Callable[[Path], bool] = lambda path: False
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    path: Path
+    sha256: str
+
+
+def locate(slot: Slot, weights: Weights) -> Located:
+    """The files of ``slot``, hashed. Raises Absent where there are none, ValueError where they are not the declared ones."""
+    if not weights.path:
+        raise Absent(f"no weights: set {slot.name}.path to {slot.where}")
+    path = Path(weights.path)
+    if not path.exists():
+        raise Absent(f"weights not found at {path}: {slot.name}.path should be {slot.where}")
+    found = digest(path)
+    if weights.sha256 and found != weights.sha256:
+        raise ValueError(
+            f"{slot.name}.path={path} must have the declared sha256 {weights.sha256}, got {found}; get the right file or correct "
+            f"{slot.name}.sha256"
+        )
+    if slot.is_code(path) and not weights.sha256:
+        raise ValueError(
+            f"{slot.name}.path={path} is a TorchScript program, and loading it runs its code, so its sha256 must be declared; this file "
+            f"has {found}: compare it with a source that you trust and set {slot.name}.sha256"
+        )
+    return Located(path, found)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file; of a folder, that of the lines which ``sha256sum`` prints for :func:`model_files` (sorted, relative names)."""
+    if path.is_file():
+        return _sha256(path)
+    lines = [f"{_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in model_files(path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+CLIP_PARTS = ("feature_extractor", "image_encoder", "text_encoder", "tokenizer")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """What decides a transformers model: its safetensors (else .bin), settings and vocabulary. Of an image model, its CLIP pair alone."""
+    roots = [folder / part for part in CLIP_PARTS] if (folder / "model_index.json").is_file() else [folder]
+    files = [f for root in roots if root.is_dir() for f in sorted(root.iterdir())]
+    kept = {".safetensors", ".json", ".txt"}
+    if not any(f.suffix == ".safetensors" for f in files):
+        kept.add(".bin")
+    return [f for f in files if f.suffix in kept]
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def is_torchscript(path: Path) -> bool:
+    """A TorchScript archive is a zip with a ``code`` folder; a plain state file has none."""
+    return path.is_file() and zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
+
+
+def pretrained(kind: Any, folder: Path, name: str) -> Any:
+    """A transformers model in float32, every one of whose weights is in ``folder`` (a missing one would be random, in silence)."""
+    import torch
+
+    with quiet():
+        try:
+            model, info = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{name}.path={folder} must hold a {kind.__name__} of transformers, got: {_first_line(error)}") from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise ValueError(
+            f"{name}.path={folder} must hold all weights of a {kind.__name__}, {len(missing)} are missing, {missing[0]} among them; get it "
+            "again"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers draws no progress bars and warns of nothing meanwhile."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
