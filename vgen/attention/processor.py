@@ -1,41 +1,95 @@
-"""The one attention processor of the house: fused attention in which text is projected once per clip, not once per frame."""
+"""The one attention processor of the house: fused attention, whose keys may come from other frames and whose maps may be changed."""
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
-from torch import Tensor
+from torch import Tensor, nn
 
+from vgen.attention.control import Control, Plan, Seen
+from vgen.attention.keys import gathered
+from vgen.attention.maps import attend_with_maps
+from vgen.attention.sites import AttentionSite, attention_sites
 from vgen.backbones.video_unet import FrameCount, VideoUNet
 
 
 class VideoAttention:
     """Self- and cross-attention of an image UNet that is fed clips, ``(b f) n c``.
 
-    Self-attention stays within a frame. Cross-attention takes its keys and values from ``b`` rows of text: instead of copying them
-    for every frame, the frames' queries are folded into one long query per clip, which is a view.
+    Unless its ``control`` has a plan for the site, self-attention stays within a frame. Cross-attention takes its keys and values from
+    ``b`` rows of text: instead of copying them for every frame, the frames' queries are folded into one long query per clip, a view.
     """
 
-    def __init__(self, frames: FrameCount) -> None:
-        self.frames = frames
+    def __init__(self, site: AttentionSite, control: Control) -> None:
+        self.site, self.control = site, control
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None, temb: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
         residual, shape = hidden_states, hidden_states.shape
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if encoder_hidden_states is not None and len(source) != shape[0]:
-            hidden_states = hidden_states.reshape(len(source), self.frames() * shape[1], shape[2])
-        q, k, v = (_heads(project(x), attn.heads) for project, x in ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source)))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, scale=attn.scale)
-        out = attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2).reshape(*shape[:2], -1)))
+        shared = encoder_hidden_states is not None and len(source) != shape[0]  # text of a clip, read by all its frames
+        q, k, v = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
+        plan = self.control.plans.get(self.site.path)
+        if plan is not None and attention_mask is None:
+            out = self._planned(plan, attn, (q, k, v), hidden_states)
+        else:
+            if shared:
+                q = q.reshape(len(source), -1, q.shape[-1])
+            out = _fused(q, k, v, attn, attention_mask)
+        out = attn.to_out[1](attn.to_out[0](out.reshape(*shape[:2], -1)))
         return (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
 
+    def _planned(self, plan: Plan, attn: Attention, qkv: tuple[Tensor, Tensor, Tensor], hidden: Tensor) -> Tensor:
+        control, num_frames = self.control, self.control.frames()
+        q, k, v = qkv
+        q = q.unflatten(0, (-1, num_frames))
+        k, v = (x.unflatten(0, (-1, num_frames)) if len(x) != len(q) else x[:, None] for x in (k, v))
+        for recorder in plan.recorders:
+            recorder.record(self.site, control.moment, Seen(q, k, v, hidden.unflatten(0, (-1, num_frames))))
+        if plan.keys is not None:
+            k, v = self._read(plan, k, v)
+        if plan.edits:
+            return attend_with_maps(q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.moment, control.chunk_bytes)
+        if k.shape[1] == 1:
+            return _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None)
+        return _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
 
-def _heads(x: Tensor, num_heads: int) -> Tensor:
-    """``b n (m d) -> b m n d``."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    def _read(self, plan: Plan, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``b f s c``, or ``b 1 s c`` where all frames read the same."""
+        control = self.control
+        k, v = (gathered(x, plan.keys, control.moment) for x in (k, v))
+        for name in plan.keys.references:
+            if name not in control.references:
+                raise ValueError(f"attention keys name the reference {name!r}, but the run has {', '.join(control.references) or 'none'}")
+            more = control.references[name].keys_values(self.site, control.moment)
+            k, v = (torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2) for x, y in zip((k, v), more, strict=True))
+        return k, v
 
 
-def route(video_unet: VideoUNet) -> None:
-    """Install :class:`VideoAttention` on every attention of the image UNet; ``VideoUNet.eject`` takes it off again."""
-    with torch.no_grad():
-        video_unet.image_unet.set_attn_processor(VideoAttention(video_unet.frames))
+def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None) -> Tensor:
+    """``rows n c`` each; heads are split here."""
+    q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale).transpose(1, 2).flatten(2)
+
+
+def install(net: nn.Module, frames: FrameCount) -> Control:
+    """Put :class:`VideoAttention` on every attention of a UNet or ControlNet; what they share is returned."""
+    sites = attention_sites(net)
+    control = Control(frames, {site.path: site for site in sites})
+    net.set_attn_processor({f"{site.path}.processor": VideoAttention(site, control) for site in sites})
+    return control
+
+
+def route(video_unet: VideoUNet) -> Control:
+    """Install the processors on the image UNet; ``VideoUNet.eject`` takes them off again."""
+    return install(video_unet.image_unet, video_unet.frames)
+
+
+def control_of(video_unet: VideoUNet) -> Control:
+    """What the processors of this UNet (or of a copy of it) share."""
+    processor = next(iter(video_unet.image_unet.attn_processors.values()))
+    if not isinstance(processor, VideoAttention):
+        raise ValueError(f"the UNet's attention is run by {type(processor).__name__}, not by vgen; assemble the recipe on it first")
+    return processor.control

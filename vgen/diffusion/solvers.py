@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,16 @@ from vgen.spec import Choice
 
 Denoiser = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 StepHook = Callable[[int, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StepHooks:
+    """Each hook gets the step and may replace what it sees: x_t ``before`` the model is asked, the predicted x_0 (``on_sample``; the noise stays,
+    so x_{t-1} follows from both), and x_{t-1} ``after`` the step."""
+
+    before: tuple[StepHook, ...] = ()
+    on_sample: tuple[StepHook, ...] = ()
+    after: tuple[StepHook, ...] = ()
 
 
 class Solver(Choice):
@@ -73,17 +84,21 @@ def levels(schedule: Schedule, ts: Iterable[int]) -> list[Level]:
 @torch.no_grad()
 def solve(
     denoiser: Denoiser, x: Tensor, schedule: Schedule, num_steps: int, solver: Solver = Solver.DDIM, spacing: Spacing = Spacing.AUTO,
-    noise: Callable[[int], Tensor] | None = None, after_step: Iterable[StepHook] = (),
+    noise: Callable[[int], Tensor] | None = None, hooks: StepHooks = StepHooks(), first_step: int = 0,  # noqa: B008  (frozen)
 ) -> Tensor:
     """Run the reverse process from ``x`` (standard normal at the noisiest level) and return x_0.
 
-    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); hooks in ``after_step`` may replace the state.
+    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins later, with ``x`` at that step's level.
     """
     ts = timesteps(schedule, num_steps, solver, spacing)
     grid = levels(schedule, ts)
     before: Tensor | None = None
-    for i, t in enumerate(ts):
-        x0, eps = denoiser(x, t)
+    for i in range(first_step, num_steps):
+        for hook in hooks.before:
+            x = hook(i, x)
+        x0, eps = denoiser(x, ts[i])
+        for hook in hooks.on_sample:
+            x0 = hook(i, x0)
         now, then = grid[i], grid[i + 1]
         match solver:
             case Solver.DDIM | Solver.EULER:
@@ -93,7 +108,7 @@ def solve(
             case Solver.DPM_PP_2M:
                 x = _dpm_2m(x, x0, before, grid, i)
         before = x0
-        for hook in after_step:
+        for hook in hooks.after:
             x = hook(i, x)
     return x
 

@@ -1,0 +1,115 @@
+"""What happens at each attention site at this moment: whose keys are read, what is recorded, which maps are changed."""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from vgen.attention.keys import FrameKeys
+from vgen.attention.moment import Moment
+from vgen.attention.sites import AttentionSite
+from vgen.backbones.video_unet import FrameCount
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The projections of one call, before keys are gathered. ``q`` b f n c; ``k v`` b f s c, or b 1 s c where text serves all frames;
+    ``hidden`` b f n c is what the projections were made from."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    hidden: Tensor
+
+
+class Recorder(ABC):
+    """Looks at projections; never needs maps, so the fused path stays."""
+
+    @abstractmethod
+    def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
+
+    @abstractmethod
+    def record(self, site: AttentionSite, moment: Moment, seen: Seen) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """A chunk of attention probabilities, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the whole, queries, keys."""
+
+    values: Tensor
+    site: AttentionSite
+    moment: Moment
+    frames: slice
+    heads: slice
+
+
+class MapEdit(ABC):
+    """Changes attention probabilities. Called chunk by chunk; reads other rows of ``maps.values`` or a store, never another chunk."""
+
+    @abstractmethod
+    def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
+
+    @abstractmethod
+    def __call__(self, maps: Maps) -> Tensor:
+        """New values g r f m n k."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a site does until the next moment."""
+
+    keys: FrameKeys | None
+    recorders: tuple[Recorder, ...]
+    edits: tuple[MapEdit, ...]
+
+
+@dataclass(slots=True)
+class Control:
+    """Shared by all processors of one net. ``plans`` holds the sites at which something other than plain attention happens; it is written
+    by :meth:`enter` and looked up by path, so that nothing depends on how often or in which order processors are called."""
+
+    frames: FrameCount
+    sites: dict[str, AttentionSite]
+    keys: tuple[FrameKeys, ...] = ()
+    recorders: tuple[Recorder, ...] = ()
+    edits: tuple[MapEdit, ...] = ()
+    references: dict[str, Reference] = field(default_factory=dict)
+    chunk_bytes: int = 64 * 2**20
+    moment: Moment | None = None
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+    def enter(self, moment: Moment | None) -> None:
+        """A step begins; None: no denoising run (training), where frame keys alone act."""
+        self.moment = moment
+        plans: dict[str, Plan] = {}
+        for path, site in self.sites.items():
+            keys = next((k for k in self.keys if k.acts(site, moment)), None)
+            recorders = () if moment is None else tuple(r for r in self.recorders if r.wants(site, moment))
+            edits = () if moment is None else tuple(e for e in self.edits if e.wants(site, moment))
+            if (keys is not None and not keys.plain) or recorders or edits:
+                plan = Plan(None if keys is None or keys.plain else keys, recorders, edits)
+                before = self.plans.get(path)
+                plans[path] = before if before == plan else plan  # the same object: a compiled processor need not look again
+        self.plans = plans
+
+    @contextmanager
+    def acting(self, *, keys: Sequence[FrameKeys] | None = None, recorders: Sequence[Recorder] = (), edits: Sequence[MapEdit] = ()) -> Iterator[Control]:
+        """Within the block these act (``keys`` None: those that are there already); afterwards all is as it was."""
+        before = (self.keys, self.recorders, self.edits)
+        self.keys, self.recorders, self.edits = self.keys if keys is None else tuple(keys), tuple(recorders), tuple(edits)
+        try:
+            yield self
+        finally:
+            self.keys, self.recorders, self.edits = before
+            self.enter(None)
+
+
+class Reference(ABC):
+    """Keys and values from elsewhere: another run, an earlier key frame."""
+
+    @abstractmethod
+    def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
+        """``b s c`` each, read by every frame."""

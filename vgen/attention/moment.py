@@ -1,0 +1,52 @@
+"""Where a denoising run stands, and how the batch axis is laid out. One value per step, shared by everything that looks at attention."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vgen.spec import Choice
+
+
+class Direction(Choice):
+    DENOISE = "denoise"
+    INVERT = "invert"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The batch axis by name, slowest first: guidance rows (``null``, ``text``, ...), within each the branches (``source``, ``target``, ...)."""
+
+    guidance: tuple[str, ...] = ("text",)
+    branches: tuple[str, ...] = ("target",)
+
+    def split(self, x: Tensor) -> Tensor:
+        """``(g r) ... -> g r ...``; a view."""
+        if len(x) != len(self.guidance) * len(self.branches):
+            raise ValueError(
+                f"a batch of {len(x)} rows does not hold guidance {'+'.join(self.guidance)} x branches {'+'.join(self.branches)}: "
+                f"{len(self.guidance) * len(self.branches)} rows are needed; edit one clip at a time"
+            )
+        return x.unflatten(0, (len(self.guidance), len(self.branches)))
+
+    def branch(self, name: str) -> int:
+        if name not in self.branches:
+            raise ValueError(f"there is no branch {name!r} in this run; it has {', '.join(self.branches)}")
+        return self.branches.index(name)
+
+    def of_branch(self, x: Tensor, name: str) -> Tensor:
+        """``(g r) ...`` in which every branch holds the values of branch ``name``."""
+        split = self.split(x)
+        at = self.branch(name)
+        return split[:, at : at + 1].expand_as(split).flatten(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep is found there again."""
+
+    step: int
+    num_steps: int
+    t: int
+    direction: Direction
+    rows: Rows

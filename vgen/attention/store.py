@@ -1,0 +1,166 @@
+"""What attention saw in one run, kept for another: queries and keys rather than maps, which are many times larger and are made again on reading."""
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vgen.attention.control import Recorder, Reference, Seen
+from vgen.attention.keys import FrameKeys, gathered
+from vgen.attention.maps import heads_of, probabilities
+from vgen.attention.moment import Moment
+from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.diffusion.step_window import StepWindow
+from vgen.spec import Choice, field, spec
+
+
+class Payload(Choice):
+    """``qk`` (maps are recomputed on reading), ``kv`` (for attention that reads this run), ``maps`` (the originals' way, for comparison),
+    ``hidden`` (what the projections are made from)."""
+
+    QK = "qk"
+    KV = "kv"
+    MAPS = "maps"
+    HIDDEN = "hidden"
+
+
+class Place(Choice):
+    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files that is removed with the store."""
+
+    DEVICE = "device"
+    CPU = "cpu"
+    DISK = "disk"
+
+
+class Kept(Choice):
+    """Number format in which values are kept."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+_DTYPE = {Kept.FP32: torch.float32, Kept.FP16: torch.float16, Kept.BF16: torch.bfloat16}
+
+
+@spec
+class StoreSpec:
+    """``max_queries`` caps the resolution: sites with more query tokens in a frame are not kept (FateZero keeps 32 x 32 = 1024).
+
+    ``folder`` is where a disk store puts its files; the system's temporary folder if empty.
+    """
+
+    place: Place = Place.CPU
+    kept: Kept = Kept.FP16
+    max_queries: int = 1024
+    folder: str = ""
+    where: AttentionWhere = field(default_factory=AttentionWhere)
+    window: StepWindow = field(default_factory=StepWindow)
+
+    def __post_init__(self) -> None:
+        if self.max_queries < 1:
+            raise ValueError(f"store.max_queries must be at least 1, got {self.max_queries}; 1024 keeps maps of 32 x 32 and below")
+
+
+class AttentionStore(Recorder, Reference):
+    """Records one clip's run, addressed by (step, site path). ``nbytes`` is what it holds, wherever that lies."""
+
+    def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK) -> None:
+        self.settings, self.payload = settings, payload
+        self.nbytes = 0
+        self._held: dict[tuple[int, str], dict[str, Tensor] | Path] = {}
+        self._folder: Path | None = None
+        self._device: torch.device | None = None
+        if settings.place is Place.DISK:
+            self._folder = Path(tempfile.mkdtemp(prefix="vgen-attention-", dir=settings.folder or None))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    # -- writing -----------------------------------------------------------------------------------------------------------------
+    def wants(self, site: AttentionSite, moment: Moment) -> bool:
+        return self.settings.where(site) and self.settings.window.holds(moment.step, moment.num_steps)
+
+    def record(self, site: AttentionSite, moment: Moment, seen: Seen) -> None:
+        if len(seen.q) != 1:
+            raise ValueError(f"an attention store records one clip in one row, got a batch of {len(seen.q)}; run it without guidance")
+        if seen.q.shape[2] > self.settings.max_queries:
+            return
+        match self.payload:
+            case Payload.QK:
+                parts = {"q": seen.q[0], "k": seen.k[0]}
+            case Payload.KV:
+                parts = {"k": seen.k[0], "v": seen.v[0]}
+            case Payload.HIDDEN:
+                parts = {"hidden": seen.hidden[0]}
+            case Payload.MAPS:
+                scale = (seen.q.shape[-1] // site.heads) ** -0.5
+                parts = {"maps": probabilities(heads_of(seen.q[0], site.heads), heads_of(seen.k[0], site.heads), scale)}
+        self._device = seen.q.device
+        self.put((moment.step, site.path), {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()})
+
+    def put(self, at: tuple[int, str], parts: dict[str, Tensor]) -> None:
+        self.nbytes += sum(x.numel() * x.element_size() for x in parts.values())
+        match self.settings.place:
+            case Place.DEVICE:
+                self._held[at] = {name: x.contiguous().clone() for name, x in parts.items()}
+            case Place.CPU:
+                pin = self._device is not None and self._device.type == "cuda"
+                self._held[at] = {name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()}
+            case Place.DISK:
+                path = self._folder / f"{at[0]:05d}.{at[1]}.safetensors"
+                save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
+                self._held[at] = path
+
+    # -- reading -----------------------------------------------------------------------------------------------------------------
+    def __contains__(self, at: tuple[int, str]) -> bool:
+        return at in self._held
+
+    def get(self, step: int, path: str) -> dict[str, Tensor]:
+        held = self._held.get((step, path))
+        if held is None:
+            raise ValueError(f"nothing was recorded at step {step} of {path}; the recording run must have the same steps and cover the edit's window and sites")
+        parts = load_file(held) if isinstance(held, Path) else held
+        return {name: x.to(self._device, non_blocking=True) if self._device else x for name, x in parts.items()}
+
+    def maps(self, site: AttentionSite, moment: Moment, frames: slice, heads: slice, keys: FrameKeys | None = None) -> Tensor:
+        """Probabilities ``f m n k`` of the recorded run, float32; ``keys`` as they were read there."""
+        parts = self.get(moment.step, site.path)
+        if self.payload is Payload.MAPS:
+            return parts["maps"][frames, heads].float()
+        if self.payload is not Payload.QK:
+            raise ValueError(f"a store of {self.payload.value} holds no maps; record with payload qk")
+        q, k = parts["q"].float(), parts["k"].float()
+        if keys is not None and site.kind is AttentionKind.SELF:
+            k = gathered(k[None], keys, None)[0]
+        q, k = heads_of(q[frames], site.heads)[:, heads], heads_of(k[frames] if len(k) > 1 else k, site.heads)[:, heads]
+        return probabilities(q, k, q.shape[-1] ** -0.5)
+
+    def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
+        parts = self.get(moment.step, site.path)
+        return parts["k"].flatten(0, 1)[None], parts["v"].flatten(0, 1)[None]
+
+
+def stored_bytes(sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload) -> int:
+    """What a run would store, by arithmetic alone: shown before anything is allocated."""
+    total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
+    for site in sites:
+        n = (latent_side >> site.level) ** 2
+        if n > settings.max_queries or not settings.where(site):
+            continue
+        cross = site.kind is AttentionKind.CROSS
+        keys = text_tokens if cross else num_frames * n
+        match payload:
+            case Payload.QK:
+                numbers = (num_frames * n + keys) * site.channels
+            case Payload.KV:
+                numbers = 2 * keys * site.channels
+            case Payload.HIDDEN:
+                numbers = num_frames * n * site.channels
+            case Payload.MAPS:
+                numbers = site.heads * num_frames * n * (text_tokens if cross else n)
+        total += numbers * size
+    return total * len(settings.window.steps(num_steps))

@@ -1,0 +1,42 @@
+"""When something acts during denoising: the papers count in fractions, in steps done and in steps left, so a window carries its unit."""
+from __future__ import annotations
+
+from vgen.spec import Choice, spec
+
+
+class Unit(Choice):
+    """``fraction`` 0 is the noisiest step, 1 the end; ``step`` counts from 0 at the noisiest; ``remaining`` counts down to 1 at the last."""
+
+    FRACTION = "fraction"
+    STEP = "step"
+    REMAINING = "remaining"
+
+
+@spec
+class StepWindow:
+    """The steps from ``start`` (included) to ``end`` (excluded), in the order of denoising; ``remaining`` therefore runs downwards."""
+
+    start: float = 0.0
+    end: float = 1.0
+    unit: Unit = Unit.FRACTION
+
+    def __post_init__(self) -> None:
+        ordered = self.start >= self.end if self.unit is Unit.REMAINING else self.start <= self.end
+        if not ordered or min(self.start, self.end) < 0 or (self.unit is Unit.FRACTION and self.end > 1):
+            raise ValueError(
+                f"a step window must run forward (fractions from 0 to 1, remaining steps downwards), got {self.start} to {self.end} in {self.unit.value}s"
+            )
+
+    def steps(self, num_steps: int) -> range:
+        """The steps of a run of ``num_steps`` that lie inside."""
+        match self.unit:
+            case Unit.FRACTION:
+                first, last = (int(edge * num_steps + 1e-9) for edge in (self.start, self.end))
+            case Unit.STEP:
+                first, last = int(self.start), int(self.end)
+            case Unit.REMAINING:
+                first, last = num_steps - int(self.start), num_steps - int(self.end)
+        return range(max(0, first), min(num_steps, last))
+
+    def holds(self, step: int, num_steps: int) -> bool:
+        return step in self.steps(num_steps)
