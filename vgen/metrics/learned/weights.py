@@ -87,13 +87,13 @@ def is_torchscript(path: Path) -> bool:
     return path.is_file() and zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
 
 
-def pretrained(kind: Any, folder: Path, name: str) -> Any:
+def pretrained(kind: Any, folder: Path, name: str, **options: Any) -> Any:
     """A transformers model in float32, every one of whose weights is in ``folder`` (a missing one would be random, in silence)."""
     import torch
 
     with quiet():
         try:
-            model, info = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True)
+            model, info = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options)
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{name}.path={folder} must hold a {kind.__name__} of transformers, got: {_first_line(error)}") from error
     if info["missing_keys"]:
@@ -103,6 +103,15 @@ def pretrained(kind: Any, folder: Path, name: str) -> Any:
             "again"
         )
     return model.eval().requires_grad_(False)
+
+
+def read_part(kind: Any, folder: Path, name: str, **options: Any) -> Any:
+    """A tokenizer or processor from ``folder``."""
+    try:
+        with quiet():
+            return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{name}.path: {folder} must hold the {kind.__name__} beside the weights; get the whole folder") from error
 
 
 def _first_line(error: BaseException) -> str:
