@@ -124,7 +124,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
 
     tokenizer = read_part(CLIPTokenizer, folder, name)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where the files are missing
-        raise ValueError(f"{name}.path: {folder} must hold the tokenizer (tokenizer.json, or vocab.json and merges.txt); get the whole folder")
+        raise ValueError(f"{name}.path: {folder} must hold the tokenizer (tokenizer.json, or vocab.json and merges.txt); get all of it")
     return tokenizer
 
 
