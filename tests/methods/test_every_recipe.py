@@ -20,6 +20,7 @@ from vgen.methods._objectives import Batch
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
+learning = pytest.mark.parametrize("recipe", [cls() for cls in catalogue().values() if cls().learns()], ids=lambda r: type(r).__name__)
 every_method = pytest.mark.parametrize("recipe", [cls() for cls in catalogue().values()], ids=list(catalogue()))
 inserting = pytest.mark.parametrize(
     "recipe", [cls() for cls in catalogue().values() if list(cls().insertions())], ids=lambda r: type(r).__name__
@@ -44,6 +45,8 @@ def stir(unet: VideoUNet) -> None:
 @torch.no_grad()
 def test_born_silent(recipe: Recipe, tiny: ImageModel) -> None:
     x, t, context = clip(tiny.to("cpu", torch.float64))
+    if recipe.attention_keys():  # on a still clip all frames have the same keys
+        x = x[:, :1].expand_as(x).contiguous()
     per_frame = torch.stack([tiny.unet(x[:, i], t, context.tokens).sample for i in range(FRAMES)], 1)
     torch.testing.assert_close(assemble(recipe, tiny).double()(x, t, context), per_frame)
 
@@ -107,7 +110,7 @@ def test_config_round_trips(recipe: Recipe) -> None:
     assert from_plain(cls, plain(asdict(recipe))) == recipe
 
 
-@every_method
+@learning
 def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     from vgen.backbones.blank import Blank, blank
 
@@ -123,7 +126,7 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         keys=[("a", 0), ("b", 0)], captions=["a small red circle rests", "a large blue star moves up fast"],
         video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
     )
-    if recipe.engages() == ("text_encoder", "image_encoder"):
+    if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
         optimiser.zero_grad()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vgen.toybox.captions import HELD_OUT_TEMPLATES, TEMPLATES, caption, vocabulary
-from vgen.toybox.contrast import distractor
+from vgen.toybox.contrast import KINDS, distractors, paraphrase
 from vgen.toybox.edits import Edit, edit_pair
 from vgen.toybox.glyphs import inside
 from vgen.toybox.motion import paths
@@ -96,7 +96,11 @@ def test_rejection_does_not_thin_a_class() -> None:
 
 def test_captions_say_all_and_only_what_is_there() -> None:
     scene = Scene(
-        things=(Thing(colour=Colour.RED, shape=Shape.STAR, size=Size.SMALL, motion=Motion.LEFT, speed=Speed.FAST), Thing(colour=Colour.BLUE)), ground=Ground.NAVY
+        things=(
+            Thing(colour=Colour.RED, shape=Shape.STAR, size=Size.SMALL, motion=Motion.LEFT, speed=Speed.FAST),
+            Thing(colour=Colour.BLUE),
+        ),
+        ground=Ground.NAVY,
     )
     for i in range(40):
         words = caption(scene, rng_of(i)).text.split()
@@ -133,12 +137,26 @@ def test_an_edit_changes_one_fact_and_its_words(edit: Edit) -> None:
         edit_pair(Scene(things=(Thing(),)), Edit.BOTH, seed=0)
 
 
-def test_a_distractor_is_wrong_in_words_it_knows() -> None:
+def test_a_distractor_is_wrong_in_one_kind_of_fact_and_in_words_it_knows() -> None:
     for i in range(60):
         text = caption(sample(rng_of(6, i), Family.CORE, Mix()), rng_of(i)).text
-        other = distractor(text, ("id", i))
-        assert other != text
-        assert set(other.split()) <= set(vocabulary()) | {"mid-sized"}
+        others = distractors(text, ("id", i), 4)
+        assert len(others) == 4
+        assert set(others) <= set(KINDS)
+        for other in others.values():
+            assert other != text
+            assert set(other.split()) <= set(vocabulary()) | {"mid-sized"}
+        assert distractors(text, ("id", i), 4) == others
+
+
+def test_a_paraphrase_is_of_the_same_scene() -> None:
+    scene = sample(rng_of(6, 1), Family.CORE, Mix())
+    words = [paraphrase({"scene": scene.to_dict()}, ("id", epoch)) for epoch in range(20)]
+    assert len(set(words)) > 10
+    for word in (scene.things[0].colour.value, scene.things[0].shape.value):
+        assert all(word in text for text in words)
+    with pytest.raises(ValueError, match="carries no scene"):
+        paraphrase({}, ("mine", 0))
 
 
 def test_another_generator_is_refused() -> None:

@@ -1,6 +1,7 @@
 """Opening what a command names: an image model, and a checkpoint on top of it."""
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,7 +123,7 @@ def open_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         unet = assemble(recipe, model)
-    put(unet, tensors)
+    put(unet, tensors, recipe.learns())
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(place, dtype)
     unet.to(place, dtype).eval().requires_grad_(False)
@@ -137,8 +138,8 @@ def recipe_of(card: Card) -> Recipe:
 
 
 @torch.no_grad()
-def put(unet: VideoUNet, tensors: dict[str, Tensor]) -> None:
-    """Copy learnt tensors (``unet.NAME``) into place; every one must fit."""
+def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) -> None:
+    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must be there."""
     named = {f"unet.{name}": p for name, p in unet.named_parameters()}
     unknown = [name for name in tensors if name not in named]
     wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
@@ -147,10 +148,8 @@ def put(unet: VideoUNet, tensors: dict[str, Tensor]) -> None:
             f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
             f"{len(wrong)} of another shape (first: {wrong[:3]})"
         )
-    missing = [name for name in named if name.startswith("unet.inserted.") and name not in tensors] if tensors else []
+    missing = [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)] if tensors else []
     if missing:
-        raise ValueError(
-            f"adapter lacks {len(missing)} tensors of the inserted layers (first: {missing[:3]}); the file is cut or of another method"
-        )
+        raise ValueError(f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method")
     for name, value in tensors.items():
         named[name].copy_(value)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from vgen.app.loading import TOYBOX
+from vgen.attention.sites import AttentionKind, attention_sites
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.formats.adapter import plain
@@ -44,7 +45,11 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         lines.append(f"  {path.replace('/', '.')}: {type(layer).__name__}, {size:,} parameters")
     named = {f"{part}.{n}": p for part, module in parts.items() for n, p in module.named_parameters()}
     count = sum(p.numel() for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in recipe.learns()))
-    lines.append(f"learns {', '.join(recipe.learns())}" + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""))
+    for keys in recipe.attention_keys():
+        read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
+        hit = sum(keys.where(site) for site in attention_sites(unet.image_unet) if site.kind is AttentionKind.SELF)
+        lines.append(f"self-attention reads {' + '.join(read)} at {hit} sites")
+    lines.append(f"learns {', '.join(recipe.learns()) or 'nothing'}" + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""))
     lines.append(f"objective: {type(recipe.objective(model)).__name__} {plain(asdict(recipe.objective(model)))}")
     return "\n".join(lines)
 

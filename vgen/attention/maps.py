@@ -12,8 +12,9 @@ from vgen.attention.sites import AttentionSite
 
 
 def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """``... n d`` and ``... k d`` to ``... n k``, softmax in float32."""
-    return (scale * q @ k.transpose(-1, -2)).float().softmax(-1)
+    """``... n d`` and ``... k d`` to ``... n k``, softmax in float32 at least."""
+    scores = scale * q @ k.transpose(-1, -2)
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def heads_of(x: Tensor, num_heads: int) -> Tensor:

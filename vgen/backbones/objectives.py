@@ -25,14 +25,14 @@ def autoencoding_loss(
     return {"loss": (weight * (l1 * error + mse * error.square())).mean() + kl * parts["kl"], **parts}
 
 
-def contrastive_loss(image: Tensor, text: Tensor, negatives: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (Radford et al. 2021, figure 3) with hard negatives.
-
-    ``negatives`` b d is, for every row, the text of a caption that differs from the true one in a single fact; it joins that row's
-    candidates only. All embeddings are normalised here; ``scale`` multiplies cosines.
-    """
-    image, text, negatives = (F.normalize(v.float(), dim=-1) for v in (image, text, negatives))
-    logits = scale * image @ text.T
-    hard = scale * (image * negatives).sum(-1, keepdim=True)
-    target = torch.arange(len(image), device=image.device)
+def contrastive_loss(anchor: Tensor, positive: Tensor, negatives: Tensor, owner: Tensor, scale: float) -> Tensor:
+    """Symmetric InfoNCE (Radford et al. 2021, figure 3; supervised SimCSE, Gao et al. 2021, eq. 5) of ``anchor`` and ``positive``, b d, with hard
+    negatives: row ``owner[i]`` of the anchors alone has ``negatives[i]`` (n d, n >= 0) among its candidates. Everything is normalised here;
+    ``scale`` multiplies cosines."""
+    anchor, positive, negatives = (F.normalize(v.float(), dim=-1) for v in (anchor, positive, negatives))
+    logits = scale * anchor @ positive.T
+    hard = torch.full((len(anchor), len(negatives)), -torch.inf, device=anchor.device)
+    rows = torch.arange(len(negatives), device=anchor.device)
+    hard = hard.index_put((owner, rows), scale * (anchor[owner] * negatives).sum(-1))
+    target = torch.arange(len(anchor), device=anchor.device)
     return (F.cross_entropy(torch.cat([logits, hard], 1), target) + F.cross_entropy(logits.T, target)) / 2

@@ -28,7 +28,8 @@ class Kind(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution, ``block`` and ``index`` as diffusers does."""
+    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution, ``block`` and ``index`` as diffusers does;
+    ``heads`` are those of a transformer block's attention, 0 elsewhere."""
 
     path: str
     stage: Stage
@@ -38,6 +39,7 @@ class Site:
     index: int
     channels: int
     norm_groups: int
+    heads: int = 0
 
 
 @spec
@@ -92,7 +94,7 @@ def _in_block(module: nn.Module, path: str, stage: Stage, level: int, block: int
 def _attention_sites(path: str, stage: Stage, level: int, block: int, index: int, attention: nn.Module, groups: int) -> Iterator[Site]:
     for j, inner in enumerate(attention.transformer_blocks):
         assert isinstance(inner, BasicTransformerBlock)
-        yield Site(f"{path}.transformer_blocks.{j}", stage, Kind.BLOCK, level, block, index, inner.dim, groups)
+        yield Site(f"{path}.transformer_blocks.{j}", stage, Kind.BLOCK, level, block, index, inner.dim, groups, inner.num_attention_heads)
     yield _site(path, stage, Kind.ATTENTION, level, block, index, attention, groups)
 
 

@@ -61,7 +61,7 @@ class LatentCache:
         if clips.window.flip:
             raise ValueError("data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn one of them off")
         key = hashlib.blake2b(
-            json.dumps([encoders_fingerprint(model), clips.reader.manifest.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(), digest_size=8
+            json.dumps([encoders_fingerprint(model), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(), digest_size=8
         ).hexdigest()
         folder = root / f"{name}-{key}"
         if not (folder / "facts.json").is_file():

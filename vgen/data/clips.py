@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vgen.data.one_clip import OneClip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Sample
@@ -63,7 +64,7 @@ def clip_rng(seed: int, sample_id: str, epoch: int) -> np.random.Generator:
 class Clips:
     """A map-style data set over ``(epoch, index)`` pairs, restricted to ``rows`` of the reader."""
 
-    def __init__(self, reader: ShardReader | Sequence[Sample], window: Window, seed: int, rows: range) -> None:
+    def __init__(self, reader: ShardReader | OneClip | Sequence[Sample], window: Window, seed: int, rows: range) -> None:
         self.reader, self.window, self.seed, self.rows = reader, window, seed, rows
 
     def __len__(self) -> int:

@@ -55,6 +55,10 @@ class ShardReader:
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def content_hash(self) -> str:
+        return self.manifest.content_hash
+
     def key(self, i: int) -> str:
         """The sample's id, without reading it."""
         return self._locate(i)[1].key

@@ -19,14 +19,15 @@ from vgen.diffusion.schedule import Prediction, Schedule, add_noise, target
 @dataclass(slots=True)
 class Batch:
     """What the loader gives. ``video`` uint8 b f 3 H W, or None where cached ``latents`` b f c h w and ``context``
-    stand in; ``keys`` are (sample id, epoch)."""
+    stand in; ``keys`` are (sample id, epoch). ``paraphrases`` say the same in other words, ``distractors`` are wrong in one fact, by its kind."""
 
     keys: Sequence[tuple[str, int]]
     captions: list[str]
     video: Tensor | None = None
     latents: Tensor | None = None
     context: Context | None = None
-    distractors: list[str] = field(default_factory=list)
+    paraphrases: list[str] = field(default_factory=list)
+    distractors: list[dict[str, str]] = field(default_factory=list)
 
     def pixels(self, device: torch.device) -> Tensor:
         """b f 3 H W in [-1, 1], float32."""
@@ -47,21 +48,34 @@ class Objective(ABC):
 
 @dataclass(slots=True, kw_only=True)
 class Denoising(Objective):
-    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of samples is dropped."""
+    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of samples is dropped.
+
+    ``learn_text`` carries the gradient into the text encoder (Rombach et al. 2022, eq. 3): captions are encoded in every step, cached text is not used.
+    """
 
     schedule: Schedule
     prediction: Prediction
     text_drop: float
+    learn_text: bool = False
 
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         device = next(unet.parameters()).device
         with torch.no_grad():
             latents = batch.latents.to(device).float() if batch.latents is not None else model.encode(batch.pixels(device)).float()
-            context = model.encode_text(batch.captions) if batch.context is None else batch.context.to(device, torch.float32)
             keep = draws.uniform("text_drop", device) >= self.text_drop
-            context = context.where(keep, model.empty_text().to(device, torch.float32))
             t = draws.integers("timestep", self.schedule.num_timesteps, device)
+        context = self.context(model, batch, device, keep)
         return {"loss": self.errors(unet, latents, t, draws.normal("noise", latents), context).mean()}
+
+    def context(self, model: ImageModel, batch: Batch, device: torch.device, keep: Tensor | None = None) -> Context:
+        """The batch's text, one row per clip; rows where ``keep`` (b, bool) is False hold the empty prompt."""
+        if self.learn_text:
+            kept = [True] * len(batch) if keep is None else keep.tolist()
+            return model.encode_text([c if k else "" for c, k in zip(batch.captions, kept, strict=True)]).to(device, torch.float32)
+        with torch.no_grad():
+            context = model.encode_text(batch.captions) if batch.context is None else batch.context
+            context = context.to(device, torch.float32)
+            return context if keep is None else context.where(keep, model.empty_text().to(device, torch.float32))
 
     def errors(self, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context) -> Tensor:
         """Mean squared error of every clip, b."""
@@ -86,20 +100,42 @@ class Autoencoding(Objective):
 
 @dataclass(slots=True, kw_only=True)
 class Agreement(Objective):
-    """Contrastive agreement of a still with its caption, against the batch and one caption in which a single fact is wrong."""
+    """Contrastive agreement with the right caption, against the batch and against captions in which a single fact is wrong: of the picture, or
+    (``between_texts``) of the caption's paraphrase.
+
+    Besides the loss: ``accuracy`` in the batch, and ``hard_KIND``, the share of the wrong captions of that kind that are told from the right one.
+    """
 
     scale: float
+    between_texts: bool
+    kinds: tuple[str, ...]
 
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        encoder, texts = model.image_encoder, model.text_encoders[0]
-        pixels = batch.pixels(encoder.device)[:, 0]
-        image = encoder(pixel_values=pixels).image_embeds
-        captions = [*batch.captions, *(batch.distractors or batch.captions)]
-        text, negatives = texts(model.tokenize(captions).to(encoder.device)).text_embeds.chunk(2)
-        loss = contrastive_loss(image, text, negatives, torch.tensor(self.scale, device=image.device))
-        with torch.no_grad():
-            cosine = F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
-            own = cosine.diagonal()
-            wrong = (F.normalize(image, dim=-1) * F.normalize(negatives, dim=-1)).sum(-1)
-            accuracy = (cosine.argmax(1) == torch.arange(len(own), device=own.device)).float().mean()
-        return {"loss": loss, "accuracy": accuracy, "hard_accuracy": (own > wrong).float().mean()}
+        pairs = [(i, kind, text) for i, wrong in enumerate(batch.distractors) for kind, text in wrong.items()]
+        device = model.text_encoders[0].device
+        owner = torch.tensor([i for i, _, _ in pairs], dtype=torch.long, device=device)
+        others = (batch.paraphrases or batch.captions) if self.between_texts else []
+        texts = self._texts(model, [*batch.captions, *(text for _, _, text in pairs), *others])
+        num, end = len(batch), len(batch) + len(pairs)
+        right, wrong = texts[:num], texts[num:end]
+        anchor = texts[end:] if self.between_texts else model.image_encoder(pixel_values=batch.pixels(device)[:, 0]).image_embeds
+        out = {"loss": contrastive_loss(anchor, right, wrong, owner, self.scale)}
+        return out | self._accuracies(anchor.detach(), right.detach(), wrong.detach(), owner, [kind for _, kind, _ in pairs])
+
+    def _texts(self, model: ImageModel, prompts: list[str]) -> Tensor:
+        """Embeddings b d; padding is cut off, which a causal encoder that reads the end token cannot notice."""
+        ids = model.tokenize(prompts)
+        longest = int((ids == model.tokenizer.eos_token_id).int().argmax(1).max()) + 1
+        encoder = model.text_encoders[0]
+        with torch.set_grad_enabled(self.between_texts and torch.is_grad_enabled()):
+            return encoder(ids[:, :longest].to(encoder.device)).text_embeds
+
+    def _accuracies(self, anchor: Tensor, right: Tensor, wrong: Tensor, owner: Tensor, kinds: list[str]) -> dict[str, Tensor]:
+        anchor, right, wrong = (F.normalize(v.float(), dim=-1) for v in (anchor, right, wrong))
+        own = (anchor * right).sum(-1)
+        told = (own[owner] > (anchor[owner] * wrong).sum(-1)).float()
+        out = {"accuracy": ((anchor @ right.T).argmax(1) == torch.arange(len(own), device=own.device)).float().mean()}
+        for kind in self.kinds:  # every kind in every batch and on every rank: a mean over processes waits for all of them
+            hits = told[torch.tensor([k == kind for k in kinds], dtype=torch.bool, device=told.device)] if kinds else told
+            out[f"hard_{kind}"] = hits.mean() if len(hits) else own.new_ones(())
+        return out

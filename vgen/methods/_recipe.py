@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple, TypeVar
 
+from vgen.attention.keys import FrameKeys
 from vgen.attention.processor import route
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Where, sites
@@ -60,6 +61,10 @@ class Recipe(ABC):
         """What is inserted into the image UNet."""
         return ()
 
+    def attention_keys(self) -> list[FrameKeys]:
+        """Which frames self-attention reads; the first rule that acts at a site counts."""
+        return []
+
     def image_norms(self) -> NormScope:
         """Over what the image UNet's own GroupNorms take their statistics."""
         return NormScope.FRAME
@@ -75,7 +80,9 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoUNet:
     Raises ValueError where a filter matches no site.
     """
     video, here = VideoUNet(model.unet), list(sites(model.unet))
-    route(video)
+    control = route(video)
+    control.keys = tuple(recipe.attention_keys())
+    control.enter(None)
     for where, layer in recipe.insertions():
         hits = [site for site in here if where(site)]
         if not hits:

@@ -12,11 +12,13 @@ from torch.utils.data import DataLoader
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Batches, Clip, Clips, Window
+from vgen.data.decode import Cut
+from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
 from vgen.methods._objectives import Batch
 from vgen.spec import field, spec
-from vgen.toybox.contrast import distractor
+from vgen.toybox.contrast import distractors, paraphrase
 
 
 @spec
@@ -24,10 +26,19 @@ class Corpus:
     """Where the clips are and how they are read.
 
     ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step, into ``cache_dir`` (by
-    default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others.
+    default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others. ``paraphrases`` adds another
+    caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong in one fact (toybox corpora only).
+
+    Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from ``start_seconds`` on, as long as the
+    window, ``size_px`` square (0: the image model's own size).
     """
 
     path: str = ""
+    video: str = ""
+    prompt: str = ""
+    fps: float = 8.0
+    start_seconds: float = 0.0
+    size_px: int = 0
     window: Window = field(default_factory=Window)
     batch_size: int = 4
     val_path: str | None = None
@@ -35,7 +46,8 @@ class Corpus:
     num_workers: int = 0
     cache: bool = False
     cache_dir: str | None = None
-    hard_negatives: bool = False
+    paraphrases: bool = False
+    num_distractors: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -56,8 +68,11 @@ class Split:
         return len(self.train)
 
 
-def split(corpus: Corpus, seed: int) -> Split:
-    """Open the shards; raises ValueError where there is nothing to train on."""
+def split(corpus: Corpus, seed: int, size_px: int) -> Split:
+    """Open the shards, or the one clip at ``size_px``; raises ValueError where there is nothing to train on."""
+    if corpus.video:
+        one = Clips(_one_clip(corpus, size_px), corpus.window, seed, range(1))
+        return Split(one, one)  # nothing is held out of a single clip: its validation figures are of the clip itself
     if not corpus.path:
         raise ValueError("data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER")
     reader = ShardReader(Path(corpus.path))
@@ -76,6 +91,15 @@ def split(corpus: Corpus, seed: int) -> Split:
     return Split(Clips(reader, corpus.window, seed, rows[0]), Clips(held, fixed, seed, rows[1]))
 
 
+def _one_clip(corpus: Corpus, size_px: int) -> OneClip:
+    if corpus.path:
+        raise ValueError(f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them")
+    if not corpus.prompt:
+        raise ValueError(f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"')
+    cut = Cut(fps=corpus.fps, num_frames=corpus.window.span(), size_px=corpus.size_px or size_px)
+    return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
+
+
 def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device, build: bool) -> Split:
     """The same split read from latent caches; ``build`` is True on the one process that writes them."""
     out = []
@@ -85,27 +109,29 @@ def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device
     return Split(*out)
 
 
-def collate(clips: list[Clip], hard_negatives: bool = False) -> Batch:
-    def stack(name: str) -> torch.Tensor | None:
-        values = [getattr(clip, name) for clip in clips]
-        return None if values[0] is None else torch.stack([torch.from_numpy(v) for v in values])
-
-    text, pooled = stack("text"), stack("pooled")
-    return Batch(
-        keys=[clip.key for clip in clips], captions=[clip.caption for clip in clips], video=stack("video"), latents=stack("latents"),
-        context=None if text is None else Context(text, pooled),
-        distractors=[distractor(clip.caption, clip.key) for clip in clips] if hard_negatives else [],
-    )
-
-
 @dataclass(slots=True)
 class Collate:
     """A picklable collate function."""
 
-    hard_negatives: bool
+    paraphrases: bool = False
+    num_distractors: int = 0
 
     def __call__(self, clips: list[Clip]) -> Batch:
-        return collate(clips, self.hard_negatives)
+        def stack(name: str) -> torch.Tensor | None:
+            values = [getattr(clip, name) for clip in clips]
+            return None if values[0] is None else torch.stack([torch.from_numpy(v) for v in values])
+
+        text, pooled = stack("text"), stack("pooled")
+        return Batch(
+            keys=[clip.key for clip in clips], captions=[clip.caption for clip in clips], video=stack("video"), latents=stack("latents"),
+            context=None if text is None else Context(text, pooled),
+            paraphrases=[paraphrase(clip.metadata, clip.key) for clip in clips] if self.paraphrases else [],
+            distractors=[distractors(clip.caption, clip.key, self.num_distractors) for clip in clips] if self.num_distractors else [],
+        )
+
+
+def collate_of(corpus: Corpus) -> Collate:
+    return Collate(corpus.paraphrases, corpus.num_distractors)
 
 
 def loaders(
@@ -113,7 +139,7 @@ def loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
     sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
-    stack = Collate(corpus.hard_negatives)
+    stack = collate_of(corpus)
     workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0}
     train = DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=stack, **workers)
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]

@@ -9,7 +9,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vgen.backbones.image_model import Context
 from vgen.diffusion.draws import Draws
 from vgen.methods._objectives import Batch, Denoising
 
@@ -84,7 +83,7 @@ def measure_time_use(module: Any, batches: list[Batch], objective: Denoising) ->
     plain, shuffled = [], []
     for batch in batches:
         latents = batch.latents.to(device).float() if batch.latents is not None else module.model.encode(batch.pixels(device)).float()
-        context: Context = module.model.encode_text(batch.captions) if batch.context is None else batch.context.to(device, torch.float32)
+        context = objective.context(module.model, batch, device)
         draws = Draws(module.seed, batch.keys)
         share = objective.schedule.num_timesteps // TimeUse.QUARTERS
         noise = draws.normal("time_use", latents)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vgen.spec import Choice, field, spec
+from vgen.training.muon import MuonAdamW
 
 
 class Decay(Choice):
@@ -14,10 +15,18 @@ class Decay(Choice):
     COSINE = "cosine"
 
 
+class Optimiser(Choice):
+    """``muon`` updates matrices and convolutions by Muon at ten times ``lr``, the rest by AdamW; it needs whole weights (no ZeRO, no fp16)."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
 @spec
 class Optimisation:
-    """AdamW; defaults are AnimateDiff's (its train.py: lr 1e-4, weight decay 1e-2, clip 1.0)."""
+    """Defaults are AnimateDiff's (its train.py: AdamW, lr 1e-4, weight decay 1e-2, clip 1.0)."""
 
+    kind: Optimiser = Optimiser.ADAMW
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
@@ -38,9 +47,8 @@ class Optimisation:
     def build(
         self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        optimiser = torch.optim.AdamW(
-            parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused
-        )
+        make = torch.optim.AdamW if self.kind is Optimiser.ADAMW else MuonAdamW
+        optimiser = make(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
 
     def factor(self, step: int, max_steps: int) -> float:

@@ -26,7 +26,7 @@ from vgen.training.checkpoints import keepers, latest
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
-from vgen.training.loader import Collate, Corpus, cached, loaders, split
+from vgen.training.loader import Collate, Corpus, cached, collate_of, loaders, split
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
@@ -71,7 +71,7 @@ def fit(job: Job) -> Path:
     if found and steps_done >= settings.max_steps and (job.folder / "adapter.safetensors").is_file():
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    parts = split(job.corpus, job.seed)
+    parts = split(job.corpus, job.seed, job.model.size_px)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
     learner = Learner(job.recipe, job.model, job.optimisation, job.seed, settings.max_steps, FROZEN_DTYPE[settings.precision])
@@ -80,7 +80,7 @@ def fit(job: Job) -> Path:
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
     if settings.preflight and found is None and rank == 0:
-        _prove(learner, parts.train, Collate(job.corpus.hard_negatives))
+        _prove(learner, parts.train, collate_of(job.corpus))
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None

@@ -1,0 +1,269 @@
+"""Map edits obey their no-op cases exactly; recorded maps are those of the run."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vgen.attention.control import MapEdit, Maps
+from vgen.attention.edits import Amplify, BlendSelf, CopySelf, SwapCross, recorded, sibling
+from vgen.attention.keys import Frame, FrameKeys
+from vgen.attention.maps import chunks
+from vgen.attention.masks import MaskSpec, WordHeat, grid, mask_of, resized, stored_mask
+from vgen.attention.moment import Direction, Moment, Rows
+from vgen.attention.processor import control_of, route
+from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
+from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, stored_bytes
+from vgen.attention.words import Words, align
+from vgen.backbones.blank import Blank, blank_unet
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoUNet
+from vgen.diffusion.step_window import StepWindow
+
+FRAMES, SIDE = 3, 8
+SOURCE, TARGET = "a large red circle on a black background", "a large blue circle on a black background"
+PAIR, ONE = Rows(("text",), ("source", "target")), Rows(("text",), ("target",))
+ALWAYS, NEVER = StepWindow(), StepWindow(end=0.0)
+
+
+@pytest.fixture(scope="module")
+def model() -> ImageModel:
+    from vgen.backbones.blank import blank
+
+    return blank(Blank.SD15_NARROW, seed=0).freeze().to("cpu", torch.float64)
+
+
+@pytest.fixture
+def unet(model: ImageModel) -> VideoUNet:
+    video = VideoUNet(model.unet)
+    route(video)
+    return video
+
+
+def clip(seed: int = 2) -> torch.Tensor:
+    return torch.randn(1, FRAMES, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moment(rows: Rows = PAIR, direction: Direction = Direction.DENOISE, step: int = 0) -> Moment:
+    return Moment(step, 10, 300, direction, rows)
+
+
+@torch.no_grad()
+def run(unet: VideoUNet, model: ImageModel, x: torch.Tensor, prompts: list[str], at: Moment, **acting: object) -> torch.Tensor:
+    control = control_of(unet)
+    with control.acting(**acting):
+        control.enter(at)
+        return unet(x, torch.tensor(at.t), model.encode_text(prompts))
+
+
+def pair(x: torch.Tensor) -> torch.Tensor:
+    return x.expand(2, *x.shape[1:]).contiguous()
+
+
+def swap(model: ImageModel, window: StepWindow = ALWAYS, target: str = TARGET, source=None) -> SwapCross:  # noqa: ANN001
+    return SwapCross(source=source or sibling(), window=window, alignment=align(SOURCE, target, model.tokenizer, replace=True))
+
+
+class Nothing(MapEdit):
+    """Takes the slow path and changes nothing."""
+
+    def wants(self, site, at) -> bool:  # noqa: ANN001
+        return True
+
+    def __call__(self, maps: Maps) -> torch.Tensor:
+        return maps.values
+
+
+def test_the_slow_path_is_the_fast_path(unet: VideoUNet, model: ImageModel) -> None:
+    x, at = pair(clip()), moment()
+    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()]), run(unet, model, x, [SOURCE, TARGET], at))
+
+
+def test_whatever_the_chunk(unet: VideoUNet, model: ImageModel) -> None:
+    control = control_of(unet)
+    out = []
+    for control.chunk_bytes in (1, 20_000, 2**30):
+        out.append(run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), edits=[swap(model), CopySelf(source=sibling(), window=ALWAYS)]))
+    torch.testing.assert_close(out[0], out[2])
+    torch.testing.assert_close(out[1], out[2])
+    parts = list(chunks(3, 4, 100, 250))
+    covered = sorted((f, m) for fs, ms in parts for f in range(3)[fs] for m in range(4)[ms])
+    assert covered == [(f, m) for f in range(3) for m in range(4)]
+
+
+@pytest.mark.parametrize("keys", [Frame.FIRST, Frame.ALL, Frame.MIDDLE], ids=lambda f: f.value)
+def test_the_slow_path_reads_other_frames_too(unet: VideoUNet, model: ImageModel, keys: Frame) -> None:
+    how = {"keys": [FrameKeys(frames=[keys])]}
+    x, at = pair(clip()), moment()
+    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()], **how), run(unet, model, x, [SOURCE, TARGET], at, **how))
+
+
+def test_equal_prompts_give_the_source(unet: VideoUNet, model: ImageModel) -> None:
+    edits = [swap(model, target=SOURCE), CopySelf(source=sibling(), window=ALWAYS)]
+    out = run(unet, model, pair(clip()), [SOURCE, SOURCE], moment(), edits=edits)
+    torch.testing.assert_close(out[1], out[0])
+
+
+def test_an_empty_window_and_a_factor_of_one_change_nothing(unet: VideoUNet, model: ImageModel) -> None:
+    x, at = pair(clip()), moment()
+    plain = run(unet, model, x, [SOURCE, TARGET], at)
+    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model, NEVER), CopySelf(source=sibling(), window=NEVER)]), plain)
+    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 1.0}, window=ALWAYS)]), plain)
+    assert not torch.allclose(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)]), plain)
+
+
+def test_edits_leave_the_source_alone(unet: VideoUNet, model: ImageModel) -> None:
+    x, at = pair(clip()), moment()
+    edits = [swap(model), CopySelf(source=sibling(), window=ALWAYS), Amplify(factors={3: 4.0}, window=ALWAYS)]
+    edited, plain = run(unet, model, x, [SOURCE, TARGET], at, edits=edits), run(unet, model, x, [SOURCE, TARGET], at)
+    torch.testing.assert_close(edited[0], plain[0])
+    assert not torch.allclose(edited[1], plain[1])
+
+
+def test_edits_rest_while_inverting(unet: VideoUNet, model: ImageModel) -> None:
+    x, at = pair(clip()), moment(direction=Direction.INVERT)
+    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model)]), run(unet, model, x, [SOURCE, TARGET], at))
+
+
+def test_a_word_may_have_a_window_of_its_own(unet: VideoUNet, model: ImageModel) -> None:
+    whole, none = swap(model), swap(model, NEVER)
+    positions = range(1, model.tokenizer.model_max_length)
+    by_word = swap(model, NEVER)
+    by_word.words = {0: ALWAYS, **dict.fromkeys(positions, ALWAYS)}
+    x, at = pair(clip()), moment()
+    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[by_word]), run(unet, model, x, [SOURCE, TARGET], at, edits=[whole]))
+    by_word.words = {3: ALWAYS}
+    some = run(unet, model, x, [SOURCE, TARGET], at, edits=[by_word])
+    assert not torch.allclose(some, run(unet, model, x, [SOURCE, TARGET], at, edits=[none]))
+
+
+# -- recorded runs ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("place", Place)
+@pytest.mark.parametrize("keys", [[Frame.SELF], [Frame.MIDDLE], [Frame.ALL]], ids=lambda k: k[0].value)
+def test_queries_and_keys_give_the_maps_back(unet: VideoUNet, model: ImageModel, keys: list[Frame], place: Place, tmp_path: Path) -> None:
+    rule = FrameKeys(frames=keys)
+    settings = StoreSpec(place=place, kept=Kept.FP32, folder=str(tmp_path))
+    store, truth = AttentionStore(settings), {}
+
+    class Look(Nothing):
+        def __call__(self, maps: Maps) -> torch.Tensor:
+            truth[maps.site.path] = (maps.site, maps.values[0, 0].clone())
+            return maps.values
+
+    at = moment(ONE)
+    run(unet, model, clip(), [SOURCE], at, edits=[Look()], recorders=[store], keys=[rule])
+    for site, maps in truth.values():
+        found = store.maps(site, at, slice(None), slice(None), rule)
+        torch.testing.assert_close(found.expand_as(maps), maps.float(), atol=1e-5, rtol=1e-4)
+    assert store.nbytes > 0
+    if place is Place.DISK:
+        folder = store._folder
+        assert len(list(folder.glob("*.safetensors"))) == 32
+        del store
+        assert not folder.exists(), "a disk store cleans up"
+
+
+def test_a_recorded_source_is_a_sibling(unet: VideoUNet, model: ImageModel) -> None:
+    """FateZero's one row with stored maps does what Prompt-to-Prompt's two rows do, where the latents are the same."""
+    x, store = clip(), AttentionStore(StoreSpec(kept=Kept.FP32))
+    run(unet, model, x, [SOURCE], moment(ONE, Direction.INVERT), recorders=[store])
+    alone = run(unet, model, x, [TARGET], moment(ONE), edits=[swap(model, source=recorded(store)), CopySelf(source=recorded(store), window=ALWAYS)])
+    beside = run(unet, model, pair(x), [SOURCE, TARGET], moment(PAIR), edits=[swap(model), CopySelf(source=sibling(), window=ALWAYS)])
+    # layer by layer the sibling sees maps of its own run, which at equal latents and prompts up to there are the recorded ones
+    torch.testing.assert_close(alone[0], beside[1], atol=1e-4, rtol=1e-3)
+
+
+def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
+    """Mask empty: the source's maps everywhere; mask full: the target's own (threshold 2 and below 0 of FateZero)."""
+    x, at = pair(clip()), moment()
+
+    def blended(value: bool) -> torch.Tensor:
+        mask = torch.full((FRAMES, SIDE, SIDE), value)
+        return run(unet, model, x, [SOURCE, TARGET], at, edits=[BlendSelf(source=sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))])
+
+    torch.testing.assert_close(blended(False), run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=sibling(), window=ALWAYS)]))
+    torch.testing.assert_close(blended(True), run(unet, model, x, [SOURCE, TARGET], at))
+
+
+def test_what_was_not_recorded_is_named(unet: VideoUNet, model: ImageModel) -> None:
+    store = AttentionStore(StoreSpec())
+    with pytest.raises(ValueError, match="nothing was recorded at step 0"):
+        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=recorded(store), window=ALWAYS)])
+    with pytest.raises(ValueError, match="one clip in one row, got a batch of 2"):
+        run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), recorders=[store])
+
+
+def test_queries_and_keys_are_a_fraction_of_the_maps() -> None:
+    """8 frames of 512 x 512 in 50 steps (64 x 64 latents): at most 12 GiB where maps in float32 take about 80."""
+    with torch.device("meta"):
+        sites = attention_sites(blank_unet(Blank.SD15))
+    ours = stored_bytes(sites, 64, 8, 50, 77, StoreSpec(), Payload.QK)
+    originals = stored_bytes(sites, 64, 8, 50, 77, StoreSpec(kept=Kept.FP32), Payload.MAPS)
+    assert ours < 12 * 2**30
+    assert originals > 70e9
+
+
+def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel) -> None:
+    settings = StoreSpec(max_queries=16)
+    store = AttentionStore(settings)
+    run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
+    sites, tokens = list(control_of(unet).sites.values()), model.tokenizer.model_max_length
+    assert store.nbytes == stored_bytes(sites, SIDE, FRAMES, 1, tokens, settings, Payload.QK)
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------------------------
+def test_a_mask_from_words(unet: VideoUNet, model: ImageModel) -> None:
+    where = AttentionWhere(kinds=[AttentionKind.CROSS])
+    heat = WordHeat({"source": [3, 4], "target": [3]}, MaskSpec(where=where), (SIDE, SIDE), FRAMES)
+    x, at = pair(clip()), moment()
+    plain = run(unet, model, x, [SOURCE, TARGET], at)
+    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[heat]), plain), "looking changes nothing"
+    for threshold, share in ((-1.0, 1.0), (2.0, 0.0)):
+        mask = mask_of(heat.heat("source"), (SIDE, SIDE), MaskSpec(threshold=threshold))
+        assert mask.shape == (FRAMES, SIDE, SIDE)
+        assert mask.float().mean() == share
+    store = AttentionStore(StoreSpec(kept=Kept.FP32))
+    run(unet, model, x[:1], [SOURCE], moment(ONE), recorders=[store])
+    sites = list(control_of(unet).sites.values())
+    from_store = stored_mask(store, sites, moment(ONE), [3, 4], (SIDE, SIDE), MaskSpec())
+    assert (from_store == mask_of(heat.heat("source"), (SIDE, SIDE), MaskSpec())).float().mean() > 0.98
+
+
+def test_grids_of_any_aspect() -> None:
+    assert grid(64, (8, 8)) == (8, 8)
+    assert grid(15, (10, 6)) == (5, 3)
+    with pytest.raises(ValueError, match="no level of a latent"):
+        grid(50, (8, 8))
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, :4] = True
+    assert resized(mask, 16, (8, 8)).view(4, 4).tolist() == [[True] * 4] * 2 + [[False] * 4] * 2
+
+
+# -- words -----------------------------------------------------------------------------------------------------------------------------
+def test_replacing_hands_all_attention_on(model: ImageModel) -> None:
+    for target in (TARGET, "a tiny magenta star on a navy background", SOURCE):
+        alignment = align(SOURCE, target, model.tokenizer, replace=True)
+        torch.testing.assert_close(alignment.mapper.sum(1), torch.ones(len(alignment.mapper)))
+    assert torch.equal(align(SOURCE, SOURCE, model.tokenizer, replace=True).mapper, torch.eye(model.tokenizer.model_max_length))
+    assert align(SOURCE, TARGET, model.tokenizer, replace=True).preview() == "replaces red -> blue"
+
+
+def test_refining_keeps_common_words_and_frees_new_ones(model: ImageModel) -> None:
+    target = "a large red circle that moves right on a black background"
+    alignment = align(SOURCE, target, model.tokenizer, replace=False)
+    words = Words.of(target, model.tokenizer)
+    new = [p for word in ("that", "moves", "right") for p in words.positions(word)]
+    assert [i for i, kept in enumerate(alignment.kept) if not kept] == new
+    assert alignment.preview() == "adds that, moves, right"
+    circle = Words.of(SOURCE, model.tokenizer).positions("circle")[0], words.positions("circle")[0]
+    assert alignment.mapper[circle] == 1
+
+
+def test_words_that_do_not_fit_speak(model: ImageModel) -> None:
+    with pytest.raises(ValueError, match="replace needs as many words in the target as in the source, got 3 and 8"):
+        align(SOURCE, "a blue circle", model.tokenizer, replace=True)
+    with pytest.raises(ValueError, match="word 'jeep' does not occur in the target prompt"):
+        Words.of(TARGET, model.tokenizer).positions("jeep", "target prompt")
+    with pytest.raises(ValueError, match="the text encoder reads 75"):
+        Words.of("circle " * 90, model.tokenizer)

@@ -1,0 +1,268 @@
+"""``vgen edit``: a clip in other words, with the clip itself beside it."""
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import vgen
+from vgen.app.config import run_hydra
+from vgen.app.loading import TOYBOX, UNTRAINED, open_checkpoint
+from vgen.attention.processor import control_of
+from vgen.attention.store import Payload, Place, stored_bytes
+from vgen.data.clip_files import enlarged, to_uint8, write_mp4
+from vgen.data.decode import Cut
+from vgen.data.one_clip import read_clip
+from vgen.formats.adapter import plain
+from vgen.methods import Recipe, Regime, catalogue, name_of
+from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
+from vgen.methods._editing import Progress as Told
+from vgen.spec import Choice, field, spec
+
+log = logging.getLogger(__name__)
+POOR_DB = 6.0
+"""A reconstruction this much below the decoder's own is worth a warning."""
+
+
+class Extra(Choice):
+    """What is written beside the edit and the side-by-side clip."""
+
+    RECONSTRUCTION = "reconstruction"
+    MASK = "mask"
+
+
+@spec
+class EditRun:
+    """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
+    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify`` and ``blend`` are as in :class:`Wish`, a factor written ``word:1.5``."""
+
+    method: Recipe = MISSING
+    video: str = ""
+    source: str = ""
+    target: str = ""
+    amplify: list[str] = field(default_factory=list)
+    blend: list[str] = field(default_factory=list)
+    matching: Matching = Matching.AUTO
+    adapter: str = ""
+    backbone: str | None = None
+    num_frames: int = 8
+    fps: float = 8.0
+    start_seconds: float = 0.0
+    size_px: int = 0
+    seed: int = 0
+    save: list[Extra] = field(default_factory=list)
+    least_px: int = 256
+    device: str | None = None
+    out: str = ""
+
+    def wish(self) -> Wish:
+        if not self.target.strip() or not self.source.strip():
+            raise ValueError('an edit needs both prompts; give source="what the clip shows" target="what it should show"')
+        return Wish(source=self.source, target=self.target, amplify=dict(map(_factor, self.amplify)), blend=list(self.blend), matching=self.matching)
+
+
+def _factor(text: str) -> tuple[str, float]:
+    word, _, factor = text.rpartition(":")
+    try:
+        return word.strip(), float(factor)
+    except ValueError:
+        raise ValueError(f"amplify needs words with factors, as amplify=[jeep:1.5], got {text!r}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class EditedClip:
+    """uint8 f h w 3 each; ``mask`` is shown in white. ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds."""
+
+    video: np.ndarray
+    source: np.ndarray
+    reconstruction: np.ndarray | None
+    mask: np.ndarray | None
+    report: dict[str, Any]
+
+
+def offer() -> None:
+    store = ConfigStore.instance()
+    store.store(name="edit_schema", node=EditRun)
+    for name, recipe in catalogue().items():
+        if issubclass(recipe, Editing):
+            store.store(group="method", name=name, node=recipe)
+
+
+def main() -> None:
+    offer()
+    run_hydra("edit", None, edit_files)
+
+
+def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None) -> EditedClip:
+    """The edit as arrays; nothing is written."""
+    wish, console = run.wish(), console or Console(quiet=True)
+    recipe = run.method
+    if not isinstance(recipe, Editing):
+        raise ValueError(f"method={name_of(recipe)} does not edit; methods that do are {', '.join(editors())}")
+    if recipe.regime is Regime.CLIP and not run.adapter:
+        raise ValueError(
+            f"method={name_of(recipe)} edits with a checkpoint tuned on the clip; train one with 'vgen train method={name_of(recipe)} data=clip "
+            f"data.video={run.video or 'FILE'} data.prompt=...' and give adapter=RUN, or adapter=untrained to see it without"
+        )
+    session, source = _session(run, recipe, wish, progress)
+    console.print(_plan(session, recipe, run), soft_wrap=True)
+    began = time.perf_counter()
+    done = recipe.edit(session)
+    progress("decode", 0, 1)
+    video, through = (_decoded(session, z) for z in (done.latents, session.latents))
+    progress("decode", 1, 1)
+    back = None if done.reconstruction is None else _decoded(session, done.reconstruction)
+    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "ceiling_psnr": psnr(through, source)}
+    if back is not None:
+        report["reconstruction_psnr"] = psnr(back, source)
+    mask = None if done.mask is None else _shown(done.mask, source)
+    return EditedClip(video, source, back, mask, report)
+
+
+def editors() -> list[str]:
+    return [name for name, recipe in catalogue().items() if issubclass(recipe, Editing)]
+
+
+def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[EditSession, np.ndarray]:
+    checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
+    size_px = run.size_px or checkpoint.model.size_px
+    step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config.block_out_channels) - 1)
+    if size_px % step:
+        raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
+    source = read_clip(run.video, Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px), run.start_seconds)
+    keys = recipe.attention_keys()
+    if keys and type(checkpoint.recipe) is not type(recipe):
+        control_of(checkpoint.unet).keys = tuple(keys)  # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
+    device = next(checkpoint.unet.parameters()).device
+    pixels = torch.from_numpy(source).permute(0, 3, 1, 2)[None].to(device).float() / 127.5 - 1
+    with torch.no_grad():
+        latents = checkpoint.model.encode(pixels).float()
+    noise = start_noise(checkpoint.model, run.num_frames, (latents.shape[-2], latents.shape[-1]), run.seed, device)
+    checkpoint.unet.requires_grad_(False)
+    session = EditSession(
+        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise, latents=latents,
+        progress=progress,
+    )
+    return session, source
+
+
+def _plan(session: EditSession, recipe: Recipe, run: EditRun) -> str:
+    """What will be done, and what it will hold in memory; refuses what cannot fit."""
+    h, _ = session.size
+    line = f"{name_of(recipe)}: {session.num_frames} frame{'s' * (session.num_frames != 1)} at once, {recipe.num_steps} steps; {session.alignment().preview()}"
+    store = getattr(recipe, "store", None)
+    if store is not None:
+        sites, tokens = list(session.control.sites.values()), session.model.tokenizer.model_max_length
+        need = stored_bytes(sites, h, session.num_frames, recipe.num_steps, tokens, store, Payload.QK)
+        free = _free_bytes()
+        if store.place is Place.CPU and free is not None and need > 0.9 * free:
+            raise ValueError(
+                f"the inversion's attention needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; use fewer num_frames or "
+                "method.num_steps, lower method.store.max_queries, or set method.store.place=disk"
+            )
+        line += f"; attention kept: {need / 2**20:.0f} MiB ({store.place.value})"
+    return line
+
+
+def _free_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+@torch.no_grad()
+def _decoded(session: EditSession, latents: torch.Tensor) -> np.ndarray:
+    return to_uint8(session.model.decode(latents)[0])
+
+
+def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
+    """The source where the mask is open, dimmed elsewhere."""
+    factor = source.shape[1] // mask.shape[1]
+    inside = mask.cpu().numpy().repeat(factor, 1).repeat(factor, 2)[..., None]
+    return np.where(inside, source, source // 4).astype(np.uint8)
+
+
+def psnr(video: np.ndarray, truth: np.ndarray) -> float:
+    """dB over all pixels of two uint8 clips; infinite where they are equal."""
+    error = np.mean((video.astype(np.float64) - truth) ** 2)
+    return math.inf if error == 0 else float(10 * math.log10(255**2 / error))
+
+
+def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
+    """Write ``edited.mp4``, ``side_by_side.mp4``, what ``save`` asks for and ``card.json`` into a new folder; returns it."""
+    console = Console()
+    out = Path(run.out or f"outputs/edit-{time.strftime('%Y%m%d-%H%M%S')}")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+    with _bars(console) as told:
+        done = edit(run, told, console)
+    if Extra.MASK in run.save and done.mask is None:
+        console.print("[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere")
+    _warn(console, done.report)
+    panels = [done.source, done.video]
+    for extra, video in ((Extra.RECONSTRUCTION, done.reconstruction), (Extra.MASK, done.mask)):
+        if extra in run.save and video is not None:
+            panels.append(video)
+            write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
+    card = {"vgen": vgen.__version__, "method": name_of(run.method), **plain(asdict(run)), "report": done.report}
+    write_mp4(out / "edited.mp4", enlarged(done.video, run.least_px), run.fps, card)
+    write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
+    (out / "card.json").write_text(json.dumps(card, indent=2))
+    console.print(f"{len(done.video)} frames in {done.report['seconds']:.1f} s: {out}/")
+    return out
+
+
+def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
+    shown = [enlarged(p, least_px) for p in panels]
+    gap = np.full((*shown[0].shape[:2], 8, 3), 255, np.uint8)
+    parts = [part for panel in shown for part in (gap, panel)][1:]
+    return np.concatenate(parts, 2)
+
+
+def _warn(console: Console, report: dict[str, Any]) -> None:
+    found, ceiling = report.get("reconstruction_psnr"), report["ceiling_psnr"]
+    if found is None:
+        return
+    console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
+    if found < ceiling - POOR_DB:
+        console.print(
+            f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): the edit will lose what the inversion lost; "
+            "try more method.num_steps, method.fixed_point_steps=2, or a source prompt that says what is seen",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Told]:
+    """One bar per phase: invert, null text, reconstruct, edit, decode."""
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, Any] = {}
+
+        def told(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase, total=total)
+            progress.update(tasks[phase], completed=done)
+
+        yield told
+
+
+if __name__ == "__main__":
+    from vgen.app.cli import run as run_verb
+
+    raise SystemExit(run_verb("edit"))

@@ -1,0 +1,62 @@
+"""Tune-A-Video's temporal attention: over frames at every position, after a transformer block's feed-forward (Wu et al. 2022, section 4.1)."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgen.backbones.sites import Site
+from vgen.backbones.video_unet import FrameCount
+from vgen.layers.insertion import Inserted, LayerSpec
+from vgen.spec import spec
+
+
+class FrameAttention(nn.Module):
+    """Self-attention over frames, ``... f c``, without positions."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for project in (self.to_q, self.to_k, self.to_v))
+        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
+
+
+class TemporalAttentionLayer(Inserted):
+    """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints and does not learn."""
+
+    def __init__(self, channels: int, heads: int, frames: FrameCount) -> None:
+        super().__init__(frames)
+        self.norm_temp = nn.LayerNorm(channels)
+        self.attn_temp = FrameAttention(channels, heads)
+        for p in self.silent_outputs():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        clip = x.unflatten(0, (-1, self.frames())).transpose(1, 2)  # b n f c
+        return (clip + self.attn_temp(self.norm_temp(clip))).transpose(1, 2).flatten(0, 1)
+
+    def silent_outputs(self) -> list[nn.Parameter]:
+        """Weight and bias: the released code zeroes the weight alone, so that its layer is not born silent."""
+        return [self.attn_temp.to_out[0].weight, self.attn_temp.to_out[0].bias]
+
+
+@spec
+class TemporalAttentionSpec(LayerSpec):
+    """``heads`` 0: as many as the image UNet's own attention has at that site."""
+
+    heads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.heads < 0:
+            raise ValueError(f"temporal attention heads must be at least 1, or 0 for the image UNet's own, got {self.heads}")
+
+    def build(self, site: Site, frames: FrameCount) -> TemporalAttentionLayer:
+        heads = self.heads or site.heads
+        if not heads or site.channels % heads:
+            raise ValueError(f"temporal attention heads must divide the {site.channels} channels of {site.path}, got {heads}; set method.temporal.heads to a divisor")
+        return TemporalAttentionLayer(site.channels, heads, frames)

@@ -1,0 +1,205 @@
+"""What editing methods share: a clip with its words, a denoiser that knows its step and rows, inversion, and what comes out."""
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgen.attention.control import Control, MapEdit, Recorder
+from vgen.attention.edits import Amplify
+from vgen.attention.moment import Direction, Moment, Rows
+from vgen.attention.processor import control_of
+from vgen.attention.words import Alignment, Words, align
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.video_unet import VideoUNet
+from vgen.diffusion.draws import Draws
+from vgen.diffusion.guidance import Cfg, Guidance
+from vgen.diffusion.inversion import Trajectory, ddim_invert
+from vgen.diffusion.schedule import to_sample_and_noise
+from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve, timesteps
+from vgen.diffusion.step_window import StepWindow
+from vgen.methods._objectives import Denoising
+from vgen.spec import Choice, spec
+from vgen.spec import field as spec_field
+
+Progress = Callable[[str, int, int], None]
+"""Phase, steps done, steps in all."""
+TARGET = Rows(("null", "text"), ("target",))
+PAIR = Rows(("null", "text"), ("source", "target"))
+
+
+class Matching(Choice):
+    """How the words of source and target belong together: ``replace`` one by one, ``refine`` where some are new, ``auto`` by their number."""
+
+    AUTO = "auto"
+    REPLACE = "replace"
+    REFINE = "refine"
+
+
+@spec
+class Wish:
+    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend`` names words (of either prompt) whose
+    place alone may change."""
+
+    source: str = ""
+    target: str = ""
+    amplify: dict[str, float] = spec_field(default_factory=dict)
+    blend: list[str] = spec_field(default_factory=list)
+    matching: Matching = Matching.AUTO
+
+    def __post_init__(self) -> None:
+        bad = {word: factor for word, factor in self.amplify.items() if factor < 0 or not math.isfinite(factor)}
+        if bad:
+            raise ValueError(f"amplify needs factors of 0 or more, got {bad}; 1 changes nothing, 2 doubles the word's attention")
+
+
+@dataclass(slots=True)
+class Edited:
+    """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery gives it back; ``mask`` f h w bool is
+    where the edit was allowed to act."""
+
+    latents: Tensor
+    reconstruction: Tensor | None = None
+    mask: Tensor | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class EditSession:
+    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated from ``noise``."""
+
+    model: ImageModel
+    unet: VideoUNet
+    objective: Denoising
+    wish: Wish
+    noise: Tensor
+    latents: Tensor | None = None
+    progress: Progress = lambda phase, done, total: None
+
+    @property
+    def control(self) -> Control:
+        return control_of(self.unet)
+
+    @property
+    def num_frames(self) -> int:
+        return self.noise.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in latent cells."""
+        return self.noise.shape[-2], self.noise.shape[-1]
+
+    def frame(self, i: int) -> EditSession:
+        """The same for one frame alone."""
+        latents = None if self.latents is None else self.latents[:, i : i + 1]
+        return replace(self, latents=latents, noise=self.noise[:, i : i + 1])
+
+    def text(self, *prompts: str) -> Context:
+        """One row per prompt, on the UNet's device and in its dtype."""
+        weight = next(self.unet.image_unet.parameters())
+        with torch.no_grad():
+            return self.model.encode_text(list(prompts)).to(weight.device, weight.dtype)
+
+    def alignment(self) -> Alignment:
+        source, target, tokenizer = self.wish.source, self.wish.target, self.model.tokenizer
+        same = len(source.split()) == len(target.split())
+        replaces = self.wish.matching is Matching.REPLACE or (self.wish.matching is Matching.AUTO and same)
+        return align(source, target, tokenizer, replaces)
+
+    def amplified(self, window: StepWindow) -> list[Amplify]:
+        """Edits for the words to amplify; none where there are none."""
+        words = Words.of(self.wish.target, self.model.tokenizer)
+        factors = {p: factor for word, factor in self.wish.amplify.items() for p in words.positions(word, "target prompt")}
+        return [Amplify(factors=factors, window=window)] if factors else []
+
+    def blend_tokens(self) -> dict[str, list[int]]:
+        """Token positions of the blend words in either prompt. Raises ValueError for a word that is in neither."""
+        prompts = {"source": Words.of(self.wish.source, self.model.tokenizer), "target": Words.of(self.wish.target, self.model.tokenizer)}
+        out: dict[str, list[int]] = {branch: [] for branch in prompts}
+        for word in self.wish.blend:
+            for branch, words in prompts.items():
+                try:
+                    out[branch] += words.positions(word)
+                except ValueError:
+                    continue
+            if not any(self._holds(words, word) for words in prompts.values()):
+                raise ValueError(
+                    f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target {self.wish.target!r}; name a word of one of them"
+                )
+        return {branch: tokens for branch, tokens in out.items() if tokens}
+
+    @staticmethod
+    def _holds(words: Words, word: str) -> bool:
+        try:
+            return bool(words.positions(word))
+        except ValueError:
+            return False
+
+    # -- denoising ---------------------------------------------------------------------------------------------------------------
+    def denoiser(
+        self, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, direction: Direction, phase: str
+    ) -> Denoiser:
+        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)`` has one row per guidance x branch; a
+        ``phase`` without name reports no progress."""
+        step_of = {t: i for i, t in enumerate(timesteps(self.objective.schedule, num_steps, Solver.DDIM))}
+        weight, control, schedule = next(self.unet.image_unet.parameters()), self.control, self.objective.schedule
+        asked = 0
+
+        def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            nonlocal asked
+            i = step_of[t]
+            control.enter(Moment(i, num_steps, t, direction, rows))
+            batch = x.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
+            out = self.unet(batch, torch.full((len(batch),), t, device=x.device), contexts(i)).float()
+            asked += 1
+            if phase:
+                self.progress(phase, min(asked, num_steps), num_steps)
+            alpha, sigma = schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
+            return to_sample_and_noise(self.objective.prediction, guidance.combine(rows.split(out)), x, alpha, sigma)
+
+        return ask
+
+    def invert(self, prompt: str, num_steps: int, recorders: Sequence[Recorder] = (), fixed_point_steps: int = 0) -> Trajectory:
+        """DDIM inversion of the real clip with guidance 1; attention reads the frames that it is told to read now."""
+        if self.latents is None:
+            raise ValueError("there is no clip to invert; give video=FILE")
+        context, rows = self.text(prompt), Rows(("text",), ("target",))
+        ask = self.denoiser(rows, lambda _: context, Cfg(scale=1.0), num_steps, Direction.INVERT, "invert")
+        with self.control.acting(recorders=recorders):
+            return ddim_invert(ask, self.latents.float(), self.objective.schedule, num_steps, fixed_point_steps=fixed_point_steps)
+
+    def sample(
+        self, start: Tensor, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, *,
+        edits: Sequence[MapEdit] = (), hooks: StepHooks = StepHooks(), phase: str = "edit",  # noqa: B008  (frozen)
+    ) -> Tensor:
+        """DDIM from ``start`` (1 or r, f c h w); returns clean latents r f c h w."""
+        ask = self.denoiser(rows, contexts, guidance, num_steps, Direction.DENOISE, phase)
+        x = start.expand(len(rows.branches), *start.shape[1:]).contiguous()
+        with self.control.acting(edits=edits):
+            return solve(ask, x, self.objective.schedule, num_steps, hooks=hooks)
+
+    def reconstruct(self, start: Tensor, prompt: str, num_steps: int) -> Tensor:
+        """Forth again with the inversion's own settings: what no edit can be closer to the source than."""
+        context = self.text(prompt)
+        rows = Rows(("text",), ("target",))
+        return self.sample(start, rows, lambda _: context, Cfg(scale=1.0), num_steps, phase="reconstruct")
+
+
+class Editing(ABC):
+    """A recipe that edits clips."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def edit(self, session: EditSession) -> Edited: ...
+
+
+def start_noise(model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device) -> Tensor:
+    """``1 f c h w`` standard normal, a function of the seed alone."""
+    like = torch.empty(1, num_frames, model.unet.config.in_channels, *size, device=device)
+    return Draws(0, [("clip", seed)]).normal("start", like)

@@ -1,0 +1,80 @@
+"""FateZero: a clip edited with the attention maps of its own inversion (Qi et al. 2023).
+
+Two readings of the frames that self-attention reads exist: the released configurations use the middle frame alone (``frames: [middle]``, the
+default), the text says the frame itself and the middle one (``[self, middle]``). Shape edits start from a Tune-A-Video checkpoint, whose own
+frames (first and previous) are kept with ``frames: []``. Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
+"""
+from __future__ import annotations
+
+from vgen.attention.edits import BlendSelf, CopySelf, SwapCross, recorded
+from vgen.attention.keys import Frame, FrameKeys
+from vgen.attention.masks import MaskSpec, stored_mask
+from vgen.attention.moment import Direction, Moment
+from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.attention.store import AttentionStore, StoreSpec
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.diffusion.guidance import Cfg
+from vgen.diffusion.schedule import Prediction, schedule_of
+from vgen.diffusion.step_window import StepWindow
+from vgen.methods._editing import TARGET, Edited, Editing, EditSession
+from vgen.methods._objectives import Denoising
+from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.spec import field, spec
+
+
+@method("fatezero", paper=Paper("FateZero: Fusing Attentions for Zero-shot Text-based Video Editing", "2303.09535", 2023), regime=Regime.EDIT)
+@spec
+class FateZero(Recipe, Editing):
+    """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8) for style, (.5-.8, .4-.6) for
+    attributes, (0-.3, .5) for shape. With words to blend, self maps are injected outside their mask alone (``mask.threshold``; 2 is everywhere).
+    ``from_level`` is the finest level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
+
+    num_steps: int = 50
+    guidance: float = 7.5
+    frames: list[Frame] = field(default_factory=lambda: [Frame.MIDDLE])
+    from_level: int = 1
+    cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
+    self_attention: StepWindow = field(default_factory=lambda: StepWindow(end=0.6))
+    mask: MaskSpec = field(default_factory=MaskSpec)
+    store: StoreSpec = field(default_factory=StoreSpec)
+    fixed_point_steps: int = 0
+    reconstruct: bool = True
+
+    def attention_keys(self) -> list[FrameKeys]:
+        return [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))] if self.frames else []
+
+    def objective(self, model: ImageModel) -> Denoising:
+        config = model.scheduler_config
+        return Denoising(schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")), text_drop=0.0)
+
+    def learns(self) -> tuple[str, ...]:
+        return ()
+
+    def edit(self, session: EditSession) -> Edited:
+        alignment, store = session.alignment(), AttentionStore(self.store)
+        tokens = session.blend_tokens().get("source", [])
+        trajectory = session.invert(session.wish.source, self.num_steps, [store], self.fixed_point_steps)
+        reconstruction = session.reconstruct(trajectory.start, session.wish.source, self.num_steps) if self.reconstruct else None
+        sites = list(session.control.sites.values())
+        source = recorded(store, self._keys_of(session))
+        mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
+        how = {"source": source, "window": self.self_attention, "max_queries": self.store.max_queries}
+        edits = [
+            SwapCross(source=source, window=self.cross, alignment=alignment, max_queries=self.store.max_queries),
+            CopySelf(**how) if mask is None else BlendSelf(**how, mask=mask, size=session.size), *session.amplified(StepWindow()),
+        ]
+        context = Context.cat([session.text(""), session.text(session.wish.target)])
+        latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)
+        last = None if mask is None else mask(Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET))
+        return Edited(latents, reconstruction, last, {"words": alignment.preview(), "store_bytes": store.nbytes})
+
+    def _keys_of(self, session: EditSession):  # noqa: ANN202
+        """How the recorded run read its frames, site by site."""
+        rules = session.control.keys
+
+        def keys(site: AttentionSite) -> FrameKeys | None:
+            found = next((k for k in rules if k.acts(site, None)), None) if site.kind is AttentionKind.SELF else None
+            return None if found is None or found.plain else found
+
+        return keys
+
