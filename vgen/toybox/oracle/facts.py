@@ -43,13 +43,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """``counts unexplained`` f; ``covered`` bool f h w: bodies and marks; ``num_tracks`` counts glitches too."""
+    """``counts unexplained`` f; ``covered`` bool f h w: bodies and marks, ``bodies`` without marks; ``num_tracks`` counts glitches too."""
 
     ground: Ground | None
     things: list[Seen]
     counts: np.ndarray
     unexplained: np.ndarray
     covered: np.ndarray
+    bodies: np.ndarray
     num_tracks: int
 
     @property
@@ -73,6 +74,7 @@ def read(video: np.ndarray, stride_ticks: int = 1) -> Facts:
         counts=counts,
         unexplained=parsed.unexplained,
         covered=parsed.covered,
+        bodies=parsed.bodies,
         num_tracks=len(tracks),
     )
 
@@ -103,6 +105,12 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
         colours=[b.colour for b in blobs],
         shapes=[b.shape for b in blobs],
     )
+
+
+def motion_of(ticks: np.ndarray, centres: np.ndarray, duration_ticks: int) -> Motion | None:
+    """How something moved that was at ``centres`` k 2 (canvas widths) at ``ticks`` k of a clip of ``duration_ticks``."""
+    velocity, rms = _line(ticks, centres)
+    return _motion(velocity, rms, duration_ticks)
 
 
 def _line(ticks: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:

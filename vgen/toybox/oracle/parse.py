@@ -24,6 +24,7 @@ _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = True
 _DISC = np.array([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]], bool)
 _MARGIN = 5
+RIVAL = 0.16  # of a piece: a small thing that touches a large one has .2, a nose .14
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """``unexplained``: share of each frame that is neither ground nor thing nor mark; ``covered`` bool f h w: bodies and marks."""
+    """``unexplained``: share of each frame that is neither ground nor thing nor mark; ``covered`` bool f h w: bodies and marks, ``bodies``
+    bool f h w without them."""
 
     blobs: list[Blob]
     unexplained: np.ndarray
     covered: np.ndarray
+    bodies: np.ndarray
 
 
 def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
@@ -71,7 +74,7 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
             bodies[frame] |= part
     covered = _covered(share, bodies)
     residual = np.abs(ndimage.uniform_filter(difference, (0, 3, 3, 0))).max(-1)
-    return Parsed(blobs, ((residual > 0.12) & ~covered).mean((1, 2)), covered)
+    return Parsed(blobs, ((residual > 0.12) & ~covered).mean((1, 2)), covered, bodies)
 
 
 def _shares(video: np.ndarray, difference: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,7 +129,7 @@ def _by_colour(piece: np.ndarray, colour: np.ndarray, core: np.ndarray, smallest
     voters = piece & core
     votes = np.bincount(colour[voters if voters.any() else piece], minlength=len(COLOURS))
     chief = int(votes.argmax())
-    rivals = [k for k in range(len(votes)) if k != chief and votes[k] > max(2 * smallest, 0.25 * votes.sum())]
+    rivals = [k for k in range(len(votes)) if k != chief and votes[k] > max(2 * smallest, RIVAL * votes.sum())]
     if not rivals:
         return [(chief, piece)]
     parts = [(k, piece & (colour == k)) for k in rivals]
