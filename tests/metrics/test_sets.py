@@ -1,0 +1,125 @@
+"""O6 and O7: estimates that do not depend on n, and tricks that each one number misses and the three together do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vgen.metrics.sets import class_entropy, duplicates, energy_distance, energy_p, frechet, memorisation, mmd2, vendi
+from vgen.metrics.states import LOST, STATE, near_duplicates, scene_states, seen_states
+from vgen.metrics.suite import Suite, tasks
+from vgen.toybox.oracle import read
+from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Mix, corpus
+from vgen.toybox.scenes import Scene, Shape
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def prior(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Places as the generator draws them, in widths."""
+    return rng.uniform(0.2, 0.8, (n, 4))
+
+
+@pytest.mark.parametrize("n", [16, 64, 256])
+def test_equal_distributions_are_nothing_apart_whatever_n(n: int) -> None:
+    rng = np.random.default_rng(n)
+    energy = np.array([energy_distance(prior(rng, n), prior(rng, n)) for _ in range(60)])
+    discrepancy = np.array([mmd2(prior(rng, n), prior(rng, n)) for _ in range(60)])
+    for values in (energy, discrepancy):
+        assert abs(values.mean()) < 3 * values.std() / 60**0.5 + 1e-9
+
+
+def test_permutation_p_is_uniform_under_the_null_and_small_otherwise(rng: np.random.Generator) -> None:
+    null = [energy_p(prior(rng, 24), prior(rng, 24), 100) for _ in range(40)]
+    assert 0.3 < np.mean(null) < 0.7
+    assert energy_p(prior(rng, 32), prior(rng, 32) * 0.5 + 0.25) < 0.02
+
+
+def test_diversity_is_two_sided(rng: np.random.Generator) -> None:
+    """Collapsed, halved, recalled and overshot sets, each told from the prior by energy; spread alone would prefer the last."""
+    reference, honest = prior(rng, 256), prior(rng, 64)
+    recalled = prior(rng, 8)[np.arange(64) % 8]
+    sets = {
+        "collapsed": np.tile(prior(rng, 1), (64, 1)) + rng.normal(0, 0.004, (64, 4)),
+        "half": 0.25 + honest / 2,
+        "recalled": recalled,
+        "corners": np.where(honest < 0.5, 0.15, 0.85),
+    }
+    floor = abs(energy_distance(honest, reference)) + 0.01
+    for name, points in sets.items():
+        assert energy_distance(points, reference) > 2 * floor, name
+        assert energy_p(points, reference, 200) < 0.05, name
+    assert vendi(sets["collapsed"]) < 1.1
+    assert vendi(sets["half"]) < 0.6 * vendi(honest)
+    assert vendi(recalled) < 8.5
+    assert duplicates(recalled) == duplicates(sets["collapsed"]) == 1
+    assert duplicates(honest) < 0.05
+
+
+def test_memorising_is_recalling_the_training_set(rng: np.random.Generator) -> None:
+    training, held_out = prior(rng, 400), prior(rng, 100)
+    assert memorisation(training[:64] + rng.normal(0, 0.002, (64, 4)), training, held_out) < 0.1
+    assert memorisation(prior(rng, 64), training, held_out) == pytest.approx(1, abs=0.25)
+
+
+def test_frechet_is_the_closed_form_of_gaussians_and_needs_a_fixed_large_n(rng: np.random.Generator) -> None:
+    a = rng.normal(0, 1, (20_000, 3))
+    b = rng.normal(0, [1, 2, 3], (20_000, 3)) + [1, 0, 0]
+    assert frechet(a, b) == pytest.approx(1 + 0 + 1 + 4, rel=0.05)
+    with pytest.raises(ValueError, match=r"at least 1024 points.* got 1023 and 1023"):
+        frechet(a[:1023], b[:1023])
+    with pytest.raises(ValueError, match="of one size"):
+        frechet(a[:2000], b[:3000])
+
+
+def test_entropy_is_one_for_equal_shares_and_what_was_not_read_takes_its_share() -> None:
+    assert class_entropy(["a", "b"] * 8, 2) == pytest.approx(1)
+    assert class_entropy(["a"] * 8, 2) == 0
+    assert class_entropy(["a", "b", None, None], 2) == pytest.approx(0.5)
+    assert class_entropy([None], 2) == 0
+
+
+def test_too_few_points_are_refused() -> None:
+    with pytest.raises(ValueError, match="two or more points of one width"):
+        energy_distance(np.zeros((1, 4)), np.zeros((5, 4)))
+
+
+SUITE = Suite(iid=10, pair=2, triple=2, extrapolation=2, paraphrase=0)
+
+
+def test_states_that_were_read_are_those_of_the_scene() -> None:
+    for task in tasks(SUITE):
+        seen, truth = seen_states(read(render(task.scene).video), task.scene), scene_states(task.scene)
+        assert seen.shape == truth.shape == (len(task.scene.things), len(STATE))
+        np.testing.assert_allclose(seen[:, :6], truth[:, :6], atol=0.012)
+        np.testing.assert_allclose(seen[:, 6:], truth[:, 6:], atol=0.02)
+
+
+def test_what_was_not_found_is_lost() -> None:
+    scene = tasks(SUITE)[0].scene
+    nothing = read(render(replace(scene, things=())).video)
+    assert (seen_states(nothing, scene) == LOST).all()
+
+
+def test_no_evaluation_scene_is_all_but_in_the_training_corpus() -> None:
+    evaluation = [t.scene for t in tasks(Suite(iid=64, pair=16, triple=16, extrapolation=16, paraphrase=16))]
+    assert near_duplicates(corpus(4000, seed=0, mix=Mix()), evaluation) == []
+
+
+def test_a_planted_copy_is_found() -> None:
+    evaluation = [t.scene for t in tasks(SUITE)]
+    nudged = [replace(t, x=t.x + 0.004) for t in evaluation[3].things]
+    planted = replace(evaluation[3], things=tuple(nudged[::-1]), num_frames=4)
+    other = replace(planted, things=(replace(nudged[0], shape=next(s for s in Shape if s is not nudged[0].shape)), *nudged[1:]))
+    found = near_duplicates([other, planted], evaluation)
+    assert [(j, i) for j, i, _ in found] == [(3, 1)]
+
+
+def test_an_empty_scene_has_no_states() -> None:
+    assert scene_states(Scene(things=())).shape == (0,)
