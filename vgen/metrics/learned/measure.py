@@ -60,7 +60,7 @@ def _mean(values: list[float | None]) -> float | None:
 def _manifest(plugin: Plugin, tools: Tools, scores: Scores) -> Manifest:
     import torch
 
-    clips = tools.clips
+    clips, fields = tools.clips, plugin.needs + scores.read
     return Manifest(
         id=plugin.metric.id,
         version=plugin.metric.version,
@@ -72,7 +72,7 @@ def _manifest(plugin: Plugin, tools: Tools, scores: Scores) -> Manifest:
         codec=clips.codec,
         seed=clips.seed,
         options=scores.options,
-        task=tools.once(("task", plugin.needs), lambda: clips.digest(plugin.needs)),
+        task=tools.once(("task", fields), lambda: clips.digest(fields)),
         videos=tools.once(("videos",), lambda: clips.digest(["videos"])),
         software={"torch": torch.__version__, "device": tools.settings.device},
     )

@@ -53,13 +53,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What a plug-in returns: ``per_clip`` or ``value``; ``resize`` and ``options`` go into the manifest."""
+    """What a plug-in returns: ``per_clip`` or ``value``; ``resize`` and ``options`` go into the manifest, and so does a digest of the
+    fields that it ``read`` beyond those that it needs."""
 
     per_clip: Sequence[float | None] | None = None
     value: float | None = None
     resize: str = "none"
     options: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    read: tuple[str, ...] = ()
 
 
 def comparable(a: Result | Manifest, b: Result | Manifest) -> None:

@@ -1,0 +1,45 @@
+"""Does every frame show the last one, moved? Errors of flow-aligned neighbours, on a scale of 0..1. A frozen video has none."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from vgen.metrics.learned.flow import described, flow_ready, inside, motions, warped
+from vgen.metrics.learned.registry import plugin
+from vgen.metrics.learned.results import Scores
+from vgen.metrics.learned.tools import Tools
+from vgen.metrics.metric import Metric
+
+
+@plugin(
+    Metric("warp_error", 1, "mean squared difference of a frame and the next one brought onto it, over pixels that both show"),
+    source="Lai et al. 2018; ControlVideo's table has it times 100, with another flow", better="lower", min_frames=2, ready=flow_ready,
+)  # fmt: skip
+def warp_error(tools: Tools) -> Scores:
+    """Mean over pairs of frames; a pair of which nothing is visible in both asks for nothing."""
+    return _scores(tools, [motion.visible for motion in motions(tools)])
+
+
+@plugin(
+    Metric("pixel_mse", 1, "the same over all pixels that stay in the picture, seen or hidden"),
+    source="Pix2Video, Rerender, FRESCO: Pixel-MSE", better="lower", min_frames=2, ready=flow_ready,
+)  # fmt: skip
+def pixel_mse(tools: Tools) -> Scores:
+    return _scores(tools, [np.stack([inside(flow) for flow in motion.flow]) for motion in motions(tools)])
+
+
+def _scores(tools: Tools, masks: list[np.ndarray]) -> Scores:
+    options, read = described(tools)
+    rows = zip(tools.clips.videos, motions(tools), masks, strict=True)
+    return Scores(per_clip=[_error(video, motion.flow, mask) for video, motion, mask in rows], options=options, read=read)
+
+
+def _error(video: np.ndarray, flow: np.ndarray, mask: np.ndarray) -> float | None:
+    errors = [_pair(a, b, step, m) for (a, b), step, m in zip(pairwise(video), flow, mask, strict=True) if m.any()]
+    return float(np.mean(errors)) if errors else None
+
+
+def _pair(first: np.ndarray, second: np.ndarray, flow: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.square((warped(second, flow) - first) / 255)[mask].mean())
