@@ -36,11 +36,20 @@ def shifted(videos, by):
 
 def test_a_video_is_its_own_best_match_and_worse_the_more_it_is_spoilt(videos, settings, noisy):
     found = [measure(NAMES, Clips(videos=noisy(videos, sigma), sources=videos), settings) for sigma in (0, 0.02, 0.1)]
-    assert (found[0]["psnr"].value, found[0]["ssim"].value, found[0]["lpips"].value) == (PSNR_CAP, pytest.approx(1, abs=1e-6), 0)
+    assert (found[0]["psnr"].value, found[0]["ssim"].value, found[0]["lpips"].value) == (PSNR_CAP, pytest.approx(1, abs=1e-9), 0)
     for better, worse in pairwise(found):
         assert better["psnr"].value > worse["psnr"].value
         assert better["ssim"].value > worse["ssim"].value
         assert better["lpips"].value < worse["lpips"].value
+
+
+def test_ssim_equals_torchmetrics_in_double_precision(videos, noisy):
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    spoilt = noisy(videos, 0.1)
+    a, b = (torch.from_numpy(np.concatenate(v)).permute(0, 3, 1, 2).double() / 255 for v in (spoilt[:1], videos[:1]))
+    want = float(structural_similarity_index_measure(a, b, data_range=1.0))
+    assert measure(["ssim"], Clips(videos=spoilt[:1], sources=videos[:1]))["ssim"].value == pytest.approx(want, abs=1e-6)
 
 
 def test_psnr_of_a_known_error_and_no_wrap_around():

@@ -13,7 +13,7 @@ from vgen.metrics.learned.tools import Tools
 from vgen.metrics.learned.weights import Slot
 from vgen.metrics.metric import Metric
 
-_FAMILIES = ("clip_scores", "preference", "identity", "warp", "fidelity", "sets", "vbench")
+_FAMILIES = ("clip_scores", "preference", "identity", "warp", "fidelity", "sets", "vbench", "vbench_package")
 _PLUGINS: dict[str, Plugin] = {}
 
 

@@ -51,9 +51,12 @@ class Minimums:
 
 @spec
 class VBenchPackage:
-    """``cache`` is the folder with the package's weights (its VBENCH_CACHE_DIR)."""
+    """``python``: the interpreter of an environment with the package. ``cache``: the folder with its weights (its VBENCH_CACHE_DIR).
+    ``fps``: frames a second of the clips, by which dynamic_degree thins them to about 8."""
 
+    python: str = ""
     cache: str = ""
+    fps: float = 8.0
 
 
 @spec
