@@ -1,5 +1,7 @@
 """One entry: results with manifests, reasons for what is skipped, refusals before any network runs."""
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +42,27 @@ def test_other_weights_than_declared_are_an_error(clips, tmp_path):
     settings = LearnedMetrics(lpips=Weights(path=str(tmp_path / "a.pth"), sha256="0" * 64))
     with pytest.raises(ValueError, match=r"must have the declared sha256 0000.*got 2d711642"):
         measure(["lpips"], clips, settings)
+
+
+def test_a_file_named_after_its_hash_must_have_it(clips, tmp_path):
+    """The convention of torch's hub; it finds cut downloads without anyone declaring anything."""
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match=r"carries the start of its sha256 in its name, but has .*; get it again"):
+        measure(["lpips"], clips, LearnedMetrics(lpips=Weights(path=str(tmp_path / "alexnet-owt-7be5be79.pth"))))
+
+
+def test_settings_are_a_schema_for_the_command_line():
+    from omegaconf import OmegaConf
+
+    typed = OmegaConf.from_dotlist(["clip.path=data/toybox", "minimums.mmd_clips=8", "lpips_net=VGG"])
+    settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LearnedMetrics), typed))
+    assert isinstance(settings, LearnedMetrics)
+    assert (settings.clip.path, settings.minimums.mmd_clips, settings.lpips_net.value) == ("data/toybox", 8, "vgg")
+
+
+def test_importing_the_entry_loads_no_network_library():
+    code = "import sys, vgen.metrics.learned; sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'scipy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_hash_that_is_none_is_refused_at_once():

@@ -38,7 +38,7 @@ def masked_psnr(tools: Tools) -> Scores:
 
 @plugin(
     Metric("ssim", 1, "structural similarity to the source, mean over frames"),
-    source="Wang et al. 2004, as torchmetrics: RGB, Gaussian window 11 px, sigma 1.5, data range 1, mirrored at the border", needs=["sources"],
+    source="Wang et al. 2004, as torchmetrics: RGB, Gaussian window 11 px, sigma 1.5, mirrored at the border", needs=["sources"],
 )  # fmt: skip
 def ssim(tools: Tools) -> Scores:
     return Scores(per_clip=[_ssim(a, b) for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)])

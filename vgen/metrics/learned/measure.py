@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 
@@ -74,5 +75,5 @@ def _manifest(plugin: Plugin, tools: Tools, scores: Scores) -> Manifest:
         options=scores.options,
         task=tools.once(("task", fields), lambda: clips.digest(fields)),
         videos=tools.once(("videos",), lambda: clips.digest(["videos"])),
-        software={"torch": torch.__version__, "device": tools.settings.device},
+        software={"torch": torch.__version__, "transformers": version("transformers"), "device": tools.settings.device},
     )

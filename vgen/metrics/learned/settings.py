@@ -61,7 +61,7 @@ class VBenchPackage:
 
 @spec
 class LearnedMetrics:
-    """``batch_size`` frames (or clips / 16) go through a network at once; it changes time, not numbers."""
+    """Where each network lies, and how it runs. ``batch_size``: frames at once (video networks read clip by clip); it changes no number."""
 
     clip: Weights = field(default_factory=Weights)
     dino: Weights = field(default_factory=Weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ def locate(slot: Slot, weights: Weights) -> Located:
             f"{slot.name}.path={path} must have the declared sha256 {weights.sha256}, got {found}; get the right file or correct "
             f"{slot.name}.sha256"
         )
+    named = re.search(r"-([0-9a-f]{8,64})\.pth?$", path.name)
+    if named and not found.startswith(named[1]):
+        raise ValueError(f"{slot.name}.path={path} carries the start of its sha256 in its name, but has {found}; get it again, whole")
     if slot.is_code(path) and not weights.sha256:
         raise ValueError(
             f"{slot.name}.path={path} is a TorchScript program, and loading it runs its code, so its sha256 must be declared; this file "
