@@ -31,6 +31,7 @@ class VideoUNet(nn.Module):
 
     def __init__(self, image_unet: UNet2DConditionModel) -> None:
         super().__init__()
+        _refuse_held(image_unet)
         self.image_unet = image_unet
         self.inserted = nn.ModuleDict()
         self.frames = FrameCount()
@@ -79,3 +80,10 @@ class VideoUNet(nn.Module):
         factor = 8  # SDXL states sizes in pixels of its own VAE
         ids = torch.tensor([h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype)
         return {"text_embeds": context.pooled.repeat_interleave(num_frames, 0), "time_ids": ids.expand(batch * num_frames, -1)}
+
+
+def _refuse_held(image_unet: UNet2DConditionModel) -> None:
+    """Layers of an earlier VideoUNet would run on in the new one, unseen."""
+    hooks = [hook for module in image_unet.modules() for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())]
+    if any(isinstance(getattr(getattr(hook, "__self__", None), "frames", None), FrameCount) for hook in hooks):
+        raise ValueError("the image UNet still holds layers of another VideoUNet; call eject() on that one, or load the image model again")

@@ -1,0 +1,183 @@
+"""The three editing methods on a tiny real UNet: no-op cases, counts, and what each mistake says."""
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import pytest
+import torch
+
+from vgen.attention.keys import Frame
+from vgen.attention.masks import MaskSpec
+from vgen.attention.processor import control_of
+from vgen.attention.store import Kept, Place, StoreSpec
+from vgen.backbones.blank import Blank, blank, blank_unet
+from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.guidance import Cfg
+from vgen.diffusion.inversion import NullText
+from vgen.diffusion.step_window import StepWindow
+from vgen.methods import assemble
+from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods.fatezero import FateZero
+from vgen.methods.prompt_to_prompt import PromptToPrompt
+from vgen.methods.tune_a_video import TuneAVideo
+
+SOURCE, TARGET = "a large red circle on a black background", "a large blue circle on a black background"
+FRAMES, STEPS = 3, 6
+ALWAYS, NEVER = StepWindow(), StepWindow(end=0.0)
+EXACT = StoreSpec(kept=Kept.FP32)
+
+
+@pytest.fixture(scope="module")
+def model() -> ImageModel:
+    return blank(Blank.TOYBOX, seed=0).freeze()
+
+
+HELD: list = []
+
+
+def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish) -> EditSession:  # noqa: ANN001
+    while HELD:
+        HELD.pop().eject()
+    unet = assemble(recipe, model).requires_grad_(False)
+    HELD.append(unet)
+    noise = start_noise(model, FRAMES, (8, 8), 0, torch.device("cpu"))
+    latents = 0.5 * start_noise(model, FRAMES, (8, 8), 1, torch.device("cpu")) if real else None
+    return EditSession(
+        model=model, unet=unet, objective=recipe.objective(model), wish=Wish(source=source, target=target, **wish), noise=noise, latents=latents
+    )
+
+
+def test_one_shot_tuning_learns_the_published_number_of_parameters() -> None:
+    """74,354,880 on Stable Diffusion 1.5: queries of both attentions, and the temporal attentions without their norms."""
+    with torch.device("meta"):
+        model = ImageModel(
+            unet=blank_unet(Blank.SD15), vae=None, text_encoders=[], tokenizer=None,
+            scheduler_config={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        )
+        unet = assemble(TuneAVideo(), model)
+    learns = [p for n, p in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", pattern) for pattern in TuneAVideo().learns())]
+    assert sum(p.numel() for p in learns) == 74_354_880
+    assert len(unet.inserted) == 16
+
+
+def test_prompt_to_prompt_with_equal_prompts_gives_the_source(model: ImageModel) -> None:
+    recipe = PromptToPrompt(num_steps=STEPS, cross=ALWAYS, self_attention=ALWAYS)
+    done = recipe.edit(session(model, recipe, target=SOURCE, real=False))
+    torch.testing.assert_close(done.latents, done.reconstruction)
+
+
+def test_prompt_to_prompt_edits_frame_by_frame(model: ImageModel) -> None:
+    recipe = PromptToPrompt(num_steps=STEPS, null_text=NullText(inner_steps=0))
+    whole = session(model, recipe)
+    done = recipe.edit(whole)
+    torch.testing.assert_close(done.latents[:, 1:2], recipe.edit(whole.frame(1)).latents)
+    assert not torch.allclose(done.latents, done.reconstruction)
+
+
+def test_a_closed_blend_mask_gives_the_source_exactly(model: ImageModel) -> None:
+    def edited(threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        recipe = PromptToPrompt(num_steps=STEPS, blend=MaskSpec(threshold=threshold), blend_window=ALWAYS)
+        done = recipe.edit(session(model, recipe, real=False, blend=["circle"]))
+        return done.latents, done.reconstruction
+
+    closed, source = edited(2.0)
+    assert torch.equal(closed, source)
+    recipe = PromptToPrompt(num_steps=STEPS)
+    torch.testing.assert_close(edited(-1.0)[0], recipe.edit(session(model, recipe, real=False)).latents)
+
+
+def test_null_text_brings_the_source_row_closer(model: ImageModel) -> None:
+    def error(inner_steps: int, guidance: float = 7.5) -> float:
+        recipe = PromptToPrompt(num_steps=STEPS, guidance=guidance, null_text=NullText(inner_steps=inner_steps, epsilon=0.0, epsilon_per_step=0.0))
+        own = session(model, recipe).frame(0)
+        nulls = recipe._nulls(own, own.invert(SOURCE, STEPS)) if inner_steps else None
+        context = recipe._contexts(own, nulls)
+        from vgen.methods._editing import PAIR
+
+        out = own.sample(own.invert(SOURCE, STEPS).start, PAIR, context, Cfg(scale=guidance), STEPS)
+        return (out[0] - own.latents[0]).square().mean().item()
+
+    assert error(5) < error(0)
+
+
+def test_fatezero_with_equal_prompts_is_no_worse_than_plain_inversion(model: ImageModel) -> None:
+    """All maps are the inversion's own, so the way back is the way there."""
+    recipe = FateZero(num_steps=STEPS, guidance=1.0, cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
+    own = session(model, recipe, target=SOURCE)
+    # guidance 1 has no null row; the recipe always asks for one, and u + 1 (c - u) is c
+    done = recipe.edit(own)
+    error, plain = ((x - own.latents).square().mean() for x in (done.latents, done.reconstruction))
+    assert error <= plain * 1.05
+
+
+def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
+    def edited(window: StepWindow, blend: list[str], threshold: float = 0.3) -> torch.Tensor:
+        recipe = FateZero(num_steps=STEPS, self_attention=window, mask=MaskSpec(threshold=threshold), store=EXACT, reconstruct=False)
+        return recipe.edit(session(model, recipe, blend=blend)).latents
+
+    torch.testing.assert_close(edited(ALWAYS, ["circle"], 2.0), edited(ALWAYS, []))
+    torch.testing.assert_close(edited(ALWAYS, ["circle"], -1.0), edited(NEVER, []))
+
+
+@pytest.mark.parametrize("place", [Place.DISK, Place.DEVICE])
+def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, tmp_path) -> None:  # noqa: ANN001
+    def edited(where: Place) -> torch.Tensor:
+        recipe = FateZero(num_steps=STEPS, store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False)
+        return recipe.edit(session(model, recipe)).latents
+
+    assert torch.equal(edited(place), edited(Place.CPU))
+    assert not list(tmp_path.iterdir())
+
+
+def test_fatezero_reads_either_list_of_frames(model: ImageModel) -> None:
+    outs = []
+    for frames in ([Frame.MIDDLE], [Frame.SELF, Frame.MIDDLE], []):
+        recipe = FateZero(num_steps=STEPS, frames=frames, store=EXACT, reconstruct=False)
+        outs.append(recipe.edit(session(model, recipe)).latents)
+    assert not torch.allclose(outs[0], outs[1])
+    assert not torch.allclose(outs[0], outs[2])
+
+
+def test_tune_a_video_edits_what_it_inverted(model: ImageModel) -> None:
+    recipe = TuneAVideo(num_steps=STEPS, guidance=1.5)
+    own = session(model, recipe)
+    done = recipe.edit(own)
+    assert done.latents.shape == own.latents.shape
+    assert control_of(own.unet).keys[0].frames == [Frame.FIRST, Frame.PREVIOUS]
+
+
+def test_amplifying_changes_the_edit_and_one_does_not(model: ImageModel) -> None:
+    recipe = PromptToPrompt(num_steps=STEPS)
+    plain = recipe.edit(session(model, recipe, real=False)).latents
+    torch.testing.assert_close(recipe.edit(session(model, recipe, real=False, amplify={"blue": 1.0})).latents, plain)
+    assert not torch.allclose(recipe.edit(session(model, recipe, real=False, amplify={"blue": 5.0})).latents, plain)
+
+
+def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:
+    recipe = FateZero(num_steps=2, reconstruct=False)
+    own = session(model, recipe)
+    recipe.edit(own)
+    assert control_of(own.unet).recorders == ()
+    assert control_of(own.unet).edits == ()
+    assert control_of(own.unet).moment is None
+
+
+@pytest.mark.parametrize(("wish", "message"), [
+    ({"blend": ["jeep"]}, "blend word 'jeep' is neither in the source"),
+    ({"amplify": {"jeep": 2.0}}, "word 'jeep' does not occur in the target prompt"),
+])
+def test_words_that_are_nowhere_speak(model: ImageModel, wish: dict, message: str) -> None:
+    recipe = PromptToPrompt(num_steps=2)
+    with pytest.raises(ValueError, match=message):
+        recipe.edit(session(model, recipe, real=False, **wish))
+
+
+def test_a_second_method_does_not_run_on_the_layers_of_the_first(model: ImageModel) -> None:
+    session(model, TuneAVideo())
+    with pytest.raises(ValueError, match="still holds layers of another VideoUNet"):
+        assemble(FateZero(), model)
+
+
+def test_factors_are_checked() -> None:
+    with pytest.raises(ValueError, match="amplify needs factors of 0 or more"):
+        Wish(amplify={"red": -1.0})
