@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vgen.app.clip_store import truth
-from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app import scorer
+from vgen.app.clip_store import ClipStore, fingerprint, truth
+from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
+from vgen.app.scorer import score_all, score_one
 from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Suite, Task
 
@@ -65,11 +67,22 @@ def test_one_row_per_clip_and_checkpoint(done: Path) -> None:
     assert all(r["caption"] and r["bucket"] for r in rows)
 
 
-def test_the_page_needs_nothing_but_itself(done: Path) -> None:
-    page = (done / "report.html").read_text()
-    assert page.count("<video") == 15
-    assert page.count('src="data:video/mp4;base64,') == 15
-    assert "http" not in page.replace("data:video", "")
+def test_rows_carry_the_fingerprint_of_their_pixels(done: Path) -> None:
+    rows = {(r["checkpoint"], r["id"]): r["clip"] for r in map(json.loads, (done / "scores.jsonl").read_text().splitlines())}
+    task = run(done).tasks()[0]
+    assert rows["perfect", task.id] == fingerprint(truth(task, 64)) != rows["frozen", task.id]
+
+
+def test_the_summary_says_what_was_compared_and_what_it_cost(done: Path) -> None:
+    found = json.loads((done / "summary.json").read_text())
+    assert found["rule"] == SUITE.rule()
+    assert found["suite"]["iid"] == 3
+    assert found["size_px"] == 64
+    cost = found["checkpoints"]["perfect"]["cost"]
+    assert cost["unet_calls"] == 50, "25 steps, with and without the caption"
+    assert cost["seconds_per_clip"] > 0
+    gap = found["checkpoints"]["frozen"]["gap"]
+    assert gap["low"] <= gap["mean"] <= gap["high"]
 
 
 def test_scoring_again_draws_nothing_and_agrees(done: Path) -> None:
@@ -101,6 +114,52 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert again == ["iid-0002", "pair-0000", "pair-0001"]
 
 
+def test_an_interrupted_scoring_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that was scored before the kill is taken as it stands; one whose clip has changed since is not."""
+    evaluate(run(tmp_path, stage=Stage.SAMPLE), quiet(), {"a": source(perfect)})
+    store, todo, scored = ClipStore(tmp_path), run(tmp_path).tasks(), []
+
+    def stop_after_three() -> None:
+        scored.append(1)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_all(store, ["a"], todo, stop_after_three)
+    journal = tmp_path / "scoring.jsonl"
+    journal.write_text(journal.read_text().replace('"exact": 1.0', '"exact": 0.25') + '{"checkpoint": "a", "id": "pai')
+    store.write("a", todo[1], frozen([todo[1]])[0])
+    assert [row.numbers["exact"] for row in score_all(store, ["a"], todo)] == [
+        0.25,
+        score_one(("a", todo[1], store.path("a", todo[1]))).numbers["exact"],
+        0.25,
+        1,
+        1,
+    ]
+    assert not journal.exists(), "a finished evaluation is scored anew"
+
+
+def test_worker_processes_score_what_one_process_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "WORTH_A_PROCESS", 2)
+    evaluate(run(tmp_path, stage=Stage.SAMPLE), quiet(), {"a": source(perfect)})
+    alone = score_all(ClipStore(tmp_path), ["a"], run(tmp_path).tasks())
+    assert score_all(ClipStore(tmp_path), ["a"], run(tmp_path).tasks(), num_processes=2) == alone
+    ClipStore(tmp_path).write("a", alone[1].task, perfect([alone[1].task])[0][:2])
+    with pytest.raises(ValueError, match="clip iid-0001 has 2 frames where its task asks for 4"):
+        score_all(ClipStore(tmp_path), ["a"], run(tmp_path).tasks(), num_processes=2)
+
+
+def test_drawing_and_scoring_are_separate(tmp_path: Path) -> None:
+    assert evaluate(run(tmp_path, stage=Stage.SAMPLE, n=1), quiet(), {"a": source(perfect)}) is None
+    assert not (tmp_path / "scores.jsonl").exists()
+    with pytest.raises(
+        ValueError, match=r"3 of 5 clips are missing in .* nothing is drawn while stage=score; run the same command"
+    ):
+        evaluate(run(tmp_path, stage=Stage.SCORE), quiet(), {"a": source(refuse)})
+    found = evaluate(run(tmp_path, stage=Stage.SCORE, n=1), quiet(), {"a": Source({"adapter": "x"}, refuse)})
+    assert found.summary["checkpoints"]["a"]["overall"]["exact"]["mean"] == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "words"),
     [
@@ -122,6 +181,31 @@ def test_checkpoints_get_short_and_different_names() -> None:
     assert EvaluateRun(adapter=["untrained", "runs/a/", "b/a", "c/adapter.safetensors"]).names() == {
         "untrained": "untrained", "a": "runs/a/", "a-3": "b/a", "c": "c/adapter.safetensors",
     }  # fmt: skip
+
+
+def test_a_sweeps_evaluations_have_folders_of_their_own() -> None:
+    one, two = (EvaluateRun(adapter="untrained", sweep="s", suite=SUITE, sampler=Sampling(guidance=g)) for g in (1.0, 3.0))
+    assert (
+        one.folder()
+        == EvaluateRun(adapter="untrained", sweep="s", suite=SUITE, sampler=Sampling(guidance=1.0), n=9).folder()
+        != two.folder()
+    )
+    assert one.folder().parent == Path("outputs/sweeps/s")
+    assert one.folder().name.startswith("untrained_custom_guidance1_steps25_")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sweep": "a/b"}, "sweep is the name of a folder"),
+        ({"sweep": "a", "out": "b"}, "give one"),
+        ({"videos": ["a", "a"]}, "videos must name one folder"),
+        ({"num_processes": -1}, "must not be negative"),
+    ],
+)
+def test_settings_are_refused_with_the_law(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        EvaluateRun(**settings)
 
 
 @pytest.mark.parametrize("adapter", [[], ["x", "x"], [1]])

@@ -13,7 +13,9 @@ def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     found = demo(out, steps=2, num_clips=2, console=Console(quiet=True))
     assert set(found.summary["checkpoints"]) == {"untrained", "trained", "shipped"}
-    assert "data:video/mp4;base64," in (out / "evaluation" / "report.html").read_text(encoding="utf-8")
+    report = out / "evaluation" / "report"
+    assert "shipped" in (report / "index.html").read_text(encoding="utf-8")
+    assert len(list((report / "clips").glob("*.mp4"))) == 2 * 4, "two captions: the truth and three checkpoints"
     assert len(list((out / "clips").glob("*.gif"))) == 1
     assert {p.name for p in (out / "exports").iterdir()} == {"motion_module.safetensors", "motion_adapter"}
 

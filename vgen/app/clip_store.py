@@ -1,24 +1,29 @@
 """Stage one of an evaluation: every clip of every checkpoint as a file, drawn once, kept for ever, never mixed with those of other
-settings."""
+settings. Several processes may draw into one folder at a time."""
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from vgen.data.files import write_json, write_whole
+from vgen.data.files import put_in_place
 from vgen.metrics.suite import Task, batches
 from vgen.toybox.renderer import render
 
 Sampler = Callable[[list[Task]], np.ndarray]
 """Tasks to clips, uint8 b f h w 3."""
 CEILING = "_ceiling"  # the truth as the image model's decoder paints it
+RULES = ("suite", "sampler")  # of a manifest: what all clips of a folder have in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,52 +35,104 @@ class ClipStore:
     def path(self, checkpoint: str, task: Task) -> Path:
         return self.folder / "samples" / checkpoint / f"{task.id}.npy"
 
-    def missing(self, checkpoint: str, todo: list[Task]) -> list[Task]:
+    def missing(self, checkpoint: str, todo: Sequence[Task]) -> list[Task]:
         return [task for task in todo if not self.path(checkpoint, task).is_file()]
 
-    def fill(self, checkpoint: str, todo: list[Task], sampler: Sampler, batch_size: int) -> Iterator[int]:
-        """Draw what is missing; yields how many clips were written after each batch."""
-        for batch in batches(self.missing(checkpoint, todo), batch_size):
-            clips = sampler(batch)
-            if clips.dtype != np.uint8 or clips.ndim != 5 or len(clips) != len(batch) or clips.shape[-1] != 3:
-                raise ValueError(
-                    f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} from {checkpoint}"
-                )
-            for clip, task in zip(clips, batch, strict=True):
-                self.write(checkpoint, task, clip)
-            yield len(batch)
+    def fill(
+        self, checkpoint: str, todo: list[Task], sampler: Sampler, batch_size: int, share: tuple[int, int] = (0, 1), timed: bool = True
+    ) -> Iterator[int]:
+        """Draw what is missing of one process's share; yields how many clips were written after each batch.
+
+        Batches are cut from the whole list and then dealt out, so that they hold the same clips whatever the number of processes.
+        """
+        index, of = share
+        for batch in list(batches(todo, batch_size))[index::of]:
+            lacking = self.missing(checkpoint, batch)
+            if lacking:
+                began = time.perf_counter()
+                for clip, task in zip(_checked(sampler(lacking), lacking, checkpoint), lacking, strict=True):
+                    self.write(checkpoint, task, clip)
+                if timed:
+                    self._spent(checkpoint, index, len(lacking), time.perf_counter() - began)
+                yield len(lacking)
 
     def write(self, checkpoint: str, task: Task, clip: np.ndarray) -> None:
-        path = self.path(checkpoint, task)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = io.BytesIO()
-        np.save(file, np.ascontiguousarray(clip), allow_pickle=False)
-        write_whole(path, file.getvalue())
+        with _whole(self.path(checkpoint, task)) as file:
+            np.save(file, np.ascontiguousarray(clip), allow_pickle=False)
 
     def read(self, checkpoint: str, task: Task) -> np.ndarray:
-        path = self.path(checkpoint, task)
-        if not path.is_file():
-            raise ValueError(f"clip {path} is missing; run the same command again to draw it")
-        try:
-            return np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"clip {path} can't be read ({error}); delete it and run the same command again") from error
+        return read_clip(self.path(checkpoint, task))
+
+    def _spent(self, checkpoint: str, index: int, num_clips: int, seconds: float) -> None:
+        """Each process has a file of its own; the cost of a clip is read from all of them."""
+        with (self.folder / "samples" / checkpoint / f"seconds-{index}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"clips": num_clips, "seconds": round(seconds, 4)}) + "\n")
+
+    def seconds_per_clip(self, checkpoint: str) -> float | None:
+        """Mean drawing time on the machines that drew; None for clips that came from elsewhere."""
+        files = sorted((self.folder / "samples" / checkpoint).glob("seconds-*.jsonl"))
+        spent = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        num = sum(s["clips"] for s in spent)
+        return sum(s["seconds"] for s in spent) / num if num else None
+
+    def manifest(self) -> dict[str, Any]:
+        path = self.folder / "manifest.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"checkpoints": {}}
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Write the manifest, or refuse a folder whose clips were drawn otherwise. Further checkpoints may join."""
-        path = self.folder / "manifest.json"
-        before: dict[str, Any] = {"checkpoints": {}}
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            differing = [k for k in ("suite", "sampler") if before.get(k) != identity[k]]
+        before = self.manifest()
+        if "suite" in before:
+            differing = [k for k in RULES if before.get(k) != identity[k]]
             shared = set(before["checkpoints"]) & set(identity["checkpoints"])
             differing += [f"checkpoint {k}" for k in sorted(shared) if before["checkpoints"][k] != identity["checkpoints"][k]]
             if differing:
                 raise ValueError(
                     f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER"
                 )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
+        self.write_json("manifest.json", {**before, **identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Whole or absent, even where several processes write the same thing at once."""
+        with _whole(self.folder / name) as file:
+            file.write(text.encode())
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block ends well, written under a name that no other process uses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent, delete=False) as file:
+        try:
+            yield file
+            os.chmod(file.name, 0o644)
+            put_in_place(file, path)
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def read_clip(path: Path) -> np.ndarray:
+    """uint8 f h w 3 from a file of the store."""
+    if not path.is_file():
+        raise ValueError(f"clip {path} is missing; run the same command again to draw it")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"clip {path} can't be read ({error}); delete it and run the same command again") from error
+
+
+def fingerprint(clip: np.ndarray) -> str:
+    """Of the raw pixels; rows of scores carry it."""
+    return hashlib.sha256(str(clip.shape).encode() + np.ascontiguousarray(clip).tobytes()).hexdigest()[:16]
+
+
+def _checked(clips: np.ndarray, batch: list[Task], checkpoint: str) -> np.ndarray:
+    if clips.dtype != np.uint8 or clips.ndim != 5 or len(clips) != len(batch) or clips.shape[-1] != 3:
+        raise ValueError(f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} from {checkpoint}")
+    return clips
 
 
 def truth(task: Task, size_px: int) -> np.ndarray:

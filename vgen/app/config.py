@@ -60,7 +60,7 @@ def offer_training() -> None:
         store.store(group="method", name=name, node=recipe)
 
 
-def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], None]) -> None:
+def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:
     """Compose, hand over the typed value and the resolved plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it under --multirun.
@@ -68,22 +68,22 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
     taken: list[DictConfig] = []
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> Any:
+        OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
         if multirun:
-            _act(cfg, action)
-        else:
-            taken.append(cfg)
+            return _act(cfg, action)
+        return taken.append(cfg)
 
     hydra.main(version_base="1.3", config_path=config_dir or str(conf_dir()), config_name=verb)(job)()
     for cfg in taken:
         _act(cfg, action)
 
 
-def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], None]) -> None:
+def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     missing = OmegaConf.missing_keys(cfg)
     if missing:
         raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
-    action(OmegaConf.to_object(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
+    return action(OmegaConf.to_object(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
 
 
 def job_suffix() -> str:

@@ -76,7 +76,7 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
         f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB\n"
-        f"  report: {found.folder / 'report.html'}\n  clip:   {clip}"
+        f"  report: {found.folder / 'report' / 'index.html'}\n  clip:   {clip}"
     )
     return found
 

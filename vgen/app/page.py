@@ -1,112 +1,227 @@
-"""The report: one page that needs nothing but itself."""
+"""The report: one folder that opens by double click and asks no network for anything."""
 
 from __future__ import annotations
 
-import base64
 import json
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
 
-from vgen.app.clip_store import ClipStore, truth
-from vgen.app.scoreboard import Row
-from vgen.data.clip_files import enlarged
+from vgen.app.clip_store import ClipStore
+from vgen.app.media import Media
+from vgen.app.overlay import read_tracks
+from vgen.app.results import Result, rank
+from vgen.app.scorer import overlay_path
 from vgen.data.files import write_whole
-from vgen.data.mp4 import encode_mp4
 from vgen.metrics.metric import Numbers
+from vgen.metrics.task import Task
 from vgen.metrics.text_accuracy import FEWEST_RIGHT_COUNTS
 from vgen.spec import spec
 
-CHIPS = ("colour", "shape", "size", "motion", "speed", "count", "ground", "coherence")
-COLUMNS = ("exact", "exact_without_speed", "colour", "shape", "size", "motion_moving", "speed", "count", "ground", "tc", "coherence")
-STILL_COLUMNS = ("exact_image", "colour", "shape", "size", "count", "ground")
+CHIPS = ("colour", "shape", "size", "motion", "speed", "count", "ground", "coherence", "edit_acc_all", "keep_acc", "id_exact", "clothes")
+COLUMNS = (
+    *(
+        "exact",
+        "exact_without_speed",
+        "exact_image",
+        "colour",
+        "shape",
+        "size",
+        "motion_moving",
+        "speed",
+        "count",
+        "ground",
+        "tc",
+        "coherence",
+    ),
+    *(
+        "edit",
+        "edit_strict",
+        "edit_acc",
+        "edit_acc_all",
+        "keep_acc",
+        "traj",
+        "bg",
+        "j",
+        "j_norm",
+        "ctrl_gain",
+        "pck",
+        "pck_moving",
+        "clothes",
+    ),
+    *("id_exact", "bitacc", "id_cons", "prompt", "leak"),
+)
 TITLES = {
     "exact": ("EXACT", "everything the caption says is true of the clip"),
     "motion_moving": ("Motion", "things that should move go where the caption says"),
     "coherence": ("Coherence", "neighbouring frames show the same things; a frozen clip does too, so read it beside motion"),
     "exact_image": ("EXACT", "everything the caption says of a still is true"),
 }
+SHORT = {"exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
+_WHOLE = ("edit_strict", "j_norm", "pck", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
 
 
 @spec
 class PageSettings:
-    """``max_clips`` rows go into the gallery: a fixed probe set, then the worst; ``fps`` is that of a clip at stride 1."""
+    """``max_clips`` tasks go into the gallery: a fixed probe set, then the worst; ``max_rows`` into the table in W&B. ``fps`` is that of a
+    clip at stride 1. Clips are encoded at ``least_px`` or more, so that colour keeps its resolution."""
 
-    max_clips: int = 64
+    max_clips: int = 512
+    max_rows: int = 128
     fps: float = 12.0
-    least_px: int = 192
+    least_px: int = 128
 
     def __post_init__(self) -> None:
-        if self.max_clips < 0 or self.fps <= 0 or self.least_px < 1:
-            raise ValueError(f"page needs max_clips >= 0, fps > 0 and least_px >= 1, got {self.max_clips}, {self.fps} and {self.least_px}")
+        if self.max_clips < 0 or self.max_rows < 1 or self.fps <= 0 or self.least_px < 1:
+            raise ValueError(
+                "page needs max_clips >= 0, max_rows >= 1, fps > 0 and least_px >= 1, "
+                f"got {self.max_clips}, {self.max_rows}, {self.fps} and {self.least_px}"
+            )
 
 
-def write_page(
-    store: ClipStore, rows: Sequence[Row], found: dict[str, Any], manifest: dict[str, Any], settings: PageSettings, stride_ticks: int
-) -> None:
-    """``report.html`` beside the numbers that it shows."""
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(row.task.id, []).append(row)
-    shown = gallery_order(list(by_task.values()), settings.max_clips)
-    fps = max(2.0, settings.fps / stride_ticks)
-    still = found["headlines"] == ["exact_image"]
-    environment = Environment(
-        loader=PackageLoader("vgen.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def clip_fps(settings: PageSettings, summary: dict[str, Any]) -> float:
+    return max(2.0, settings.fps / summary["rule"].get("stride_ticks", 1))
+
+
+def write_report(folder: Path, results: Sequence[Result], settings: PageSettings, console: Console | None = None) -> Path:
+    """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is replaced."""
+    from plotly.offline import get_plotlyjs
+
+    from vgen.app.charts import PALETTE, charts
+    from vgen.app.leaderboard import board
+
+    folder.mkdir(parents=True, exist_ok=True)
+    first = results[0].summary
+    fps = clip_fps(settings, first)
+    clips, overlay = _gallery(folder, results, settings, fps, console)
+    data = {
+        "entries": [r.label for r in results],
+        "chips": [k for k in CHIPS if k in next(iter(results[0].rows.values()))],
+        "clips": clips,
+        "fps": fps,
+        "frames": first["num_frames"],
+        "charts": charts(results),
+    }
+    write_whole(folder / "data.js", f"window.REPORT = {_script(data)};\n".encode())
+    write_whole(folder / "overlay.js", f"window.OVERLAY = {_script(overlay)};\n".encode())
+    write_whole(folder / "plotly.min.js", get_plotlyjs().encode())
+    html = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            results=results,
+            ranked=rank(results),
+            first=first,
+            fps=fps,
+            titles={k: TITLES.get(k, (k, "")) for k in first["headlines"]},
+            short=SHORT,
+            columns=[c for c in COLUMNS if c in results[0].numbers["overall"]] or first["headlines"],
+            buckets=list(results[0].numbers["buckets"]),
+            chips=data["chips"],
+            colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
+            board=board(results),
+            links={r.label: _link(folder, r) for r in results},
+            num_shown=len(clips),
+            manifests=[{"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)} for r in results],
+        )
     )
-    html = environment.get_template("report.html").render(
-        found=found,
-        titles=TITLES,
-        names=list(found["checkpoints"]),
-        columns=STILL_COLUMNS if still else COLUMNS,
-        chips=CHIPS[:3] + CHIPS[5:7] if still else CHIPS,
-        buckets=list(dict.fromkeys(row.task.bucket.value for row in rows)),
-        cards=[_card(store, group, fps, settings.least_px) for group in shown],
-        num_tasks=len(by_task),
-        manifest=json.dumps({**manifest, "metrics": found["metrics"]}, indent=1),
-        frames=shown[0][0].task.scene.num_frames if shown else 0,
-    )
-    write_whole(store.folder / "report.html", html.encode())
+    write_whole(folder / "index.html", html.encode())
+    return folder / "index.html"
 
 
-def gallery_order(groups: Sequence[list[Row]], most: int) -> list[list[Row]]:
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("vgen.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _script(value: Any) -> str:
+    """JSON that may stand in a script."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+
+
+def _link(folder: Path, result: Result) -> str | None:
+    """The way to a result's own report, where this is that of a whole sweep."""
+    own = result.folder / "report"
+    return None if own.resolve() == folder.resolve() else os.path.relpath(own / "index.html", folder)
+
+
+def _manifest(result: Result) -> dict[str, Any]:
+    kept = ("vgen", "suite_name", "suite", "sampler", "num_clips", "num_frames", "size_px", "metrics")
+    own = {
+        **result.numbers["identity"],
+        **result.numbers["cost"],
+        "learned": {k: v["manifest"] for k, v in result.numbers["learned"].items()},
+    }
+    return {"checkpoint": result.name, **own, **{k: result.summary[k] for k in kept}}
+
+
+def _gallery(
+    folder: Path, results: Sequence[Result], settings: PageSettings, fps: float, console: Console | None
+) -> tuple[list[dict], dict[str, list]]:
+    """Clips for the page, their files written, and what the oracle saw in each, by task."""
+    todo = {task.id: task for task in results[0].tasks()}
+    shown = gallery_order([[r.rows[i] for r in results] for i in results[0].rows], settings.max_clips)
+    media = Media(folder / "clips", fps, settings.least_px)
+    (folder / "seen").mkdir(exist_ok=True)
+    clips, overlay = [], {}
+    for group in shown:
+        task = todo[group[0]["id"]]
+        takes = []
+        for result, row in zip(results, group, strict=True):
+            seen = overlay_path(ClipStore(result.folder).path(result.name, task))
+            if seen.is_file():
+                shutil.copyfile(seen, folder / "seen" / f"{row['clip']}.png")
+            overlay.setdefault(task.id, []).append(read_tracks(seen))
+            takes.append({"src": media.take(result, task), "mark": row["clip"], **judged(row)})
+        clip = {"id": task.id, "bucket": task.bucket.value, "caption": task.caption, "takes": takes}
+        clips.append(clip | _beside(media, task, results[0].summary["size_px"]))
+    media.write()
+    return clips, overlay
+
+
+def _beside(media: Media, task: Task, size_px: int) -> dict[str, Any]:
+    """The truth, and what the method was given where that is more than words."""
+    from vgen.app.given import shown
+
+    given = shown(task, size_px)
+    more = {} if given is None else {"given": {"title": given[0], "src": media.clip(given[1])}}
+    return {"truth": media.truth(task, size_px), **more}
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's chips, right or wrong, and whether all is right."""
+    return {"exact": first_of(row), "chips": {k: int(passed(k, v)) for k in CHIPS if (v := row.get(k)) is not None}}
+
+
+def gallery_order(groups: Sequence[list[dict[str, Any]]], most: int) -> list[list[dict[str, Any]]]:
     """A third is the probe set, the first tasks of each bucket in turn, the same in every report; the rest is worst first."""
-    turns: dict[str, list[list[Row]]] = {}
+    turns: dict[str, list[list[dict[str, Any]]]] = {}
     for group in groups:
-        turns.setdefault(group[0].task.bucket.value, []).append(group)
+        turns.setdefault(group[0]["bucket"], []).append(group)
     in_turn = [mine[i] for i in range(max(map(len, turns.values()), default=0)) for mine in turns.values() if i < len(mine)]
     probes = in_turn[: most if most >= len(groups) else -(-most // 3)]
-    taken = {group[0].task.id for group in probes}
-    rest = sorted((g for g in groups if g[0].task.id not in taken), key=lambda g: sum(_merit(row.numbers) for row in g))
+    taken = {group[0]["id"] for group in probes}
+    rest = sorted((g for g in groups if g[0]["id"] not in taken), key=lambda g: sum(merit(row) for row in g))
     return [*probes, *rest[: most - len(probes)]]
 
 
-def _merit(numbers: Numbers) -> float:
-    marks = [v for k in CHIPS if (v := numbers.get(k)) is not None]
-    return (numbers.get("exact") or numbers.get("exact_image") or 0.0) + sum(marks) / max(1, len(marks))
+def merit(row: Numbers | dict[str, Any]) -> float:
+    """How good a clip is, for putting the worst first: exact ones last, then by the share of what is right."""
+    marks = [v for k in CHIPS if (v := row.get(k)) is not None]
+    return (first_of(row) or 0.0) + sum(marks) / max(1, len(marks))
 
 
-def _card(store: ClipStore, group: list[Row], fps: float, least_px: int) -> dict[str, Any]:
-    task = group[0].task
-    clips = {row.checkpoint: store.read(row.checkpoint, task) for row in group}
-    side = next(iter(clips.values())).shape[1]
-    takes = [{"name": "truth", "src": _data(truth(task, side), fps, least_px), "chips": {}, "exact": None}]
-    for row in group:
-        exact = row.numbers.get("exact", row.numbers.get("exact_image"))
-        chips = {k: passed(k, v) for k in CHIPS if (v := row.numbers.get(k)) is not None}
-        takes.append({"name": row.checkpoint, "src": _data(clips[row.checkpoint], fps, least_px), "chips": chips, "exact": exact})
-    failing = sorted({k for take in takes for k, ok in take["chips"].items() if not ok})
-    return {"id": task.id, "bucket": task.bucket.value, "caption": task.caption, "takes": takes, "failing": " ".join(failing)}
+def first_of(row: Numbers | dict[str, Any]) -> float | None:
+    """The number that stands for the whole clip, whatever its kind of task."""
+    return next((row[k] for k in _WHOLE if row.get(k) is not None), None)
 
 
 def passed(attribute: str, value: float) -> bool:
     """Whether a chip is green."""
     least = {"count": FEWEST_RIGHT_COUNTS, "coherence": _STEADY}.get(attribute, 1.0)
     return value >= least
-
-
-def _data(video: Any, fps: float, least_px: int) -> str:
-    shown = enlarged(video, least_px)
-    return "data:video/mp4;base64," + base64.b64encode(encode_mp4(shown, fps, crf=16)).decode()

@@ -1,75 +1,45 @@
-"""Stage two of an evaluation: clips to rows, rows to means with intervals, beside what tricks earn and what the decoder allows."""
+"""Rows to means with intervals, beside what tricks earn and what the decoder allows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from vgen.app.clip_store import CEILING, ClipStore
-from vgen.data.files import write_whole
+from vgen.app.scorer import Row, score_one
 from vgen.metrics.metric import Numbers
-from vgen.metrics.scoring import METRICS, score
-from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, OTHER, self_test
+from vgen.metrics.scoring import metrics_of
+from vgen.metrics.selftest import LOWEST_CEILING, self_test, tricks_of
 from vgen.metrics.statistics import interval, paired_difference
 from vgen.metrics.suite import Task
 from vgen.metrics.text_accuracy import CHANCE, chance_corrected
 
-HEADLINES = ("exact", "motion_moving", "coherence")
-STILL_HEADLINES = ("exact_image",)
+HELD_OUT = ("pair", "triple")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One clip of one checkpoint."""
-
-    checkpoint: str
-    task: Task
-    numbers: Numbers
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "checkpoint": self.checkpoint,
-            "id": self.task.id,
-            "bucket": self.task.bucket.value,
-            "caption": self.task.caption,
-            **self.numbers,
-        }
-
-
-def score_all(store: ClipStore, checkpoints: Sequence[str], todo: Sequence[Task], on_clip: Callable[[], None] = lambda: None) -> list[Row]:
-    """Every clip of every checkpoint; one that is missing is an error, never a smaller sample."""
-    rows = []
-    for checkpoint in checkpoints:
-        for task in todo:
-            rows.append(Row(checkpoint, task, score(store.read(checkpoint, task), task)))
-            on_clip()
-    return rows
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    write_whole(path, "".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows).encode())
+def lines(rows: Sequence[Row]) -> str:
+    """``scores.jsonl``."""
+    return "".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows)
 
 
 def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int) -> dict[str, Any]:
-    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth."""
+    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
-    headlines = STILL_HEADLINES if todo[0].scene.num_frames == 1 else HEADLINES
+    kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
     tested = {name: _means(numbers) for name, numbers in self_test(todo[:num_selftest], size_px).items()} if num_selftest else {}
-    tricks = {name: means for name, means in tested.items() if name in (*CONTROLS, OTHER)}
+    tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
     return {
         "headlines": list(headlines),
-        "checkpoints": {
-            name: {"overall": _intervals(mine), "buckets": _buckets(mine), "chance_corrected": _corrected(mine)}
-            for name, mine in per.items()
-        },
+        "kind": kind.name,
+        "checkpoints": {name: _checkpoint(mine, headlines) for name, mine in per.items()},
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
         "floors": {k: _best_trick(tricks, k) for k in headlines},
@@ -77,7 +47,19 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
         "valid": None if best is None else best >= LOWEST_CEILING,
         "num_clips": len(todo),
         "num_selftest": min(num_selftest, len(todo)),
-        "metrics": [asdict(m) for m in METRICS],
+        "metrics": [asdict(m) for m in metrics_of(todo)],
+    }
+
+
+def _checkpoint(rows: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
+    """``set``: what only many clips together can say."""
+    together = rows[0].task.kind.score_set([(row.task, row.numbers) for row in rows])
+    return {
+        "overall": _intervals(rows),
+        "buckets": _buckets(rows),
+        "chance_corrected": _corrected(rows),
+        "gap": _gap(rows, headlines[0]),
+        "set": {key: asdict(number) for key, number in together.items()},
     }
 
 
@@ -88,7 +70,7 @@ def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[f
 
 
 def ceiling_rows(store: ClipStore, todo: Sequence[Task]) -> list[Row]:
-    return [Row(CEILING, task, score(store.read(CEILING, task), task)) for task in todo if store.path(CEILING, task).is_file()]
+    return [score_one((CEILING, task, path)) for task in todo if (path := store.path(CEILING, task)).is_file()]
 
 
 def _means(rows: Sequence[Numbers]) -> dict[str, float | None]:
@@ -101,12 +83,26 @@ def _means(rows: Sequence[Numbers]) -> dict[str, float | None]:
 
 
 def _intervals(rows: Sequence[Row]) -> dict[str, Any]:
-    return {key: asdict(interval([row.numbers[key] for row in rows])) for key in rows[0].numbers}
+    """Clips of one prompt or subject are no independent samples."""
+    groups = [row.task.group for row in rows]
+    return {key: asdict(interval([row.numbers[key] for row in rows], groups)) for key in rows[0].numbers}
 
 
 def _buckets(rows: Sequence[Row]) -> dict[str, Any]:
     buckets = dict.fromkeys(row.task.bucket for row in rows)
     return {bucket.value: _intervals([row for row in rows if row.task.bucket is bucket]) for bucket in buckets}
+
+
+def _gap(rows: Sequence[Row], key: str) -> dict[str, float] | None:
+    """How much is lost on combinations that training never saw: IID minus held out, half widths of two independent samples added in
+    squares."""
+    seen = interval([r.numbers[key] for r in rows if r.task.bucket.value == "iid"])
+    unseen = interval([r.numbers[key] for r in rows if r.task.bucket.value in HELD_OUT])
+    if seen.mean is None or unseen.mean is None:
+        return None
+    mean = seen.mean - unseen.mean
+    down, up = math.hypot(seen.mean - seen.low, unseen.high - unseen.mean), math.hypot(seen.high - seen.mean, unseen.mean - unseen.low)
+    return {"mean": mean, "low": mean - down, "high": mean + up}
 
 
 def _corrected(rows: Sequence[Row]) -> dict[str, float]:
@@ -115,4 +111,5 @@ def _corrected(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _differences(ours: Sequence[Row], theirs: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
-    return {k: asdict(paired_difference([r.numbers[k] for r in theirs], [r.numbers[k] for r in ours])) for k in headlines}
+    groups = [row.task.group for row in ours]
+    return {k: asdict(paired_difference([r.numbers[k] for r in theirs], [r.numbers[k] for r in ours], groups)) for k in headlines}

@@ -1,0 +1,121 @@
+"""A real browser, driven over its own pipe, for pages that people open."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
+    "--hide-scrollbars", "--window-size=1280,900", "--disable-background-networking", "--disable-component-update", "--disable-extensions",
+    "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage",
+]  # fmt: skip
+
+
+class Browser:
+    """One tab. The protocol is JSON between zero bytes, to the browser's descriptor 3 and from its descriptor 4."""
+
+    def __init__(self, profile: Path) -> None:
+        theirs_in, self.out = os.pipe()
+        self.back, theirs_out = os.pipe()
+        shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        command = ["/bin/sh", "-c", shell, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.number, self.rest, self.session = 0, b"", None
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters} | ({"sessionId": self.session} if self.session else {})
+        os.write(self.out, json.dumps(message).encode() + b"\0")
+        while True:
+            found = self._next()
+            if found.get("id") == self.number:
+                assert "error" not in found, found
+                return found["result"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self.rest:
+            chunk = os.read(self.back, 1 << 16)
+            assert chunk, "the browser ended"
+            self.rest += chunk
+        line, self.rest = self.rest.split(b"\0", 1)
+        message = json.loads(line)
+        match message.get("method"), message.get("params", {}):
+            case "Network.requestWillBeSent", about:
+                self.requests.append(about["request"]["url"])
+            case "Runtime.exceptionThrown", about:
+                self.complaints.append(json.dumps(about["exceptionDetails"]))
+            case "Runtime.consoleAPICalled", {"type": "error" | "warning" as kind, "args": what}:
+                self.complaints.append(f"{kind}: {what}")
+            case "Log.entryAdded", {"entry": {"level": "error" | "warning"} as entry}:
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+        return message
+
+    def open(self, page: Path) -> None:
+        self.ask("Page.navigate", url=page.resolve().as_uri())
+        self.until("document.readyState === 'complete'")
+
+    def run(self, script: str) -> Any:
+        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def until(self, script: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < end, f"still not so: {script}"
+            time.sleep(0.05)
+
+    def press(self, key: str) -> None:
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, key=key, **(text if kind == "keyDown" else {}))
+
+    def choose(self, field: str, value: str) -> None:
+        """As a person does it: the field says that it has changed."""
+        told = "e.dispatchEvent(new Event('input')); e.dispatchEvent(new Event('change')); 0"
+        self.run(f"{{ const e = document.getElementById({field!r}); e.value = {value!r}; {told} }}")
+
+    def theme(self, name: str) -> None:
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+    def picture(self, path: Path) -> Path:
+        path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+        return path
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.out)
+        os.close(self.back)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, which this machine lacks (scripts/system_packages.sh installs it where it may)")
+    tab = Browser(tmp_path / "profile")
+    yield tab
+    tab.close()

@@ -1,0 +1,132 @@
+"""What ``vgen evaluate`` is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from vgen.app.loading import SHIPPED
+from vgen.app.page import PageSettings
+from vgen.app.shares import share
+from vgen.formats.adapter import plain
+from vgen.methods._sampling import Sampling
+from vgen.metrics.learned.settings import LearnedMetrics
+from vgen.metrics.suite import Suite, Task, tasks
+from vgen.spec import Choice, field, spec
+from vgen.training.records import LoggerSettings
+
+SWEEPS = Path("outputs/sweeps")
+
+
+class Stage(Choice):
+    """``prompts`` writes what other tools need to draw the suite."""
+
+    ALL = "all"
+    SAMPLE = "sample"
+    SCORE = "score"
+    PROMPTS = "prompts"
+
+
+@spec
+class EvaluateRun:
+    """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos`` one folder or a list of
+    folders of clips that any tool made, with ``prompts`` naming their captions. ``n`` replaces the number of clips of every bucket that the
+    suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through the decoder. ``sweep``
+    names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). ``share`` is ``I/N``
+    where no launcher says it; ``num_processes`` 0 scores on every core. ``metrics`` are those that look through a network, whose weights
+    ``learned`` names."""
+
+    adapter: Any = None
+    videos: Any = None
+    prompts: str = ""
+    backbone: str | None = None
+    suite: Suite = field(default_factory=Suite)
+    suite_name: str = "custom"
+    sampler: Sampling = field(default_factory=Sampling)
+    page: PageSettings = field(default_factory=PageSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    metrics: list[str] = field(default_factory=list)
+    learned: LearnedMetrics = field(default_factory=LearnedMetrics)
+    stage: Stage = Stage.ALL
+    n: int = 0
+    batch_size: int = 8
+    selftest: int = 24
+    num_processes: int = 0
+    share: str = ""
+    wait_minutes: float = 30.0
+    sweep: str = ""
+    objective: str = ""
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or self.batch_size < 1 or self.selftest < 0 or self.num_processes < 0:
+            raise ValueError(
+                "n, selftest and num_processes must not be negative and batch_size at least 1, "
+                f"got {self.n}, {self.selftest}, {self.num_processes} and {self.batch_size}"
+            )
+        self.videos = _names(self.videos, "videos must name one folder, or several different ones as videos=[a,b]")
+        if self.adapter is None and not self.videos:
+            self.adapter = [SHIPPED]
+        self.adapter = _names(self.adapter, "adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped]")
+        if not self.adapter and not self.videos:
+            raise ValueError(
+                f"adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped], got {self.adapter}"
+            )
+        if self.sweep and not re.fullmatch(r"[\w.-]+", self.sweep):
+            raise ValueError(
+                f"sweep is the name of a folder below {SWEEPS} and must hold letters, digits, - _ and . only, got {self.sweep}"
+            )
+        if self.sweep and self.out:
+            raise ValueError(
+                f"an evaluation stands in its sweep's folder or in one of its own, got sweep={self.sweep} and out={self.out}; give one"
+            )
+
+    def tasks(self) -> list[Task]:
+        return tasks(self.whole_suite())
+
+    def whole_suite(self) -> Suite:
+        """With ``n`` put in."""
+        counts = {bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n}
+        return replace(self.suite, **counts)
+
+    def names(self) -> dict[str, str]:
+        """Short names, by which folders and tables know checkpoints and sets of videos, to what they name."""
+        out: dict[str, str] = {}
+        for place in (*self.adapter, *self.videos):
+            parts = [p for p in Path(place).parts if p not in ("/", "..", ".", "adapter.safetensors")]
+            name = re.sub(r"[^\w.-]+", "-", parts[-1] if parts else "checkpoint").strip("._") or "checkpoint"
+            out[name if name not in out else f"{name}-{len(out) + 1}"] = place
+        return out
+
+    def sampling(self) -> dict[str, Any]:
+        return plain(asdict(self.sampler)) | {"num_frames": self.suite.num_frames}
+
+    def label(self) -> str:
+        """Tells the evaluations of a sweep apart, the same on every machine."""
+        s = self.sampler
+        digest = hashlib.sha256(json.dumps([list(self.names().items()), self.suite.rule(), self.sampling()]).encode()).hexdigest()[:6]
+        return f"{'+'.join(self.names())[:60]}_{self.suite_name}_guidance{s.guidance:g}_steps{s.num_steps}_{digest}"
+
+    def folder(self) -> Path:
+        """Where everything goes; the same for all ranks."""
+        if self.out or self.sweep:
+            return Path(self.out).expanduser() if self.out else SWEEPS / self.sweep / self.label()
+        if "SLURM_JOB_ID" in os.environ:
+            return Path(f"outputs/evaluate-slurm{os.environ['SLURM_JOB_ID']}")  # the same again after a requeue
+        if share(self.share).of > 1:
+            raise ValueError(f"{share(self.share).of} processes draw into one folder, which must be named: give out=FOLDER or sweep=NAME")
+        return Path(f"outputs/evaluate-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _names(given: Any, law: str) -> list[str]:
+    names = [] if given is None else [given] if isinstance(given, str) else list(given)
+    right = all(isinstance(name, str) and name for name in names) and len(set(names)) == len(names)
+    if not right or given == [] or given == "":
+        raise ValueError(f"{law}, got {given}")
+    return names

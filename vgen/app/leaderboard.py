@@ -1,0 +1,93 @@
+"""One leaderboard, with its quality and cost, from the ``summary.json`` files of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vgen.app.page import PageSettings, write_report
+from vgen.app.results import Result, difference_of_kind, load, rank, worded
+from vgen.data.files import write_json
+
+
+def aggregate(folder: Path, console: Console, page: PageSettings | None = None) -> dict[str, Any]:
+    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a leaderboard each."""
+    found = sorted(path.parent for path in folder.glob("*/summary.json"))
+    if not found:
+        raise ValueError(f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep")
+    groups = alike(load(*found))
+    boards = [board(group) for group in groups]
+    write_json(folder / "leaderboard.json", {"leaderboards": boards})
+    for i, (group, one) in enumerate(zip(groups, boards, strict=True)):
+        console.print(table(one))
+        place = folder / ("report" if len(groups) == 1 else f"report-{one['suite_name']}-{i}")
+        write_report(place, rank(group), page or PageSettings(), console)
+        console.print(f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: {place / 'index.html'}")
+    return {"leaderboards": boards}
+
+
+def alike(results: Sequence[Result]) -> list[list[Result]]:
+    """Results in groups that may be compared."""
+    groups: list[list[Result]] = []
+    for result in results:
+        home = next((g for g in groups if difference_of_kind(g[0], result) is None), None)
+        if home is None:
+            groups.append([result])
+        else:
+            home.append(result)
+    return groups
+
+
+def board(results: Sequence[Result]) -> dict[str, Any]:
+    """Plain data: one row per result, best first, and whether nothing else is both better and cheaper."""
+    first = results[0].summary
+    rows = [_row(result) for result in rank(results)]
+    front = pareto([(row["unet_calls"], row[first["headlines"][0]]["mean"]) for row in rows])
+    return {
+        "suite_name": first["suite_name"],
+        "rule": first["rule"],
+        "metrics": first["metrics"],
+        "headlines": first["headlines"],
+        "num_clips": first["num_clips"],
+        "rows": [row | {"rank": i + 1, "on_front": on} for i, (row, on) in enumerate(zip(rows, front, strict=True))],
+    }
+
+
+def _row(result: Result) -> dict[str, Any]:
+    numbers = result.numbers
+    return {
+        "label": result.label,
+        "checkpoint": result.name,
+        "folder": str(result.folder),
+        "valid": result.summary["valid"],
+        "sampler": result.summary["sampler"] if numbers["cost"]["unet_calls"] else None,
+        **numbers["cost"],
+        **{key: numbers["overall"][key] for key in result.headlines},
+    }
+
+
+def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
+    """For each (cost, quality) whether no other point is at most as dear and at least as good, and better in one of the two. Points that
+    lack either are not on the front."""
+
+    def beaten(cost: float, quality: float) -> bool:
+        return any(c is not None and q is not None and c <= cost and q >= quality and (c < cost or q > quality) for c, q in points)
+
+    return [cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points]
+
+
+def table(one: dict[str, Any]) -> Table:
+    out = Table(title=f"leaderboard: suite {one['suite_name']}, {one['num_clips']} clips each", title_justify="left")
+    out.add_column("", justify="right")
+    out.add_column("checkpoint", style="bold")
+    for key in (*one["headlines"], "UNet calls", "s per clip", "front"):
+        out.add_column(key, justify="right")
+    for row in one["rows"]:
+        seconds = row["seconds_per_clip"]
+        costs = (str(row["unet_calls"] or "-"), "-" if seconds is None else f"{seconds:.2f}", "*" if row["on_front"] else "")
+        out.add_row(str(row["rank"]), row["label"], *(worded(row[key]) for key in one["headlines"]), *costs)
+    return out

@@ -1,0 +1,118 @@
+"""Finished evaluations, read back from their folders: pages and trackers mirror ``summary.json`` and ``scores.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vgen.app.plain import from_plain
+from vgen.metrics.suite import Suite, Task, tasks
+
+_SAID = {"guidance": "guidance {:g}", "num_steps": "{} steps", "solver": "{}", "num_frames": "{} frames"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One checkpoint on one suite with one sampler. ``rows`` are those of ``scores.jsonl``; ``label`` tells it from those beside it."""
+
+    folder: Path
+    name: str
+    label: str
+    summary: dict[str, Any]
+    rows: dict[str, dict[str, Any]]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        return self.summary["checkpoints"][self.name]
+
+    @property
+    def headlines(self) -> list[str]:
+        return self.summary["headlines"]
+
+    def tasks(self) -> list[Task]:
+        return tasks(from_plain(Suite, self.summary["suite"]))
+
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+def load(*folders: Path) -> list[Result]:
+    """Every checkpoint of every folder, labelled by what differs."""
+    found = [result for folder in folders for result in _load(folder)]
+    differing = [k for k in _SAID if len({json.dumps(r.summary["sampler"].get(k)) for r in found}) > 1]
+    labelled = [replace(r, label=", ".join([r.name, *(_SAID[k].format(r.summary["sampler"][k]) for k in differing)])) for r in found]
+    seen: dict[str, int] = {}
+    for i, result in enumerate(labelled):
+        seen[result.label] = seen.get(result.label, 0) + 1
+        if seen[result.label] > 1:
+            labelled[i] = replace(result, label=f"{result.label} ({result.folder.name})")
+    return labelled
+
+
+def _load(folder: Path) -> list[Result]:
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} is no finished evaluation ({Path(error.filename).name} is missing); give a folder that vgen evaluate made"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the results in {folder} can't be read ({error}); run the same vgen evaluate again, it only scores") from error
+    if "rule" not in summary:
+        raise ValueError(f"{folder} was scored by an earlier vgen; run the same vgen evaluate again, it only scores")
+    return [Result(folder, name, name, summary, {r["id"]: r for r in rows if r["checkpoint"] == name}) for name in summary["checkpoints"]]
+
+
+def difference_of_kind(a: Result, b: Result) -> str | None:
+    """Why two results must not be compared, or None: another suite, other clips of it, another version of a metric."""
+    if a.summary["rule"] != b.summary["rule"]:
+        differing = sorted(k for k in {*a.summary["rule"], *b.summary["rule"]} if a.summary["rule"].get(k) != b.summary["rule"].get(k))
+        return "the suites differ in " + ", ".join(f"{k} ({a.summary['rule'].get(k)} and {b.summary['rule'].get(k)})" for k in differing)
+    versions = [{m["id"]: m["version"] for m in r.summary["metrics"]} for r in (a, b)]
+    differing = sorted(k for k in {*versions[0], *versions[1]} if versions[0].get(k) != versions[1].get(k))
+    if differing:
+        return "metric versions differ: " + ", ".join(f"{k} {versions[0].get(k)} and {versions[1].get(k)}" for k in differing)
+    only = sorted(set(a.rows) ^ set(b.rows))
+    if only:
+        return f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and {len(b.rows)} clips"
+    if a.summary["size_px"] != b.summary["size_px"]:
+        return f"clips are {a.summary['size_px']} and {b.summary['size_px']} px wide"
+    return None
+
+
+def worded(number: dict[str, Any] | None, sign: str = "") -> str:
+    """A mean with its interval."""
+    if number is None or number["mean"] is None:
+        return "-"
+    return f"{number['mean']:{sign}.2f} [{number['low']:{sign}.2f}, {number['high']:{sign}.2f}]"
+
+
+def headline_table(found: dict[str, Any]) -> Table:
+    """Headlines, one row per checkpoint; the best trick and the decoder's ceiling below."""
+    out = Table(title="evaluation", title_justify="left")
+    out.add_column("checkpoint", style="bold")
+    for key in found["headlines"]:
+        out.add_column(key, justify="right")
+    for name, numbers in found["checkpoints"].items():
+        out.add_row(name, *(worded(numbers["overall"][key]) for key in found["headlines"]))
+    out.add_section()
+    floors = [found["floors"][key] for key in found["headlines"]]
+    out.add_row("best trick", *("-" if f[0] is None else f"{f[0]:.2f} ({f[1]})" for f in floors), style="dim")
+    out.add_row("ceiling", *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in found["headlines"]), style="dim")
+    return out
+
+
+def rank(results: Sequence[Result]) -> list[Result]:
+    """Best first by the first headline; a tie goes to the cheaper."""
+
+    def key(result: Result) -> tuple[float, float]:
+        best = result.numbers["overall"].get(result.headlines[0], {}).get("mean")
+        return -(best if best is not None else -1.0), result.numbers["cost"]["unet_calls"] or 0.0
+
+    return sorted(results, key=key)

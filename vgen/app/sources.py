@@ -1,0 +1,119 @@
+"""Where the clips of an evaluation come from: checkpoints that are opened only where a clip is missing, or videos of other tools."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vgen.app.clip_store import Sampler
+from vgen.app.evaluation import EvaluateRun
+from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, adapter_path, load_backbone, open_checkpoint
+from vgen.app.shares import device
+from vgen.app.video_set import open_videos
+from vgen.backbones.image_model import ImageModel
+from vgen.data.clip_files import to_uint8
+from vgen.diffusion.windows import windows
+from vgen.formats.adapter import load_adapter
+from vgen.methods._sampling import Prompt, Sampling
+from vgen.metrics.suite import Task
+from vgen.resources import data_dir
+
+_CHUNK = 1 << 16
+_FROM_WORDS = ("text", "diversity")  # kinds of task that a caption and a seed are enough for
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """``identity`` says what it is, for the manifest. ``drawn`` is false for clips that only have to be read."""
+
+    identity: dict[str, Any]
+    open: Callable[[], Sampler]
+    drawn: bool = True
+
+    @property
+    def codec(self) -> str:
+        """What its clips went through before they were scored."""
+        return "raw" if self.drawn else ", ".join(self.identity["decoded_from"])
+
+
+Reconstruct = Callable[[np.ndarray], np.ndarray]
+"""uint8 f h w 3 through encoder and decoder."""
+
+
+def sources_of(run: EvaluateRun, todo: list[Task]) -> dict[str, Source]:
+    """By short name."""
+    return {
+        name: _checkpoint(run, place, todo) if place in run.adapter else _videos(run, place, todo) for name, place in run.names().items()
+    }
+
+
+def _videos(run: EvaluateRun, folder: str, todo: list[Task]) -> Source:
+    videos = open_videos(folder, run.prompts, todo)
+    return Source(videos.identity(), lambda: videos.sampler, drawn=False)
+
+
+def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
+    if todo[0].kind.name not in _FROM_WORDS:
+        raise ValueError(
+            f"suite {run.suite_name} asks for {todo[0].kind.name}, which needs more than a caption, and adapter={adapter} draws from "
+            "captions alone; 'vgen evaluate stage=prompts' writes what each clip is made from, and videos=FOLDER scores what a method "
+            "made of it"
+        )
+    identity: dict[str, Any] = {"adapter": adapter, "backbone": run.backbone}
+    backbone = run.backbone
+    if adapter != UNTRAINED:
+        path = adapter_path(adapter)
+        identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        backbone = backbone or load_adapter(path)[1].backbone_source
+    identity["image_model"] = image_model_digest(backbone or TOYBOX)
+    return Source(identity, lambda: sampler_of(open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames))
+
+
+def image_model_digest(name: str) -> str | None:
+    """Of an image model's folder: names and sizes of its files and samples of their bytes; None where it is no folder here."""
+    folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") for p in (folder / part).glob("*")):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        with path.open("rb") as file:
+            for at in sorted({0, max(0, size // 2 - _CHUNK // 2), max(0, size - _CHUNK)}):
+                file.seek(at)
+                digest.update(file.read(_CHUNK))
+    return digest.hexdigest()[:16]
+
+
+def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> Sampler:
+    """The checkpoint as a function from tasks to uint8 clips; each clip has its task's own noise, whatever the batch."""
+    wish = replace(sampling, num_frames=num_frames)
+
+    def draw(todo: list[Task]) -> np.ndarray:
+        return np.stack([to_uint8(clip) for clip in checkpoint.sample([Prompt(task.caption, seed=task.seed) for task in todo], wish)])
+
+    return draw
+
+
+def cost(sampling: Sampling, num_frames: int) -> int:
+    """Times that the UNet sees the frames of one clip: what a clip costs on any machine."""
+    seen = sum(len(part) for part in windows(num_frames, sampling.window)) / num_frames
+    return round(sampling.num_steps * seen) * (1 if sampling.guidance == 1 else 2)
+
+
+def decoder(name: str | None) -> Reconstruct:
+    """An image model's encoder and decoder on uint8 clips."""
+    model: ImageModel = load_backbone(name or TOYBOX)
+
+    @torch.no_grad()
+    def through(video: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(video).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+        return to_uint8(model.decode(model.encode(pixels))[0])
+
+    return through

@@ -1,0 +1,129 @@
+"""``vgen sweep NAME``: a grid of evaluations in W&B's own format, shown, started here or by W&B's agent, and put on one leaderboard."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from vgen.app.evaluation import SWEEPS
+from vgen.app.refusals import listed
+from vgen.resources import conf_dir
+from vgen.training.records import LoggerSettings, WandbMode, effective_mode
+
+_ARGUMENTS = "${args_no_hyphens}"
+_WAYS = ("local", "wandb")
+_USAGE = "vgen sweep NAME [launch=local|wandb] [key=value for every evaluation], or vgen sweep aggregate=FOLDER"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A file of W&B's format. ``fixed`` are the words of its command after ``vgen evaluate`` that all trials share."""
+
+    path: Path
+    method: str
+    parameters: dict[str, list[Any]]
+    fixed: list[str]
+    plain: dict[str, Any]
+
+    @property
+    def num_trials(self) -> int:
+        return math.prod(len(values) for values in self.parameters.values())
+
+    def multirun(self, more: Sequence[str]) -> list[str]:
+        """The same grid for Hydra, in one process: arguments of ``vgen evaluate``."""
+        swept = [f"{name}={','.join(map(_written, values))}" for name, values in self.parameters.items()]
+        return ["-m", *swept, *(f for f in self.fixed if f.split("=")[0] != "logger"), *more]
+
+    def folder(self, more: Sequence[str]) -> Path:
+        named = dict(word.split("=", 1) for word in (*self.fixed, *more) if "=" in word)
+        return SWEEPS / named["sweep"]
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    keys = dict(w.split("=", 1) for w in words if w.split("=", 1)[0] in ("launch", "aggregate") and "=" in w)
+    names = [w for w in words if "=" not in w]
+    more = [w for w in words if "=" in w and w.split("=", 1)[0] not in keys]
+    if "aggregate" in keys and not names and not more:
+        from vgen.app.leaderboard import aggregate
+
+        aggregate(Path(keys["aggregate"]), Console())
+        return
+    if len(names) != 1 or "aggregate" in keys or keys.get("launch", _WAYS[0]) not in _WAYS:
+        raise ValueError(f"usage: {_USAGE}, got {' '.join(words) or 'nothing'}; there are {listed(known())}")
+    sweep = read_sweep(names[0])
+    if "launch" not in keys:
+        print(told(sweep, more))
+    elif keys["launch"] == "local":
+        _run_here(sweep, more)
+    else:
+        _run_agent(sweep, more)
+
+
+def known() -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / "sweep").glob("*.yaml"))
+
+
+def read_sweep(name: str) -> Sweep:
+    """By the name of a shipped sweep, or a file."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else conf_dir() / "sweep" / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"{name} is no sweep; there are {listed(known())}, or give a file in W&B's format (FILE.yaml)")
+    plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    command = [str(word) for word in plain.get("command", [])]
+    if command[:3] != ["${env}", "vgen", "evaluate"] or _ARGUMENTS not in command or not any(w.startswith("sweep=") for w in command):
+        raise ValueError(f"{path} must have command: ['${{env}}', vgen, evaluate, '{_ARGUMENTS}', sweep=NAME], got {command}")
+    parameters = {k: v["values"] if "values" in v else [v["value"]] for k, v in plain["parameters"].items() if {"values", "value"} & set(v)}
+    return Sweep(path, plain.get("method", "grid"), parameters, [w for w in command[3:] if w != _ARGUMENTS], plain)
+
+
+def told(sweep: Sweep, more: Sequence[str]) -> str:
+    """What it is and the commands that run it."""
+    grid = " x ".join(f"{name} ({len(values)})" for name, values in sweep.parameters.items() if len(values) > 1)
+    extra = "".join(f" {word}" for word in more)
+    lines = [f"{sweep.path.stem}: {sweep.method} over {grid}" + (f", {sweep.num_trials} evaluations" if sweep.method == "grid" else "")]
+    if sweep.method == "grid":
+        lines += ["", "here, one after another, without W&B:", f"  vgen sweep {sweep.path.stem} launch=local{extra}", "which is"]
+        lines += [f"  vgen evaluate {' '.join(sweep.multirun(more))}"]
+    lines += ["", "with W&B, on as many machines as share this folder:", f"  vgen sweep {sweep.path.stem} launch=wandb{extra}", "which is"]
+    lines += [f"  wandb sweep {sweep.path}", "  wandb agent SWEEP_ID", f"  vgen sweep aggregate={sweep.folder(more)}"]
+    return "\n".join(lines)
+
+
+def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
+    if sweep.method != "grid":
+        raise ValueError(f"{sweep.path} is method={sweep.method}, whose trials W&B chooses: launch=wandb; here only method: grid can run")
+    from vgen.app.cli import run
+
+    raise SystemExit(run("evaluate", sweep.multirun(more)))
+
+
+def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
+    """Registers the sweep and works on it until it is done; other machines may join with the printed command."""
+    if effective_mode(LoggerSettings(wandb=WandbMode.ONLINE)) is not WandbMode.ONLINE:
+        raise ValueError("a W&B sweep needs a key and a server that answers: run 'wandb login' first, or launch=local without W&B")
+    import wandb
+
+    from vgen.app.leaderboard import aggregate
+
+    project = sweep.plain.get("project", "vgen")
+    number = wandb.sweep({**sweep.plain, "command": [*sweep.plain["command"], *more]}, project=project)
+    print(f"other machines join with: wandb agent {project}/{number}", flush=True)
+    subprocess.run([sys.executable, "-m", "wandb", "agent", "--project", project, number], check=True)
+    aggregate(sweep.folder(more), Console())
+
+
+def _written(value: Any) -> str:
+    """A value as Hydra reads it; W&B's agent writes plain ones alike."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    return f"'{text}'" if isinstance(value, str) and any(c in text for c in " ,[]{}'\"=") else text

@@ -1,0 +1,111 @@
+"""A finished evaluation in Weights & Biases: one run per checkpoint and suite. A mirror: the truth is ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vgen.app.evaluation import EvaluateRun
+from vgen.app.media import Media
+from vgen.app.page import clip_fps, merit
+from vgen.app.results import Result
+from vgen.training.records import WandbMode, effective_mode
+
+_IDS = "wandb_ids.json"
+
+
+def mirror(run: EvaluateRun, results: Sequence[Result], config: dict[str, Any]) -> list[str]:
+    """Records every result; returns a sentence for each, or nothing where W&B is disabled."""
+    mode = effective_mode(run.logger)
+    if mode is WandbMode.DISABLED:
+        return []
+    if "WANDB_SWEEP_ID" in os.environ and len(results) > 1:
+        names = ", ".join(r.name for r in results)
+        raise ValueError(f"a trial of a W&B sweep is one run and takes one checkpoint, got {names}; let the sweep choose adapter")
+    return [_record(run, result, config, mode) for result in results]
+
+
+def _record(run: EvaluateRun, result: Result, config: dict[str, Any], mode: WandbMode) -> str:
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_DISABLE_CODE", "true")
+    import wandb
+
+    name = f"{result.summary['suite_name']}/{result.folder.name}/{result.name}"
+    with wandb.init(
+        project=run.logger.project,
+        entity=run.logger.entity,
+        group=run.logger.group or run.sweep or None,
+        job_type="eval",
+        name=name,
+        tags=tags(run, result),
+        config={**config, "checkpoint": result.name, "identity": result.numbers["identity"], "rule": result.summary["rule"]},
+        dir=str(result.folder),
+        mode="offline" if mode is WandbMode.OFFLINE else "online",
+        reinit="finish_previous",  # else every job of a multirun in one process would write into the first one's run
+        **_continued(result),
+    ) as record:
+        record.log({"clips": _table(wandb, run, result)})
+        record.summary.update(dict(scalars(result)))
+        return f"W&B: {record.name} ({'offline, under ' + str(result.folder / 'wandb') if mode is WandbMode.OFFLINE else record.url})"
+
+
+def _continued(result: Result) -> dict[str, Any]:
+    """Scoring again goes on with the same W&B run; in a W&B sweep the agent says which run it is."""
+    if "WANDB_SWEEP_ID" in os.environ:
+        return {}
+    import wandb
+
+    path = result.folder / _IDS
+    ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    ids.setdefault(result.name, wandb.util.generate_id())
+    path.write_text(json.dumps(ids, indent=1), encoding="utf-8")
+    return {"id": ids[result.name], "resume": "allow"}
+
+
+def tags(run: EvaluateRun, result: Result) -> list[str]:
+    """Suite with its version, checkpoint, vgen; W&B takes 64 letters."""
+    suite = f"{result.summary['suite_name']}-v{result.summary['rule']['version']}"
+    return [tag[:64] for tag in (*run.logger.tags, f"suite:{suite}", f"checkpoint:{result.name}", f"vgen:{result.summary['vgen']}")]
+
+
+def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
+    """Headlines with their intervals and by bucket, the gap to held-out combinations, floors, ceiling and cost; all other means."""
+    numbers, found = result.numbers, result.summary
+    for key in result.headlines:
+        x = numbers["overall"][key]
+        yield from (
+            (name, x[part]) for name, part in ((key, "mean"), (f"{key}/low", "low"), (f"{key}/high", "high")) if x[part] is not None
+        )
+        yield from ((f"{key}/{b}", of[key]["mean"]) for b, of in numbers["buckets"].items() if of[key]["mean"] is not None)
+        if found["floors"][key][0] is not None:
+            yield f"{key}/floor", found["floors"][key][0]
+        if found["ceiling"].get(key) is not None:
+            yield f"{key}/ceiling", found["ceiling"][key]
+    yield from ((f"gap/{part}", value) for part, value in (numbers["gap"] or {}).items())
+    yield from ((f"cost/{key}", value) for key, value in numbers["cost"].items() if value is not None)
+    yield from ((f"all/{key}", x["mean"]) for key, x in numbers["overall"].items() if x["mean"] is not None)
+    yield "num_clips", len(result.rows)
+    if found["valid"] is not None:
+        yield "valid", found["valid"]
+
+
+def worst_first(result: Result, most: int) -> list[dict[str, Any]]:
+    return sorted(result.rows.values(), key=merit)[:most]
+
+
+def _table(wandb: Any, run: EvaluateRun, result: Result) -> Any:
+    """At most ``page.max_rows`` clips, worst first, each with the truth beside it."""
+    todo = {task.id: task for task in result.tasks()}
+    media = Media(result.folder / "report" / "clips", clip_fps(run.page, result.summary), run.page.least_px)
+    chosen = worst_first(result, run.page.max_rows)
+    files = {row["id"]: (media.truth(todo[row["id"]], result.summary["size_px"]), media.take(result, todo[row["id"]])) for row in chosen}
+    media.write()
+    numbers = [k for k, v in chosen[0].items() if v is None or (isinstance(v, int | float) and k != "seed")]
+    table = wandb.Table(columns=["id", "bucket", "caption", "seed", "truth", result.name, *numbers])
+    for row in chosen:
+        videos = [wandb.Video(str(Path(media.folder) / name), format="mp4") for name in files[row["id"]]]
+        table.add_data(row["id"], row["bucket"], row["caption"], row["seed"], *videos, *(row[k] for k in numbers))
+    return table

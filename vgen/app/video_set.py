@@ -1,0 +1,208 @@
+"""A folder of videos that any other tool made, as a sampler: each task of a suite finds its clip by name or by caption."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from vgen.app.refusals import listed
+from vgen.data.mp4 import decode_mp4
+from vgen.metrics.suite import Task
+
+KINDS = (".mp4", ".gif", ".npy")
+LISTINGS = ("prompts.jsonl", "prompts.csv", "prompts.txt")
+_PICTURES = (".png",)
+_FEW = 3
+_UNEVEN = 0.15  # of a frame: GIFs count hundredths of a second
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSet:
+    """Clips by task id. ``digest`` changes when any file does."""
+
+    folder: Path
+    clips: dict[str, Path]
+    digest: str
+
+    def sampler(self, todo: Sequence[Task]) -> np.ndarray:
+        return np.stack([read_video(self.clips[task.id], task.scene.num_frames) for task in todo])
+
+    def identity(self) -> dict[str, Any]:
+        kinds = Counter(path.suffix or "png folder" for path in self.clips.values())
+        return {"videos": str(self.folder), "sha256": self.digest, "decoded_from": dict(sorted(kinds.items()))}
+
+
+def open_videos(folder: str, prompts: str, todo: Sequence[Task]) -> VideoSet:
+    """Every task with exactly one clip, all sound, of one size and of the right length; else a ValueError."""
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"videos={folder} is no folder; give a folder of mp4, gif or npy files or of folders of png frames")
+    files = _files(root)
+    if not files:
+        raise ValueError(f"videos={folder} holds no video; it must hold mp4, gif or npy files (uint8 f h w 3) or folders of png frames")
+    found = _by_task(root, files, prompts, todo)
+    _check(found, todo)
+    return VideoSet(root, found, _digest(root, found.values()))
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Videos by name without its ending."""
+    files = [p for p in sorted(root.iterdir()) if p.suffix.lower() in KINDS or (p.is_dir() and any(p.glob("*.png")))]
+    twice = [name for name, num in Counter(p.stem.casefold() for p in files).items() if num > 1]
+    if twice:
+        raise ValueError(f"videos={root} holds two videos of the same name for {listed(twice)}; keep one of each")
+    return {p.stem if p.suffix.lower() in KINDS else p.name: p for p in files}
+
+
+def _by_task(root: Path, files: dict[str, Path], prompts: str, todo: Sequence[Task]) -> dict[str, Path]:
+    listing = Path(prompts).expanduser() if prompts else next((root / name for name in LISTINGS if (root / name).is_file()), None)
+    if listing is None:
+        named = {task.id: files[task.id] for task in todo if task.id in files}
+        _refuse_incomplete(root, [t.id for t in todo if t.id not in named], sorted(set(files) - set(named)), "task names as file names")
+        return named
+    if not listing.is_file():
+        raise ValueError(f"prompts={listing} is no file; give a JSONL or CSV with file and caption, or a text file with one caption a line")
+    return _by_caption(root, files, read_listing(listing, files), todo)
+
+
+def read_listing(path: Path, files: dict[str, Path]) -> list[tuple[str, str]]:
+    """(file name, caption). A text file has one caption a line, for the files in the order of their names."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".txt":
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if len(lines) != len(files):
+            raise ValueError(
+                f"{path} has {len(lines)} captions for {len(files)} videos; it must have one line for each, in the order of names"
+            )
+        return list(zip(sorted(files), lines, strict=True))
+    try:
+        rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else [json.loads(x) for x in text.splitlines() if x.strip()]
+        return [(str(row["file"]), str(row["caption"])) for row in rows]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} can't be read ({error!r}); each row needs file and caption") from error
+
+
+def _by_caption(root: Path, files: dict[str, Path], rows: list[tuple[str, str]], todo: Sequence[Task]) -> dict[str, Path]:
+    lost = [file for file, _ in rows if _stem(file) not in files]
+    if lost:
+        raise ValueError(f"the prompts of videos={root} name {listed(lost)}, which is not there; every listed file must exist")
+    waiting: dict[str, list[str]] = {}
+    for file, caption in rows:
+        waiting.setdefault(_plain(caption), []).append(_stem(file))
+    wanted = Counter(_plain(task.caption) for task in todo)
+    doubles = [f"{caption!r} ({len(names)} times)" for caption, names in waiting.items() if len(names) > max(1, wanted[caption])]
+    if doubles:
+        raise ValueError(
+            f"videos={root} has more clips than the suite asks for of {listed(doubles)} (case does not count); keep one of each"
+        )
+    found = {task.id: files[waiting[key].pop(0)] for task in todo if waiting.get(key := _plain(task.caption))}
+    _refuse_incomplete(
+        root,
+        [repr(t.caption) for t in todo if t.id not in found],
+        [repr(c) for c, left in waiting.items() if left],
+        "one clip for each caption",
+    )
+    return found
+
+
+def _refuse_incomplete(root: Path, lacking: list[str], strange: list[str], law: str) -> None:
+    if not lacking:
+        return  # clips that the suite does not ask for, a larger set than the one scored, do no harm
+    more = f" and holds {len(strange)} that the suite does not know (such as {listed(strange[:_FEW])})" if strange else ""
+    raise ValueError(
+        f"videos={root} lacks {len(lacking)} clips of the suite (such as {listed(lacking[:_FEW])}){more}; it needs {law}: "
+        "'vgen evaluate stage=prompts out=FOLDER' writes them"
+    )
+
+
+def _check(found: dict[str, Path], todo: Sequence[Task]) -> None:
+    """Decode everything once before anything is kept, so that a set is taken whole or refused."""
+    sizes: dict[tuple[int, int], str] = {}
+    wrong = []
+    for task in todo:
+        path = found[task.id]
+        video = read_video(path, task.scene.num_frames)
+        sizes.setdefault(video.shape[1:3], path.name)
+        if len(video) != task.scene.num_frames:
+            wrong.append(f"{path.name} has {len(video)}")
+    if wrong:
+        law = f"every clip must have {todo[0].scene.num_frames} frames as the suite asks"
+        raise ValueError(f"{law}, but {listed(wrong)}; draw them again or set suite.num_frames")
+    if len(sizes) > 1:
+        examples = " and ".join(f"{name} is {w}x{h}" for (h, w), name in list(sizes.items())[:_FEW])
+        raise ValueError(f"clips of one set must have one size, but {examples}; resize them alike")
+    (height, width), name = next(iter(sizes.items()))
+    if height != width:
+        raise ValueError(f"the suite's pictures are square, but {name} is {width}x{height}; crop or draw square clips")
+
+
+def read_video(path: Path, num_frames: int) -> np.ndarray:
+    """uint8 f h w 3 out of an mp4, a gif, an npy or a folder of png frames; a damaged file is an error, never a shorter clip. A GIF whose
+    writer joined equal frames has them again where its durations make ``num_frames`` of them."""
+    kind = path.suffix.lower() if path.is_file() else "folder"
+    try:
+        return _gif(path, num_frames) if kind == ".gif" else _READERS[kind](path)
+    except (ValueError, EOFError, OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} can't be read: {error}; make it again") from error
+
+
+def _mp4(path: Path) -> np.ndarray:
+    return decode_mp4(path.read_bytes())
+
+
+def _gif(path: Path, num_frames: int) -> np.ndarray:
+    with Image.open(path) as image:
+        shots = [(np.asarray(frame.convert("RGB")), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(image)]
+    unit = sum(duration for _, duration in shots) / num_frames
+    times = np.array([duration / unit if unit else 1 for _, duration in shots])
+    held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < _UNEVEN
+    return np.repeat(np.stack([frame for frame, _ in shots]), times.round().astype(int) if held else 1, axis=0)
+
+
+def _npy(path: Path) -> np.ndarray:
+    video = np.load(path, allow_pickle=False)
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        raise ValueError(f"it holds {video.dtype} {video.shape} where uint8 f h w 3 is needed (scaled to 255, rounded, clipped)")
+    return video
+
+
+def _pictures(path: Path) -> np.ndarray:
+    frames = []
+    for file in sorted(
+        (p for p in path.iterdir() if p.suffix.lower() in _PICTURES), key=lambda p: [int(x) for x in re.findall(r"\d+", p.stem)]
+    ):
+        with Image.open(file) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+    if len({frame.shape for frame in frames}) > 1:
+        raise ValueError("its frames have different sizes")
+    return np.stack(frames)
+
+
+_READERS: dict[str, Callable[[Path], np.ndarray]] = {".mp4": _mp4, ".npy": _npy, "folder": _pictures}
+
+
+def _digest(root: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(set(paths)):
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            digest.update(str(file.relative_to(root)).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _stem(file: str) -> str:
+    name = Path(file).name
+    return Path(name).stem if Path(name).suffix.lower() in KINDS else name
+
+
+def _plain(caption: str) -> str:
+    return " ".join(caption.casefold().split())
