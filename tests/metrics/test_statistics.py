@@ -45,3 +45,14 @@ def test_pairing_sees_what_separate_intervals_miss() -> None:
 def test_unpaired_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="same clips on both sides, got 1 and 2"):
         paired_difference([1.0], [1.0, 0.0])
+
+
+def test_clips_of_one_prompt_are_one_sample() -> None:
+    """Four copies of every clip are no more knowledge: grouped, the interval stays as wide as it was."""
+    values = list(np.random.default_rng(4).random(40))
+    once, copied = interval(values), interval(values * 4)
+    grouped = interval(values * 4, groups=list(range(40)) * 4)
+    assert copied.high - copied.low < 0.6 * (once.high - once.low)
+    assert grouped.high - grouped.low == pytest.approx(once.high - once.low, rel=0.1)
+    with pytest.raises(ValueError, match="every value needs its group, got 2 values and 1 groups"):
+        interval([1.0, 0.0], groups=["a"])

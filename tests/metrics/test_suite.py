@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import ast
+import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import grimp
+import numpy as np
 import pytest
+import yaml
 
-from vgen.metrics.suite import Suite, tasks
+from vgen.metrics.kinds.control import Control
+from vgen.metrics.metric import Metric
+from vgen.metrics.scoring import metrics_of, score
+from vgen.metrics.selftest import self_test, tricks_of
+from vgen.metrics.suite import Grid, Kind, Suite, tasks
+from vgen.resources import conf_dir
+from vgen.toybox.edits import Edit
+from vgen.toybox.renderer import render
 from vgen.toybox.splits import Bucket, bucket_of
 
 ROOT = Path(__file__).parents[2] / "vgen"
@@ -51,9 +64,13 @@ def test_impossible_suites_speak(wrong: dict, words: str) -> None:
         Suite(**wrong)
 
 
-@pytest.mark.parametrize("room", ["training", "methods", "data", "toybox", "layers", "backbones", "diffusion"])
+@pytest.mark.parametrize(
+    "room", ["training", "methods", "data", "toybox", "layers", "backbones", "diffusion", "attention", "conditions", "formats"]
+)
 def test_nothing_that_trains_knows_the_salt(room: str) -> None:
     """Neither the salt itself nor the suites drawn from it."""
+    if not (ROOT / room).is_dir():
+        pytest.skip(f"no room {room} yet")
     files = list((ROOT / room).rglob("*.py"))
     assert files
     for path in files:
@@ -66,3 +83,163 @@ def test_nothing_that_trains_knows_the_salt(room: str) -> None:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 names = [node.value]
             assert not any(n in ("vgen.metrics._salt", "vgen.metrics.suite") for n in names), f"{path} imports evaluation scenes"
+
+
+@pytest.mark.parametrize("trains", ["vgen.app.train", "vgen.training", "vgen.methods", "vgen.data"])
+def test_no_chain_of_imports_leads_from_training_to_the_salt(trains: str) -> None:
+    graph = grimp.build_graph("vgen")
+    assert graph.find_shortest_chain(importer="vgen.metrics.suite", imported="vgen.metrics._salt")
+    for module in {trains} | graph.find_descendants(trains):
+        assert graph.find_shortest_chain(importer=module, imported="vgen.metrics._salt") is None, module
+
+
+ONE = {"iid": 8, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 2, "num_frames": 8, "stride_ticks": 2}
+KINDS = {
+    "text": Suite(**ONE),
+    "edit": Suite(**ONE, kind=Kind.EDIT),
+    "control": Suite(**ONE, kind=Kind.CONTROL),
+    "mask": Suite(**ONE, kind=Kind.CONTROL, control=Control.MASK),
+    "depth": Suite(**ONE, kind=Kind.CONTROL, control=Control.DEPTH),
+    "pose": Suite(**ONE, kind=Kind.CONTROL, control=Control.POSE),
+    "identity": Suite(**ONE, kind=Kind.IDENTITY),
+    "diversity": Suite(**ONE, kind=Kind.DIVERSITY, seeds_per_prompt=4),
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def suite(request: pytest.FixtureRequest) -> Suite:
+    return KINDS[request.param]
+
+
+def test_the_truth_wins_every_headline_and_no_trick_of_the_kind_does(suite: Suite) -> None:
+    todo = tasks(suite)
+    own = list(todo[0].kind.tricks)
+    rows = self_test(todo, names=["truth", "frozen", "shuffled", "blank", *own])
+    headlines = todo[0].kind.headlines_of(suite.num_frames)
+    means = {name: {k: np.mean([v for r in rows[name] if (v := r[k]) is not None]) for k in headlines} for name in rows}
+    for key in headlines:
+        assert means["truth"][key] > (0.35 if key == "ctrl_gain" else 0.93), key
+        assert means["blank"][key] <= 0.02, key
+    for trick in ("frozen", "shuffled", *own):
+        if suite.kind is not Kind.DIVERSITY or trick != "one clip":
+            assert any(means[trick][key] < 0.7 * means["truth"][key] for key in headlines), trick
+    assert set(own) < set(tricks_of(todo))
+
+
+def test_tasks_travel_to_other_processes_and_read_as_plain_data(suite: Suite) -> None:
+    todo = tasks(suite)
+    assert pickle.loads(pickle.dumps(todo)) == todo
+    assert json.loads(json.dumps(todo[0].to_dict()))["kind"] == todo[0].kind.name
+    assert json.loads(json.dumps(suite.rule()))["kind"] == suite.kind.value
+    assert len({t.id for t in todo}) == len(todo)
+    assert all(isinstance(m, Metric) for m in metrics_of(todo))
+
+
+def test_a_suite_of_any_kind_grows_without_changing(suite: Suite) -> None:
+    few, more = tasks(suite), {t.id: t for t in tasks(replace(suite, iid=12))}
+    assert [more[t.id] for t in few] == few
+
+
+def test_a_clip_is_scored_alone_or_among_others_alike(suite: Suite) -> None:
+    task = tasks(suite)[1]
+    video = render(task.scene).video
+    assert score(video, task) == score(video.copy(), task) == pickle.loads(pickle.dumps(score(video, task)))
+
+
+def test_every_kind_gives_the_method_what_it_needs() -> None:
+    inputs = {name: tasks(suite)[0].inputs(32) for name, suite in KINDS.items()}
+    assert inputs["text"].source is inputs["text"].control is inputs["text"].references is None
+    assert inputs["edit"].source.shape == (8, 32, 32, 3)
+    assert len(inputs["edit"].source_caption.split()) == len(tasks(KINDS["edit"])[0].caption.split())
+    for name in ("control", "mask", "depth"):
+        assert inputs[name].control.shape == (8, 32, 32)
+        assert inputs[name].control.dtype == np.uint8
+        assert inputs[name].control.max() == 255
+    assert inputs["pose"].control.shape == (8, 17, 2)
+    assert inputs["identity"].references.shape == (5, 32, 32, 3)
+    assert len(inputs["identity"].reference_captions) == 5
+
+
+def test_edits_take_turns_and_lie_in_their_bucket() -> None:
+    todo = tasks(Suite(**SMALL | {"iid": 8, "triple": 8}, kind=Kind.EDIT))
+    assert [t.about.edit for t in todo[:4]] == [Edit.RECOLOUR, Edit.RESHAPE, Edit.GROUND, Edit.BOTH]
+    for task in todo:
+        changed = {bucket_of(task.scene.things[i]) for i in task.about.changed}
+        if task.bucket is not Bucket.EXTRAPOLATION and changed:
+            assert changed == {task.bucket if task.bucket is not Bucket.PARAPHRASE else Bucket.IID}
+        assert task.caption == task.about.target
+
+
+def test_a_subject_keeps_its_face_in_every_still_and_prompt() -> None:
+    todo = tasks(KINDS["identity"])
+    for task in todo:
+        faces = {(s.things[0].code, s.things[0].colour, s.things[0].second) for s in (task.scene, *task.about.shown)}
+        assert len(faces) == 1
+    assert len({t.group for t in todo if t.bucket is Bucket.IID}) == 2
+
+
+def test_minimal_pairs_differ_in_one_word_and_share_their_noise() -> None:
+    todo = tasks(Suite(**ONE, minimal_pairs=True))
+    for a, b in zip(todo[::2], todo[1::2], strict=True):
+        assert sum(x != y for x, y in zip(a.caption.split(), b.caption.split(), strict=True)) == 1
+        assert a.seed == b.seed
+        assert a.group == b.group
+    rows = [score(render(t.scene).video, t) for t in todo]
+    deaf = [score(render(todo[i - i % 2].scene).video, t) for i, t in enumerate(todo)]  # the first member's clip for both
+    kind = todo[0].kind
+    assert kind.score_set(list(zip(todo, rows, strict=True)))["pair"].mean == 1
+    assert kind.score_set(list(zip(todo, deaf, strict=True)))["pair"].mean == 0
+
+
+def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
+    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=24))
+    kind = todo[0].kind
+    assert len({t.caption for t in todo}) == 2
+    found = kind.score_set([(t, score(render(t.scene).video, t)) for t in todo])
+    copies = kind.score_set([(t, score(kind.tricks["one clip"](t, 64), t)) for t in todo])
+    assert abs(found["energy"].mean) < 0.1 < copies["energy"].mean
+    assert found["energy_ok"].mean == 1
+    assert copies["energy_ok"].mean == 0
+    assert found["dup"].mean < 0.2
+    assert copies["dup"].mean == 1
+    assert found["vendi_ratio"].mean > 3 * copies["vendi_ratio"].mean
+    assert found["entropy_ground"].mean > 0.7
+    assert copies["entropy_ground"].mean == 0
+
+
+def test_every_seed_is_another_noise_for_the_same_caption() -> None:
+    once, thrice = tasks(Suite(**ONE)), tasks(Suite(**ONE, num_seeds=3))
+    assert len(thrice) == 3 * len(once)
+    assert len({t.seed for t in thrice}) == len(thrice)
+    assert {(t.caption, t.group) for t in thrice} == {(t.caption, t.group) for t in once}
+
+
+def test_a_grid_is_every_setting_with_every_other() -> None:
+    assert Grid().points() == [{}]
+    assert Grid(guidance=[3.0, 5.0], num_steps=[10]).points() == [{"guidance": 3.0, "num_steps": 10}, {"guidance": 5.0, "num_steps": 10}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"kind": Kind.IDENTITY}, "kind=identity has no bucket pair or triple or extrapolation"),
+        ({"kind": Kind.CONTROL, "control": Control.POSE, "pair": 0}, "control=pose has no bucket triple or extrapolation"),
+        ({"num_seeds": 0}, "num_seeds=0"),
+        ({"edits": []}, r"edits=\[\]"),
+    ],
+)
+def test_what_a_kind_lacks_is_said(wrong: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Suite(**wrong)
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "evaluate" / "suite").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_suites_can_be_drawn(path: Path) -> None:
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data |= {"kind": Kind(data.get("kind", "text")), "control": Control(data.get("control", "edges"))}
+    if "edits" in data:
+        data["edits"] = [Edit(e) for e in data["edits"]]
+    suite = Suite(**data)
+    few = replace(suite, **{b.value: min(n, 1) for b, n in suite.counts().items()})
+    assert tasks(few)
+    assert sum(suite.counts().values()) >= 4

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from vgen.metrics import coherence as _coherence
-from vgen.metrics import temporal_consistency as _consistency
-from vgen.metrics import text_accuracy as _accuracy
-from vgen.metrics.coherence import coherence
-from vgen.metrics.metric import Numbers
-from vgen.metrics.suite import Task
-from vgen.metrics.temporal_consistency import temporal_consistency
-from vgen.metrics.text_accuracy import image_accuracy, text_accuracy
-from vgen.toybox.oracle import Facts, read
+from vgen.metrics.kinds import text
+from vgen.metrics.metric import Metric, Numbers
+from vgen.metrics.task import Task
+from vgen.toybox.oracle import Facts
 
-METRICS = (_accuracy.METRIC, _consistency.METRIC, _coherence.METRIC)
+METRICS = text.KIND.metrics
 
 
 def score(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -22,11 +19,9 @@ def score(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
     reads in it, if it has read it already."""
     if len(video) != task.scene.num_frames:
         raise ValueError(f"clip {task.id} has {len(video)} frames where its task asks for {task.scene.num_frames}; sample it again")
-    facts = facts or read(video, task.scene.stride_ticks)
-    if len(video) == 1:
-        return image_accuracy(facts, task.scene, task.unspecified)
-    return {
-        **text_accuracy(facts, task.scene, task.unspecified),
-        **temporal_consistency(facts, task.scene, video),
-        **coherence(facts, video),
-    }
+    return task.kind.score(video, task, facts)
+
+
+def metrics_of(todo: Sequence[Task]) -> tuple[Metric, ...]:
+    """Every metric that scores these tasks, each once."""
+    return tuple(dict.fromkeys(metric for task in todo for metric in task.kind.metrics))

@@ -16,7 +16,7 @@ other included, .90 are exact, and what is half hidden loses its size or shape.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import score
-from vgen.metrics.suite import Task
+from vgen.metrics.task import Task
 from vgen.toybox.renderer import render
 
 Alter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -76,7 +76,19 @@ def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | No
     for name, alter in {**DAMAGE, **CONTROLS}.items():
         if names is None or name in names:
             rng = np.random.default_rng(len(name))
-            rows[name] = [score(alter(video, rng), task) for video, task in zip(truth, todo, strict=True)]
+            rows[name] = [score(np.ascontiguousarray(alter(video, rng)), task) for video, task in zip(truth, todo, strict=True)]
+    for name, clip in _own_tricks(todo).items():
+        if names is None or name in names:
+            rows[name] = [score(clip(task, size_px), task) for task in todo]
     if len(todo) > 1 and (names is None or OTHER in names):
         rows[OTHER] = [score(truth[i - 1], task) for i, task in enumerate(todo)]
     return rows
+
+
+def tricks_of(todo: Sequence[Task]) -> list[str]:
+    """Names of the rows of a self-test that are floors: the shared tricks, those of the kind of task, and the clip of another task."""
+    return [*CONTROLS, *_own_tricks(todo), OTHER]
+
+
+def _own_tricks(todo: Sequence[Task]) -> Mapping[str, Callable[[Task, int], np.ndarray]]:
+    return todo[0].kind.tricks if todo else {}

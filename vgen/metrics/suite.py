@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
-import numpy as np
-
 from vgen.metrics._salt import SALT
-from vgen.spec import spec
-from vgen.toybox.captions import caption
-from vgen.toybox.sampling import Family, Mix, rng_of, sample
-from vgen.toybox.scenes import TICKS, Scene
-from vgen.toybox.splits import Bucket, bucket_weights, class_weights
+from vgen.metrics.kinds import control, diversity, edit, identity, text
+from vgen.metrics.kinds.control import Control
+from vgen.metrics.task import Inputs, Task, TaskKind
+from vgen.spec import Choice, field, spec
+from vgen.toybox.edits import Edit
+from vgen.toybox.sampling import rng_of
+from vgen.toybox.scenes import TICKS
+from vgen.toybox.splits import Bucket
 
+__all__ = ["SUITE_VERSION", "Grid", "Inputs", "Kind", "Suite", "Task", "TaskKind", "batches", "tasks"]
 SUITE_VERSION = 1
 _BUCKETS = list(Bucket)
-_OPENABLE = ("size", "speed", "ground")
+
+
+class Kind(Choice):
+    """What is asked of the method; ``vgen.metrics.kinds`` has one file for each."""
+
+    TEXT = "text"
+    EDIT = "edit"
+    CONTROL = "control"
+    IDENTITY = "identity"
+    DIVERSITY = "diversity"
+
+
+_DRAW: dict[Kind, Callable[..., list[Task]]] = {
+    Kind.TEXT: text.draw, Kind.EDIT: edit.draw, Kind.CONTROL: control.draw, Kind.IDENTITY: identity.draw, Kind.DIVERSITY: diversity.draw,
+}  # fmt: skip
+_RULE = {
+    Kind.TEXT: ("open_share", "minimal_pairs"), Kind.EDIT: ("edits",), Kind.CONTROL: ("control",),
+    Kind.IDENTITY: ("prompts_per_subject", "num_references"), Kind.DIVERSITY: ("seeds_per_prompt",),
+}  # fmt: skip
+"""What the tasks of a kind depend on, beside frames and seed."""
+_LACKS = {
+    Kind.IDENTITY: (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION),
+    Kind.DIVERSITY: (Bucket.EXTRAPOLATION,),
+}
+_LACKS_POSE = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
+
+
+@spec
+class Grid:
+    """Settings of the sampler that the suite is drawn with, every one with every other; an empty list leaves the run's own."""
+
+    guidance: list[float] = field(default_factory=list)
+    num_steps: list[int] = field(default_factory=list)
+
+    def points(self) -> list[dict[str, float]]:
+        """One dictionary of sampler settings per evaluation; a single empty one if nothing is asked for."""
+        asked = {k: v for k, v in (("guidance", self.guidance), ("num_steps", self.num_steps)) if v}
+        return [dict(zip(asked, point, strict=True)) for point in product(*asked.values())]
 
 
 @spec
 class Suite:
     """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three
-    things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``open_share`` of the captions leave a
-    factor open."""
+    things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``num_seeds`` draws each with as many
+    noises. Kind text: ``open_share`` of the captions leave a factor open, ``minimal_pairs`` makes two tasks of each, one word and nothing
+    else apart. Kind edit: ``edits`` take turns. Kind control: ``control``. Kind identity: subjects by their prompts and stills. Kind
+    diversity: ``seeds_per_prompt`` clips of each caption."""
 
     iid: int = 64
     pair: int = 64
@@ -35,6 +77,15 @@ class Suite:
     stride_ticks: int = 1
     seed: int = 0
     open_share: float = 0.0
+    kind: Kind = Kind.TEXT
+    num_seeds: int = 1
+    minimal_pairs: bool = False
+    edits: list[Edit] = field(default_factory=lambda: [Edit.RECOLOUR, Edit.RESHAPE, Edit.GROUND, Edit.BOTH])
+    control: Control = Control.EDGES
+    prompts_per_subject: int = 4
+    num_references: int = 5
+    seeds_per_prompt: int = 64
+    grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
         counts = self.counts()
@@ -52,59 +103,53 @@ class Suite:
             raise ValueError(
                 f"a suite needs seed >= 0 and open_share in 0..1, got {self.seed} and {self.open_share}; the defaults are 0 and 0"
             )
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        numbers = {k: getattr(self, k) for k in ("num_seeds", "prompts_per_subject", "num_references", "seeds_per_prompt")}
+        if min(numbers.values()) < 1 or not self.edits:
+            told = ", ".join(f"{k}={v}" for k, v in numbers.items())
+            raise ValueError(f"a suite needs one edit and one of each number at least, got {told} and edits={self.edits}; raise what is 0")
+        posed = self.kind is Kind.CONTROL and self.control is Control.POSE
+        lacks = _LACKS_POSE if posed else _LACKS.get(self.kind, ())
+        asked = [bucket.value for bucket in lacks if self.counts()[bucket]]
+        if asked:
+            name = "control=pose" if posed else f"kind={self.kind.value}"
+            raise ValueError(f"a suite of {name} has no bucket {' or '.join(asked)}; set {', '.join(f'suite.{b}=0' for b in asked)}")
 
     def counts(self) -> dict[Bucket, int]:
         return {bucket: getattr(self, bucket.value) for bucket in _BUCKETS}
 
     def rule(self) -> dict[str, Any]:
-        """What makes a task what it is; the number of tasks does not, so a suite may grow."""
-        return {"version": SUITE_VERSION, **{k: v for k, v in asdict(self).items() if k not in {b.value for b in _BUCKETS}}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One clip to make. ``seed`` is that of its noise."""
-
-    id: str
-    caption: str
-    unspecified: tuple[str, ...]
-    scene: Scene
-    seed: int
-    bucket: Bucket
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id, "caption": self.caption, "unspecified": list(self.unspecified), "scene": self.scene.to_dict(), "seed": self.seed,
-            "bucket": self.bucket.value,
-        }  # fmt: skip
+        """What makes a task what it is, as plain data; the number of tasks does not, so a suite may grow."""
+        shared = {k: getattr(self, k) for k in ("num_frames", "stride_ticks", "seed", "num_seeds")}
+        own = {k: _plain(getattr(self, k)) for k in _RULE[self.kind]}
+        return {"version": SUITE_VERSION, "kind": self.kind.value, **shared, **own}
 
 
 def tasks(suite: Suite) -> list[Task]:
     """Task ``i`` of a bucket depends on the suite's rule and ``i`` alone."""
-    return [_task(suite, bucket, i) for bucket, count in suite.counts().items() for i in range(count)]
+    return [task for bucket, count in suite.counts().items() for i in range(count) for task in _tasks(suite, bucket, i)]
 
 
-def _task(suite: Suite, bucket: Bucket, i: int) -> Task:
-    rng = rng_of(SALT, SUITE_VERSION, suite.seed, _BUCKETS.index(bucket), i)
-    scene = replace(_scene(rng, bucket), num_frames=suite.num_frames, stride_ticks=suite.stride_ticks, seed=i)
-    unspecified = (_OPENABLE[rng.integers(len(_OPENABLE))],) if rng.random() < suite.open_share else ()
-    words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=unspecified)
-    return Task(
-        id=f"{bucket.value}-{i:04d}",
-        caption=words.text,
-        unspecified=words.unspecified,
-        scene=scene,
-        seed=int(rng.integers(2**31)),
-        bucket=bucket,
-    )
+def _tasks(suite: Suite, bucket: Bucket, i: int) -> list[Task]:
+    """One scene, with as many noises as the suite asks for."""
+    base = (SALT, SUITE_VERSION, suite.seed, _BUCKETS.index(bucket))
+    own = () if suite.kind is Kind.TEXT else (list(Kind).index(suite.kind),)
+    drawn = _DRAW[suite.kind](suite, bucket, i, lambda *key: rng_of(*base, *key, *own))
+    if suite.num_seeds == 1:
+        return drawn
+    return [_with_noise(task, s) for task in drawn for s in range(suite.num_seeds)]
 
 
-def _scene(rng: np.random.Generator, bucket: Bucket) -> Scene:
-    if bucket is Bucket.EXTRAPOLATION:
-        scene = sample(rng, Family.MANY, Mix())
-        return replace(scene, things=scene.things[:3])
-    held_out = bucket in (Bucket.PAIR, Bucket.TRIPLE)
-    return sample(rng, Family.CORE, Mix(), bucket_weights(bucket) if held_out else class_weights(1.0))
+def _with_noise(task: Task, number: int) -> Task:
+    return replace(task, id=f"{task.id}-seed{number}", seed=int(rng_of(task.seed, number).integers(2**31)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value.value if isinstance(value, Choice) else value
 
 
 def _named(counts: dict[Bucket, int]) -> str:

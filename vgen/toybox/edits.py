@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TypeVar
 
 import numpy as np
 
+from vgen.spec import Choice
 from vgen.toybox.captions import caption, ground_words
 from vgen.toybox.sampling import rng_of
 from vgen.toybox.scenes import SOLIDS, Colour, Kind, Scene, Shape, Thing
@@ -16,7 +16,7 @@ from vgen.toybox.scenes import SOLIDS, Colour, Kind, Scene, Shape, Thing
 T = TypeVar("T")
 
 
-class Edit(Enum):
+class Edit(Choice):
     """What changes; everything else, nuisance included, stays."""
 
     RECOLOUR = "recolour"
@@ -43,8 +43,9 @@ class EditPair:
         return self.changed[0] if self.changed else None
 
 
-def edit_pair(scene: Scene, edit: Edit, seed: int) -> EditPair:
-    """Change one fact of ``scene`` (two colours for ``BOTH``). Raises ValueError where the scene has nothing of the kind."""
+def edit_pair(scene: Scene, edit: Edit, seed: int, *, paraphrase: bool = False) -> EditPair:
+    """Change one fact of ``scene`` (two colours for ``BOTH``); ``paraphrase`` says so in sentences that training never reads. Raises
+    ValueError where the scene has nothing of the kind."""
     rng = rng_of(seed, scene.seed)
     changed: tuple[int, ...] = ()
     if edit is Edit.GROUND:
@@ -53,8 +54,9 @@ def edit_pair(scene: Scene, edit: Edit, seed: int) -> EditPair:
     else:
         changed = _chosen(scene, edit, rng)
         edited, instruction = _change(scene, edit, changed, rng)
-    words = [caption(s, rng_of(seed, scene.seed, 1)).text for s in (scene, edited)]  # one stream: the same sentence twice
-    return EditPair(scene=scene, edited=edited, edit=edit, changed=changed, instruction=instruction, source=words[0], target=words[1])
+    # one stream: the same sentence twice
+    source, target = (caption(s, rng_of(seed, scene.seed, 1), paraphrase=paraphrase).text for s in (scene, edited))
+    return EditPair(scene=scene, edited=edited, edit=edit, changed=changed, instruction=instruction, source=source, target=target)
 
 
 def _chosen(scene: Scene, edit: Edit, rng: np.random.Generator) -> tuple[int, ...]:

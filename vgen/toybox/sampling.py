@@ -1,7 +1,7 @@
 """Drawing scenes: the class first, then the nuisance alone is rejected, so that no class is thinned by the borders of the canvas."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -110,6 +110,20 @@ def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarr
         placed = _place(rng, things, relation)
         if placed is not None:
             return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
+
+
+def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] = ()) -> Scene:
+    """The same classes in another place, with other nuisance; ``open_factors`` (size, speed, ground) are drawn anew too."""
+    while True:
+        things = []
+        for thing in scene.things:
+            size = list(Size)[rng.integers(3)] if "size" in open_factors else thing.size
+            speed = list(Speed)[rng.integers(3)] if "speed" in open_factors else thing.speed
+            things.append(replace(thing, size=size, speed=speed))
+        placed = _place(rng, things, scene.relation)
+        if placed is not None:
+            ground = SOLIDS[rng.integers(len(SOLIDS))] if "ground" in open_factors else scene.ground
+            return replace(scene, things=tuple(placed), ground=ground)
 
 
 def _classes(rng: np.random.Generator, family: Family, num_things: int, weights: np.ndarray) -> list[Thing]:

@@ -1,0 +1,102 @@
+"""Diversity: one caption, many noises. What the caption leaves open must vary as much as it does in the world, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vgen.metrics import sets as _sets
+from vgen.metrics.kinds import text
+from vgen.metrics.kinds.scenes import Stream, scene_of, timed
+from vgen.metrics.kinds.text import score_text
+from vgen.metrics.matching import match
+from vgen.metrics.metric import Numbers
+from vgen.metrics.sets import class_entropy, duplicates, energy_distance, energy_p, vendi
+from vgen.metrics.states import STATE, scene_states, seen_states
+from vgen.metrics.statistics import Interval, interval
+from vgen.metrics.task import Task, TaskKind
+from vgen.toybox.captions import caption
+from vgen.toybox.oracle import Facts, read
+from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Mix, redraw, rng_of
+from vgen.toybox.scenes import SOLIDS, SPEED, Motion, Scene, Size
+from vgen.toybox.splits import Bucket
+
+if TYPE_CHECKING:
+    from vgen.metrics.suite import Suite
+
+OPEN = ("size", "speed", "ground")
+_PLACES = 9  # of the twelve numbers of a state: colour is asked for
+_CLASSES = {"size": list(Size), "speed": list(SPEED), "ground": list(SOLIDS)}
+
+
+def score_state(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
+    """The row of a text task, the clip as a point (``state_*``), and the class of each open factor by number (``class_*``)."""
+    facts = facts or read(video, task.scene.stride_ticks)
+    out = score_text(video, task, facts)
+    out |= {f"state_{name}": float(v) for name, v in zip(STATE, seen_states(facts, task.scene)[0], strict=True)}
+    seen = match(facts, task.scene)[0][1]
+    read_as = {"size": seen and seen.size, "speed": seen and seen.speed, "ground": facts.ground}
+    asked = [f for f in OPEN if f != "speed" or task.scene.things[0].motion is not Motion.STATIC]
+    for factor in OPEN:
+        known = factor in asked and read_as[factor] in _CLASSES[factor]
+        out[f"class_{factor}"] = float(_CLASSES[factor].index(read_as[factor])) if known else None
+    return out
+
+
+def score_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+    """Means over prompts: ``energy`` to as many clips of the world (0 is right, unbiased), ``energy_ok`` share of prompts at which they
+    cannot be told apart (p >= .05), ``vendi_ratio`` (1 is right), ``dup``, ``entropy_*`` of open factors."""
+    prompts: dict[str, list[tuple[Task, Numbers]]] = {}
+    for task, numbers in rows:
+        prompts.setdefault(task.group, []).append((task, numbers))
+    found = [_prompt(members) for members in prompts.values() if len(members) > 1]
+    return {key: interval([f.get(key) for f in found]) for key in dict.fromkeys(k for f in found for k in f)}
+
+
+def _prompt(members: Sequence[tuple[Task, Numbers]]) -> Numbers:
+    made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in members], float)[:, :_PLACES]
+    task = members[0][0]
+    rng = rng_of(task.seed, 2)
+    world = np.array([scene_states(redraw(rng, task.scene, OPEN))[0] for _ in members])[:, :_PLACES]
+    p = energy_p(made, world, 200)
+    out: Numbers = {
+        "energy": energy_distance(made, world),
+        "energy_p": p,
+        "energy_ok": float(p >= 0.05),
+        "vendi_ratio": vendi(made) / vendi(world),
+        "dup": duplicates(made),
+    }
+    for factor, classes in _CLASSES.items():
+        if factor != "speed" or task.scene.things[0].motion is not Motion.STATIC:
+            out[f"entropy_{factor}"] = class_entropy([numbers[f"class_{factor}"] for _, numbers in members], len(classes))
+    return out
+
+
+def one_clip(task: Task, size_px: int) -> np.ndarray:
+    """A trick that must not pay: the same clip for every noise."""
+    return render(redraw(rng_of(len(task.group), *task.group.encode()), task.scene, OPEN), size_px).video
+
+
+KIND = TaskKind(
+    name="diversity",
+    metrics=(_sets.METRIC, *text.KIND.metrics),
+    headlines=("exact", "motion_moving"),
+    score=score_state,
+    score_set=score_prompts,
+    tricks={"one clip": one_clip},
+)
+
+
+def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+    """Caption ``i // seeds_per_prompt``; the scene is one of the clips of the world that it fits."""
+    number = i // suite.seeds_per_prompt
+    shared, rng = stream(number, 1), stream(i)
+    asked: Scene = scene_of(shared, bucket, Mix(two_things=0.0))
+    words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN)
+    scene = timed(redraw(rng, asked, OPEN), suite, i)
+    id, group = f"{bucket.value}-{i:04d}", f"{bucket.value}-prompt-{number:03d}"
+    seed = int(rng.integers(2**31))
+    return [Task(id=id, caption=words.text, unspecified=words.unspecified, scene=scene, seed=seed, bucket=bucket, kind=KIND, group=group)]

@@ -1,0 +1,73 @@
+"""Editing: a clip, its words and other words; what the words do not say must stay as it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vgen.metrics import editing as _editing
+from vgen.metrics import temporal_consistency as _consistency
+from vgen.metrics.editing import score_edit
+from vgen.metrics.kinds.scenes import Stream, scene_of, timed
+from vgen.metrics.metric import Numbers
+from vgen.metrics.task import Inputs, Task, TaskKind
+from vgen.metrics.temporal_consistency import temporal_consistency
+from vgen.toybox.edits import Edit, EditPair, edit_pair
+from vgen.toybox.oracle import Facts, read
+from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Mix
+from vgen.toybox.splits import Bucket, bucket_of
+
+if TYPE_CHECKING:
+    from vgen.metrics.suite import Suite
+
+MOST_TRIES = 400
+
+
+def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
+    pair: EditPair = task.about
+    facts = facts or read(video, task.scene.stride_ticks)
+    return {**score_edit(source_clip(task, video.shape[1]), video, pair), **temporal_consistency(facts, task.scene, video)}
+
+
+def source_clip(task: Task, size_px: int) -> np.ndarray:
+    """Also the trick that must not pay: the source handed back."""
+    return render(task.about.scene, size_px).video
+
+
+def inputs(task: Task, size_px: int = 64) -> Inputs:
+    return Inputs(source=source_clip(task, size_px), source_caption=task.about.source)
+
+
+KIND = TaskKind(
+    name="edit",
+    metrics=(_editing.METRIC, _consistency.METRIC),
+    headlines=("edit", "edit_strict", "tc"),
+    score=score_edited,
+    inputs=inputs,
+    tricks={"source copy": source_clip},
+)
+
+
+def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+    """Edits take turns. The source is as in training, what the edit makes of it lies in the bucket; another ground is in no bucket, so
+    there the source is."""
+    rng, edit = stream(i), suite.edits[i % len(suite.edits)]
+    mix = Mix(two_things=1.0) if edit is Edit.BOTH else Mix()
+    for _ in range(MOST_TRIES):
+        source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
+        scene = timed(scene_of(rng, source, mix), suite, i)
+        pair = edit_pair(scene, edit, int(rng.integers(2**31)), paraphrase=bucket is Bucket.PARAPHRASE)
+        if _lies_in(pair, bucket):
+            break
+    else:
+        raise AssertionError(f"no {edit.value} of bucket {bucket.value} in {MOST_TRIES} scenes")
+    id = f"{bucket.value}-{i:04d}-{edit.value}"
+    seed = int(rng.integers(2**31))
+    return [Task(id=id, caption=pair.target, unspecified=(), scene=pair.edited, seed=seed, bucket=bucket, kind=KIND, group=id, about=pair)]
+
+
+def _lies_in(pair: EditPair, bucket: Bucket) -> bool:
+    wanted = bucket if bucket in (Bucket.PAIR, Bucket.TRIPLE) else Bucket.IID
+    return bucket is Bucket.EXTRAPOLATION or all(bucket_of(pair.edited.things[i]) is wanted for i in pair.changed)

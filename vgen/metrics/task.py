@@ -1,0 +1,86 @@
+"""What a model is asked to make, and what a kind of task adds to caption and noise. Callers need no ``if kind``: a kind is a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vgen.metrics.metric import Metric, Numbers
+from vgen.metrics.statistics import Interval
+from vgen.toybox.oracle import Facts
+from vgen.toybox.scenes import Scene
+from vgen.toybox.splits import Bucket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a method is given beside the caption; what its kind of task does not have is None or empty.
+
+    ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words. ``control`` is what ``control_name`` says: ``edges``,
+    ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest), ``pose`` float32 f 17 2 in canvas widths, COCO order. ``references``
+    uint8 n h w 3 are stills of the subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
+
+    source: np.ndarray | None = None
+    source_caption: str = ""
+    control: np.ndarray | None = None
+    control_name: str = ""
+    references: np.ndarray | None = None
+    reference_captions: tuple[str, ...] = ()
+    subject: str = ""
+
+
+def nothing(task: Task, size_px: int = 64) -> Inputs:
+    """A caption and its noise are all there is."""
+    return Inputs()
+
+
+def no_set(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+    """Clips are scored one by one and nothing more is asked of them together."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKind:
+    """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; ``inputs`` draws what the method is
+    given; ``score_set`` turns the rows of one checkpoint into numbers that need many clips. ``tricks`` are clips that must not pay, beside
+    those of the self-test. ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
+
+    name: str
+    metrics: tuple[Metric, ...]
+    headlines: tuple[str, ...]
+    still_headlines: tuple[str, ...] = ()
+    score: Callable[[np.ndarray, Task, Facts | None], Numbers]
+    inputs: Callable[[Task, int], Inputs] = nothing
+    score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Interval]] = no_set
+    tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)
+
+    def headlines_of(self, num_frames: int) -> tuple[str, ...]:
+        return self.still_headlines if num_frames == 1 and self.still_headlines else self.headlines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One clip to make. ``scene`` rendered is a perfect answer; ``seed`` is that of its noise; tasks of one ``group`` (a prompt, a subject)
+    are no independent samples; ``about`` is what its kind knows beside the scene."""
+
+    id: str
+    caption: str
+    unspecified: tuple[str, ...]
+    scene: Scene
+    seed: int
+    bucket: Bucket
+    kind: TaskKind
+    group: str
+    about: Any = None
+
+    def inputs(self, size_px: int = 64) -> Inputs:
+        return self.kind.inputs(self, size_px)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id, "kind": self.kind.name, "caption": self.caption, "unspecified": list(self.unspecified),
+            "scene": self.scene.to_dict(), "seed": self.seed, "bucket": self.bucket.value, "group": self.group,
+        }  # fmt: skip
