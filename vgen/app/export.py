@@ -20,7 +20,7 @@ from vgen.app.config import run_hydra
 from vgen.app.loading import adapter_path, load_backbone, put, recipe_of
 from vgen.app.plain import from_plain
 from vgen.backbones.image_model import ImageModel
-from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file
+from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
 from vgen.formats.adapter import Card, load_adapter, save_adapter, unet_fingerprint
 from vgen.formats.animatediff import ROWS_IF_ABSENT, Imported
 from vgen.formats.readers import identify
@@ -28,6 +28,7 @@ from vgen.formats.state_file import Container
 from vgen.layers.norm import NormScope
 from vgen.methods import Recipe, assemble
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.tune_a_video import TuneAVideo
 from vgen.resources import conf_dir
 from vgen.spec import Choice, spec
 
@@ -164,8 +165,8 @@ def learnt(wish: Export) -> Piece:
 
 
 def imported(wish: Export) -> Piece:
-    """A published motion module; a card that vgen wrote into the file knows what the format cannot say."""
-    path = Path(wish.source).expanduser()
+    """A published motion module or tuned UNet; a card that vgen wrote into the file knows what the format cannot say."""
+    path = _weights(Path(wish.source).expanduser())
     if path.is_dir():
         state, arguments = diffusers_motion.read(path)
         text = (path / CARD_FILE).read_text() if (path / CARD_FILE).is_file() else ""
@@ -176,6 +177,8 @@ def imported(wish: Export) -> Piece:
         if "vgen" in metadata:
             raise ValueError(f"from={wish.source} is a vgen adapter already; export it with run={wish.source}")
         text, model = metadata.get(CARD_KEY, ""), load_backbone(wish.backbone)
+        if tune_a_video.recognises(entries):
+            return _tuned(wish, path, entries, model)
         found = animatediff.import_(entries, model.unet, wish.num_positions or ROWS_IF_ABSENT)
     rows = found.knobs["motion"]["num_positions"]
     if wish.num_positions not in (0, rows):
@@ -187,6 +190,21 @@ def imported(wish: Export) -> Piece:
         recipe, notes = of_card(text, recipe, wish.source), [found.origin, "its knobs come from the vgen card that it carries"]
     card = Card.of("animatediff", recipe, model, run={}, summary={"imported_from": path.name, "layout": found.origin})
     return Piece(found.tensors, recipe, model, card, notes)
+
+
+def _weights(path: Path) -> Path:
+    """The UNet's file where a whole pipeline's folder was given (Tune-A-Video saves those), otherwise the path itself."""
+    files = sorted((path / "unet").glob("diffusion_pytorch_model.*")) if (path / "unet").is_dir() else []
+    files = [file for file in files if file.suffix in (".safetensors", ".bin")]
+    return files[-1] if files else path
+
+
+def _tuned(wish: Export, path: Path, entries: dict[str, Tensor], model: ImageModel) -> Piece:
+    if wish.to is not Format.VGEN:
+        raise ValueError(f"from={wish.source} is a Tune-A-Video checkpoint, for which to={wish.to.value} has no names; import it with to=vgen")
+    found, recipe = tune_a_video.import_(entries, model.unet), TuneAVideo()
+    card = Card.of("tune_a_video", recipe, model, run={}, summary={"imported_from": path.name})
+    return Piece(found.tensors, recipe, model, card, found.notes)
 
 
 def of_card(text: str, found: AnimateDiff, where: str) -> AnimateDiff:
@@ -297,7 +315,7 @@ def agreement(
 
 def forward(recipe: AnimateDiff, model: ImageModel, tensors: dict[str, Tensor]) -> Tensor:
     unet = assemble(recipe, model)
-    put(unet, tensors)
+    put(unet, tensors, recipe.learns())
     try:
         return proof.ours(unet, _given(recipe, model))
     finally:
