@@ -118,7 +118,8 @@ def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console
             f"data.video={run.video or 'FILE'} data.prompt=...' and give adapter=RUN, or adapter=untrained to see it without"
         )
     session, source = _session(run, recipe, wish, progress)
-    console.print(_plan(session, recipe, run), soft_wrap=True)
+    console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
+    session.latents = _encoded(session, source)
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
@@ -146,23 +147,26 @@ def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[
     keys = recipe.attention_keys()
     if keys and type(checkpoint.recipe) is not type(recipe):
         control_of(checkpoint.unet).keys = tuple(keys)  # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
-    device = next(checkpoint.unet.parameters()).device
-    pixels = torch.from_numpy(source).permute(0, 3, 1, 2)[None].to(device).float() / 127.5 - 1
-    with torch.no_grad():
-        latents = checkpoint.model.encode(pixels).float()
-    noise = start_noise(checkpoint.model, run.num_frames, (latents.shape[-2], latents.shape[-1]), run.seed, device)
+    side = size_px // checkpoint.model.vae_factor
+    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device)
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
-        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise, latents=latents,
-        progress=progress,
+        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise, progress=progress
     )
     return session, source
 
 
-def _plan(session: EditSession, recipe: Recipe, run: EditRun) -> str:
+@torch.no_grad()
+def _encoded(session: EditSession, source: np.ndarray) -> torch.Tensor:
+    pixels = torch.tensor(source, device=session.noise.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+    return session.model.encode(pixels).float()
+
+
+def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     h, _ = session.size
-    line = f"{name_of(recipe)}: {session.num_frames} frame{'s' * (session.num_frames != 1)} at once, {recipe.num_steps} steps; {session.alignment().preview()}"
+    frames = f"{session.num_frames} frame{'s' * (session.num_frames != 1)} at once"
+    line = f"{name_of(recipe)}: {frames}, {recipe.num_steps} steps; {session.alignment().preview()}"
     store = getattr(recipe, "store", None)
     if store is not None:
         sites, tokens = list(session.control.sites.values()), session.model.tokenizer.model_max_length

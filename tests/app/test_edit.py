@@ -1,0 +1,141 @@
+"""vgen edit: from a file and two prompts to files, and what each mistake says. One-shot tuning first where the method needs it."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vgen.app.edit import EditRun, Extra, edit, edit_files
+from vgen.app.loading import UNTRAINED
+from vgen.attention.store import Place, StoreSpec
+from vgen.backbones.blank import Blank, blank
+from vgen.data.clip_files import write_mp4
+from vgen.diffusion.inversion import NullText
+from vgen.formats.adapter import load_adapter
+from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.fatezero import FateZero
+from vgen.methods.prompt_to_prompt import PromptToPrompt
+from vgen.methods.tune_a_video import TuneAVideo
+
+SOURCE, TARGET = "a large red circle rests on a black background", "a large blue circle rests on a black background"
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("backbone") / "model"
+    blank(Blank.TOYBOX, seed=0).freeze().save(folder, torch.float32)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    frames = np.zeros((10, 64, 64, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        frame[20:40, 2 * i : 2 * i + 20] = (220, 40, 40)
+    return str(write_mp4(tmp_path_factory.mktemp("clip") / "clip.mp4", frames, 8.0))
+
+
+def wish(video: str, backbone: str, **how) -> EditRun:  # noqa: ANN003
+    how = {"method": FateZero(num_steps=2), "source": SOURCE, "target": TARGET, "num_frames": FRAMES} | how
+    return EditRun(video=video, backbone=backbone, **how)
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: Path) -> None:
+    out = edit_files(wish(video, backbone, blend=["circle"], save=[Extra.RECONSTRUCTION, Extra.MASK], out=str(tmp_path / "edit")), {})
+    assert {p.name for p in out.iterdir()} == {"edited.mp4", "side_by_side.mp4", "reconstruction.mp4", "mask.mp4", "card.json"}
+    assert frames_of(out / "edited.mp4").shape == (FRAMES, 256, 256, 3)
+    assert frames_of(out / "side_by_side.mp4").shape == (FRAMES, 256, 4 * 256 + 3 * 8, 3)
+    card = json.loads((out / "card.json").read_text())
+    assert card["method"] == {"num_steps": 2} | card["method"] if isinstance(card["method"], dict) else card["method"] == "fatezero"
+    assert card["report"]["ceiling_psnr"] > 5
+    assert card["report"]["store_bytes"] > 0
+    with pytest.raises(ValueError, match="is not empty"):
+        edit_files(wish(video, backbone, out=str(out)), {})
+
+
+def test_five_lines_of_python(video: str, backbone: str) -> None:
+    done = edit(EditRun(method=FateZero(num_steps=2), video=video, backbone=backbone, source=SOURCE, target=TARGET, num_frames=FRAMES))
+    assert done.video.shape == done.source.shape == (FRAMES, 64, 64, 3)
+    assert done.video.dtype == np.uint8
+
+
+def test_phases_are_told(video: str, backbone: str) -> None:
+    phases: list[str] = []
+    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=1))
+    edit(wish(video, backbone, method=recipe, num_frames=1), lambda phase, done, total: phases.append(phase))
+    assert list(dict.fromkeys(phases)) == ["invert", "null text", "edit", "decode"]
+
+
+def test_a_picture_is_edited_too(backbone: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((90, 120, 3), 200, np.uint8)).save(path)
+    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=0))
+    assert edit(wish(str(path), backbone, method=recipe, num_frames=1)).video.shape == (1, 64, 64, 3)
+    with pytest.raises(ValueError, match="is a picture, and 4 frames were asked for"):
+        edit(wish(str(path), backbone))
+
+
+def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path) -> None:
+    """The command line from end to end; FateZero edits shapes on the same checkpoint."""
+    command = [
+        sys.executable, "-m", "vgen.app.train", "method=tune_a_video", "data=clip", f"data.video={video}", f"data.prompt={SOURCE}",
+        f"data.window.num_frames={FRAMES}", f"backbone.path={backbone}", "trainer=cpu", "trainer.max_steps=2", "optim.lr=1e-3",
+        "trainer.gradient_checkpointing=true", f"run.dir={tmp_path}", "run.name=tuned",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert "pre-flight: all" in done.stdout + done.stderr, "checkpointing leaves no layer without gradient"
+    tensors, card = load_adapter(tmp_path / "tuned" / "adapter.safetensors")
+    assert card.recipe == "tune_a_video"
+    assert any(".attn_temp." in name for name in tensors)
+    for recipe in (TuneAVideo(num_steps=2), FateZero(num_steps=2, frames=[])):
+        assert edit(wish(video, backbone, method=recipe, adapter=str(tmp_path / "tuned"))).video.shape == (FRAMES, 64, 64, 3)
+    other = tmp_path / "other"
+    blank(Blank.TOYBOX, seed=1).freeze().save(other, torch.float32)
+    with pytest.raises(ValueError, match="was trained on image model"):
+        edit(wish(video, str(other), method=TuneAVideo(num_steps=2), adapter=str(tmp_path / "tuned")))
+
+
+@pytest.mark.parametrize(("how", "message"), [
+    ({"target": ""}, "an edit needs both prompts"),
+    ({"method": AnimateDiff()}, "method=animatediff does not edit"),
+    ({"method": TuneAVideo()}, "edits with a checkpoint tuned on the clip"),
+    ({"amplify": ["circle"]}, r"amplify needs words with factors, as amplify=\[jeep:1.5\], got 'circle'"),
+    ({"blend": ["jeep"]}, "blend word 'jeep' is neither"),
+    ({"num_frames": 40}, r"too short \(.*40 frames"),
+    ({"size_px": 50}, "size_px must be a multiple of 16"),
+    ({"start_seconds": -1.0}, "must not be negative"),
+    ({"target": "a blue circle", "method": PromptToPrompt()}, ""),
+])
+def test_mistakes_speak(video: str, backbone: str, how: dict, message: str) -> None:
+    if not message:
+        how, message = how | {"matching": "replace"}, "replace needs as many words"
+        from vgen.methods._editing import Matching
+
+        how["matching"] = Matching.REPLACE
+    with pytest.raises(ValueError, match=message):
+        edit(wish(video, backbone, **how))
+
+
+def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
+    recipe = FateZero(num_steps=900, store=StoreSpec(max_queries=2**30))
+    with pytest.raises(ValueError, match="of memory are free; use fewer num_frames"):
+        edit(wish(video, backbone, method=recipe, num_frames=8, size_px=2048))
+    assert edit(wish(video, backbone, method=FateZero(num_steps=2, store=StoreSpec(place=Place.DISK)))).report["store_bytes"] > 0
+
+
+def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:
+    assert edit(wish(video, backbone, method=TuneAVideo(num_steps=2), adapter=UNTRAINED)).reconstruction is not None
