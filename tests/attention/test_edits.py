@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vgen.attention.control import MapEdit, Maps
-from vgen.attention.edits import Amplify, BlendSelf, CopySelf, SwapCross, recorded, sibling
+from vgen.attention.edits import Amplify, CopySelf, Recorded, Sibling, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.maps import chunks
 from vgen.attention.masks import MaskSpec, WordHeat, grid, mask_of, resized, stored_mask
@@ -62,7 +62,7 @@ def pair(x: torch.Tensor) -> torch.Tensor:
 
 
 def swap(model: ImageModel, window: StepWindow = ALWAYS, target: str = TARGET, source=None) -> SwapCross:  # noqa: ANN001
-    return SwapCross(source=source or sibling(), window=window, alignment=align(SOURCE, target, model.tokenizer, replace=True))
+    return SwapCross(source=source or Sibling(), window=window, alignment=align(SOURCE, target, model.tokenizer, replace=True))
 
 
 class Nothing(MapEdit):
@@ -84,7 +84,7 @@ def test_whatever_the_chunk(unet: VideoUNet, model: ImageModel) -> None:
     control = control_of(unet)
     out = []
     for control.chunk_bytes in (1, 20_000, 2**30):
-        out.append(run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), edits=[swap(model), CopySelf(source=sibling(), window=ALWAYS)]))
+        out.append(run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)]))
     torch.testing.assert_close(out[0], out[2])
     torch.testing.assert_close(out[1], out[2])
     parts = list(chunks(3, 4, 100, 250))
@@ -100,7 +100,7 @@ def test_the_slow_path_reads_other_frames_too(unet: VideoUNet, model: ImageModel
 
 
 def test_equal_prompts_give_the_source(unet: VideoUNet, model: ImageModel) -> None:
-    edits = [swap(model, target=SOURCE), CopySelf(source=sibling(), window=ALWAYS)]
+    edits = [swap(model, target=SOURCE), CopySelf(source=Sibling(), window=ALWAYS)]
     out = run(unet, model, pair(clip()), [SOURCE, SOURCE], moment(), edits=edits)
     torch.testing.assert_close(out[1], out[0])
 
@@ -108,14 +108,14 @@ def test_equal_prompts_give_the_source(unet: VideoUNet, model: ImageModel) -> No
 def test_an_empty_window_and_a_factor_of_one_change_nothing(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
     plain = run(unet, model, x, [SOURCE, TARGET], at)
-    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model, NEVER), CopySelf(source=sibling(), window=NEVER)]), plain)
+    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model, NEVER), CopySelf(source=Sibling(), window=NEVER)]), plain)
     torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 1.0}, window=ALWAYS)]), plain)
     assert not torch.allclose(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)]), plain)
 
 
 def test_edits_leave_the_source_alone(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
-    edits = [swap(model), CopySelf(source=sibling(), window=ALWAYS), Amplify(factors={3: 4.0}, window=ALWAYS)]
+    edits = [swap(model), CopySelf(source=Sibling(), window=ALWAYS), Amplify(factors={3: 4.0}, window=ALWAYS)]
     edited, plain = run(unet, model, x, [SOURCE, TARGET], at, edits=edits), run(unet, model, x, [SOURCE, TARGET], at)
     torch.testing.assert_close(edited[0], plain[0])
     assert not torch.allclose(edited[1], plain[1])
@@ -168,8 +168,8 @@ def test_a_recorded_source_is_a_sibling(unet: VideoUNet, model: ImageModel) -> N
     """FateZero's one row with stored maps does what Prompt-to-Prompt's two rows do, where the latents are the same."""
     x, store = clip(), AttentionStore(StoreSpec(kept=Kept.FP32))
     run(unet, model, x, [SOURCE], moment(ONE, Direction.INVERT), recorders=[store])
-    alone = run(unet, model, x, [TARGET], moment(ONE), edits=[swap(model, source=recorded(store)), CopySelf(source=recorded(store), window=ALWAYS)])
-    beside = run(unet, model, pair(x), [SOURCE, TARGET], moment(PAIR), edits=[swap(model), CopySelf(source=sibling(), window=ALWAYS)])
+    alone = run(unet, model, x, [TARGET], moment(ONE), edits=[swap(model, source=Recorded(store)), CopySelf(source=Recorded(store), window=ALWAYS)])
+    beside = run(unet, model, pair(x), [SOURCE, TARGET], moment(PAIR), edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)])
     # layer by layer the sibling sees maps of its own run, which at equal latents and prompts up to there are the recorded ones
     torch.testing.assert_close(alone[0], beside[1], atol=1e-4, rtol=1e-3)
 
@@ -180,16 +180,16 @@ def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
 
     def blended(value: bool) -> torch.Tensor:
         mask = torch.full((FRAMES, SIDE, SIDE), value)
-        return run(unet, model, x, [SOURCE, TARGET], at, edits=[BlendSelf(source=sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))])
+        return run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))])
 
-    torch.testing.assert_close(blended(False), run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=sibling(), window=ALWAYS)]))
+    torch.testing.assert_close(blended(False), run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS)]))
     torch.testing.assert_close(blended(True), run(unet, model, x, [SOURCE, TARGET], at))
 
 
 def test_what_was_not_recorded_is_named(unet: VideoUNet, model: ImageModel) -> None:
     store = AttentionStore(StoreSpec())
     with pytest.raises(ValueError, match="nothing was recorded at step 0"):
-        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=recorded(store), window=ALWAYS)])
+        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=Recorded(store), window=ALWAYS)])
     with pytest.raises(ValueError, match="one clip in one row, got a batch of 2"):
         run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), recorders=[store])
 

@@ -58,11 +58,33 @@ class MapEdit(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Swapped:
+    """Queries ``f n c`` and keys ``f s c`` (or 1 s c) in place of those of batch row ``row``; where ``inside`` f n holds, the row's own stay."""
+
+    row: int
+    q: Tensor
+    k: Tensor
+    inside: Tensor | None
+
+
+class QkSwap(ABC):
+    """Gives a row the attention pattern of another; its values stay its own. Needs no map, so the fused path stays."""
+
+    @abstractmethod
+    def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
+
+    @abstractmethod
+    def __call__(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> Swapped | None:
+        """``q`` b f n c, ``k`` b f s c or b 1 s c, as read; None: nothing to swap at this resolution."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a site does until the next moment."""
 
     keys: FrameKeys | None
     recorders: tuple[Recorder, ...]
+    swaps: tuple[QkSwap, ...]
     edits: tuple[MapEdit, ...]
 
 
@@ -75,7 +97,7 @@ class Control:
     sites: dict[str, AttentionSite]
     keys: tuple[FrameKeys, ...] = ()
     recorders: tuple[Recorder, ...] = ()
-    edits: tuple[MapEdit, ...] = ()
+    edits: tuple[MapEdit | QkSwap, ...] = ()
     references: dict[str, Reference] = field(default_factory=dict)
     chunk_bytes: int = 64 * 2**20
     moment: Moment | None = None
@@ -90,13 +112,16 @@ class Control:
             recorders = () if moment is None else tuple(r for r in self.recorders if r.wants(site, moment))
             edits = () if moment is None else tuple(e for e in self.edits if e.wants(site, moment))
             if (keys is not None and not keys.plain) or recorders or edits:
-                plan = Plan(None if keys is None or keys.plain else keys, recorders, edits)
+                swaps, maps = (tuple(e for e in edits if isinstance(e, kind)) for kind in (QkSwap, MapEdit))
+                plan = Plan(None if keys is None or keys.plain else keys, recorders, swaps, maps)
                 before = self.plans.get(path)
                 plans[path] = before if before == plan else plan  # the same object: a compiled processor need not look again
         self.plans = plans
 
     @contextmanager
-    def acting(self, *, keys: Sequence[FrameKeys] | None = None, recorders: Sequence[Recorder] = (), edits: Sequence[MapEdit] = ()) -> Iterator[Control]:
+    def acting(
+        self, *, keys: Sequence[FrameKeys] | None = None, recorders: Sequence[Recorder] = (), edits: Sequence[MapEdit | QkSwap] = ()
+    ) -> Iterator[Control]:
         """Within the block these act (``keys`` None: those that are there already); afterwards all is as it was."""
         before = (self.keys, self.recorders, self.edits)
         self.keys, self.recorders, self.edits = self.keys if keys is None else tuple(keys), tuple(recorders), tuple(edits)

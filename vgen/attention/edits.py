@@ -1,15 +1,14 @@
 """Edits of attention maps (Hertz et al. 2022, section 3.2; FateZero, Qi et al. 2023, section 4.2). All act on the conditional row of one branch."""
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vgen.attention.control import MapEdit, Maps
+from vgen.attention.control import MapEdit, Maps, QkSwap, Swapped
 from vgen.attention.keys import FrameKeys
 from vgen.attention.masks import resized
 from vgen.attention.moment import Direction, Moment
@@ -18,27 +17,56 @@ from vgen.attention.store import AttentionStore
 from vgen.attention.words import Alignment
 from vgen.diffusion.step_window import StepWindow
 
-Source = Callable[[Maps], Tensor]
-"""A chunk of the target's maps to the same chunk of the source's, ``f m n k`` (of the conditional row)."""
+
+class Source(ABC):
+    """Where an edit takes the source's attention from."""
+
+    @abstractmethod
+    def maps(self, maps: Maps) -> Tensor:
+        """The source's probabilities for a chunk of the target's, ``f m n k`` (of the conditional row)."""
+
+    @abstractmethod
+    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The source's ``f n c`` and ``f s c`` (or 1 s c), for a run whose own are ``q`` (g r) f n c and ``k`` (g r) f s c, as read."""
 
 
-def sibling(branch: str = "source") -> Source:
+@dataclass(frozen=True, slots=True)
+class Sibling(Source):
     """The source is denoised in the same batch."""
-    return lambda maps: maps.values[maps.moment.rows.guidance.index("text"), maps.moment.rows.branch(branch)]
+
+    branch: str = "source"
+
+    def maps(self, maps: Maps) -> Tensor:
+        rows = maps.moment.rows
+        return maps.values[rows.guidance.index("text"), rows.branch(self.branch)]
+
+    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        at = moment.rows.at("text", self.branch)
+        return q[at], k[at]
 
 
-def recorded(store: AttentionStore, keys: Callable[[AttentionSite], FrameKeys | None] = lambda site: None) -> Source:
-    """The source was recorded, usually while it was inverted; ``keys`` says how the recorded run read its frames."""
-    return lambda maps: store.maps(maps.site, maps.moment, maps.frames, maps.heads, keys(maps.site))
+@dataclass(frozen=True, slots=True)
+class Recorded(Source):
+    """The source was recorded, usually while it was inverted; ``keys`` says how the recorded run read its frames at a site."""
+
+    store: AttentionStore
+    keys: Callable[[AttentionSite], FrameKeys | None] = lambda site: None
+
+    def maps(self, maps: Maps) -> Tensor:
+        return self.store.maps(maps.site, maps.moment, maps.frames, maps.heads, self.keys(maps.site))
+
+    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        found_q, found_k = self.store.queries_keys(site, moment, self.keys(site))
+        return found_q.to(q.dtype), found_k.to(k.dtype)
 
 
 @dataclass(kw_only=True)
-class _Edit(MapEdit):
-    """``words`` gives some key tokens (positions) a window of their own; ``max_queries`` 0 means every resolution."""
-
-    kind: ClassVar[AttentionKind]
+class SwapCross(MapEdit):
+    """Replace or refine by an alignment of the prompts, inside ``window``; ``words`` gives some key tokens (positions) a window of their own.
+    ``max_queries`` 0 means every resolution."""
 
     source: Source
+    alignment: Alignment
     window: StepWindow
     words: dict[int, StepWindow] = field(default_factory=dict)
     branch: str = "target"
@@ -46,37 +74,21 @@ class _Edit(MapEdit):
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         windows = (self.window, *self.words.values())
-        return site.kind is self.kind and moment.direction is Direction.DENOISE and any(w.holds(moment.step, moment.num_steps) for w in windows)
+        return site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE and any(w.holds(moment.step, moment.num_steps) for w in windows)
 
     def __call__(self, maps: Maps) -> Tensor:
-        values, rows = maps.values, maps.moment.rows
+        values, rows, moment = maps.values, maps.moment.rows, maps.moment
         if self.max_queries and values.shape[-2] > self.max_queries:
             return values
         g, r = rows.guidance.index("text"), rows.branch(self.branch)
-        changed = values.clone()
-        changed[g, r] = self.mixed(self.source(maps), values[g, r], maps)
-        return changed
-
-    @abstractmethod
-    def mixed(self, source: Tensor, target: Tensor, maps: Maps) -> Tensor:
-        """``f m n k`` each."""
-
-
-@dataclass(kw_only=True)
-class SwapCross(_Edit):
-    """Replace or refine by an alignment of the prompts."""
-
-    kind = AttentionKind.CROSS
-
-    alignment: Alignment
-
-    def mixed(self, source: Tensor, target: Tensor, maps: Maps) -> Tensor:
-        moment = maps.moment
         share = self.alignment.kept * float(self.window.holds(moment.step, moment.num_steps))
         for position, window in self.words.items():
             share[position] = float(window.holds(moment.step, moment.num_steps)) * self.alignment.kept[position]
-        share = share.to(target)
-        return share * (source @ self.alignment.mapper.to(source)).to(target) + (1 - share) * target
+        share = share.to(values)
+        source = self.source.maps(maps).to(values)
+        changed = values.clone()
+        changed[g, r] = share * (source @ self.alignment.mapper.to(values)) + (1 - share) * values[g, r]
+        return changed
 
 
 @dataclass(kw_only=True)
@@ -98,27 +110,25 @@ class Amplify(MapEdit):
 
 
 @dataclass(kw_only=True)
-class CopySelf(_Edit):
-    """The target's self-attention is the source's."""
+class CopySelf(QkSwap):
+    """The target's self-attention is the source's: its maps are those of the source's queries and keys, so none has to be made.
 
-    kind = AttentionKind.SELF
-
-    def mixed(self, source: Tensor, target: Tensor, maps: Maps) -> Tensor:
-        return source.to(target)
-
-
-@dataclass(kw_only=True)
-class BlendSelf(_Edit):
-    """Queries inside the mask keep the target's self-attention, the others read the source's (FateZero, eq. 5).
-
-    ``mask(moment)`` is ``f H W`` bool on the latent grid ``size``.
+    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W`` bool on the latent grid ``size``.
     """
 
-    kind = AttentionKind.SELF
+    source: Source
+    window: StepWindow
+    branch: str = "target"
+    max_queries: int = 0
+    mask: Callable[[Moment], Tensor] | None = None
+    size: tuple[int, int] = (0, 0)
 
-    mask: Callable[[Moment], Tensor]
-    size: tuple[int, int]
+    def wants(self, site: AttentionSite, moment: Moment) -> bool:
+        return site.kind is AttentionKind.SELF and moment.direction is Direction.DENOISE and self.window.holds(moment.step, moment.num_steps)
 
-    def mixed(self, source: Tensor, target: Tensor, maps: Maps) -> Tensor:
-        inside = resized(self.mask(maps.moment), target.shape[-2], self.size)[maps.frames, None, :, None]
-        return torch.where(inside.to(target.device), target, source.to(target))
+    def __call__(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> Swapped | None:
+        num_tokens = q.shape[2]
+        if self.max_queries and num_tokens > self.max_queries:
+            return None
+        inside = None if self.mask is None else resized(self.mask(moment), num_tokens, self.size).to(q.device)
+        return Swapped(moment.rows.at("text", self.branch), *self.source.queries_keys(site, moment, q, k), inside)

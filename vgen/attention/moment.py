@@ -34,6 +34,10 @@ class Rows:
             raise ValueError(f"there is no branch {name!r} in this run; it has {', '.join(self.branches)}")
         return self.branches.index(name)
 
+    def at(self, guidance: str, branch: str) -> int:
+        """Row of the batch."""
+        return self.guidance.index(guidance) * len(self.branches) + self.branch(branch)
+
     def of_branch(self, x: Tensor, name: str) -> Tensor:
         """``(g r) ...`` in which every branch holds the values of branch ``name``."""
         split = self.split(x)

@@ -50,11 +50,18 @@ class VideoAttention:
             recorder.record(self.site, control.moment, Seen(q, k, v, hidden.unflatten(0, (-1, num_frames))))
         if plan.keys is not None:
             k, v = self._read(plan, k, v)
+        swapped = [found for swap in plan.swaps if (found := swap(self.site, control.moment, q, k)) is not None]
+        own = [(s, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn)) for s in swapped if s.inside is not None]
+        for s in swapped:
+            q, k = q.clone(), k.clone()
+            q[s.row], k[s.row] = s.q, s.k
         if plan.edits:
             return attend_with_maps(q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.moment, control.chunk_bytes)
-        if k.shape[1] == 1:
-            return _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None)
-        return _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
+        out = _attend(q, k, v, attn)
+        for s, kept in own:
+            rows = slice(s.row * num_frames, (s.row + 1) * num_frames)
+            out[rows] = torch.where(s.inside[..., None], kept, out[rows])
+        return out
 
     def _read(self, plan: Plan, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``b f s c``, or ``b 1 s c`` where all frames read the same."""
@@ -66,6 +73,13 @@ class VideoAttention:
             more = control.references[name].keys_values(self.site, control.moment)
             k, v = (torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2) for x, y in zip((k, v), more, strict=True))
         return k, v
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, attn: Attention) -> Tensor:
+    """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""
+    if k.shape[1] == 1:
+        return _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None).unflatten(1, (q.shape[1], -1)).flatten(0, 1)
+    return _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None) -> Tensor:

@@ -128,16 +128,19 @@ class AttentionStore(Recorder, Reference):
 
     def maps(self, site: AttentionSite, moment: Moment, frames: slice, heads: slice, keys: FrameKeys | None = None) -> Tensor:
         """Probabilities ``f m n k`` of the recorded run, float32; ``keys`` as they were read there."""
-        parts = self.get(moment.step, site.path)
         if self.payload is Payload.MAPS:
-            return parts["maps"][frames, heads].float()
-        if self.payload is not Payload.QK:
-            raise ValueError(f"a store of {self.payload.value} holds no maps; record with payload qk")
-        q, k = parts["q"].float(), parts["k"].float()
-        if keys is not None and site.kind is AttentionKind.SELF:
-            k = gathered(k[None], keys, None)[0]
+            return self.get(moment.step, site.path)["maps"][frames, heads].float()
+        q, k = (x.float() for x in self.queries_keys(site, moment, keys))
         q, k = heads_of(q[frames], site.heads)[:, heads], heads_of(k[frames] if len(k) > 1 else k, site.heads)[:, heads]
         return probabilities(q, k, q.shape[-1] ** -0.5)
+
+    def queries_keys(self, site: AttentionSite, moment: Moment, keys: FrameKeys | None = None) -> tuple[Tensor, Tensor]:
+        """``f n c`` and ``f s c`` (or 1 s c) of the recorded run, keys as they were read there."""
+        if self.payload is not Payload.QK:
+            raise ValueError(f"a store of {self.payload.value} holds no queries and keys; record with payload qk")
+        parts = self.get(moment.step, site.path)
+        q, k = parts["q"], parts["k"]
+        return q, gathered(k[None], keys, None)[0] if keys is not None and site.kind is AttentionKind.SELF else k
 
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
         parts = self.get(moment.step, site.path)

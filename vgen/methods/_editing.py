@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgen.attention.control import Control, MapEdit, Recorder
+from vgen.attention.control import Control, MapEdit, QkSwap, Recorder
 from vgen.attention.edits import Amplify
 from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import control_of
@@ -175,7 +175,7 @@ class EditSession:
 
     def sample(
         self, start: Tensor, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, *,
-        edits: Sequence[MapEdit] = (), hooks: StepHooks = StepHooks(), phase: str = "edit",  # noqa: B008  (frozen)
+        edits: Sequence[MapEdit | QkSwap] = (), hooks: StepHooks = StepHooks(), phase: str = "edit",  # noqa: B008  (frozen)
     ) -> Tensor:
         """DDIM from ``start`` (1 or r, f c h w); returns clean latents r f c h w."""
         ask = self.denoiser(rows, contexts, guidance, num_steps, Direction.DENOISE, phase)

@@ -6,7 +6,7 @@ frames (first and previous) are kept with ``frames: []``. Trains nothing. The lo
 """
 from __future__ import annotations
 
-from vgen.attention.edits import BlendSelf, CopySelf, SwapCross, recorded
+from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.masks import MaskSpec, stored_mask
 from vgen.attention.moment import Direction, Moment
@@ -56,12 +56,11 @@ class FateZero(Recipe, Editing):
         trajectory = session.invert(session.wish.source, self.num_steps, [store], self.fixed_point_steps)
         reconstruction = session.reconstruct(trajectory.start, session.wish.source, self.num_steps) if self.reconstruct else None
         sites = list(session.control.sites.values())
-        source = recorded(store, self._keys_of(session))
+        source = Recorded(store, self._keys_of(session))
         mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
-        how = {"source": source, "window": self.self_attention, "max_queries": self.store.max_queries}
         edits = [
             SwapCross(source=source, window=self.cross, alignment=alignment, max_queries=self.store.max_queries),
-            CopySelf(**how) if mask is None else BlendSelf(**how, mask=mask, size=session.size), *session.amplified(StepWindow()),
+            CopySelf(source=source, window=self.self_attention, max_queries=self.store.max_queries, mask=mask, size=session.size), *session.amplified(StepWindow()),
         ]
         context = Context.cat([session.text(""), session.text(session.wish.target)])
         latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)

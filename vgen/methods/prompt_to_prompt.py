@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgen.attention.edits import CopySelf, SwapCross, sibling
+from vgen.attention.edits import CopySelf, Sibling, SwapCross
 from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
 from vgen.attention.moment import Direction, Rows
 from vgen.backbones.image_model import Context, ImageModel
@@ -62,8 +62,8 @@ class PromptToPrompt(Recipe, Editing):
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
         edits = [
-            SwapCross(source=sibling(), window=self.cross, alignment=alignment),
-            CopySelf(source=sibling(), window=self.self_attention, max_queries=self.self_max_queries), *session.amplified(StepWindow()),
+            SwapCross(source=Sibling(), window=self.cross, alignment=alignment),
+            CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries), *session.amplified(StepWindow()),
         ]
         heat, hooks = self._blending(session)
         fast = session.latents is not None and nulls is None
