@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -26,16 +27,24 @@ class Browser:
     """One tab. The protocol is JSON between zero bytes, to the browser's descriptor 3 and from its descriptor 4."""
 
     def __init__(self, profile: Path) -> None:
-        theirs_in, self.out = os.pipe()
-        self.back, theirs_out = os.pipe()
-        shell = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        command = ["/bin/sh", "-c", shell, CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(theirs_in)
-        os.close(theirs_out)
+        theirs, (self.back, self.out) = _pipes()
+        command = [
+            "bash",
+            "-c",
+            f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]}',
+            CHROMIUM,
+            *FLAGS,
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
+        self.process = subprocess.Popen(command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for descriptor in theirs:
+            os.close(descriptor)
         self.number, self.rest, self.session = 0, b"", None
         self.requests: list[str] = []
         self.complaints: list[str] = []
+
+    def begin(self) -> None:
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -80,7 +89,7 @@ class Browser:
 
     def until(self, script: str, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
-        while not self.run(script):
+        while not self.run(f"!!({script})"):
             assert time.monotonic() < end, f"still not so: {script}"
             time.sleep(0.05)
 
@@ -112,10 +121,22 @@ class Browser:
         os.close(self.back)
 
 
+def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    """The browser's ends and ours, out of the way of the descriptors that it expects."""
+    low = [*os.pipe(), *os.pipe()]
+    theirs_in, ours_out, ours_in, theirs_out = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
+    for end in low:
+        os.close(end)
+    return (theirs_in, theirs_out), (ours_in, ours_out)
+
+
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium, which this machine lacks (scripts/system_packages.sh installs it where it may)")
     tab = Browser(tmp_path / "profile")
-    yield tab
-    tab.close()
+    try:
+        tab.begin()
+        yield tab
+    finally:
+        tab.close()

@@ -13,6 +13,7 @@ from vgen.app.results import Result, rank
 
 PALETTE = ("#5b8def", "#e0803a", "#45a778", "#b177d1", "#d4609a", "#8a93a6", "#c2a13a", "#4fb3bf")
 _FLOOR, _CEILING, _GRID = "#d9534a", "#2e9e6b", "rgba(128,128,128,.22)"
+PARETO_PX = 380
 COSTS = {"unet_calls": "UNet calls per clip", "seconds_per_clip": "seconds per clip, where it was drawn"}
 
 
@@ -27,6 +28,11 @@ def charts(results: Sequence[Result]) -> dict[str, Any]:
 
 def colour(results: Sequence[Result], result: Result) -> str:
     return PALETTE[list(results).index(result) % len(PALETTE)]
+
+
+def bars_px(num: int) -> int:
+    """Height of a chart of ``num`` bars; the page keeps the room free, so that nothing jumps when charts arrive."""
+    return 74 + 34 * num
 
 
 def bars(results: Sequence[Result], key: str) -> go.Figure:
@@ -44,7 +50,7 @@ def bars(results: Sequence[Result], key: str) -> go.Figure:
         customdata=[[x["low"], x["high"], x["num"]] for x in numbers],
         hovertemplate="%{x:.3f}<br>95 % interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<br>%{customdata[2]} clips<extra></extra>",
     )
-    figure = _figure([bar], height=74 + 34 * max(1, len(shown)))
+    figure = _figure([bar], height=bars_px(len(results)))
     figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID)
     floor, ceiling = results[0].summary["floors"][key], results[0].summary["ceiling"].get(key)
     for value, tint, dash in ((floor[0], _FLOOR, "dot"), (ceiling, _CEILING, "dash")):
@@ -80,7 +86,7 @@ def frontier(results: Sequence[Result], key: str, cost: str) -> go.Figure:
                 hovertemplate=f"{result.label}<br>%{{y:.3f}} at %{{x:.4~g}}<extra></extra>",
             )
         )
-    figure = _figure(traces, height=380)
+    figure = _figure(traces, height=PARETO_PX)
     figure.update_xaxes(title={"text": COSTS[cost], "font": {"size": 13}}, rangemode="tozero", gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(title=None, range=[0, 1.02], gridcolor=_GRID, zeroline=False)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"})

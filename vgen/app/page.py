@@ -93,7 +93,7 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
     """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is replaced."""
     from plotly.offline import get_plotlyjs
 
-    from vgen.app.charts import PALETTE, charts
+    from vgen.app.charts import PALETTE, PARETO_PX, bars_px, charts
     from vgen.app.leaderboard import board
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +126,8 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
             chips=data["chips"],
             colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
             board=board(results),
+            bars_px=bars_px(len(results)),
+            pareto_px=PARETO_PX,
             links={r.label: _link(folder, r) for r in results},
             num_shown=len(clips),
             manifests=[{"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)} for r in results],

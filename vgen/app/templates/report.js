@@ -11,10 +11,10 @@ function draw(element, figure) {
   Plotly.react(element, structuredClone(figure.data), layout, {responsive: true, displayModeBar: false});
 }
 function charts() {
+  if (!window.Plotly) return;  // it is large and comes after everything else; its onload calls this again
   document.querySelectorAll("[data-bars]").forEach(e => draw(e, R.charts.bars[e.dataset.bars]));
   draw($("pareto"), R.charts.pareto[`${$("quality").value}|${$("price").value}`]);
 }
-charts();
 ["quality", "price"].forEach(id => $(id).addEventListener("change", charts));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", charts);
 $("theme").addEventListener("click", () => {

@@ -1,0 +1,121 @@
+"""Two evaluations side by side: the difference clip by clip, or a sentence that says why they must not be compared."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vgen.app import compare as verb
+from vgen.app.clip_store import truth
+from vgen.app.compare import chosen, compare
+from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.page import PageSettings
+from vgen.metrics.suite import Suite, Task
+
+SUITE = Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
+
+
+def perfect(todo: list[Task]) -> np.ndarray:
+    return np.stack([truth(task, 64) for task in todo])
+
+
+def frozen(todo: list[Task]) -> np.ndarray:
+    return np.repeat(perfect(todo)[:, :1], 4, 1)
+
+
+def settle(folder: Path, suite: Suite = SUITE, **samplers) -> Path:
+    run = EvaluateRun(suite=suite, out=str(folder), selftest=0, page=PageSettings(max_clips=0))
+    evaluate(run, Console(quiet=True), {name: Source({"adapter": name}, lambda s=sampler: s) for name, sampler in samplers.items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return settle(tmp_path_factory.mktemp("x") / "before", old=frozen)
+
+
+@pytest.fixture(scope="module")
+def after(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return settle(tmp_path_factory.mktemp("x") / "after", new=perfect, same=frozen)
+
+
+def test_the_difference_is_paired_and_by_bucket(before: Path, after: Path) -> None:
+    found = compare(chosen([str(before), str(after)]))
+    assert (found["base"], list(found["against"])) == ("old", ["new", "same"])
+    moved = found["against"]["new"]["motion_moving"]
+    assert list(moved) == ["all", "iid", "pair"]
+    assert moved["all"]["difference"]["mean"] == 1 == moved["all"]["difference"]["low"]
+    assert moved["all"]["better"] == moved["all"]["difference"]["num"] <= 6
+    assert found["against"]["same"]["motion_moving"]["all"]["difference"]["mean"] == 0
+
+
+def test_one_of_several_and_more_numbers(after: Path) -> None:
+    found = compare(chosen([f"{after}:same", f"{after}:new"]), ["speed"])
+    assert (found["base"], found["numbers"]) == ("same", ["exact", "motion_moving", "coherence", "speed"])
+    with pytest.raises(ValueError, match="numbers=height is not scored here; there are colour, shape"):
+        compare(chosen([str(after)]), ["height"])
+
+
+def test_what_differs_in_kind_is_refused(tmp_path: Path, before: Path) -> None:
+    other = settle(
+        tmp_path / "seed", Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1), a=frozen
+    )
+    fewer = settle(
+        tmp_path / "fewer", Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4), a=frozen
+    )
+    for folder, words in (
+        (other, r"the suites differ in seed \(0 and 1\)"),
+        (fewer, r"1 clips are in one of them only \(such as iid-0003\), 6 and 5"),
+    ):
+        with pytest.raises(ValueError, match=f"old and a can't be compared, {words}.*; evaluate both on one suite"):
+            compare(chosen([str(before), str(folder)]))
+
+
+def test_other_versions_of_a_metric_are_refused(tmp_path: Path, before: Path) -> None:
+    twin = settle(tmp_path / "twin", a=frozen)
+    found = json.loads((twin / "summary.json").read_text())
+    found["metrics"][0]["version"] += 1
+    (twin / "summary.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"metric versions differ: toybox/text-accuracy \d+ and \d+"):
+        compare(chosen([str(before), str(twin)]))
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([], "at least two checkpoints, got 0"),
+        (["{}"], "at least two checkpoints, got 1"),
+        (["{}", "nowhere"], "nowhere is no folder"),
+        (["{}", "{}:x"], "has no checkpoint x; it has old"),
+    ],
+)
+def test_runs_must_be_evaluations(before: Path, runs: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        chosen([run.format(before) for run in runs])
+
+
+def test_a_folder_without_results_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is no finished evaluation \(summary.json is missing\)"):
+        chosen([str(tmp_path), str(tmp_path)])
+
+
+def test_the_command_prints_a_table_and_writes_json(
+    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys, "argv", ["vgen compare", str(before), f"{after}:new", f"out={tmp_path / 'gain.json'}"])
+    verb.main()
+    shown = capsys.readouterr().out
+    assert "new against old" in shown
+    assert "+1.00 [+1.00, +1.00]" in shown
+    monkeypatch.setattr(sys, "argv", ["vgen compare", str(before), f"{after}:new", "format=json"])
+    verb.main()
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "gain.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["vgen compare", str(before), "fromat=json"])
+    with pytest.raises(ValueError, match=r"takes out=FILE.json, numbers=NAME,NAME and format=table or json"):
+        verb.main()

@@ -1,0 +1,152 @@
+"""Grids of evaluations: what is shown can be run, and everything ends on one leaderboard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from vgen.app import sweep as verb
+from vgen.app.clip_store import truth
+from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.leaderboard import aggregate, pareto
+from vgen.app.sweep import known, read_sweep, told
+from vgen.methods._sampling import Sampling
+from vgen.metrics.suite import Suite, Task
+from vgen.resources import conf_dir
+
+SUITE = Suite(iid=2, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
+
+
+def perfect(todo: list[Task]) -> np.ndarray:
+    return np.stack([truth(task, 64) for task in todo])
+
+
+def frozen(todo: list[Task]) -> np.ndarray:
+    return np.repeat(perfect(todo)[:, :1], 4, 1)
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert pareto([(1, 0.2), (2, 0.5), (2, 0.4), (3, 0.5), (4, 0.9), (None, 1.0), (5, None)]) == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert pareto([(1, 0.5), (1, 0.5)]) == [True, True], "equals do not beat each other"
+
+
+def test_one_leaderboard_from_summaries(tmp_path: Path) -> None:
+    """Two checkpoints and two numbers of steps; the report shows all four, each with the way to its own."""
+    for steps, good, bad in ((5, frozen, frozen), (10, perfect, frozen)):
+        run = EvaluateRun(suite=SUITE, out=str(tmp_path / f"steps{steps}"), selftest=0, sampler=Sampling(num_steps=steps, guidance=1.0))
+        evaluate(
+            run, Console(quiet=True), {"good": Source({"adapter": "g"}, lambda s=good: s), "bad": Source({"adapter": "b"}, lambda s=bad: s)}
+        )
+    [board] = aggregate(tmp_path, Console(quiet=True))["leaderboards"]
+    assert next((r["label"], r["unet_calls"], r["on_front"]) for r in board["rows"]) == ("good, 10 steps", 10, True)
+    assert [r["on_front"] for r in board["rows"]] == [True, r5 := board["rows"][1]["exact"]["mean"] < 1, r5, False]
+    assert json.loads((tmp_path / "leaderboard.json").read_text())["leaderboards"] == [board]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count('href="../steps10/report/index.html"') == 2
+    data = json.loads((tmp_path / "report" / "data.js").read_text().removeprefix("window.REPORT = ").removesuffix(";\n"))
+    assert data["entries"][0] == "good, 10 steps"
+    assert len(data["entries"]) == 4
+    assert {take["src"] for clip in data["clips"] for take in clip["takes"]} <= {p.name for p in (tmp_path / "report" / "clips").iterdir()}
+
+
+def test_what_must_not_be_compared_gets_leaderboards_of_its_own(tmp_path: Path) -> None:
+    for name, suite in (
+        ("a", SUITE),
+        ("b", Suite(iid=2, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1)),
+    ):
+        run = EvaluateRun(suite=suite, out=str(tmp_path / name), selftest=0)
+        evaluate(run, Console(quiet=True), {"x": Source({"adapter": "x"}, lambda: perfect)})
+    assert len(aggregate(tmp_path, Console(quiet=True))["leaderboards"]) == 2
+    assert sorted(p.name for p in tmp_path.glob("report*")) == ["report-custom-0", "report-custom-1"]
+
+
+def test_a_folder_without_evaluations_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no finished evaluation \(no \*/summary.json\)"):
+        aggregate(tmp_path, Console(quiet=True))
+
+
+@pytest.mark.parametrize("name", known())
+def test_shipped_sweeps_are_in_wandbs_format(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """W&B's own code makes each trial's command; vgen evaluate accepts its words (composed, nothing run)."""
+    sweep = read_sweep(name)
+    trial = {k: {"value": v.get("value", v.get("values", [v.get("min")])[-1])} for k, v in sweep.plain["parameters"].items()}
+    command = create_sweep_command(sweep.plain["command"])
+    at = command.index("${args_no_hyphens}")
+    words = [*command[:at], *create_sweep_command_args({"args": trial})["args_no_hyphens"], *command[at + 1 :]]
+    assert words[words.index("vgen") + 1] == "evaluate"
+    composed = compose(words[words.index("evaluate") + 1 :], monkeypatch, capsys)
+    assert composed["adapter"] == trial["adapter"]["value"]
+    assert composed["sweep"] == name
+    assert composed["logger"]["wandb"] == "online"
+    assert told(sweep, [])
+
+
+def compose(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict:
+    from vgen.app.evaluate import main
+
+    monkeypatch.setattr(sys, "argv", ["vgen evaluate", *words, "--cfg", "job"])
+    main()
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_the_grid_for_hydra_is_that_of_the_file() -> None:
+    assert read_sweep("guidance").num_trials == 6
+    assert read_sweep("guidance").multirun(["n=1"]) == [
+        "-m",
+        "adapter=untrained,shipped",
+        "sampler.guidance=1,3,7.5",
+        "suite=demo",
+        "sweep=guidance",
+        "n=1",
+    ]
+    assert "vgen evaluate -m adapter=untrained,shipped sampler.guidance=1,3,7.5 suite=demo sweep=guidance" in told(
+        read_sweep("guidance"), []
+    )
+
+
+def test_values_are_written_as_hydra_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    values = {"adapter": {"values": [["a", "b"], "runs/x=1"]}, "backbone": {"values": [None]}, "logger.tags": {"value": ["q r"]}}
+    path.write_text(yaml.safe_dump({"command": ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=s"], "parameters": values}))
+    assert read_sweep(str(path)).multirun([])[1:4] == ["adapter=[a,b],'runs/x=1'", "backbone=null", "logger.tags=['q r']"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "usage: vgen sweep NAME"),
+        (["guidance", "launch=moon"], "usage: vgen sweep NAME"),
+        (["guidence"], "guidence is no sweep; there are guidance, search, steps"),
+        (["search", "launch=local"], "is method=bayes, whose trials W&B chooses"),
+        (["guidance", "launch=wandb"], "a W&B sweep needs a key and a server that answers"),
+        (["aggregate=nowhere"], "holds no finished evaluation"),
+    ],
+)
+def test_mistakes_speak(words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["vgen sweep", *words])
+    with pytest.raises(ValueError, match=sentence):
+        verb.main()
+
+
+def test_a_file_with_another_command_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"command": ["python", "train.py"], "parameters": {}}))
+    with pytest.raises(ValueError, match=r"must have command: \['\$\{env\}', vgen, evaluate"):
+        read_sweep(str(path))
+    assert (conf_dir() / "sweep" / "guidance.yaml").is_file()
