@@ -37,7 +37,7 @@ class Recorder(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """A chunk of attention probabilities, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the whole, queries, keys."""
+    """A chunk of attention maps, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the whole, queries, keys."""
 
     values: Tensor
     site: AttentionSite
@@ -59,7 +59,7 @@ class MapEdit(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """Queries ``f n c`` and keys ``f s c`` (or 1 s c) in place of those of batch row ``row``; where ``inside`` f n holds, the row's own stay."""
+    """Queries ``f n c`` and keys ``f s c`` (or 1 s c) in place of batch row ``row``'s; where ``inside`` f n holds, the row's own stay."""
 
     row: int
     q: Tensor

@@ -1,4 +1,7 @@
-"""Edits of attention maps (Hertz et al. 2022, section 3.2; FateZero, Qi et al. 2023, section 4.2). All act on the conditional row of one branch."""
+"""Edits of attention maps (Hertz et al. 2022, section 3.2; FateZero, Qi et al. 2023, section 4.2).
+
+All act on the conditional row of one branch.
+"""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -62,8 +65,8 @@ class Recorded(Source):
 
 @dataclass(kw_only=True)
 class SwapCross(MapEdit):
-    """Replace or refine by an alignment of the prompts, inside ``window``; ``words`` gives some key tokens (positions) a window of their own.
-    ``max_queries`` 0 means every resolution."""
+    """Replace or refine by an alignment of the prompts, inside ``window``; ``words`` gives some key tokens (positions) a window of their
+    own. ``max_queries`` 0 means every resolution."""
 
     source: Source
     alignment: Alignment
@@ -74,7 +77,10 @@ class SwapCross(MapEdit):
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         windows = (self.window, *self.words.values())
-        return site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE and any(w.holds(moment.step, moment.num_steps) for w in windows)
+        return (
+            site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE
+            and any(w.holds(moment.step, moment.num_steps) for w in windows)
+        )
 
     def __call__(self, maps: Maps) -> Tensor:
         values, rows, moment = maps.values, maps.moment.rows, maps.moment
@@ -93,14 +99,18 @@ class SwapCross(MapEdit):
 
 @dataclass(kw_only=True)
 class Amplify(MapEdit):
-    """Multiplies the attention that tokens of the target receive (re-weighting); 1 changes nothing. Maps are not normalised again, as in the paper."""
+    """Multiplies the attention that tokens of the target receive (re-weighting); 1 changes nothing.
+    Maps are not normalised again, as in the paper."""
 
     factors: dict[int, float]
     window: StepWindow
     branch: str = "target"
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
-        return site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE and self.window.holds(moment.step, moment.num_steps)
+        return (
+            site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE
+            and self.window.holds(moment.step, moment.num_steps)
+        )
 
     def __call__(self, maps: Maps) -> Tensor:
         rows, changed = maps.moment.rows, maps.values.clone()
@@ -113,7 +123,7 @@ class Amplify(MapEdit):
 class CopySelf(QkSwap):
     """The target's self-attention is the source's: its maps are those of the source's queries and keys, so none has to be made.
 
-    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W`` bool on the latent grid ``size``.
+    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W`` bool of latent ``size``.
     """
 
     source: Source
@@ -124,7 +134,10 @@ class CopySelf(QkSwap):
     size: tuple[int, int] = (0, 0)
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
-        return site.kind is AttentionKind.SELF and moment.direction is Direction.DENOISE and self.window.holds(moment.step, moment.num_steps)
+        return (
+            site.kind is AttentionKind.SELF and moment.direction is Direction.DENOISE
+            and self.window.holds(moment.step, moment.num_steps)
+        )
 
     def __call__(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> Swapped | None:
         num_tokens = q.shape[2]

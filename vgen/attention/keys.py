@@ -42,7 +42,10 @@ class FrameKeys:
         if not (self.frames or self.key_frames or self.references):
             raise ValueError("frame keys name no source; give frames=[first,previous], key_frames=[0] or references=[NAME]")
         if Frame.ALL in self.frames and (len(self.frames) > 1 or self.key_frames):
-            raise ValueError(f"frames=[all] already holds every frame, got {[f.value for f in self.frames]} with key_frames={self.key_frames}; drop the others")
+            raise ValueError(
+                f"frames=[all] already holds every frame, got {[f.value for f in self.frames]} with key_frames={self.key_frames}; "
+                "drop the others"
+            )
 
     def acts(self, site: AttentionSite, moment: Moment | None) -> bool:
         if site.kind is not AttentionKind.SELF or not self.where(site):

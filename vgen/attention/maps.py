@@ -33,7 +33,8 @@ def chunks(num_frames: int, num_heads: int, bytes_each: int, budget: int) -> Ite
 
 
 def attend_with_maps(
-    q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float, edits: Sequence[MapEdit], site: AttentionSite, moment: Moment, budget: int
+    q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float, edits: Sequence[MapEdit], site: AttentionSite, moment: Moment,
+    budget: int,
 ) -> Tensor:
     """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""
     q, k, v = (heads_of(x, num_heads) for x in (q, k, v))  # b f m n d

@@ -16,8 +16,8 @@ from vgen.spec import field, spec
 
 @spec
 class MaskSpec:
-    """``threshold`` of the map divided by its maximum (over 1: nothing is inside); ``where`` chooses maps, of which those with at most ``max_queries`` tokens count;
-    ``grow`` is the side of the max-pooling window in map cells."""
+    """``threshold`` of the map divided by its maximum (over 1: nothing is inside); ``where`` chooses maps, of which those with at most
+    ``max_queries`` tokens count; ``grow`` is the side of the max-pooling window in map cells."""
 
     threshold: float = 0.3
     grow: int = 3
@@ -62,15 +62,20 @@ class WordHeat(MapEdit):
 
     def heat(self, branch: str) -> Tensor:
         if not self._sums[branch]:
-            raise ValueError(f"no cross-attention map of at most {self.settings.max_queries} tokens was seen for the mask of branch {branch!r}; raise mask.max_queries")
+            raise ValueError(
+                f"no cross-attention map of at most {self.settings.max_queries} tokens was seen for the mask of branch {branch!r}; "
+                "raise mask.max_queries"
+            )
         return _joined(self._sums[branch], self.aspect)
 
 
 def _joined(sums: dict[int, Tensor], aspect: tuple[int, int]) -> Tensor:
-    """Maps of several resolutions, ``f n`` each, as one ``f h w`` on the finest grid, each resolution weighted by its attention per cell."""
+    """Maps of several resolutions, ``f n`` each, as one ``f h w`` on the finest grid, each weighted by its attention per cell."""
     grids = {n: grid(n, aspect) for n in sums}
     finest = grids[max(grids)]
-    return sum(F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[:, 0] for n, g in grids.items())
+    return sum(
+        F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[:, 0] for n, g in grids.items()
+    )
 
 
 def grid(n: int, aspect: tuple[int, int]) -> tuple[int, int]:
@@ -96,7 +101,10 @@ def stored_mask(
                 heat = maps[..., list(tokens)].sum((1, 3))
                 sums[n] = sums[n] + heat if n in sums else heat
     if not sums:
-        raise ValueError(f"step {moment.step} of the recorded run holds no cross-attention map of at most {settings.max_queries} tokens; raise store.max_queries or mask.max_queries")
+        raise ValueError(
+            f"step {moment.step} of the recorded run holds no cross-attention map of at most {settings.max_queries} tokens; "
+            "raise store.max_queries or mask.max_queries"
+        )
     return mask_of(_joined(sums, size), size, settings)
 
 

@@ -15,7 +15,7 @@ class Direction(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The batch axis by name, slowest first: guidance rows (``null``, ``text``, ...), within each the branches (``source``, ``target``, ...)."""
+    """The batch axis by name, slowest first: guidance rows (``null``, ``text``, ...), in each branches (``source``, ``target``, ...)."""
 
     guidance: tuple[str, ...] = ("text",)
     branches: tuple[str, ...] = ("target",)

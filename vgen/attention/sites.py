@@ -65,7 +65,10 @@ def attention_sites(net: nn.Module) -> list[AttentionSite]:
             counts[kind] += 1
     missing = set(net.attn_processors) - {f"{site.path}.processor" for site in out}
     if missing:
-        raise ValueError(f"{len(missing)} attentions of {type(net).__name__} have no address (first: {min(missing)}); vgen knows down_blocks, mid_block and up_blocks")
+        raise ValueError(
+            f"{len(missing)} attentions of {type(net).__name__} have no address (first: {min(missing)}); "
+            "vgen knows down_blocks, mid_block and up_blocks"
+        )
     return out
 
 

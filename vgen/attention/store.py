@@ -1,4 +1,7 @@
-"""What attention saw in one run, kept for another: queries and keys rather than maps, which are many times larger and are made again on reading."""
+"""What attention saw in one run, kept for another.
+
+Kept are queries and keys rather than maps, which are many times larger and are made again on reading.
+"""
 from __future__ import annotations
 
 import shutil
@@ -30,7 +33,7 @@ class Payload(Choice):
 
 
 class Place(Choice):
-    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files that is removed with the store."""
+    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files removed with the store."""
 
     DEVICE = "device"
     CPU = "cpu"
@@ -109,7 +112,9 @@ class AttentionStore(Recorder, Reference):
                 self._held[at] = {name: x.contiguous().clone() for name, x in parts.items()}
             case Place.CPU:
                 pin = self._device is not None and self._device.type == "cuda"
-                self._held[at] = {name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()}
+                self._held[at] = {
+                    name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()
+                }
             case Place.DISK:
                 path = self._folder / f"{at[0]:05d}.{at[1]}.safetensors"
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
@@ -122,7 +127,10 @@ class AttentionStore(Recorder, Reference):
     def get(self, step: int, path: str) -> dict[str, Tensor]:
         held = self._held.get((step, path))
         if held is None:
-            raise ValueError(f"nothing was recorded at step {step} of {path}; the recording run must have the same steps and cover the edit's window and sites")
+            raise ValueError(
+                f"nothing was recorded at step {step} of {path}; "
+                "the recording run must have the same steps and cover the edit's window and sites"
+            )
         parts = load_file(held) if isinstance(held, Path) else held
         return {name: x.to(self._device, non_blocking=True) if self._device else x for name, x in parts.items()}
 
@@ -147,7 +155,9 @@ class AttentionStore(Recorder, Reference):
         return parts["k"].flatten(0, 1)[None], parts["v"].flatten(0, 1)[None]
 
 
-def stored_bytes(sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload) -> int:
+def stored_bytes(
+    sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload
+) -> int:
     """What a run would store, by arithmetic alone: shown before anything is allocated."""
     total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
     for site in sites:

@@ -38,7 +38,10 @@ class Words:
             raise ValueError(f"prompt has {at - 1} tokens but the text encoder reads {limit - 2}; shorten {prompt[:60]!r}")
         whole = len(tokenizer(prompt, add_special_tokens=False).input_ids)
         if whole != at - 1:
-            raise ValueError(f"the tokenizer joins words of {prompt[:60]!r} ({at - 1} tokens word by word, {whole} as a sentence), so they can't be edited one by one; separate them by spaces")
+            raise ValueError(
+                f"the tokenizer joins words of {prompt[:60]!r} ({at - 1} tokens word by word, {whole} as a sentence), "
+                "so they can't be edited one by one; separate them by spaces"
+            )
         return Words(tuple(words), tuple(spans), limit)
 
     def positions(self, word: str, prompt_name: str = "prompt") -> list[int]:
@@ -56,8 +59,8 @@ def _bare(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """``mapper`` k_source k_target, how a source token's attention is handed on (under ``replace`` every row sums to one); ``kept`` k_target is
-    0 for new words, whose own maps stay (Hertz et al. 2022, section 3.2: word swap, adding a phrase)."""
+    """``mapper`` k_source k_target, how a source token's attention is handed on (under ``replace`` every row sums to one);
+    ``kept`` k_target is 0 for new words, whose own maps stay (Hertz et al. 2022, section 3.2: word swap, adding a phrase)."""
 
     source: Words
     target: Words
@@ -79,7 +82,8 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
     a, b = Words.of(source, tokenizer), Words.of(target, tokenizer)
     if replace and len(a.words) != len(b.words):
         raise ValueError(
-            f"replace needs as many words in the target as in the source, got {len(b.words)} and {len(a.words)}; use refine, or word the target alike"
+            f"replace needs as many words in the target as in the source, got {len(b.words)} and {len(a.words)}; "
+            "use refine, or word the target alike"
         )
     mapper, kept = torch.zeros(a.num_tokens, b.num_tokens), torch.ones(b.num_tokens)
     mapper[0, 0] = 1
@@ -104,7 +108,7 @@ def _operations(a: Words, b: Words, replace: bool) -> list[tuple[str, int, int, 
 
 
 def _share(mapper: Tensor, source: range, target: range) -> None:
-    """Tokens of one word to tokens of another: one to one where there are as many, else the attention is shared equally among the target's."""
+    """Tokens of one word to tokens of another: one to one where there are as many, else attention is shared equally among the target's."""
     if len(source) == len(target):
         mapper[list(source), list(target)] = 1
     else:
@@ -112,7 +116,8 @@ def _share(mapper: Tensor, source: range, target: range) -> None:
 
 
 def _pad(mapper: Tensor, a: Words, b: Words) -> None:
-    """End and padding tokens follow those of the source in order; what is left over on either side meets in the last one, so that no attention is lost."""
+    """End and padding tokens follow those of the source in order; what is left over on either side meets in the last one, so that no
+    attention is lost."""
     end_a = a.spans[-1].stop if a.spans else 1
     end_b = b.spans[-1].stop if b.spans else 1
     last_a, last_b = a.num_tokens - 1, b.num_tokens - 1

@@ -23,8 +23,8 @@ class Guidance(ABC):
 
 @spec
 class Cfg(Guidance):
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): u + w (c - u). The first ``conditional_only`` branches keep c alone (Video-P2P's
-    fast mode: the source row needs no guidance to be reconstructed)."""
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): u + w (c - u). The first ``conditional_only`` branches keep c alone
+    (Video-P2P's fast mode: the source row needs no guidance to be reconstructed)."""
 
     scale: float = 7.5
     conditional_only: int = 0

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.diffusion.schedule import Schedule
-from vgen.diffusion.solvers import CLEAN, Denoiser, Solver, Spacing, levels, timesteps
+from vgen.diffusion.solvers import CLEAN, Denoiser, Level, Solver, Spacing, levels, timesteps
 from vgen.spec import spec
 
 
@@ -47,15 +47,18 @@ def ddim_invert(
             clean = x if here is CLEAN else (x - here.sigma * eps) / here.alpha
             guess = there.alpha * clean + there.sigma * eps
         if not torch.isfinite(guess).all():
-            raise ValueError(f"inversion met numbers that are not finite at timestep {ts[i]}; use float32 (precision=fp32), or check the clip and the checkpoint")
+            raise ValueError(
+                f"inversion met numbers that are not finite at timestep {ts[i]}; "
+                "use float32 (precision=fp32), or check the clip and the checkpoint"
+            )
         states.append(guess)
     return Trajectory(tuple(reversed(states)))
 
 
 @spec
 class NullText:
-    """Mokady et al. 2022, section 4 with the released code's numbers: ``inner_steps`` of Adam on one unconditional embedding per step, stopped
-    early at ``epsilon + step * epsilon_per_step``; ``active`` is the share of the steps, from the start, that are optimised."""
+    """Mokady et al. 2022, section 4 with the released code's numbers: ``inner_steps`` of Adam on one unconditional embedding per step,
+    stopped early at ``epsilon + step * epsilon_per_step``; ``active`` is the share of the steps, from the start, that are optimised."""
 
     inner_steps: int = 10
     lr: float = 1e-2
@@ -65,7 +68,9 @@ class NullText:
 
     def __post_init__(self) -> None:
         if self.inner_steps < 0 or self.lr <= 0 or not 0 <= self.active <= 1:
-            raise ValueError(f"null-text needs inner_steps >= 0, lr > 0 and active in 0..1, got {self.inner_steps}, {self.lr} and {self.active}")
+            raise ValueError(
+                f"null-text needs inner_steps >= 0, lr > 0 and active in 0..1, got {self.inner_steps}, {self.lr} and {self.active}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ def null_text(
     predict: Callable[[Tensor, int, Tensor, int], tuple[Tensor, Tensor]], trajectory: Trajectory, schedule: Schedule, null: Tensor,
     settings: NullText, spacing: Spacing = Spacing.AUTO, on_step: Callable[[], None] = lambda: None,
 ) -> NullEmbeddings:
-    """Make guided sampling follow ``trajectory``. ``predict(x, t, null, step)`` gives guided (x_0, eps) for unconditional tokens ``null``, through
-    which gradients flow; ``null`` is the embedding to start from, shared by all frames where it has one row."""
+    """Make guided sampling follow ``trajectory``. ``predict(x, t, null, step)`` gives guided (x_0, eps) for unconditional tokens ``null``,
+    through which gradients flow; ``null`` is the embedding to start from, shared by all frames where it has one row."""
     num_steps = len(trajectory.states) - 1
     ts = timesteps(schedule, num_steps, Solver.DDIM, spacing)
     grid = levels(schedule, ts)
@@ -90,7 +95,7 @@ def null_text(
     for i, t in enumerate(ts):
         want, then = trajectory.states[i + 1], grid[i + 1]
 
-        def stepped(tokens: Tensor, x: Tensor = x, t: int = t, i: int = i, then=then) -> Tensor:
+        def stepped(tokens: Tensor, x: Tensor = x, t: int = t, i: int = i, then: Level = then) -> Tensor:
             x0, eps = predict(x, t, tokens, i)
             return then.alpha * x0 + then.sigma * eps
 
@@ -127,8 +132,11 @@ def _optimised(
 
 
 @torch.no_grad()
-def noised(x0: Tensor, noise: Tensor, schedule: Schedule, num_steps: int, strength: float, spacing: Spacing = Spacing.AUTO) -> tuple[int, Tensor]:
-    """q-sample: the clip noised to ``strength`` (0 nothing, 1 everything); returns the first step to denoise and the latent there (Meng et al. 2021)."""
+def noised(
+    x0: Tensor, noise: Tensor, schedule: Schedule, num_steps: int, strength: float, spacing: Spacing = Spacing.AUTO
+) -> tuple[int, Tensor]:
+    """q-sample: the clip noised to ``strength`` (0 nothing, 1 everything); returns the first step to denoise and the latent there
+    (Meng et al. 2021)."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, got {strength}; 1 starts from noise alone")
     first = num_steps - round(strength * num_steps)

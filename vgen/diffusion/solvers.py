@@ -21,8 +21,8 @@ StepHook = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepHooks:
-    """Each hook gets the step and may replace what it sees: x_t ``before`` the model is asked, the predicted x_0 (``on_sample``; the noise stays,
-    so x_{t-1} follows from both), and x_{t-1} ``after`` the step."""
+    """Each hook gets the step and may replace what it sees: x_t ``before`` the model is asked, the predicted x_0 (``on_sample``; the noise
+    stays, so x_{t-1} follows from both), and x_{t-1} ``after`` the step."""
 
     before: tuple[StepHook, ...] = ()
     on_sample: tuple[StepHook, ...] = ()
@@ -84,11 +84,11 @@ def levels(schedule: Schedule, ts: Iterable[int]) -> list[Level]:
 @torch.no_grad()
 def solve(
     denoiser: Denoiser, x: Tensor, schedule: Schedule, num_steps: int, solver: Solver = Solver.DDIM, spacing: Spacing = Spacing.AUTO,
-    noise: Callable[[int], Tensor] | None = None, hooks: StepHooks = StepHooks(), first_step: int = 0,  # noqa: B008  (frozen)
+    noise: Callable[[int], Tensor] | None = None, hooks: StepHooks = StepHooks(), first_step: int = 0,
 ) -> Tensor:
     """Run the reverse process from ``x`` (standard normal at the noisiest level) and return x_0.
 
-    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins later, with ``x`` at that step's level.
+    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins later, with ``x`` at its level.
     """
     ts = timesteps(schedule, num_steps, solver, spacing)
     grid = levels(schedule, ts)

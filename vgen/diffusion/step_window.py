@@ -5,7 +5,7 @@ from vgen.spec import Choice, spec
 
 
 class Unit(Choice):
-    """``fraction`` 0 is the noisiest step, 1 the end; ``step`` counts from 0 at the noisiest; ``remaining`` counts down to 1 at the last."""
+    """``fraction`` 0 is the noisiest step, 1 the end; ``step`` counts from 0 at the noisiest; ``remaining`` down to 1 at the last."""
 
     FRACTION = "fraction"
     STEP = "step"
@@ -24,7 +24,8 @@ class StepWindow:
         ordered = self.start >= self.end if self.unit is Unit.REMAINING else self.start <= self.end
         if not ordered or min(self.start, self.end) < 0 or (self.unit is Unit.FRACTION and self.end > 1):
             raise ValueError(
-                f"a step window must run forward (fractions from 0 to 1, remaining steps downwards), got {self.start} to {self.end} in {self.unit.value}s"
+                "a step window must run forward (fractions from 0 to 1, remaining steps downwards), "
+                f"got {self.start} to {self.end} in {self.unit.value}s"
             )
 
     def steps(self, num_steps: int) -> range:

@@ -18,7 +18,9 @@ class Sliding:
 
     def __post_init__(self) -> None:
         if self.num_frames and not 0 <= self.overlap < self.num_frames:
-            raise ValueError(f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}")
+            raise ValueError(
+                f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}"
+            )
 
 
 def windows(num_frames: int, sliding: Sliding) -> list[range]:
