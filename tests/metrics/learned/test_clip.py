@@ -190,6 +190,13 @@ def test_weights_that_lack_a_tensor_are_refused_rather_than_drawn_at_random(tiny
         measure(FRAMES, Clips(videos=videos), LearnedMetrics(clip=Weights(path=str(tmp_path / "broken"))))
 
 
+def test_a_cut_weights_file_is_one_sentence(tiny_clip, tmp_path, videos):
+    shutil.copytree(tiny_clip, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes((tiny_clip / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="must hold a CLIPModel of transformers, got: "):
+        measure(FRAMES, Clips(videos=videos), LearnedMetrics(clip=Weights(path=str(tmp_path / "cut"))))
+
+
 def test_a_folder_without_its_tokenizer_is_refused(tiny_clip, tmp_path, videos):
     shutil.copytree(tiny_clip, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "vocab*", "merges*"))
     with pytest.raises(ValueError, match=r"must hold the tokenizer \(tokenizer.json, or vocab.json"):
@@ -232,6 +239,18 @@ def test_dino_is_the_class_token_of_transformers(tiny_dino, videos):
     settings = LearnedMetrics(dino=Weights(path=str(tiny_dino)))
     value = measure(["dino_identity"], Clips(videos=[videos[0][:1]], subjects=[videos[1][:1]]), settings)["dino_identity"].value
     assert value == pytest.approx(float(a @ b), rel=1e-5)
+
+
+def test_dinov2_is_taken_too(tmp_path, videos):
+    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=32, mlp_ratio=2, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(tmp_path)
+    BitImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tmp_path)
+    stills = [v[:1] for v in videos]
+    result = measure(["dino_identity"], Clips(videos=stills, subjects=stills), LearnedMetrics(dino=Weights(path=str(tmp_path))))
+    assert result["dino_identity"].value == pytest.approx(1)
 
 
 def test_dino_refuses_another_model(tiny_clip, videos):

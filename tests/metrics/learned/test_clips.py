@@ -24,6 +24,8 @@ def test_floats_are_rounded_to_the_same_frames_as_uint8(videos):
         (lambda: Clips(videos=[clip()], sources=[clip(h=8)]), r"and 4 frames of 16×8 in sources\[0\]"),
         (lambda: Clips(videos=[clip()], references=[clip(f=3)]), r"references\[0\]"),
         (lambda: Clips(videos=[clip()], prompts=[]), "prompts must have one entry for each of the 1 videos, got 0"),
+        (lambda: Clips(videos=[clip()] * 3, prompts="red"), "prompts must be a list of strings, one for each video, got 'red'"),
+        (lambda: Clips(videos=[clip()], source_prompts=[3]), "source_prompts must be a list of strings"),
         (lambda: Clips(videos=[clip().astype(np.float32) - 1]), r"float32 from -1 to -1; it looks like \[-1, 1\]"),
         (lambda: Clips(videos=[clip().astype(np.float32) + 2]), "divide by its full scale"),
         (lambda: Clips(videos=[np.full((2, 4, 4, 3), np.nan)]), "from nan to nan"),

@@ -101,6 +101,13 @@ def test_lpips_refuses_another_network(videos, trunks):
         measure(["lpips"], Clips(videos=videos, sources=videos), settings)
 
 
+def test_a_cut_state_file_is_one_sentence(videos, trunks, tmp_path):
+    (tmp_path / "alex.pth").write_bytes((trunks / "alex.pth").read_bytes()[:20000])
+    settings = LearnedMetrics(lpips=Weights(path=str(tmp_path / "alex.pth")))
+    with pytest.raises(ValueError, match=r"lpips.path=.* must be a file of tensors that torch.load reads with weights_only; get it again"):
+        measure(["lpips"], Clips(videos=videos, sources=videos), settings)
+
+
 def test_the_network_is_part_of_the_manifest(videos, settings):
     assert measure(["lpips"], Clips(videos=videos, sources=videos), settings)["lpips"].manifest.options == {"net": "alex"}
 

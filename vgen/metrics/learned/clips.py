@@ -82,6 +82,8 @@ class Clips:
 
     def _one_each(self, name: str) -> None:
         given = getattr(self, name)
+        if name.endswith("prompts") and given is not None and (isinstance(given, str) or not all(isinstance(text, str) for text in given)):
+            raise ValueError(f"{name} must be a list of strings, one for each video, got {given!r:.60}; put a single prompt into a list")
         if given is not None and len(given) != self.num:
             raise ValueError(f"{name} must have one entry for each of the {self.num} videos, got {len(given)}; leave it out or complete it")
 

@@ -28,7 +28,7 @@ def psnr(tools: Tools) -> Scores:
 
 @plugin(
     Metric("masked_psnr", 1, "PSNR over the masked pixels alone: the mask is the denominator, dB; an empty mask asks for nothing"),
-    source="-10 log10(sum(mask * error) / sum(mask)); PIE-Bench's own code divides by the whole picture", needs=["sources", "masks"],
+    source="-10 log10(Σ mask·error / Σ mask); PIE-Bench's code divides by the whole picture", needs=["sources", "masks"],
 )  # fmt: skip
 def masked_psnr(tools: Tools) -> Scores:
     clips = tools.clips

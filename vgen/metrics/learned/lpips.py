@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vgen.metrics.learned.settings import LpipsNet
-from vgen.metrics.learned.weights import Slot
+from vgen.metrics.learned.weights import Slot, read_state
 
 LPIPS = Slot(
     "lpips",
@@ -92,7 +92,7 @@ class Lpips(nn.Module):
 
 def load_lpips(path: Path, kind: LpipsNet) -> Lpips:
     """``path``: torchvision's state file of the network ``kind``. Raises ValueError where it is another network's."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_state(path, "lpips")
     features = trunk(kind)
     wanted = features.state_dict()
     found = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}

@@ -23,7 +23,7 @@ from vgen.metrics.learned.identity import DINO, load_dino
 from vgen.metrics.learned.registry import plugin
 from vgen.metrics.learned.results import Scores
 from vgen.metrics.learned.tools import Tools
-from vgen.metrics.learned.weights import Slot
+from vgen.metrics.learned.weights import Slot, read_state
 from vgen.metrics.metric import Metric
 
 AESTHETIC = Slot("aesthetic", "LAION's linear head sa_0_4_vit_l_14_linear.pth (and set clip.path to openai/clip-vit-large-patch14)")
@@ -38,7 +38,7 @@ def temporal_flickering(tools: Tools) -> Scores:
 
 
 @plugin(
-    Metric("static_flickering", 1, "the same over clips that hardly move; moving ones ask for nothing"),
+    Metric("static_flickering", 1, "temporal_flickering of clips that hardly move; moving ones ask for nothing"),
     source="VBench's temporal_flickering with its static filter, on Farneback's flow instead of RAFT's", min_frames=2, ready=opencv_ready,
 )  # fmt: skip
 def static_flickering(tools: Tools) -> Scores:
@@ -68,7 +68,7 @@ def subject_consistency(tools: Tools) -> Scores:
 
 
 @plugin(
-    Metric("background_consistency", 1, "the same with CLIP features of the whole frame (it is not the background alone)"),
+    Metric("background_consistency", 1, "subject_consistency with CLIP features; of the whole frame, in spite of its name"),
     source="VBench, with openai/clip-vit-base-patch32", slots=[CLIP], min_frames=2,
 )  # fmt: skip
 def background_consistency(tools: Tools) -> Scores:
@@ -138,7 +138,7 @@ def _clip_resize(tools: Tools) -> str:
 
 
 def _head(path: Path) -> tuple[np.ndarray, float]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_state(path, "aesthetic")
     if set(state) != {"weight", "bias"} or len(state["weight"]) != 1:
         raise ValueError(f"aesthetic.path={path} must hold a linear layer with one output, got {', '.join(sorted(state))}; get LAION's")
     return state["weight"][0].double().numpy(), float(state["bias"])

@@ -123,7 +123,7 @@ def lossless(video: np.ndarray, fps: float) -> bytes:
 
 for _dimension in DIMENSIONS:
     plugin(
-        Metric(f"vbench_{_dimension.name}", 1, _dimension.about),
-        source="the package vbench, custom videos", better=_dimension.better, needs=_dimension.needs, min_frames=2,
+        Metric(f"vbench_{_dimension.name}", 1, f"{_dimension.name} by the package: {_dimension.about}"),
+        source="vbench, custom_input", better=_dimension.better, needs=_dimension.needs, min_frames=2,
         ready=partial(_ready, dimension=_dimension),
     )(partial(_measure, dimension=_dimension))  # fmt: skip

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.metrics.learned.frames import pixels
-from vgen.metrics.learned.weights import Located, Slot, pretrained
+from vgen.metrics.learned.weights import Located, Slot, pretrained, read_state
 
 VIDEOMAE = Slot(
     "videomae",
@@ -89,7 +89,7 @@ def _block(name: str, value: Tensor, fused: bool) -> dict[str, Tensor]:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_state(path, "videomae")
     state = next((state[key] for key in ("model", "module") if key in state), state)
     if "patch_embed.proj.weight" not in state or "fc_norm.weight" not in state:
         raise ValueError(f"videomae.path={path} must hold the authors' VisionTransformer with mean pooling; get that file")

@@ -23,7 +23,7 @@ def warp_error(tools: Tools) -> Scores:
 
 
 @plugin(
-    Metric("pixel_mse", 1, "the same over all pixels that stay in the picture, seen or hidden"),
+    Metric("pixel_mse", 1, "warp_error over all pixels that stay in the picture, hidden ones too"),
     source="Pix2Video, Rerender, FRESCO: Pixel-MSE", better="lower", min_frames=2, ready=flow_ready,
 )  # fmt: skip
 def pixel_mse(tools: Tools) -> Scores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -94,11 +95,12 @@ def is_torchscript(path: Path) -> bool:
 def pretrained(kind: Any, folder: Path, name: str, **options: Any) -> Any:
     """A transformers model in float32, every one of whose weights is in ``folder`` (a missing one would be random, in silence)."""
     import torch
+    from safetensors import SafetensorError
 
     with quiet():
         try:
             model, info = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ValueError(f"{name}.path={folder} must hold a {kind.__name__} of transformers, got: {_first_line(error)}") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -107,6 +109,19 @@ def pretrained(kind: Any, folder: Path, name: str, **options: Any) -> Any:
             "again"
         )
     return model.eval().requires_grad_(False)
+
+
+def read_state(path: Path, name: str) -> dict[str, Any]:
+    """The tensors of a plain state file; nothing in it is run. Raises ValueError where it is cut or something else."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{name}.path={path} must be a file of tensors that torch.load reads with weights_only; get it again") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{name}.path={path} must hold tensors by name, got a {type(state).__name__}; get the named file")
+    return state
 
 
 def read_part(kind: Any, folder: Path, name: str, **options: Any) -> Any:
