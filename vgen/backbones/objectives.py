@@ -26,9 +26,9 @@ def autoencoding_loss(
 
 
 def contrastive_loss(anchor: Tensor, positive: Tensor, negatives: Tensor, owner: Tensor, scale: float) -> Tensor:
-    """Symmetric InfoNCE (Radford et al. 2021, figure 3; supervised SimCSE, Gao et al. 2021, eq. 5) of ``anchor`` and ``positive``, b d, with hard
-    negatives: row ``owner[i]`` of the anchors alone has ``negatives[i]`` (n d, n >= 0) among its candidates. Everything is normalised here;
-    ``scale`` multiplies cosines."""
+    """Symmetric InfoNCE (Radford et al. 2021, figure 3; supervised SimCSE, Gao et al. 2021, eq. 5) of ``anchor`` and ``positive``, b d,
+    with hard negatives: row ``owner[i]`` of the anchors alone has ``negatives[i]`` (n d, n >= 0) among its candidates. Everything is
+    normalised here; ``scale`` multiplies cosines."""
     anchor, positive, negatives = (F.normalize(v.float(), dim=-1) for v in (anchor, positive, negatives))
     logits = scale * anchor @ positive.T
     hard = torch.full((len(anchor), len(negatives)), -torch.inf, device=anchor.device)

@@ -28,8 +28,8 @@ class Kind(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution, ``block`` and ``index`` as diffusers does;
-    ``heads`` are those of a transformer block's attention, 0 elsewhere."""
+    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution, ``block`` and ``index`` as diffusers
+    does; ``heads`` are those of a transformer block's attention, 0 elsewhere."""
 
     path: str
     stage: Stage
@@ -105,5 +105,7 @@ def _site(path: str, stage: Stage, kind: Kind, level: int, block: int, index: in
         case Transformer2DModel():
             channels = module.in_channels
         case _:
-            raise ValueError(f"{path} is a {type(module).__name__}; vgen knows the residual and transformer blocks of UNet2DConditionModel only")
+            raise ValueError(
+                f"{path} is a {type(module).__name__}; vgen knows the residual and transformer blocks of UNet2DConditionModel only"
+            )
     return Site(path, stage, kind, level, block, index, channels, groups)

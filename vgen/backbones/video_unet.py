@@ -1,4 +1,7 @@
-"""An image UNet that accepts video, plus the layers inserted into it. The image UNet is a guest: never edited, and able to leave without trace."""
+"""An image UNet that accepts video, plus the layers inserted into it.
+
+The image UNet is a guest: never edited, and able to leave without trace.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -29,7 +29,7 @@ def encoders_fingerprint(model: ImageModel) -> str:
 
 
 class LatentCache:
-    """The clips of a split as float16 arrays in one folder: ``latents`` (all stored frames, clips end to end), ``text`` and perhaps ``pooled``.
+    """A split's clips as float16 arrays in one folder: ``latents`` (all stored frames, clips end to end), ``text`` and perhaps ``pooled``.
 
     Windows are cut from the cached frames, so that one cache serves every epoch; mirrored clips cannot come from it.
     """
@@ -50,18 +50,22 @@ class LatentCache:
         frames, _ = self.window.cut(end - start, f"cached sample {self.ids[index]!r}", clip_rng(self.seed, self.ids[index], epoch))
         pooled = np.array(self.arrays["pooled"][index]) if "pooled" in self.arrays else None
         latents = np.array(self.arrays["latents"][start:end][frames])
-        return Clip((self.ids[index], epoch), self.captions[index], {}, latents=latents, text=np.array(self.arrays["text"][index]), pooled=pooled)
+        text = np.array(self.arrays["text"][index])
+        return Clip((self.ids[index], epoch), self.captions[index], {}, latents=latents, text=text, pooled=pooled)
 
     @staticmethod
-    def open_or_build(root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool, wait_seconds: float = WAIT_SECONDS) -> LatentCache:
-        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so that a killed run leaves none that looks whole.
+    def open_or_build(
+        root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool, wait_seconds: float = WAIT_SECONDS
+    ) -> LatentCache:
+        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so a killed run leaves none that looks whole.
 
         One process builds; the others (``build=False``) wait for it, if srun or torchrun started them at the same time.
         """
         if clips.window.flip:
             raise ValueError("data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn one of them off")
         key = hashlib.blake2b(
-            json.dumps([encoders_fingerprint(model), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(), digest_size=8
+            json.dumps([encoders_fingerprint(model), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(),
+            digest_size=8,
         ).hexdigest()
         folder = root / f"{name}-{key}"
         if not (folder / "facts.json").is_file():
@@ -76,7 +80,10 @@ def _await(folder: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not (folder / "facts.json").is_file():
         if time.monotonic() > end:
-            raise ValueError(f"latent cache {folder} was to be written by rank 0 and is not there after {seconds / 60:.0f} min; set data.cache_dir to a folder that all ranks share, or build the cache first with a run of one process")
+            raise ValueError(
+                f"latent cache {folder} was to be written by rank 0 and is not there after {seconds / 60:.0f} min; "
+                "set data.cache_dir to a folder that all ranks share, or build the cache first with a run of one process"
+            )
         time.sleep(min(1.0, seconds / 10))
 
 

@@ -37,7 +37,8 @@ class Window:
         """The frames to take, and whether to mirror. A clip that is too short is an error, never a silently smaller stride."""
         if num_stored < self.span():
             raise ValueError(
-                f"{where} has {num_stored} frames where {self.num_frames} at stride {self.stride_frames} need {self.span()}; set data.window.num_frames or data.window.stride_frames lower, or prepare longer clips"
+                f"{where} has {num_stored} frames where {self.num_frames} at stride {self.stride_frames} need {self.span()}; "
+                "set data.window.num_frames or data.window.stride_frames lower, or prepare longer clips"
             )
         start = int(rng.integers(num_stored - self.span() + 1))
         return slice(start, start + self.span(), self.stride_frames), self.flip and rng.random() < 0.5

@@ -24,13 +24,18 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
     picture = _picture(path, cut.size_px)
     if picture is not None:
         if cut.num_frames != 1:
-            raise ValueError(f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or num_frames=1 to edit the picture")
+            raise ValueError(
+                f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or num_frames=1 to edit the picture"
+            )
         return picture[None]
     skipped = round(start_seconds * cut.fps)
     try:
         whole = next(clips(path, Cut(fps=cut.fps, num_frames=skipped + cut.num_frames, size_px=cut.size_px))).video
     except Rejected as error:
-        raise ValueError(f"{path} can't be used, {error.reason.value} ({error.detail}); give a longer or sound video, fewer num_frames, or another fps") from error
+        raise ValueError(
+            f"{path} can't be used, {error.reason.value} ({error.detail}); "
+            "give a longer or sound video, fewer num_frames, or another fps"
+        ) from error
     return whole[skipped:]
 
 

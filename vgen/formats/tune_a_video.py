@@ -1,7 +1,7 @@
 """Tune-A-Video checkpoints as they are found: a whole inflated UNet, its temporal layers under one of two names.
 
-The authors' pipelines hold every tensor of the UNet; what was not tuned is that of the image model, which is how a checkpoint of another image
-model is noticed. FateZero's and later forks say ``attn_temporal`` and ``norm_temporal`` for ``attn_temp`` and ``norm_temp``.
+The authors' pipelines hold every tensor of the UNet; what was not tuned is that of the image model, which is how a checkpoint of another
+image model is noticed. FateZero's and later forks say ``attn_temporal`` and ``norm_temporal`` for ``attn_temp`` and ``norm_temp``.
 """
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported
             astray.append(name)
     if unknown:
         raise ValueError(
-            f"the checkpoint holds {len(unknown)} tensors that this image model has no place for (first: {', '.join(unknown[:MOST_NAMED])}); it is of "
-            "another method, or its image model has other shapes"
+            f"the checkpoint holds {len(unknown)} tensors that this image model has no place for "
+            f"(first: {', '.join(unknown[:MOST_NAMED])}); "
+            "it is of another method, or its image model has other shapes"
         )
     if astray:
         raise ValueError(
@@ -58,7 +59,10 @@ def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported
         )
     missing = [name for name in _wanted(unet) if name not in tensors]
     if missing:
-        raise ValueError(f"the checkpoint lacks {len(missing)} tensors of Tune-A-Video (first: {', '.join(missing[:MOST_NAMED])}); it is cut or of another method")
+        raise ValueError(
+            f"the checkpoint lacks {len(missing)} tensors of Tune-A-Video (first: {', '.join(missing[:MOST_NAMED])}); "
+            "it is cut or of another method"
+        )
     return Imported(tensors, _remarks(state, own))
 
 

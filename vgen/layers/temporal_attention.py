@@ -1,4 +1,4 @@
-"""Tune-A-Video's temporal attention: over frames at every position, after a transformer block's feed-forward (Wu et al. 2022, section 4.1)."""
+"""Tune-A-Video's temporal attention: over frames at every position, after a block's feed-forward (Wu et al. 2022, section 4.1)."""
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -58,5 +58,8 @@ class TemporalAttentionSpec(LayerSpec):
     def build(self, site: Site, frames: FrameCount) -> TemporalAttentionLayer:
         heads = self.heads or site.heads
         if not heads or site.channels % heads:
-            raise ValueError(f"temporal attention heads must divide the {site.channels} channels of {site.path}, got {heads}; set method.temporal.heads to a divisor")
+            raise ValueError(
+                f"temporal attention heads must divide the {site.channels} channels of {site.path}, got {heads}; "
+                "set method.temporal.heads to a divisor"
+            )
         return TemporalAttentionLayer(site.channels, heads, frames)

@@ -34,7 +34,7 @@ PAIR = Rows(("null", "text"), ("source", "target"))
 
 
 class Matching(Choice):
-    """How the words of source and target belong together: ``replace`` one by one, ``refine`` where some are new, ``auto`` by their number."""
+    """How words of source and target belong together: ``replace`` one by one, ``refine`` where some are new, ``auto`` by their number."""
 
     AUTO = "auto"
     REPLACE = "replace"
@@ -43,8 +43,8 @@ class Matching(Choice):
 
 @spec
 class Wish:
-    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend`` names words (of either prompt) whose
-    place alone may change."""
+    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend`` names words (of either prompt)
+    whose place alone may change."""
 
     source: str = ""
     target: str = ""
@@ -60,8 +60,8 @@ class Wish:
 
 @dataclass(slots=True)
 class Edited:
-    """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery gives it back; ``mask`` f h w bool is
-    where the edit was allowed to act."""
+    """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery gives it back; ``mask`` f h w
+    bool is where the edit was allowed to act."""
 
     latents: Tensor
     reconstruction: Tensor | None = None
@@ -129,7 +129,8 @@ class EditSession:
                     continue
             if not any(self._holds(words, word) for words in prompts.values()):
                 raise ValueError(
-                    f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target {self.wish.target!r}; name a word of one of them"
+                    f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target {self.wish.target!r}; "
+                    "name a word of one of them"
                 )
         return {branch: tokens for branch, tokens in out.items() if tokens}
 
@@ -144,8 +145,8 @@ class EditSession:
     def denoiser(
         self, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, direction: Direction, phase: str
     ) -> Denoiser:
-        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)`` has one row per guidance x branch; a
-        ``phase`` without name reports no progress."""
+        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)`` has one row per guidance x
+        branch; a ``phase`` without name reports no progress."""
         step_of = {t: i for i, t in enumerate(timesteps(self.objective.schedule, num_steps, Solver.DDIM))}
         weight, control, schedule = next(self.unet.image_unet.parameters()), self.control, self.objective.schedule
         asked = 0

@@ -18,8 +18,8 @@ from vgen.diffusion.schedule import Prediction, Schedule, add_noise, target
 
 @dataclass(slots=True)
 class Batch:
-    """What the loader gives. ``video`` uint8 b f 3 H W, or None where cached ``latents`` b f c h w and ``context``
-    stand in; ``keys`` are (sample id, epoch). ``paraphrases`` say the same in other words, ``distractors`` are wrong in one fact, by its kind."""
+    """What the loader gives. ``video`` uint8 b f 3 H W, or None where cached ``latents`` b f c h w and ``context`` stand in; ``keys`` are
+    (sample id, epoch). ``paraphrases`` say the same in other words, ``distractors`` are wrong in one fact, by its kind."""
 
     keys: Sequence[tuple[str, int]]
     captions: list[str]
@@ -50,7 +50,8 @@ class Objective(ABC):
 class Denoising(Objective):
     """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of samples is dropped.
 
-    ``learn_text`` carries the gradient into the text encoder (Rombach et al. 2022, eq. 3): captions are encoded in every step, cached text is not used.
+    ``learn_text`` carries the gradient into the text encoder (Rombach et al. 2022, eq. 3): captions are encoded in every step, cached text
+    is not used.
     """
 
     schedule: Schedule
@@ -100,10 +101,10 @@ class Autoencoding(Objective):
 
 @dataclass(slots=True, kw_only=True)
 class Agreement(Objective):
-    """Contrastive agreement with the right caption, against the batch and against captions in which a single fact is wrong: of the picture, or
-    (``between_texts``) of the caption's paraphrase.
+    """Contrastive agreement with the right caption, against the batch and against captions in which a single fact is wrong: of the picture,
+    or (``between_texts``) of the caption's paraphrase.
 
-    Besides the loss: ``accuracy`` in the batch, and ``hard_KIND``, the share of the wrong captions of that kind that are told from the right one.
+    Besides the loss: ``accuracy`` in the batch, and ``hard_KIND``, the share of wrong captions of that kind told from the right one.
     """
 
     scale: float

@@ -1,4 +1,7 @@
-"""What a method is: a row of parts. Its fields are the paper's knobs, its methods name what is inserted, what learns and on which objective."""
+"""What a method is: a row of parts.
+
+Its fields are the paper's knobs, its methods name what is inserted, what learns and on which objective.
+"""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -86,7 +89,9 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoUNet:
     for where, layer in recipe.insertions():
         hits = [site for site in here if where(site)]
         if not hits:
-            raise ValueError(f"{where} matches none of the {len(here)} sites of {model.source or 'the image UNet'}; 'vgen sites' lists them")
+            raise ValueError(
+                f"{where} matches none of the {len(here)} sites of {model.source or 'the image UNet'}; 'vgen sites' lists them"
+            )
         for site in hits:
             video.insert(site.path, layer.build(site, video.frames))
     if recipe.image_norms() is NormScope.CLIP:

@@ -19,7 +19,7 @@ from vgen.spec import field, spec
 
 @spec
 class Sampling:
-    """How clips are drawn. ``width_px`` and ``height_px`` 0 mean the image model's own size; ``guidance`` 1 is the conditional model alone."""
+    """How clips are drawn. ``width_px`` and ``height_px`` 0 mean the model's own size; ``guidance`` 1 is the conditional model alone."""
 
     num_frames: int = 16
     num_steps: int = 25
@@ -59,7 +59,10 @@ def latent_size(model: ImageModel, sampling: Sampling) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def generate(model: ImageModel, unet: VideoUNet, objective: Denoising, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None) -> Tensor:
+def generate(
+    model: ImageModel, unet: VideoUNet, objective: Denoising, prompts: list[Prompt], sampling: Sampling,
+    on_step: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Clips in [-1, 1], ``b f 3 H W`` float32 on the CPU, one per prompt."""
     weight = next(unet.image_unet.parameters())
     h, w = latent_size(model, sampling)
@@ -77,7 +80,8 @@ def generate(model: ImageModel, unet: VideoUNet, objective: Denoising, prompts: 
             if sampling.guidance == 1:
                 return out
             without, given = out.chunk(2)
-            return without + sampling.guidance * (given - without)  # Ho & Salimans 2022, eq. 6; the raw output is affine in eps at fixed x_t
+            # Ho & Salimans 2022, eq. 6; the raw output is affine in eps at fixed x_t
+            return without + sampling.guidance * (given - without)
 
         out = in_windows(predict, x, sampling.window)
         alpha, sigma = objective.schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
@@ -85,6 +89,7 @@ def generate(model: ImageModel, unet: VideoUNet, objective: Denoising, prompts: 
         return to_sample_and_noise(objective.prediction, out, x, alpha, sigma)
 
     latents = solve(
-        denoiser, draws.normal("start", like), objective.schedule, sampling.num_steps, sampling.solver, sampling.spacing, noise=lambda i: draws.normal(f"step{i}", like)
+        denoiser, draws.normal("start", like), objective.schedule, sampling.num_steps, sampling.solver, sampling.spacing,
+        noise=lambda i: draws.normal(f"step{i}", like),
     )
     return model.decode(latents).float().cpu()

@@ -1,6 +1,8 @@
-"""The image encoder, trained to agree with a text encoder that stays as it is (CLIP, Radford et al. 2021; locked text as in LiT, Zhai et al. 2022).
+"""The image encoder, trained to agree with a text encoder that stays as it is (CLIP, Radford et al. 2021;
+locked text as in LiT, Zhai et al. 2022).
 
-Differs from CLIP in the fixed temperature, in the locked half (the UNet was trained on it) and in captions wrong in one fact among the candidates.
+Differs from CLIP in the fixed temperature, in the locked half (the UNet was trained on it) and in captions wrong in one fact among the
+candidates.
 """
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from vgen.spec import spec
 from vgen.toybox.contrast import KINDS
 
 
-@method("clip_pair", paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021), regime=Regime.IMAGE)
+@method(
+    "clip_pair", paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021),
+    regime=Regime.IMAGE,
+)
 @spec
 class ClipPair(Recipe):
     """``scale`` multiplies cosines (the inverse temperature)."""

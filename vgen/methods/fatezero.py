@@ -1,10 +1,13 @@
 """FateZero: a clip edited with the attention maps of its own inversion (Qi et al. 2023).
 
-Two readings of the frames that self-attention reads exist: the released configurations use the middle frame alone (``frames: [middle]``, the
-default), the text says the frame itself and the middle one (``[self, middle]``). Shape edits start from a Tune-A-Video checkpoint, whose own
-frames (first and previous) are kept with ``frames: []``. Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
+Two readings of the frames that self-attention reads exist: the released configurations use the middle frame alone (``frames: [middle]``,
+the default), the text says the frame itself and the middle one (``[self, middle]``). Shape edits start from a Tune-A-Video checkpoint,
+whose own frames (first and previous) are kept with ``frames: []``. Trains nothing. The low-resource mode is
+``num_steps=10 store.place=disk``.
 """
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
@@ -22,12 +25,15 @@ from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
 
-@method("fatezero", paper=Paper("FateZero: Fusing Attentions for Zero-shot Text-based Video Editing", "2303.09535", 2023), regime=Regime.EDIT)
+@method(
+    "fatezero", paper=Paper("FateZero: Fusing Attentions for Zero-shot Text-based Video Editing", "2303.09535", 2023),
+    regime=Regime.EDIT,
+)
 @spec
 class FateZero(Recipe, Editing):
     """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8) for style, (.5-.8, .4-.6) for
-    attributes, (0-.3, .5) for shape. With words to blend, self maps are injected outside their mask alone (``mask.threshold``; 2 is everywhere).
-    ``from_level`` is the finest level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
+    attributes, (0-.3, .5) for shape. With words to blend, self maps are injected outside their mask alone (``mask.threshold``; 2 is
+    everywhere). ``from_level`` is the finest level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
 
     num_steps: int = 50
     guidance: float = 7.5
@@ -60,14 +66,15 @@ class FateZero(Recipe, Editing):
         mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
         edits = [
             SwapCross(source=source, window=self.cross, alignment=alignment, max_queries=self.store.max_queries),
-            CopySelf(source=source, window=self.self_attention, max_queries=self.store.max_queries, mask=mask, size=session.size), *session.amplified(StepWindow()),
+            CopySelf(source=source, window=self.self_attention, max_queries=self.store.max_queries, mask=mask, size=session.size),
+            *session.amplified(StepWindow()),
         ]
         context = Context.cat([session.text(""), session.text(session.wish.target)])
         latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)
         last = None if mask is None else mask(Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET))
         return Edited(latents, reconstruction, last, {"words": alignment.preview(), "store_bytes": store.nbytes})
 
-    def _keys_of(self, session: EditSession):  # noqa: ANN202
+    def _keys_of(self, session: EditSession) -> Callable[[AttentionSite], FrameKeys | None]:
         """How the recorded run read its frames, site by site."""
         rules = session.control.keys
 

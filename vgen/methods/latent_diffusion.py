@@ -8,17 +8,24 @@ from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
 
-@method("latent_diffusion", paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022), regime=Regime.IMAGE)
+@method(
+    "latent_diffusion", paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022),
+    regime=Regime.IMAGE,
+)
 @spec
 class LatentDiffusion(Recipe):
-    """The schedule and the prediction are those of the image model's own scheduler. ``learn_text`` trains the text encoder with the UNet (eq. 3)."""
+    """The schedule and the prediction are those of the image model's own scheduler.
+    ``learn_text`` trains the text encoder with the UNet (eq. 3)."""
 
     text_drop: float = 0.1
     learn_text: bool = False
 
     def objective(self, model: ImageModel) -> Denoising:
         config = model.scheduler_config
-        return Denoising(schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")), text_drop=self.text_drop, learn_text=self.learn_text)
+        return Denoising(
+            schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")),
+            text_drop=self.text_drop, learn_text=self.learn_text,
+        )
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.image_unet.*", "text_encoder.text_model.*") if self.learn_text else ("unet.image_unet.*",)

@@ -1,9 +1,11 @@
 """Prompt-to-Prompt: an image edited by its words alone, through the attention maps of its source (Hertz et al. 2022).
 
-A real image is inverted first, and one null embedding per step is optimised (Mokady et al. 2022). On a clip every frame is edited on its own,
-which is what video methods are measured against. Trains nothing.
+A real image is inverted first, and one null embedding per step is optimised (Mokady et al. 2022). On a clip every frame is edited on its
+own, which is what video methods are measured against. Trains nothing.
 """
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,11 +25,15 @@ from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
 
-@method("prompt_to_prompt", paper=Paper("Prompt-to-Prompt Image Editing with Cross Attention Control", "2208.01626", 2022), regime=Regime.EDIT)
+@method(
+    "prompt_to_prompt", paper=Paper("Prompt-to-Prompt Image Editing with Cross Attention Control", "2208.01626", 2022),
+    regime=Regime.EDIT,
+)
 @spec
 class PromptToPrompt(Recipe, Editing):
-    """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up to ``self_max_queries`` tokens.
-    ``null_text`` belongs to real images; with ``inner_steps`` 0 the source row is denoised without guidance instead (Video-P2P's fast mode)."""
+    """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up to ``self_max_queries``
+    tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source row is denoised without guidance instead (Video-P2P's
+    fast mode)."""
 
     num_steps: int = 50
     guidance: float = 7.5
@@ -74,7 +80,7 @@ class PromptToPrompt(Recipe, Editing):
         mask = self._mask(heat[0], session) if heat else None
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
 
-    def _contexts(self, session: EditSession, nulls: NullEmbeddings | None):  # noqa: ANN202
+    def _contexts(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Context]:
         null, source, target = (session.text(p) for p in ("", session.wish.source, session.wish.target))
 
         def at(step: int) -> Context:
@@ -92,7 +98,10 @@ class PromptToPrompt(Recipe, Editing):
             return session.denoiser(rows, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")(x, t)
 
         done = iter(range(1, self.num_steps + 1))
-        told = lambda: session.progress("null text", next(done), self.num_steps)  # noqa: E731
+
+        def told() -> None:
+            session.progress("null text", next(done), self.num_steps)
+
         return null_text(predict, trajectory, session.objective.schedule, null.tokens.float(), self.null_text, on_step=told)
 
     def _blending(self, session: EditSession) -> tuple[list[WordHeat], StepHooks]:

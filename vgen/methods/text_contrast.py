@@ -1,7 +1,8 @@
-"""The text encoder, trained to tell captions apart: one scene in two wordings, against captions wrong in one fact (SimCSE, Gao et al. 2021).
+"""The text encoder, trained to tell captions apart: one scene in two wordings, against captions wrong in one fact
+(SimCSE, Gao et al. 2021).
 
-Every kind of fact has its own wrong captions, so that a shape or a direction is as loud in the hidden states as a colour: a UNet learns a loud fact
-in hundreds of steps and a faint one not at all.
+Every kind of fact has its own wrong captions, so that a shape or a direction is as loud in the hidden states as a colour: a UNet learns a
+loud fact in hundreds of steps and a faint one not at all.
 """
 from __future__ import annotations
 

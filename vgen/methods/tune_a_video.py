@@ -1,10 +1,10 @@
 """Tune-A-Video: an image model taught one clip, then asked for it in other words (Wu et al. 2022).
 
-Self-attention reads the first and the previous frame; temporal attention stands behind every feed-forward. Query projections and the temporal
-layers learn from one clip for 500 steps of 3e-5; editing starts from the clip's DDIM inversion with the empty prompt. Differs from the released
-code in what is said to be the intent: the output bias is zero too, so that the layer is born silent, and gradient checkpointing trains the down
-blocks (the released one leaves 42 of 112 tensors without gradient). ``image_norm_scope: clip`` pools the image UNet's GroupNorms over frames as
-the released code does.
+Self-attention reads the first and the previous frame; temporal attention stands behind every feed-forward. Query projections and the
+temporal layers learn from one clip for 500 steps of 3e-5; editing starts from the clip's DDIM inversion with the empty prompt. Differs from
+the released code in what is said to be the intent: the output bias is zero too, so that the layer is born silent, and gradient
+checkpointing trains the down blocks (the released one leaves 42 of 112 tensors without gradient). ``image_norm_scope: clip`` pools the
+image UNet's GroupNorms over frames as the released code does.
 """
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
 
-@method("tune_a_video", paper=Paper("Tune-A-Video: One-Shot Tuning of Image Diffusion Models for Text-to-Video Generation", "2212.11565", 2022), regime=Regime.CLIP)
+@method(
+    "tune_a_video", paper=Paper("Tune-A-Video: One-Shot Tuning of Image Diffusion Models for Text-to-Video Generation", "2212.11565", 2022),
+    regime=Regime.CLIP,
+)
 @spec
 class TuneAVideo(Recipe, Editing):
     """``inversion_prompt`` is what the clip is inverted with; the paper's is empty."""

@@ -30,8 +30,8 @@ _PATTERNS = {
 
 
 def distractors(text: str, key: tuple[str, int], num: int) -> dict[str, str]:
-    """Up to ``num`` captions by kind of fact, each ``text`` with two like facts exchanged (a colour of one thing for that of the other) or one
-    replaced; a pure function of its arguments."""
+    """Up to ``num`` captions by kind of fact, each ``text`` with two like facts exchanged (a colour of one thing for that of the other) or
+    one replaced; a pure function of its arguments."""
     rng = _rng(f"{text}/{key}")
     out: dict[str, str] = {}
     for i in rng.permutation(len(KINDS)):
@@ -44,7 +44,9 @@ def distractors(text: str, key: tuple[str, int], num: int) -> dict[str, str]:
 def paraphrase(metadata: Mapping[str, Any], key: tuple[str, int]) -> str:
     """Another caption of the scene that a sample's metadata hold. Raises ValueError where they hold none."""
     if "scene" not in metadata:
-        raise ValueError(f"sample {key[0]!r} carries no scene, so it can't be put in other words; prepare the corpus with vgen prepare data=toybox")
+        raise ValueError(
+            f"sample {key[0]!r} carries no scene, so it can't be put in other words; prepare the corpus with vgen prepare data=toybox"
+        )
     return caption(Scene.from_dict(metadata["scene"]), _rng(f"paraphrase/{key}")).text
 
 

@@ -35,7 +35,10 @@ class Throughput(pl.Callback):
         self._frames += data.shape[0] * data.shape[1] * trainer.world_size
         if (batch_idx + 1) % self.every == 0:
             seconds = time.perf_counter() - self._since
-            rates = {"speed/clips_per_s": self._clips / seconds, "speed/frames_per_s": self._frames / seconds, "speed/peak_memory_gb": peak_memory_gb()}
+            rates = {
+                "speed/clips_per_s": self._clips / seconds, "speed/frames_per_s": self._frames / seconds,
+                "speed/peak_memory_gb": peak_memory_gb(),
+            }
             module.log_dict(rates | {"optim/lr": trainer.optimizers[0].param_groups[0]["lr"]}, batch_size=len(batch))
             self._since, self._clips, self._frames = time.perf_counter(), 0, 0
 
@@ -60,7 +63,7 @@ class GradientNorm(pl.Callback):
 
 
 class TimeUse(pl.Callback):
-    """"Does it use time?" On the held-out clips: the loss gap when the frames of the noisy clip are shuffled, and the loss by timestep quarter.
+    """"Does it use time?" On the held-out clips: the loss gap when frames of the noisy clip are shuffled, and the loss by timestep quarter.
 
     The shuffle permutes clip and target alike, so that a model which ignores time has a gap of zero; per-frame content is the same.
     """

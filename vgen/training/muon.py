@@ -1,4 +1,7 @@
-"""Muon for matrices and AdamW for the rest, as one optimiser (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks")."""
+"""Muon for matrices and AdamW for the rest, as one optimiser.
+
+Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,19 +13,21 @@ from torch import nn
 LEAST_SIDE = 9
 """Matrices with a side shorter than this (the first and last convolution of a latent UNet) are AdamW's, as in the original."""
 LR_RATIO = 10.0
-"""An orthogonal update of n x n has entries of size n^-.5: at ten times AdamW's rate a step on a layer of a hundred channels is about as long."""
+"""An orthogonal update of n x n has entries of size n^-.5: at ten times AdamW's rate a step on a layer of 100 channels is about as long."""
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Convolutions are taken as matrices, out x (in kernel); the two parts share this optimiser's ``param_groups``, so one schedule drives both."""
+    """Convolutions are matrices, out x (in kernel); the two parts share this optimiser's ``param_groups``, so one schedule drives both."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, weight_decay: float, **adamw: Any) -> None:
         matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= LEAST_SIDE]
         taken = {id(p) for p in matrices}
         self._pairs = [(p, nn.Parameter(p.detach().view(p.shape[0], -1))) for p in matrices]
-        muon = torch.optim.Muon([flat for _, flat in self._pairs], lr=lr * LR_RATIO, weight_decay=weight_decay / LR_RATIO) if matrices else None
+        flats = [flat for _, flat in self._pairs]
+        muon = torch.optim.Muon(flats, lr=lr * LR_RATIO, weight_decay=weight_decay / LR_RATIO) if matrices else None
         rest = [p for p in parameters if id(p) not in taken]
-        self._parts = [part for part in (muon, torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, **adamw) if rest else None) if part]
+        others = torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, **adamw) if rest else None
+        self._parts = [part for part in (muon, others) if part]
         super().__init__([{"params": [p]} for p in parameters], {"lr": lr})  # then the parts' own groups, so that schedules reach them
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 

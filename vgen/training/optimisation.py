@@ -16,7 +16,7 @@ class Decay(Choice):
 
 
 class Optimiser(Choice):
-    """``muon`` updates matrices and convolutions by Muon at ten times ``lr``, the rest by AdamW; it needs whole weights (no ZeRO, no fp16)."""
+    """``muon`` is Muon for matrices and convolutions at ten times ``lr``, AdamW for the rest; it needs whole weights (no ZeRO, no fp16)."""
 
     ADAMW = "adamw"
     MUON = "muon"
