@@ -4,9 +4,9 @@
     python benchmarks/editing.py side=stock|fast|record memory=1  # peak memory of one side alone, in a fresh process
 
 Three sides do the same number of UNet evaluations at the same shapes (inversion with one row, denoising with two): ``stock`` is the bare
-UNet2DConditionModel with diffusers' processors, ``fast`` is ours with nothing recorded or changed, ``record`` is FateZero: queries and keys are
-kept while inverting, self and cross maps are replaced while denoising. Outputs of stock and fast are compared first; rounds are interleaved;
-each side's time is the median.
+UNet2DConditionModel with diffusers' processors, ``fast`` is ours with nothing recorded or changed, ``record`` is FateZero: queries and keys
+are kept while inverting, self and cross maps are replaced while denoising. Outputs of stock and fast are compared first; rounds are
+interleaved; each side's time is the median.
 """
 from __future__ import annotations
 
@@ -91,13 +91,15 @@ class Bench:
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     bench = Bench(options)
+    on_gpu = bench.device.type == "cuda"
+    processor = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     facts = {
-        "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if on_gpu else processor,
         "torch": torch.__version__, "diffusers": diffusers.__version__, "frames": bench.frames, "steps": bench.steps,
     }
     if "memory" in options:
         getattr(bench, options["side"])()
-        peak = torch.cuda.max_memory_allocated() if bench.device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps(facts | {"side": options["side"], "peak_mib": round(peak / 2**20)}))
         return
     difference = (bench.stock() - bench.fast()).abs().max().item()

@@ -43,7 +43,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_mp4(tmp_path_factory.mktemp("clip") / "clip.mp4", frames, 8.0))
 
 
-def wish(video: str, backbone: str, **how) -> EditRun:  # noqa: ANN003
+def wish(video: str, backbone: str, **how) -> EditRun:
     how = {"method": FateZero(num_steps=2), "source": SOURCE, "target": TARGET, "num_frames": FRAMES} | how
     return EditRun(video=video, backbone=backbone, **how)
 

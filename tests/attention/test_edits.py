@@ -61,14 +61,14 @@ def pair(x: torch.Tensor) -> torch.Tensor:
     return x.expand(2, *x.shape[1:]).contiguous()
 
 
-def swap(model: ImageModel, window: StepWindow = ALWAYS, target: str = TARGET, source=None) -> SwapCross:  # noqa: ANN001
+def swap(model: ImageModel, window: StepWindow = ALWAYS, target: str = TARGET, source=None) -> SwapCross:
     return SwapCross(source=source or Sibling(), window=window, alignment=align(SOURCE, target, model.tokenizer, replace=True))
 
 
 class Nothing(MapEdit):
     """Takes the slow path and changes nothing."""
 
-    def wants(self, site, at) -> bool:  # noqa: ANN001
+    def wants(self, site, at) -> bool:
         return True
 
     def __call__(self, maps: Maps) -> torch.Tensor:
@@ -84,7 +84,8 @@ def test_whatever_the_chunk(unet: VideoUNet, model: ImageModel) -> None:
     control = control_of(unet)
     out = []
     for control.chunk_bytes in (1, 20_000, 2**30):
-        out.append(run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)]))
+        edits = [swap(model), CopySelf(source=Sibling(), window=ALWAYS)]
+        out.append(run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), edits=edits))
     torch.testing.assert_close(out[0], out[2])
     torch.testing.assert_close(out[1], out[2])
     parts = list(chunks(3, 4, 100, 250))
@@ -96,7 +97,8 @@ def test_whatever_the_chunk(unet: VideoUNet, model: ImageModel) -> None:
 def test_the_slow_path_reads_other_frames_too(unet: VideoUNet, model: ImageModel, keys: Frame) -> None:
     how = {"keys": [FrameKeys(frames=[keys])]}
     x, at = pair(clip()), moment()
-    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()], **how), run(unet, model, x, [SOURCE, TARGET], at, **how))
+    slow = run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()], **how)
+    torch.testing.assert_close(slow, run(unet, model, x, [SOURCE, TARGET], at, **how))
 
 
 def test_equal_prompts_give_the_source(unet: VideoUNet, model: ImageModel) -> None:
@@ -108,7 +110,8 @@ def test_equal_prompts_give_the_source(unet: VideoUNet, model: ImageModel) -> No
 def test_an_empty_window_and_a_factor_of_one_change_nothing(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
     plain = run(unet, model, x, [SOURCE, TARGET], at)
-    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model, NEVER), CopySelf(source=Sibling(), window=NEVER)]), plain)
+    never = [swap(model, NEVER), CopySelf(source=Sibling(), window=NEVER)]
+    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=never), plain)
     torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 1.0}, window=ALWAYS)]), plain)
     assert not torch.allclose(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)]), plain)
 
@@ -132,7 +135,8 @@ def test_a_word_may_have_a_window_of_its_own(unet: VideoUNet, model: ImageModel)
     by_word = swap(model, NEVER)
     by_word.words = {0: ALWAYS, **dict.fromkeys(positions, ALWAYS)}
     x, at = pair(clip()), moment()
-    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[by_word]), run(unet, model, x, [SOURCE, TARGET], at, edits=[whole]))
+    found, expected = (run(unet, model, x, [SOURCE, TARGET], at, edits=[edit]) for edit in (by_word, whole))
+    torch.testing.assert_close(found, expected)
     by_word.words = {3: ALWAYS}
     some = run(unet, model, x, [SOURCE, TARGET], at, edits=[by_word])
     assert not torch.allclose(some, run(unet, model, x, [SOURCE, TARGET], at, edits=[none]))
@@ -168,7 +172,8 @@ def test_a_recorded_source_is_a_sibling(unet: VideoUNet, model: ImageModel) -> N
     """FateZero's one row with stored maps does what Prompt-to-Prompt's two rows do, where the latents are the same."""
     x, store = clip(), AttentionStore(StoreSpec(kept=Kept.FP32))
     run(unet, model, x, [SOURCE], moment(ONE, Direction.INVERT), recorders=[store])
-    alone = run(unet, model, x, [TARGET], moment(ONE), edits=[swap(model, source=Recorded(store)), CopySelf(source=Recorded(store), window=ALWAYS)])
+    recorded = [swap(model, source=Recorded(store)), CopySelf(source=Recorded(store), window=ALWAYS)]
+    alone = run(unet, model, x, [TARGET], moment(ONE), edits=recorded)
     beside = run(unet, model, pair(x), [SOURCE, TARGET], moment(PAIR), edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)])
     # layer by layer the sibling sees maps of its own run, which at equal latents and prompts up to there are the recorded ones
     torch.testing.assert_close(alone[0], beside[1], atol=1e-4, rtol=1e-3)
@@ -180,7 +185,8 @@ def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
 
     def blended(value: bool) -> torch.Tensor:
         mask = torch.full((FRAMES, SIDE, SIDE), value)
-        return run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))])
+        edit = CopySelf(source=Sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))
+        return run(unet, model, x, [SOURCE, TARGET], at, edits=[edit])
 
     torch.testing.assert_close(blended(False), run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS)]))
     torch.testing.assert_close(blended(True), run(unet, model, x, [SOURCE, TARGET], at))

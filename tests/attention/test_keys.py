@@ -109,7 +109,7 @@ def test_keys_may_act_in_one_direction_alone(unet: VideoUNet, tiny: ImageModel) 
 
 def test_keys_of_another_run_join(unet: VideoUNet, tiny: ImageModel) -> None:
     class Silent(Reference):
-        def keys_values(self, site, moment):  # noqa: ANN001, ANN202
+        def keys_values(self, site, moment):
             channels = unet.image_unet.get_submodule(site.path).to_q.out_features
             return torch.zeros(1, 3, channels, dtype=torch.float64), torch.ones(1, 3, channels, dtype=torch.float64)
 
@@ -186,7 +186,7 @@ def test_a_compiled_fast_path_has_no_graph_break(unet: VideoUNet, tiny: ImageMod
     (lambda: Rows(("null", "text"), ("source", "target")).split(torch.zeros(3)), "4 rows are needed"),
     (lambda: Rows().branch("source"), "no branch 'source'"),
 ])
-def test_mistakes_speak(make, message: str) -> None:  # noqa: ANN001
+def test_mistakes_speak(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 

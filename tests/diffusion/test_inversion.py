@@ -16,7 +16,7 @@ X0 = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtyp
 DRIFT = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def told(eps):  # noqa: ANN001, ANN201
+def told(eps):
     """A denoiser from a noise prediction ``(x, t) -> eps``."""
 
     def denoiser(x: torch.Tensor, t: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,7 +27,7 @@ def told(eps):  # noqa: ANN001, ANN201
     return denoiser
 
 
-def round_trip(eps, num_steps: int, **how: int) -> float:  # noqa: ANN001
+def round_trip(eps, num_steps: int, **how: int) -> float:
     denoiser = told(eps)
     back = solve(denoiser, ddim_invert(denoiser, X0, SCHEDULE, num_steps, **how).start, SCHEDULE, num_steps)
     return (back - X0).abs().max().item()
@@ -64,7 +64,7 @@ def test_numbers_that_are_not_finite_are_named() -> None:
         ddim_invert(told(lambda x, t: x * float("nan")), X0, SCHEDULE, 5)
 
 
-def predict(scale: float):  # noqa: ANN201
+def predict(scale: float):
     """Guided prediction whose unconditional half is the conditional one where the null embedding's mean is .2."""
 
     def at(x: torch.Tensor, t: int, null: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +103,7 @@ def test_a_looser_stop_never_takes_more_steps() -> None:
     for epsilon in (0.0, 1e-4, 1e9):
         count = 0
 
-        def counting(*args):  # noqa: ANN002, ANN202
+        def counting(*args):
             nonlocal count
             count += 1
             return predict(4.0)(*args)

@@ -35,7 +35,7 @@ def model() -> ImageModel:
 HELD: list = []
 
 
-def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish) -> EditSession:  # noqa: ANN001
+def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish) -> EditSession:
     while HELD:
         HELD.pop().eject()
     unet = assemble(recipe, model).requires_grad_(False)
@@ -43,7 +43,8 @@ def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGE
     noise = start_noise(model, FRAMES, (8, 8), 0, torch.device("cpu"))
     latents = 0.5 * start_noise(model, FRAMES, (8, 8), 1, torch.device("cpu")) if real else None
     return EditSession(
-        model=model, unet=unet, objective=recipe.objective(model), wish=Wish(source=source, target=target, **wish), noise=noise, latents=latents
+        model=model, unet=unet, objective=recipe.objective(model), wish=Wish(source=source, target=target, **wish), noise=noise,
+        latents=latents,
     )
 
 
@@ -88,7 +89,8 @@ def test_a_closed_blend_mask_gives_the_source_exactly(model: ImageModel) -> None
 
 def test_null_text_brings_the_source_row_closer(model: ImageModel) -> None:
     def error(inner_steps: int, guidance: float = 7.5) -> float:
-        recipe = PromptToPrompt(num_steps=STEPS, guidance=guidance, null_text=NullText(inner_steps=inner_steps, epsilon=0.0, epsilon_per_step=0.0))
+        settings = NullText(inner_steps=inner_steps, epsilon=0.0, epsilon_per_step=0.0)
+        recipe = PromptToPrompt(num_steps=STEPS, guidance=guidance, null_text=settings)
         own = session(model, recipe).frame(0)
         nulls = recipe._nulls(own, own.invert(SOURCE, STEPS)) if inner_steps else None
         context = recipe._contexts(own, nulls)
@@ -120,7 +122,7 @@ def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
 
 
 @pytest.mark.parametrize("place", [Place.DISK, Place.DEVICE])
-def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, tmp_path) -> None:  # noqa: ANN001
+def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, tmp_path) -> None:
     def edited(where: Place) -> torch.Tensor:
         recipe = FateZero(num_steps=STEPS, store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False)
         return recipe.edit(session(model, recipe)).latents

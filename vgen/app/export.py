@@ -201,7 +201,9 @@ def _weights(path: Path) -> Path:
 
 def _tuned(wish: Export, path: Path, entries: dict[str, Tensor], model: ImageModel) -> Piece:
     if wish.to is not Format.VGEN:
-        raise ValueError(f"from={wish.source} is a Tune-A-Video checkpoint, for which to={wish.to.value} has no names; import it with to=vgen")
+        raise ValueError(
+            f"from={wish.source} is a Tune-A-Video checkpoint, for which to={wish.to.value} has no names; import it with to=vgen"
+        )
     found, recipe = tune_a_video.import_(entries, model.unet), TuneAVideo()
     card = Card.of("tune_a_video", recipe, model, run={}, summary={"imported_from": path.name})
     return Piece(found.tensors, recipe, model, card, found.notes)

@@ -150,6 +150,8 @@ def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) ->
         )
     missing = [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)] if tensors else []
     if missing:
-        raise ValueError(f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method")
+        raise ValueError(
+            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method"
+        )
     for name, value in tensors.items():
         named[name].copy_(value)

@@ -25,7 +25,9 @@ def main() -> None:
 def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     settings = run.trainer
     if not run.method.learns():
-        raise ValueError(f"method={name_of(run.method)} trains nothing; use it with 'vgen edit method={name_of(run.method)} video=FILE ...'")
+        raise ValueError(
+            f"method={name_of(run.method)} trains nothing; use it with 'vgen edit method={name_of(run.method)} video=FILE ...'"
+        )
     rank = ranks.rank(settings.devices)
     _quiet(rank)
     if job_suffix() and settings.world_size > 1:
