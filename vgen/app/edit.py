@@ -47,7 +47,8 @@ class Extra(Choice):
 @spec
 class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
-    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify`` and ``blend`` are as in :class:`Wish`, a factor written ``word:1.5``."""
+    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify`` and ``blend`` are as in :class:`Wish`, a factor
+    written ``word:1.5``."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -71,7 +72,10 @@ class EditRun:
     def wish(self) -> Wish:
         if not self.target.strip() or not self.source.strip():
             raise ValueError('an edit needs both prompts; give source="what the clip shows" target="what it should show"')
-        return Wish(source=self.source, target=self.target, amplify=dict(map(_factor, self.amplify)), blend=list(self.blend), matching=self.matching)
+        return Wish(
+            source=self.source, target=self.target, amplify=dict(map(_factor, self.amplify)), blend=list(self.blend),
+            matching=self.matching,
+        )
 
 
 def _factor(text: str) -> tuple[str, float]:
@@ -84,7 +88,8 @@ def _factor(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class EditedClip:
-    """uint8 f h w 3 each; ``mask`` is shown in white. ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds."""
+    """uint8 f h w 3 each; ``mask`` is the source, dimmed where the mask is shut.
+    ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds."""
 
     video: np.ndarray
     source: np.ndarray
@@ -114,8 +119,9 @@ def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console
         raise ValueError(f"method={name_of(recipe)} does not edit; methods that do are {', '.join(editors())}")
     if recipe.regime is Regime.CLIP and not run.adapter:
         raise ValueError(
-            f"method={name_of(recipe)} edits with a checkpoint tuned on the clip; train one with 'vgen train method={name_of(recipe)} data=clip "
-            f"data.video={run.video or 'FILE'} data.prompt=...' and give adapter=RUN, or adapter=untrained to see it without"
+            f"method={name_of(recipe)} edits with a checkpoint tuned on the clip; train one with "
+            f"'vgen train method={name_of(recipe)} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
+            "and give adapter=RUN, or adapter=untrained to see it without"
         )
     session, source = _session(run, recipe, wish, progress)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
@@ -146,12 +152,14 @@ def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[
     source = read_clip(run.video, Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px), run.start_seconds)
     keys = recipe.attention_keys()
     if keys and type(checkpoint.recipe) is not type(recipe):
-        control_of(checkpoint.unet).keys = tuple(keys)  # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
+        # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
+        control_of(checkpoint.unet).keys = tuple(keys)
     side = size_px // checkpoint.model.vae_factor
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device)
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
-        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise, progress=progress
+        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise,
+        progress=progress,
     )
     return session, source
 
@@ -174,8 +182,8 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
         free = _free_bytes()
         if store.place is Place.CPU and free is not None and need > 0.9 * free:
             raise ValueError(
-                f"the inversion's attention needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; use fewer num_frames or "
-                "method.num_steps, lower method.store.max_queries, or set method.store.place=disk"
+                f"the inversion's attention needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; "
+                "use fewer num_frames or method.num_steps, lower method.store.max_queries, or set method.store.place=disk"
             )
         line += f"; attention kept: {need / 2**20:.0f} MiB ({store.place.value})"
     return line
@@ -245,7 +253,8 @@ def _warn(console: Console, report: dict[str, Any]) -> None:
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
     if found < ceiling - POOR_DB:
         console.print(
-            f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): the edit will lose what the inversion lost; "
+            f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "
+            "the edit will lose what the inversion lost; "
             "try more method.num_steps, method.fixed_point_steps=2, or a source prompt that says what is seen",
             soft_wrap=True,
         )
