@@ -139,3 +139,12 @@ def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, bac
 
 def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:
     assert edit(wish(video, backbone, method=TuneAVideo(num_steps=2), adapter=UNTRAINED)).reconstruction is not None
+
+
+@pytest.mark.parametrize("verb", ["edit", "generate"])
+def test_a_backbone_is_named_on_the_command_line(verb: str) -> None:
+    """``conf/backbone`` is a group of ``vgen train``; elsewhere ``backbone=`` is a folder."""
+    command = [sys.executable, "-c", "from vgen.app.cli import main; raise SystemExit(main())", verb, "backbone=models/sd15", "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert "backbone: models/sd15" in done.stdout

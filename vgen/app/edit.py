@@ -30,6 +30,7 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
 from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
 from vgen.methods._editing import Progress as Told
+from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def offer() -> None:
 
 def main() -> None:
     offer()
-    run_hydra("edit", None, edit_files)
+    run_hydra("edit", str(conf_dir() / "edit"), edit_files)
 
 
 def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None) -> EditedClip:

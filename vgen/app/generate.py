@@ -19,6 +19,7 @@ from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, latent_size
+from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def offer() -> None:
 
 def main() -> None:
     offer()
-    run_hydra("generate", None, generate_files)
+    run_hydra("generate", str(conf_dir() / "generate"), generate_files)
 
 
 def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
