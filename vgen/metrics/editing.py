@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
@@ -19,7 +20,7 @@ from vgen.toybox.edits import Edit, EditPair
 from vgen.toybox.motion import paths
 from vgen.toybox.oracle import Facts, Seen, read_image
 from vgen.toybox.renderer import render
-from vgen.toybox.scenes import Scene, Thing
+from vgen.toybox.scenes import Camera, Scene, Thing
 
 METRIC = Metric("toybox/editing", 1, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
 REACH = 0.12  # canvas widths: what is farther from where a thing has to be is another thing
@@ -36,7 +37,7 @@ def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPai
     there, nothing was added and no other attribute changed; ``traj``: exp(-distance from the source's path / .05); ``bg``: PSNR of the
     ground, 0 at 15 dB and 1 at the codec's; ``edit``, ``edit_strict``: harmonic means with the first and the second; ``oracle_psnr``."""
     _check(source_video, edited_video, vae_reconstruction, pair.scene)
-    target = render(pair.edited, edited_video.shape[1]).video
+    target = drawn(pair.edited, edited_video.shape[1])
     out: Numbers = {}
     frames = [_read_frame(frame, pair, place) for frame, place in zip(edited_video, _places(pair.scene), strict=True)]
     shown, kept, astray = (np.array(x) for x in zip(*frames, strict=True))
@@ -51,6 +52,14 @@ def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPai
     out["edit"], out["edit_strict"] = harmonic((out["edit_acc"], *rest)), harmonic((out["edit_acc_all"], *rest))
     out["oracle_psnr"] = psnr(target, edited_video)
     return out
+
+
+@lru_cache(maxsize=8)
+def drawn(scene: Scene, size_px: int) -> np.ndarray:
+    """The scene's video, which nobody may write into: one edit needs the same few several times."""
+    video = render(scene, size_px).video
+    video.flags.writeable = False
+    return video
 
 
 def harmonic(parts: Sequence[float]) -> float:
@@ -98,7 +107,8 @@ def _touched(pair: EditPair, size_px: int) -> np.ndarray:
     """bool f h w: bodies and marks before or after the edit, two pixels wider."""
     shown = np.zeros((pair.scene.num_frames, size_px, size_px), bool)
     for scene in (pair.scene, pair.edited):
-        shown |= (render(scene, size_px).video != render(replace(scene, things=()), size_px).video).any(-1)
+        empty = replace(scene, things=(), num_frames=scene.num_frames if scene.camera != Camera() else 1)
+        shown |= (drawn(scene, size_px) != drawn(empty, size_px)).any(-1)
     return ndimage.binary_dilation(shown, _DISC[None])
 
 

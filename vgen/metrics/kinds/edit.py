@@ -8,14 +8,13 @@ import numpy as np
 
 from vgen.metrics import editing as _editing
 from vgen.metrics import temporal_consistency as _consistency
-from vgen.metrics.editing import score_edit
+from vgen.metrics.editing import drawn, score_edit
 from vgen.metrics.kinds.scenes import Stream, scene_of, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.temporal_consistency import temporal_consistency
 from vgen.toybox.edits import Edit, EditPair, edit_pair
 from vgen.toybox.oracle import Facts, read
-from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix
 from vgen.toybox.splits import Bucket, bucket_of
 
@@ -33,11 +32,11 @@ def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None) -> N
 
 def source_clip(task: Task, size_px: int) -> np.ndarray:
     """Also the trick that must not pay: the source handed back."""
-    return render(task.about.scene, size_px).video
+    return drawn(task.about.scene, size_px)
 
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
-    return Inputs(source=source_clip(task, size_px), source_caption=task.about.source)
+    return Inputs(source=source_clip(task, size_px).copy(), source_caption=task.about.source)
 
 
 KIND = TaskKind(
