@@ -144,7 +144,8 @@ def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:
 @pytest.mark.parametrize("verb", ["edit", "generate"])
 def test_a_backbone_is_named_on_the_command_line(verb: str) -> None:
     """``conf/backbone`` is a group of ``vgen train``; elsewhere ``backbone=`` is a folder."""
-    command = [sys.executable, "-c", "from vgen.app.cli import main; raise SystemExit(main())", verb, "backbone=models/sd15", "--cfg", "job"]
+    program = "from vgen.app.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, verb, "backbone=models/sd15", "--cfg", "job"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert "backbone: models/sd15" in done.stdout
