@@ -92,7 +92,7 @@ def test_shipped_sweeps_are_in_wandbs_format(name: str, monkeypatch: pytest.Monk
     composed = compose(words[words.index("evaluate") + 1 :], monkeypatch, capsys)
     assert composed["adapter"] == trial["adapter"]["value"]
     assert composed["sweep"] == name
-    assert composed["logger"]["wandb"] == "online"
+    assert composed["logger"]["wandb"] == "ONLINE"
     assert told(sweep, [])
 
 

@@ -2,14 +2,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
+from vgen.app.evaluate import EvaluateRun
+from vgen.app.page import merit
+from vgen.app.results import Result
+from vgen.app.tracking import mirror
+from vgen.data.mp4 import decode_mp4
 from vgen.training.records import LoggerSettings, WandbMode, effective_mode
 
+VGEN = Path(sys.executable).with_name("vgen")
 BLOCK, HEADER = 32768, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -81,3 +91,70 @@ def test_online_without_a_key_or_a_network_is_offline(
     assert effective_mode(LoggerSettings(wandb=WandbMode.ONLINE)) is WandbMode.OFFLINE
     assert lack in caplog.text
     assert "wandb sync" in caplog.text
+
+
+def summary_of(found: list[Record]) -> dict[str, Any]:
+    return {i.key or ".".join(i.nested_key): json.loads(i.value_json) for r in found if r.HasField("summary") for i in r.summary.update}
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_checkpoints_and_three_guidances_is_six_runs_and_one_leaderboard(environment, tmp_path: Path) -> None:
+    """One command, one process: every evaluation has a run of its own, with scalars in its summary and one table of clips that play."""
+    command = ["evaluate", "-m", "adapter=untrained,shipped", "sampler.guidance=1,3,7.5", "suite=smoke", "sweep=first"]
+    small = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=1", "page.max_rows=2", "logger=offline", "logger.tags=[mine]"]
+    env = environment(WANDB_MODE="offline", HOME=str(tmp_path))
+    done = subprocess.run([VGEN, *command, *small], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sweep = tmp_path / "outputs" / "sweeps" / "first"
+    rows = json.loads((sweep / "leaderboard.json").read_text())["leaderboards"][0]["rows"]
+    grid = {(name, guidance) for name in ("untrained", "shipped") for guidance in (1.0, 3.0, 7.5)}
+    assert {(r["checkpoint"], r["sampler"]["guidance"]) for r in rows} == grid
+    assert (sweep / "report" / "index.html").is_file()
+    assert {r["unet_calls"] for r in rows} == {1, 2}, "without guidance the UNet is asked once"
+    files = sorted(sweep.glob("*/wandb/offline-run-*/*.wandb"))
+    assert len(files) == len({path.stem for path in files}) == 6
+    for path in files:
+        check_run(path, json.loads((path.parents[2] / "summary.json").read_text()))
+
+
+def check_run(path: Path, truth: dict[str, Any]) -> None:
+    found = list(records(path))
+    run = next(r.run for r in found if r.HasField("run"))
+    assert (run.run_group, run.job_type, run.project) == ("first", "eval", "vgen")
+    [name] = truth["checkpoints"]
+    assert set(run.tags) == {"mine", "suite:smoke-v1", f"checkpoint:{name}", f"vgen:{truth['vgen']}"}
+    config = {u.key: json.loads(u.value_json) for u in run.config.update}
+    assert config["sampler"]["guidance"] == truth["sampler"]["guidance"]
+    assert config["checkpoint"] == name
+    scalars = summary_of(found)
+    exact = truth["checkpoints"][name]["overall"]["exact"]
+    assert [scalars[k] for k in ("exact", "exact/low", "exact/high")] == [exact["mean"], exact["low"], exact["high"]]
+    assert scalars["exact/iid"] == truth["checkpoints"][name]["buckets"]["iid"]["exact"]["mean"]
+    assert scalars["cost/unet_calls"] == truth["checkpoints"][name]["cost"]["unet_calls"]
+    history = [i.key or ".".join(i.nested_key) for r in found if r.HasField("history") for i in r.history.item]
+    assert {key.split(".")[0] for key in history if not key.startswith("_")} == {"clips"}, "scalars belong into the summary"
+    files = {c.path: Path(c.local_path) for r in found if r.HasField("artifact") for c in r.artifact.manifest.contents}
+    rows = json.loads(files["clips.table.json"].read_text())
+    assert rows["columns"][:6] == ["id", "bucket", "caption", "seed", "truth", name]
+    assert len(rows["data"]) == 2, "page.max_rows"
+    worst = [merit(dict(zip(rows["columns"], row, strict=True))) for row in rows["data"]]
+    assert worst == sorted(worst)
+    for row in rows["data"]:
+        check_video(files[row[4]["path"]])
+        check_video(files[row[5]["path"]])
+
+
+def check_video(path: Path) -> None:
+    """What every browser plays, and no black."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt, stream.frames) == ("h264", "yuv420p", 2)
+    assert decode_mp4(path.read_bytes()).max() > 60
+
+
+def test_a_trial_of_a_wandb_sweep_takes_one_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")
+    two = [Result(Path("."), name, name, {}, {}) for name in ("a", "b")]
+    with pytest.raises(ValueError, match="a trial of a W&B sweep is one run and takes one checkpoint, got a, b"):
+        mirror(EvaluateRun(adapter="untrained"), two, {})

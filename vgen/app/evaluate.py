@@ -104,7 +104,9 @@ def evaluate(
         _await(run, store, list(sources), todo, mine, progress)
         done = _score(run, store, sources, todo, progress)
     _show(run, store, done, config or {}, console)
-    console.print(f"{len(todo) * len(sources)} clips in {time.perf_counter() - began:.0f} s: {store.folder / 'report' / 'index.html'}")
+    console.print(
+        f"{len(todo) * len(sources)} clips in {time.perf_counter() - began:.0f} s: {store.folder / 'report' / 'index.html'}", soft_wrap=True
+    )
     return done
 
 

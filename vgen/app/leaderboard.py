@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vgen.app.page import PageSettings, write_report
-from vgen.app.results import Result, difference_of_kind, load, rank, worded
+from vgen.app.results import Result, difference_of_kind, load, rank
 from vgen.data.files import write_json
 
 
@@ -26,7 +26,9 @@ def aggregate(folder: Path, console: Console, page: PageSettings | None = None) 
         console.print(table(one))
         place = folder / ("report" if len(groups) == 1 else f"report-{one['suite_name']}-{i}")
         write_report(place, rank(group), page or PageSettings(), console)
-        console.print(f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: {place / 'index.html'}")
+        console.print(
+            f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: {place / 'index.html'}", soft_wrap=True
+        )
     return {"leaderboards": boards}
 
 
@@ -80,6 +82,11 @@ def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
     return [cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points]
 
 
+def _brief(number: dict[str, Any]) -> str:
+    """With half the interval's width: a leaderboard has many columns."""
+    return "-" if number["mean"] is None else f"{number['mean']:.2f} ±{(number['high'] - number['low']) / 2:.2f}"
+
+
 def table(one: dict[str, Any]) -> Table:
     out = Table(title=f"leaderboard: suite {one['suite_name']}, {one['num_clips']} clips each", title_justify="left")
     out.add_column("", justify="right")
@@ -89,5 +96,5 @@ def table(one: dict[str, Any]) -> Table:
     for row in one["rows"]:
         seconds = row["seconds_per_clip"]
         costs = (str(row["unet_calls"] or "-"), "-" if seconds is None else f"{seconds:.2f}", "*" if row["on_front"] else "")
-        out.add_row(str(row["rank"]), row["label"], *(worded(row[key]) for key in one["headlines"]), *costs)
+        out.add_row(str(row["rank"]), row["label"], *(_brief(row[key]) for key in one["headlines"]), *costs)
     return out

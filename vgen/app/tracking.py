@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,9 @@ def _continued(result: Result) -> dict[str, Any]:
     """Scoring again goes on with the same W&B run; in a W&B sweep the agent says which run it is."""
     if "WANDB_SWEEP_ID" in os.environ:
         return {}
-    import wandb
-
     path = result.folder / _IDS
     ids = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ids.setdefault(result.name, wandb.util.generate_id())
+    ids.setdefault(result.name, secrets.token_hex(4))
     path.write_text(json.dumps(ids, indent=1), encoding="utf-8")
     return {"id": ids[result.name], "resume": "allow"}
 
