@@ -12,7 +12,7 @@ import numpy as np
 from vgen.metrics.metric import Metric, Numbers
 from vgen.toybox.oracle import Facts
 
-METRIC = Metric("toybox/coherence", 1, "share of neighbouring frames that agree in count, colours, shapes and ground")
+METRIC = Metric("toybox/coherence", 2, "share of neighbouring frames that agree in count, colours, shapes and ground")
 GROUND_SHIFT = 0.04  # of full scale: a fifth of the distance between the nearest two grounds is still the same ground
 
 

@@ -14,7 +14,7 @@ from vgen.toybox.motion import paths
 from vgen.toybox.oracle import Facts, Seen
 from vgen.toybox.scenes import Scene
 
-METRIC = Metric("toybox/temporal-consistency", 1, "PERM, IDSW, AREA-CV, CFLIP, SFLIP, JERK, BGFLICK, and TC gated by correct motion")
+METRIC = Metric("toybox/temporal-consistency", 2, "PERM, IDSW, AREA-CV, CFLIP, SFLIP, JERK, BGFLICK, and TC gated by correct motion")
 WORST_AREA_CV, WORST_JERK, WORST_FLICKER = 0.5, 0.1, 25.0  # where a term of TC reaches zero
 
 

@@ -14,7 +14,7 @@ from vgen.metrics.metric import Metric, Numbers
 from vgen.toybox.oracle import Facts
 from vgen.toybox.scenes import CORE_MOTIONS, SPEED, Colour, Motion, Scene, Shape, Size
 
-METRIC = Metric("toybox/text-accuracy", 1, "attribute accuracies, EXACT, BIND; unmatched things score zero")
+METRIC = Metric("toybox/text-accuracy", 2, "attribute accuracies, EXACT, BIND; unmatched things score zero")
 CHANCE = {
     "colour": 1 / len(Colour),
     "shape": 1 / len(Shape),
