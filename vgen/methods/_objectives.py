@@ -48,16 +48,11 @@ class Objective(ABC):
 
 @dataclass(slots=True, kw_only=True)
 class Denoising(Objective):
-    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of samples is dropped.
-
-    ``learn_text`` carries the gradient into the text encoder (Rombach et al. 2022, eq. 3): captions are encoded in every step, cached text
-    is not used.
-    """
+    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of clips is dropped."""
 
     schedule: Schedule
     prediction: Prediction
     text_drop: float
-    learn_text: bool = False
 
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         device = next(unet.parameters()).device
@@ -65,18 +60,14 @@ class Denoising(Objective):
             latents = batch.latents.to(device).float() if batch.latents is not None else model.encode(batch.pixels(device)).float()
             keep = draws.uniform("text_drop", device) >= self.text_drop
             t = draws.integers("timestep", self.schedule.num_timesteps, device)
-        context = self.context(model, batch, device, keep)
+            context = self.context(model, batch, device, keep)
         return {"loss": self.errors(unet, latents, t, draws.normal("noise", latents), context).mean()}
 
+    @torch.no_grad()
     def context(self, model: ImageModel, batch: Batch, device: torch.device, keep: Tensor | None = None) -> Context:
         """The batch's text, one row per clip; rows where ``keep`` (b, bool) is False hold the empty prompt."""
-        if self.learn_text:
-            kept = [True] * len(batch) if keep is None else keep.tolist()
-            return model.encode_text([c if k else "" for c, k in zip(batch.captions, kept, strict=True)]).to(device, torch.float32)
-        with torch.no_grad():
-            context = model.encode_text(batch.captions) if batch.context is None else batch.context
-            context = context.to(device, torch.float32)
-            return context if keep is None else context.where(keep, model.empty_text().to(device, torch.float32))
+        context = (model.encode_text(batch.captions) if batch.context is None else batch.context).to(device, torch.float32)
+        return context if keep is None else context.where(keep, model.empty_text().to(device, torch.float32))
 
     def errors(self, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context) -> Tensor:
         """Mean squared error of every clip, b."""

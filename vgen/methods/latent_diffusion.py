@@ -14,18 +14,14 @@ from vgen.spec import spec
 )
 @spec
 class LatentDiffusion(Recipe):
-    """The schedule and the prediction are those of the image model's own scheduler.
-    ``learn_text`` trains the text encoder with the UNet (eq. 3)."""
+    """The schedule and the prediction are those of the image model's own scheduler."""
 
     text_drop: float = 0.1
-    learn_text: bool = False
 
     def objective(self, model: ImageModel) -> Denoising:
         config = model.scheduler_config
-        return Denoising(
-            schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")),
-            text_drop=self.text_drop, learn_text=self.learn_text,
-        )
+        prediction = Prediction(config.get("prediction_type", "epsilon"))
+        return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=self.text_drop)
 
     def learns(self) -> tuple[str, ...]:
-        return ("unet.image_unet.*", "text_encoder.text_model.*") if self.learn_text else ("unet.image_unet.*",)
+        return ("unet.image_unet.*",)

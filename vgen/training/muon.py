@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 LEAST_SIDE = 9
-"""Matrices with a side shorter than this (the first and last convolution of a latent UNet) are AdamW's, as in the original."""
+"""Matrices with a side shorter than this (the last convolution of a latent UNet) are AdamW's."""
 LR_RATIO = 10.0
 """An orthogonal update of n x n has entries of size n^-.5: at ten times AdamW's rate a step on a layer of 100 channels is about as long."""
 
