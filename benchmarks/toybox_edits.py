@@ -3,10 +3,10 @@
     python benchmarks/toybox_edits.py n=64 methods=copy,ddim,p2p,fatezero frames=8 steps=20 guidance=3
     python benchmarks/toybox_edits.py n=8 methods=tav steps_tuned=200           # tunes on every clip first
 
-``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame, ``p2p`` Prompt-to-Prompt frame by frame (fast mode),
-``fatezero`` FateZero with the middle frame, ``first`` the same edit with the keys of the first frame everywhere, ``tav`` Tune-A-Video. Every clip has
-the same start on all sides. Prints one JSON line with means, 95 % bootstrap intervals and paired differences to ``p2p``, and writes the rows to
-``out`` (scores.jsonl); rows that are there already are not drawn again.
+``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame, ``p2p`` Prompt-to-Prompt frame by frame (fast
+mode), ``fatezero`` FateZero with the middle frame, ``first`` the same edit with the keys of the first frame everywhere, ``tav``
+Tune-A-Video. Every clip has the same start on all sides. Prints one JSON line with means, 95 % bootstrap intervals and paired
+differences to ``p2p``, and writes the rows to ``out`` (scores.jsonl); rows that are there already are not drawn again.
 """
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     bench, n = Bench(options), int(options.get("n", 64))
     methods = options.get("methods", "copy,ddim,p2p,fatezero").split(",")
-    todo = tasks(Suite(kind=Kind.EDIT, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options.get("frames", 8)), stride_ticks=2))
+    frames = int(options.get("frames", 8))
+    todo = tasks(Suite(kind=Kind.EDIT, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=frames, stride_ticks=2))
     out = Path(options.get("out", "outputs/toybox_edits")) / "scores.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {(r["method"], r["id"]): r for r in map(json.loads, out.read_text().splitlines())} if out.is_file() else {}
