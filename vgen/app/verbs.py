@@ -83,7 +83,7 @@ VERBS = {
         summary="change a clip by its words, keeping what the words keep",
         usage="vgen edit method=NAME video=FILE source=TEXT target=TEXT key=value ...",
         keys=(
-            ("method", "fatezero, tune_a_video (with adapter=RUN), prompt_to_prompt (every frame on its own)"),
+            ("method", "fatezero, tune_a_video (with adapter=RUN), prompt_to_prompt (frame by frame)"),
             ("source target", "what the clip shows, and what it should show"),
             ("amplify", "factors on the attention that target words receive, as amplify=[jeep:1.5]"),
             ("blend", "words whose place alone may change, as blend=[car,jeep]"),
@@ -96,7 +96,7 @@ VERBS = {
         ),
         examples=(
             'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" save=[reconstruction]',
-            'vgen edit method=tune_a_video adapter=runs/skiing video=skiing.mp4 source="a man is skiing" target="a panda is skiing"',
+            'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a panda skis"',
         ),
     ),
     "evaluate": Verb(
@@ -110,7 +110,7 @@ VERBS = {
             ("sampler.guidance", "guidance scale; also sampler.num_steps, sampler.solver"),
             ("sweep", "name of what this is part of: with -m and a=1,2 a grid that ends in one leaderboard"),
             ("logger", "disabled, offline, online: one W&B run per checkpoint; logger.group, logger.project"),
-            ("stage share", "sample, score or prompts alone; share=I/N of the drawing (torchrun and srun say it themselves)"),
+            ("stage share", "sample, score or prompts alone; share=I/N of the drawing (torchrun and srun say it)"),
         ),
         examples=(
             "vgen evaluate adapter=[untrained,runs/mine]",
@@ -129,7 +129,7 @@ VERBS = {
         examples=("vgen compare outputs/before outputs/after", "vgen compare outputs/mine:untrained outputs/mine:trained out=gain.json"),
     ),
     "sweep": Verb(
-        summary="a grid of evaluations in W&B's format: show it, run it here or with W&B's agent, aggregate it",
+        summary="a grid of evaluations in W&B's format: show it, run it, aggregate it",
         usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every evaluation] | vgen sweep aggregate=FOLDER",
         keys=(
             ("launch", "local: here, without W&B; wandb: register it and start an agent; nothing: show the commands"),
