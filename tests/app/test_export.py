@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vgen.app import cli
-from vgen.app.export import Width, cast, of_card
+from vgen.app.export import Export, Format, Width, cast, export, of_card
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import Card, load_adapter, save_adapter
@@ -153,3 +153,28 @@ def test_a_card_that_lies_is_refused(text, message):
 def test_what_half_precision_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
         cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)
+
+
+def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
+    """Tune-A-Video saves whole pipelines; the UNet in one is found, read as data and written as an adapter that vgen opens."""
+    from fnmatch import fnmatchcase
+
+    from safetensors.torch import save_file
+
+    from vgen.app.loading import load_backbone, open_checkpoint
+    from vgen.formats import tune_a_video
+    from vgen.methods.tune_a_video import TuneAVideo
+
+    model = load_backbone("toybox")
+    unet = assemble(TuneAVideo(), model)
+    learns = TuneAVideo().learns()
+    tensors = {f"unet.{n}": torch.randn_like(p) for n, p in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", q) for q in learns)}
+    unet.eject()
+    (tmp_path / "tuned" / "unet").mkdir(parents=True)
+    state = {n: v.contiguous() for n, v in tune_a_video.export(tensors, model.unet).items()}
+    save_file(state, tmp_path / "tuned" / "unet" / "diffusion_pytorch_model.safetensors")
+    export(Export(source=str(tmp_path / "tuned"), to=Format.VGEN, backbone="toybox", out=str(tmp_path / "ours.safetensors")))
+    opened = open_checkpoint(str(tmp_path / "ours.safetensors"))
+    assert isinstance(opened.recipe, TuneAVideo)
+    name = next(n for n in tensors if ".attn_temp.to_q" in n)
+    assert torch.equal(opened.unet.get_parameter(name.removeprefix("unet.")), tensors[name])

@@ -193,10 +193,10 @@ def imported(wish: Export) -> Piece:
 
 
 def _weights(path: Path) -> Path:
-    """The UNet's file where a whole pipeline's folder was given (Tune-A-Video saves those), otherwise the path itself."""
+    """The UNet's file where the folder of a tuned pipeline was given (Tune-A-Video saves those), otherwise the path itself."""
     files = sorted((path / "unet").glob("diffusion_pytorch_model.*")) if (path / "unet").is_dir() else []
-    files = [file for file in files if file.suffix in (".safetensors", ".bin")]
-    return files[-1] if files else path
+    tuned = (file for file in files if file.suffix in (".safetensors", ".bin") and tune_a_video.recognises(state_file.read(file)[0]))
+    return next(tuned, path)
 
 
 def _tuned(wish: Export, path: Path, entries: dict[str, Tensor], model: ImageModel) -> Piece:
