@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
 from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
 from vgen.methods._editing import Progress as Told
+from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
@@ -208,12 +208,6 @@ def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
     factor = source.shape[1] // mask.shape[1]
     inside = mask.cpu().numpy().repeat(factor, 1).repeat(factor, 2)[..., None]
     return np.where(inside, source, source // 4).astype(np.uint8)
-
-
-def psnr(video: np.ndarray, truth: np.ndarray) -> float:
-    """dB over all pixels of two uint8 clips; infinite where they are equal."""
-    error = np.mean((video.astype(np.float64) - truth) ** 2)
-    return math.inf if error == 0 else float(10 * math.log10(255**2 / error))
 
 
 def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:

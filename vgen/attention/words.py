@@ -44,13 +44,18 @@ class Words:
             )
         return Words(tuple(words), tuple(spans), limit)
 
-    def positions(self, word: str, prompt_name: str = "prompt") -> list[int]:
-        """Token positions of every occurrence of ``word`` (several words: of the phrase), ignoring case and punctuation."""
+    def find(self, word: str) -> list[int]:
+        """Token positions of every occurrence of ``word`` (or phrase), ignoring case and punctuation; [] if there is none."""
         wanted, own = [_bare(w) for w in word.split()], [_bare(w) for w in self.words]
         hits = [i for i in range(len(own) - len(wanted) + 1) if own[i : i + len(wanted)] == wanted] if wanted else []
-        if not hits:
-            raise ValueError(f"word {word!r} does not occur in the {prompt_name} {' '.join(self.words)!r}; name one of its words")
         return [p for i in hits for span in self.spans[i : i + len(wanted)] for p in span]
+
+    def positions(self, word: str, prompt_name: str = "prompt") -> list[int]:
+        """The same; raises ValueError if there is none."""
+        found = self.find(word)
+        if not found:
+            raise ValueError(f"word {word!r} does not occur in the {prompt_name} {' '.join(self.words)!r}; name one of its words")
+        return found
 
 
 def _bare(word: str) -> str:
@@ -89,21 +94,22 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
     mapper[0, 0] = 1
     swaps, added = [], []
     for tag, i0, i1, j0, j1 in _operations(a, b, replace):
-        pairs = list(zip(range(i0, i1), range(j0, j1), strict=False)) if tag == "equal" or replace else []
-        for i, j in pairs:
-            _share(mapper, a.spans[i], b.spans[j])
-            if a.words[i] != b.words[j]:
-                swaps.append((a.words[i], b.words[j]))
-        for j in range(j0, j1) if not pairs else ():
-            kept[list(b.spans[j])] = 0
-            added.append(b.words[j])
+        if tag in ("equal", "swap"):
+            for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
+                _share(mapper, a.spans[i], b.spans[j])
+                if a.words[i] != b.words[j]:
+                    swaps.append((a.words[i], b.words[j]))
+        else:  # words of the target alone; for "delete" there are none
+            for j in range(j0, j1):
+                kept[list(b.spans[j])] = 0
+                added.append(b.words[j])
     _pad(mapper, a, b)
     return Alignment(a, b, mapper, kept, tuple(swaps), tuple(added))
 
 
 def _operations(a: Words, b: Words, replace: bool) -> list[tuple[str, int, int, int, int]]:
     if replace:
-        return [("replace", 0, len(a.words), 0, len(b.words))]
+        return [("swap", 0, len(a.words), 0, len(b.words))]
     return difflib.SequenceMatcher(None, [_bare(w) for w in a.words], [_bare(w) for w in b.words], autojunk=False).get_opcodes()
 
 

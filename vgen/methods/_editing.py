@@ -120,26 +120,14 @@ class EditSession:
     def blend_tokens(self) -> dict[str, list[int]]:
         """Token positions of the blend words in either prompt. Raises ValueError for a word that is in neither."""
         prompts = {"source": Words.of(self.wish.source, self.model.tokenizer), "target": Words.of(self.wish.target, self.model.tokenizer)}
-        out: dict[str, list[int]] = {branch: [] for branch in prompts}
         for word in self.wish.blend:
-            for branch, words in prompts.items():
-                try:
-                    out[branch] += words.positions(word)
-                except ValueError:
-                    continue
-            if not any(self._holds(words, word) for words in prompts.values()):
+            if not any(words.find(word) for words in prompts.values()):
                 raise ValueError(
                     f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target {self.wish.target!r}; "
                     "name a word of one of them"
                 )
+        out = {branch: [p for word in self.wish.blend for p in words.find(word)] for branch, words in prompts.items()}
         return {branch: tokens for branch, tokens in out.items() if tokens}
-
-    @staticmethod
-    def _holds(words: Words, word: str) -> bool:
-        try:
-            return bool(words.positions(word))
-        except ValueError:
-            return False
 
     # -- denoising ---------------------------------------------------------------------------------------------------------------
     def denoiser(

@@ -13,7 +13,7 @@ from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.objectives import autoencoding_loss, contrastive_loss
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import Prediction, Schedule, add_noise, target
+from vgen.diffusion.schedule import Prediction, Schedule, add_noise, schedule_of, target
 
 
 @dataclass(slots=True)
@@ -75,6 +75,13 @@ class Denoising(Objective):
         dtype = next(unet.image_unet.parameters()).dtype
         out = unet(add_noise(latents, noise, alpha, sigma).to(dtype), t, context.to(latents.device, dtype))
         return F.mse_loss(out.float(), target(self.prediction, latents, noise, alpha, sigma), reduction="none").flatten(1).mean(1)
+
+
+def denoising_as_trained(model: ImageModel, text_drop: float = 0.0) -> Denoising:
+    """The image model's own schedule and prediction, as its scheduler's configuration states them."""
+    config = model.scheduler_config
+    prediction = Prediction(config.get("prediction_type", "epsilon"))
+    return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=text_drop)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,10 +17,9 @@ from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, StoreSpec
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
-from vgen.diffusion.schedule import Prediction, schedule_of
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods._editing import TARGET, Edited, Editing, EditSession
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
@@ -50,8 +49,7 @@ class FateZero(Recipe, Editing):
         return [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))] if self.frames else []
 
     def objective(self, model: ImageModel) -> Denoising:
-        config = model.scheduler_config
-        return Denoising(schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")), text_drop=0.0)
+        return denoising_as_trained(model)
 
     def learns(self) -> tuple[str, ...]:
         return ()

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.diffusion.schedule import Prediction, schedule_of
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
@@ -19,9 +18,7 @@ class LatentDiffusion(Recipe):
     text_drop: float = 0.1
 
     def objective(self, model: ImageModel) -> Denoising:
-        config = model.scheduler_config
-        prediction = Prediction(config.get("prediction_type", "epsilon"))
-        return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=self.text_drop)
+        return denoising_as_trained(model, self.text_drop)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.image_unet.*",)

@@ -16,11 +16,10 @@ from vgen.attention.moment import Direction, Rows
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, null_text
-from vgen.diffusion.schedule import Prediction, schedule_of
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods._editing import PAIR, Edited, Editing, EditSession
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
@@ -46,8 +45,7 @@ class PromptToPrompt(Recipe, Editing):
     fixed_point_steps: int = 0
 
     def objective(self, model: ImageModel) -> Denoising:
-        config = model.scheduler_config
-        return Denoising(schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")), text_drop=0.0)
+        return denoising_as_trained(model)
 
     def learns(self) -> tuple[str, ...]:
         return ()

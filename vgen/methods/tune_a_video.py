@@ -12,11 +12,10 @@ from vgen.attention.keys import Frame, FrameKeys
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.sites import Kind, after
 from vgen.diffusion.guidance import Cfg
-from vgen.diffusion.schedule import Prediction, schedule_of
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import TARGET, Edited, Editing, EditSession
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
@@ -48,8 +47,7 @@ class TuneAVideo(Recipe, Editing):
         return self.image_norm_scope
 
     def objective(self, model: ImageModel) -> Denoising:
-        config = model.scheduler_config
-        return Denoising(schedule=schedule_of(config), prediction=Prediction(config.get("prediction_type", "epsilon")), text_drop=0.0)
+        return denoising_as_trained(model)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.image_unet.*.attn1.to_q.weight", "unet.image_unet.*.attn2.to_q.weight", "unet.inserted.*.attn_temp.*")
