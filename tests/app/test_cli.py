@@ -130,3 +130,17 @@ def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, t
     log = logging.getLogger(f"vgen.test.made_before_{name}")
     assert cli.run(name, REFUSED_AFTER_HYDRA[name]) == cli.REFUSED
     assert not log.disabled
+
+
+@pytest.mark.parametrize("text", ["a cat, asleep", 'the word "stop" , red', "it's late: {now}, [then]", "50% = half", "plain words"])
+def test_a_sentence_arrives_as_it_was_written(text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for key in cli.SENTENCES:
+        parsed = OverridesParser.create().parse_override(cli.as_sentence(f"{key}={text}"))
+        assert parsed.value() == text
+
+
+def test_what_is_quoted_or_no_sentence_is_left_alone() -> None:
+    for argument in ("prompt=\"a, b\"", "prompt='a, b'", "optim.lr=1e-4,3e-4", "--cfg", "prompt="):
+        assert cli.as_sentence(argument) == argument

@@ -9,6 +9,8 @@ from vgen.app.refusals import nearest, refusal
 from vgen.app.verbs import VERBS, overview
 
 DONE, REFUSED, INTERRUPTED = 0, 2, 130
+SENTENCES = ("prompt", "negative", "source", "target", "data.prompt")
+"""Keys whose values people write as sentences; Hydra would take a comma in one for a sweep."""
 HELP = ("--help", "-h", "help")
 
 
@@ -33,9 +35,19 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
     if any(flag in arguments for flag in HELP[:2]):
         print(VERBS[verb].page(verb))
         return DONE
-    sys.argv = [f"vgen {verb}", *arguments]
+    sweep = "-m" in arguments or "--multirun" in arguments
+    sys.argv = [f"vgen {verb}", *(arguments if sweep else map(as_sentence, arguments))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own reading of an error and exits before we see it
     return _dispatch(verb)
+
+
+def as_sentence(argument: str) -> str:
+    """``prompt=a cat, asleep`` as Hydra reads it as one value; what is quoted already, or no sentence, stays."""
+    key, given, value = argument.partition("=")
+    if not given or key not in SENTENCES or not value or value[0] in "\"'":
+        return argument
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def _dispatch(verb: str) -> int:
