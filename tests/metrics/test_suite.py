@@ -50,6 +50,12 @@ def test_buckets_hold_what_they_promise() -> None:
                 assert places == {bucket}
 
 
+@pytest.mark.parametrize(("share", "num_things"), [(0.0, {1}), (1.0, {2})])
+def test_a_suite_may_ask_for_one_thing_or_for_two(share: float, num_things: set[int]) -> None:
+    todo = [t for t in tasks(Suite(**SMALL, two_things=share)) if t.bucket is not Bucket.EXTRAPOLATION]
+    assert {len(t.scene.things) for t in todo} == num_things
+
+
 def test_open_factors_are_not_told() -> None:
     found = [t for t in tasks(Suite(**SMALL, open_share=1.0)) if t.unspecified == ("ground",)]
     assert found
@@ -57,7 +63,13 @@ def test_open_factors_are_not_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [({"iid": -1}, "non-negative"), ({"num_frames": 20}, "within 15 ticks"), ({"open_share": 2.0}, "open_share")]
+    ("wrong", "words"),
+    [
+        ({"iid": -1}, "non-negative"),
+        ({"num_frames": 20}, "within 15 ticks"),
+        ({"open_share": 2.0}, "open_share"),
+        ({"two_things": -1.0}, "two_things"),
+    ],
 )
 def test_impossible_suites_speak(wrong: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

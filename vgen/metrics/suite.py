@@ -36,7 +36,7 @@ _DRAW: dict[Kind, Callable[..., list[Task]]] = {
     Kind.TEXT: text.draw, Kind.EDIT: edit.draw, Kind.CONTROL: control.draw, Kind.IDENTITY: identity.draw, Kind.DIVERSITY: diversity.draw,
 }  # fmt: skip
 _RULE = {
-    Kind.TEXT: ("open_share", "minimal_pairs"), Kind.EDIT: ("edits",), Kind.CONTROL: ("control",),
+    Kind.TEXT: ("open_share", "minimal_pairs", "two_things"), Kind.EDIT: ("edits",), Kind.CONTROL: ("control",),
     Kind.IDENTITY: ("prompts_per_subject", "num_references"), Kind.DIVERSITY: ("seeds_per_prompt",),
 }  # fmt: skip
 """What the tasks of a kind depend on, beside frames and seed."""
@@ -64,9 +64,9 @@ class Grid:
 class Suite:
     """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three
     things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``num_seeds`` draws each with as many
-    noises. Kind text: ``open_share`` of the captions leave a factor open, ``minimal_pairs`` makes two tasks of each, one word and nothing
-    else apart. Kind edit: ``edits`` take turns. Kind control: ``control``. Kind identity: subjects by their prompts and stills. Kind
-    diversity: ``seeds_per_prompt`` clips of each caption."""
+    noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of the captions leave a factor open,
+    ``minimal_pairs`` makes two tasks of each, one word and nothing else apart. Kind edit: ``edits`` take turns. Kind control: ``control``.
+    Kind identity: subjects by their prompts and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption."""
 
     iid: int = 64
     pair: int = 64
@@ -80,6 +80,7 @@ class Suite:
     kind: Kind = Kind.TEXT
     num_seeds: int = 1
     minimal_pairs: bool = False
+    two_things: float = 0.45
     edits: list[Edit] = field(default_factory=lambda: [Edit.RECOLOUR, Edit.RESHAPE, Edit.GROUND, Edit.BOTH])
     control: Control = Control.EDGES
     prompts_per_subject: int = 4
@@ -99,9 +100,10 @@ class Suite:
                 f"a clip must have at least one frame and end within {TICKS - 1} ticks, where things leave the canvas, got "
                 f"num_frames={self.num_frames} with stride_ticks={self.stride_ticks}; lower one of them"
             )
-        if self.seed < 0 or not 0 <= self.open_share <= 1:
+        if self.seed < 0 or not 0 <= self.open_share <= 1 or not 0 <= self.two_things <= 1:
             raise ValueError(
-                f"a suite needs seed >= 0 and open_share in 0..1, got {self.seed} and {self.open_share}; the defaults are 0 and 0"
+                "a suite needs seed >= 0, open_share and two_things in 0..1, "
+                f"got {self.seed}, {self.open_share} and {self.two_things}; the defaults are 0, 0 and 0.45"
             )
         self._check_kind()
 

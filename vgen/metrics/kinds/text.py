@@ -20,6 +20,7 @@ from vgen.metrics.text_accuracy import image_accuracy, text_accuracy
 from vgen.toybox.captions import caption
 from vgen.toybox.edits import Edit, edit_pair
 from vgen.toybox.oracle import Facts, read
+from vgen.toybox.sampling import Mix
 from vgen.toybox.scenes import Scene
 from vgen.toybox.splits import Bucket
 
@@ -61,7 +62,7 @@ KIND = TaskKind(
 
 def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     rng, id = stream(i), f"{bucket.value}-{i:04d}"
-    scene = timed(scene_of(rng, bucket), suite, i)
+    scene = timed(scene_of(rng, bucket, Mix(two_things=suite.two_things)), suite, i)
     unspecified = (_OPENABLE[rng.integers(len(_OPENABLE))],) if rng.random() < suite.open_share else ()
     if suite.minimal_pairs:
         return _pair(scene, bucket, id, rng)
