@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from rich.console import Console
 from vgen.app import scorer
 from vgen.app.clip_store import ClipStore, fingerprint, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
+from vgen.app.results import headline_table
 from vgen.app.scorer import score_all, score_one
 from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Suite, Task
@@ -59,6 +62,29 @@ def test_truth_is_exact_and_beats_frozen(done: Path) -> None:
     assert found["valid"] is True
     assert found["floors"]["motion_moving"][0] <= 0.5
     assert set(found["checkpoints"]["perfect"]["buckets"]) == {"iid", "pair"}
+
+
+def test_tricks_that_act_on_time_say_nothing_of_stills(tmp_path: Path) -> None:
+    """Frozen, shuffled, reversed and averaged, a clip of one frame is the truth: as a trick that must not pay it would earn everything."""
+    stills = replace(SUITE, num_frames=1)
+    found = evaluate(run(tmp_path, suite=stills, selftest=5), quiet(), {"perfect": source(perfect)}).summary
+    assert found["left_out"] == ["frozen", "shuffled", "reversed", "mean"]
+    assert set(found["self_test"]) == {"truth", "blur 1 px", "noise .05", "jpeg q75", "jpeg q30", "blank", "other clip"}
+    earned, trick = found["floors"]["exact_image"]
+    assert earned < 0.5
+    assert trick in ("blank", "other clip")
+    out = StringIO()
+    Console(file=out, width=120).print(headline_table(found))
+    assert "tricks that act on time are left out (frozen, shuffled, reversed, mean)" in " ".join(out.getvalue().split())
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "A still has no order in time: frozen, shuffled, reversed, mean would be the truth itself" in page
+
+
+def test_clips_are_tried_with_every_trick(done: Path) -> None:
+    found = json.loads((done / "summary.json").read_text())
+    assert found["left_out"] == []
+    assert {"frozen", "shuffled", "reversed", "mean", "blank", "other clip"} < set(found["self_test"])
+    assert "A still has no order" not in (done / "report" / "index.html").read_text()
 
 
 def test_one_row_per_clip_and_checkpoint(done: Path) -> None:

@@ -95,7 +95,8 @@ def worded(number: dict[str, Any] | None, sign: str = "") -> str:
 
 def headline_table(found: dict[str, Any]) -> Table:
     """Headlines, one row per checkpoint; the best trick and the decoder's ceiling below."""
-    out = Table(title="evaluation", title_justify="left")
+    tricks = f"stills: tricks that act on time are left out ({', '.join(found['left_out'])})" if found["left_out"] else None
+    out = Table(title="evaluation", title_justify="left", caption=tricks, caption_justify="left")
     out.add_column("checkpoint", style="bold")
     for key in found["headlines"]:
         out.add_column(key, justify="right")

@@ -14,7 +14,7 @@ from vgen.app.clip_store import CEILING, ClipStore
 from vgen.app.scorer import Row, score_one
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of
-from vgen.metrics.selftest import LOWEST_CEILING, self_test, tricks_of
+from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, self_test, tricks_of
 from vgen.metrics.statistics import interval, paired_difference
 from vgen.metrics.suite import Task
 from vgen.metrics.text_accuracy import CHANCE, chance_corrected
@@ -28,7 +28,8 @@ def lines(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int) -> dict[str, Any]:
-    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried."""
+    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried;
+    ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame)."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
@@ -42,6 +43,7 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
         "checkpoints": {name: _checkpoint(mine, headlines) for name, mine in per.items()},
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
+        "left_out": [name for name in CONTROLS if tested and name not in tested],
         "floors": {k: _best_trick(tricks, k) for k in headlines},
         "ceiling": top,
         "valid": None if best is None else best >= LOWEST_CEILING,

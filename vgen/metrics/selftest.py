@@ -78,6 +78,8 @@ CONTROLS: dict[str, Alter] = {
     "mean": lambda video, rng: np.broadcast_to(np.rint(video.mean(0)).astype(np.uint8), video.shape),
 }
 """Tricks that must not pay; the clip of another task is one more."""
+TIMED = ("frozen", "shuffled", "reversed", "mean")
+"""Those that act on time alone: on a clip of one frame they are the truth, and say nothing."""
 OTHER = "other clip"
 
 
@@ -85,7 +87,7 @@ def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | No
     """Rows of every damage and control over the given tasks, by name."""
     truth = [render(task.scene, size_px).video for task in todo]
     rows: dict[str, list[Numbers]] = {}
-    for name, alter in {**DAMAGE, **CONTROLS}.items():
+    for name, alter in {**DAMAGE, **_controls(todo)}.items():
         if names is None or name in names:
             rng = np.random.default_rng(len(name))
             rows[name] = [score(np.ascontiguousarray(alter(video, rng)), task) for video, task in zip(truth, todo, strict=True)]
@@ -99,7 +101,13 @@ def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | No
 
 def tricks_of(todo: Sequence[Task]) -> list[str]:
     """Names of the rows of a self-test that are floors: the shared tricks, those of the kind of task, and the clip of another task."""
-    return [*CONTROLS, *_own_tricks(todo), OTHER]
+    return [*_controls(todo), *_own_tricks(todo), OTHER]
+
+
+def _controls(todo: Sequence[Task]) -> dict[str, Alter]:
+    """The shared tricks that do something to these clips."""
+    still = bool(todo) and todo[0].scene.num_frames == 1
+    return {name: alter for name, alter in CONTROLS.items() if not (still and name in TIMED)}
 
 
 def _own_tricks(todo: Sequence[Task]) -> Mapping[str, Callable[[Task, int], np.ndarray]]:
