@@ -22,7 +22,7 @@ from vgen.toybox.oracle import Facts, Seen, read_image
 from vgen.toybox.renderer import render
 from vgen.toybox.scenes import Camera, Scene, Thing
 
-METRIC = Metric("toybox/editing", 1, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
+METRIC = Metric("toybox/editing", 2, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
 REACH = 0.12  # canvas widths: what is farther from where a thing has to be is another thing
 ASTRAY, LOST = 0.05, 0.5  # widths: the scale of TRAJ, and the distance at which a thing that is not there counts
 WORST_DB, NOMINAL_DB = 15.0, 35.0  # where BG is 0, and where it is 1 if no codec is known
@@ -35,7 +35,8 @@ def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPai
 
     ``edit_acc``: share of frames that show the edit, ``edit_acc_all``: 1 if all do; ``keep_acc``: share of frames in which every thing is
     there, nothing was added and no other attribute changed; ``traj``: exp(-distance from the source's path / .05); ``bg``: PSNR of the
-    ground, 0 at 15 dB and 1 at the codec's; ``edit``, ``edit_strict``: harmonic means with the first and the second; ``oracle_psnr``."""
+    ground, 0 at 15 dB and 1 at the codec's (``psnr_codec``, None if it was not told); ``edit``, ``edit_strict``: harmonic means with the
+    first and the second; ``oracle_psnr``."""
     _check(source_video, edited_video, vae_reconstruction, pair.scene)
     target = drawn(pair.edited, edited_video.shape[1])
     out: Numbers = {}
@@ -46,7 +47,8 @@ def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPai
     out["traj"] = float(np.exp(-astray.mean() / ASTRAY))
     ground = ~_touched(pair, edited_video.shape[1])
     out["psnr_bg"] = psnr(target if pair.edit is Edit.GROUND else source_video, edited_video, ground)
-    best = NOMINAL_DB if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
+    out["psnr_codec"] = None if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
+    best = NOMINAL_DB if out["psnr_codec"] is None else out["psnr_codec"]
     out["bg"] = float(np.clip((out["psnr_bg"] - WORST_DB) / (best - WORST_DB), 0, 1))
     rest = (out["keep_acc"], out["traj"], out["bg"])
     out["edit"], out["edit_strict"] = harmonic((out["edit_acc"], *rest)), harmonic((out["edit_acc_all"], *rest))

@@ -10,7 +10,6 @@ import numpy as np
 
 from vgen.metrics.metric import Metric, Numbers
 from vgen.metrics.statistics import Interval
-from vgen.toybox.oracle import Facts
 from vgen.toybox.scenes import Scene
 from vgen.toybox.splits import Bucket
 
@@ -44,15 +43,17 @@ def no_set(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind:
-    """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; ``inputs`` draws what the method is
-    given; ``score_set`` turns the rows of one checkpoint into numbers that need many clips. ``tricks`` are clips that must not pay, beside
+    """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where the method starts from a clip
+    (``has_source``) it also takes what a model's encoder and decoder make of that. ``inputs`` draws what the method is given;
+    ``score_set`` turns the rows of one checkpoint into numbers that need many clips. ``tricks`` are clips that must not pay, beside
     those of the self-test. ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
 
     name: str
     metrics: tuple[Metric, ...]
     headlines: tuple[str, ...]
     still_headlines: tuple[str, ...] = ()
-    score: Callable[[np.ndarray, Task, Facts | None], Numbers]
+    score: Callable[..., Numbers]
+    has_source: bool = False
     inputs: Callable[[Task, int], Inputs] = nothing
     score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Interval]] = no_set
     tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)

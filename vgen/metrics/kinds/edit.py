@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 MOST_TRIES = 400
 
 
-def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
+def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None) -> Numbers:
+    """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can be kept to."""
     pair: EditPair = task.about
     facts = facts or read(video, task.scene.stride_ticks)
-    return {**score_edit(source_clip(task, video.shape[1]), video, pair), **temporal_consistency(facts, task.scene, video)}
+    edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction)
+    return {**edited, **temporal_consistency(facts, task.scene, video)}
 
 
 def source_clip(task: Task, size_px: int) -> np.ndarray:
@@ -44,6 +46,7 @@ KIND = TaskKind(
     metrics=(_editing.METRIC, _consistency.METRIC),
     headlines=("edit", "edit_strict", "tc"),
     score=score_edited,
+    has_source=True,
     inputs=inputs,
     tricks={"source copy": source_clip},
 )
