@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import load
 from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
@@ -16,6 +18,7 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.autoencoder import Autoencoder
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
@@ -151,6 +154,20 @@ def test_a_checkpoint_holds_what_changed_and_is_data(tmp_path: Path, toy_shards:
     assert all(name.startswith("parts.unet.inserted.") for name in state["state_dict"])
     assert state["callbacks"]["Ema"]["num_updates"] == 2
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "step-0000002.ckpt"]
+
+
+@pytest.mark.parametrize("decoder_only", [True, False])
+def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(tmp_path: Path, toy_shards: Path, decoder_only: bool) -> None:
+    before = blank(Blank.TOYBOX, seed=0)
+    wish = job(tmp_path / "run", toy_shards, 2)
+    wish.recipe, wish.corpus = Autoencoder(decoder_only=decoder_only), replace(wish.corpus, window=Window(num_frames=1), cache=False)
+    after = load(fit(wish) / "image_model")
+    pixels = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        was, now = before.encode(pixels).float(), after.encode(pixels).float()
+        pictures = before.decode(was).float(), after.decode(was).float()
+    assert torch.allclose(was, now, atol=2e-2) is decoder_only  # a saved model is rounded to half precision
+    assert not torch.equal(*pictures)
 
 
 def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from vgen.spec import spec
 @method("autoencoder", paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022), regime=Regime.IMAGE)
 @spec
 class Autoencoder(Recipe):
-    """Weights of the three terms."""
+    """Weights of the terms. ``decoder_only`` leaves the encoder and every latent as they were: a UNet trained on them still fits."""
 
     l1: float = 1.0
     mse: float = 4.0
     kl: float = 1e-7
     detail: float = 4.0
+    decoder_only: bool = False
 
     def objective(self, model: ImageModel) -> Autoencoding:
         return Autoencoding(l1=self.l1, mse=self.mse, kl=self.kl, detail=self.detail)
 
     def learns(self) -> tuple[str, ...]:
-        return ("vae.*",)
+        return ("vae.decoder.*", "vae.post_quant_conv.*") if self.decoder_only else ("vae.*",)

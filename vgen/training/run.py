@@ -178,8 +178,8 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
 
 
 def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:
-    """Write the image model; after its VAE learnt, the latents are standardised, so that every channel meets the noise on equal terms."""
-    if "vae" in learner.parts:
+    """Write the image model; where its latents changed they are standardised, so that every channel meets the noise on equal terms."""
+    if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
         with torch.no_grad():
             job.model.vae.register_to_config(scaling_factor=1.0)
             latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val])
