@@ -16,7 +16,7 @@ from vgen.toybox.oracle.identicon import NUM_BITS, Sprite
 from vgen.toybox.sampling import rng_of
 from vgen.toybox.scenes import Scene
 
-METRIC = Metric("toybox/identity", 1, "BITACC, ID-EXACT, verification AUC, ID-CONS, PROMPT, LEAK of identicon subjects")
+METRIC = Metric("toybox/identity", 2, "BITACC, ID-EXACT (and both gated by PROMPT), verification AUC, ID-CONS, PROMPT, LEAK of identicons")
 NUM_IMPOSTORS = 64
 FEWEST_FRAMES = 0.75  # of the clip: less often seen, the subject is not there
 
@@ -61,6 +61,15 @@ def prompt_fidelity(sprite: Sprite, scene: Scene) -> float:
     """PROMPT: 1 if the subject is there, moves as asked and stands on the ground that was asked for."""
     there = sprite.found.mean() >= FEWEST_FRAMES
     return float(there and sprite.motion is scene.things[0].motion and sprite.ground is scene.ground)
+
+
+def gated(known: Numbers, obeyed: float) -> Numbers:
+    """``subject``: all sixteen bits and the prompt; ``likeness``: bits above chance, 0..1, where the prompt is obeyed. A still of the
+    subject held for the whole clip has its bits, and an impostor may obey: neither has both."""
+    return {
+        "subject": (known["id_exact"] or 0.0) * obeyed,
+        "likeness": max(0.0, 2 * (known["bitacc"] or 0.0) - 1) * obeyed,
+    }
 
 
 def leak(sprite: Sprite, scene: Scene, shown: Scene) -> float | None:

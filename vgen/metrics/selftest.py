@@ -70,6 +70,24 @@ DAMAGE: dict[str, Alter] = {
 }
 """What a good reader does not mind."""
 
+
+def flickering(video: np.ndarray, rng: np.random.Generator, share: float = 0.08) -> np.ndarray:
+    """Every frame as a whole brighter or darker by a factor of its own, normal around one."""
+    factors = 1 + rng.normal(0, share, (len(video), 1, 1, 1))
+    return np.clip(np.rint(video * factors), 0, 255).astype(np.uint8)
+
+
+def jittering(video: np.ndarray, rng: np.random.Generator, most_px: int = 2) -> np.ndarray:
+    """Every frame shifted by up to ``most_px`` in either axis, its border drawn out."""
+    wide = np.pad(video, ((0, 0), (most_px, most_px), (most_px, most_px), (0, 0)), mode="edge")
+    height, width = video.shape[1:3]
+    shifts = rng.integers(0, 2 * most_px + 1, (len(video), 2))
+    return np.stack([frame[y : y + height, x : x + width] for frame, (y, x) in zip(wide, shifts, strict=True)])
+
+
+DEFECTS: dict[str, Alter] = {"flicker 8 %": flickering, "jitter 2 px": lambda video, rng: jittering(video, rng)}
+"""What no caption speaks of, so that EXACT stays what it was, and what the numbers of consistency must see: neither damage nor a trick."""
+
 CONTROLS: dict[str, Alter] = {
     "frozen": lambda video, rng: np.repeat(video[:1], len(video), 0),
     "shuffled": lambda video, rng: video[rng.permutation(len(video))],
@@ -78,16 +96,16 @@ CONTROLS: dict[str, Alter] = {
     "mean": lambda video, rng: np.broadcast_to(np.rint(video.mean(0)).astype(np.uint8), video.shape),
 }
 """Tricks that must not pay; the clip of another task is one more."""
-TIMED = ("frozen", "shuffled", "reversed", "mean")
+TIMED = ("frozen", "shuffled", "reversed", "mean", *DEFECTS)
 """Those that act on time alone: on a clip of one frame they are the truth, and say nothing."""
 OTHER = "other clip"
 
 
 def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | None = None) -> dict[str, list[Numbers]]:
-    """Rows of every damage and control over the given tasks, by name."""
+    """Rows of every damage, defect and control over the given tasks, by name."""
     truth = [render(task.scene, size_px).video for task in todo]
     rows: dict[str, list[Numbers]] = {}
-    for name, alter in {**DAMAGE, **_controls(todo)}.items():
+    for name, alter in {**DAMAGE, **_timed(DEFECTS, todo), **_timed(CONTROLS, todo)}.items():
         if names is None or name in names:
             rng = np.random.default_rng(len(name))
             rows[name] = [score(np.ascontiguousarray(alter(video, rng)), task) for video, task in zip(truth, todo, strict=True)]
@@ -101,13 +119,13 @@ def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | No
 
 def tricks_of(todo: Sequence[Task]) -> list[str]:
     """Names of the rows of a self-test that are floors: the shared tricks, those of the kind of task, and the clip of another task."""
-    return [*_controls(todo), *_own_tricks(todo), OTHER]
+    return [*_timed(CONTROLS, todo), *_own_tricks(todo), OTHER]
 
 
-def _controls(todo: Sequence[Task]) -> dict[str, Alter]:
-    """The shared tricks that do something to these clips."""
+def _timed(alters: Mapping[str, Alter], todo: Sequence[Task]) -> dict[str, Alter]:
+    """Those that do something to these clips."""
     still = bool(todo) and todo[0].scene.num_frames == 1
-    return {name: alter for name, alter in CONTROLS.items() if not (still and name in TIMED)}
+    return {name: alter for name, alter in alters.items() if not (still and name in TIMED)}
 
 
 def _own_tricks(todo: Sequence[Task]) -> Mapping[str, Callable[[Task, int], np.ndarray]]:

@@ -14,9 +14,10 @@ from scipy.spatial.distance import cdist
 
 from vgen.metrics.metric import Metric
 
-METRIC = Metric("toybox/sets", 1, "unbiased energy distance with permutation p, unbiased MMD2, Vendi, DUP, class entropy, MEM, Frechet")
+METRIC = Metric("toybox/sets", 2, "unbiased energy distance with permutation p, unbiased MMD2, Vendi, DUP, class entropy, MEM, Frechet")
 FEWEST_FOR_FRECHET = 1024
 COPY = 0.02  # canvas widths: nearer than this is the same clip again
+RESOLVED = 0.01  # canvas widths: a number that varies by less is the same for all, and its reading error must not be blown up
 VENDI_WIDTH = 0.15  # canvas widths: of the kernel that says when two clips are two modes
 _SEED = 20240229
 
@@ -44,10 +45,11 @@ def _energy(distance: np.ndarray, first: np.ndarray) -> float:
 
 
 def mmd2(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 of points scaled by the pooled deviation."""
+    """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 of points scaled by the pooled deviation
+    (.01 at least)."""
     _points(a, b)
     pooled = np.concatenate([a, b])
-    scale = np.maximum(pooled.std(0), 1e-6)
+    scale = np.maximum(pooled.std(0), RESOLVED)
     a, b = (a - pooled.mean(0)) / scale, (b - pooled.mean(0)) / scale
     xx, yy, xy = (((p @ q.T) / a.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
     n, m = len(a), len(b)

@@ -10,6 +10,7 @@ from typing import Any
 from vgen.metrics._salt import SALT
 from vgen.metrics.kinds import control, diversity, edit, identity, text
 from vgen.metrics.kinds.control import Control
+from vgen.metrics.kinds.pairs import Factor, factors_in
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.spec import Choice, field, spec
 from vgen.toybox.edits import Edit
@@ -40,6 +41,10 @@ _RULE = {
     Kind.IDENTITY: ("prompts_per_subject", "num_references"), Kind.DIVERSITY: ("seeds_per_prompt",),
 }  # fmt: skip
 """What the tasks of a kind depend on, beside frames and seed."""
+_RULE_IF: dict[Kind, tuple[tuple[str, str], ...]] = dict.fromkeys(Kind, ()) | {
+    Kind.TEXT: (("pair_factors", "minimal_pairs"), ("related", "related")), Kind.DIVERSITY: (("open_motion", "open_motion"),),
+}  # fmt: skip
+"""What they depend on too where something else is asked for."""
 _LACKS = {
     Kind.IDENTITY: (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION),
     Kind.DIVERSITY: (Bucket.EXTRAPOLATION,),
@@ -65,8 +70,10 @@ class Suite:
     """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three
     things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``num_seeds`` draws each with as many
     noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of the captions leave a factor open,
-    ``minimal_pairs`` makes two tasks of each, one word and nothing else apart. Kind edit: ``edits`` take turns. Kind control: ``control``.
-    Kind identity: subjects by their prompts and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption."""
+    ``related`` the share of scenes (not of three things) that stand above or left of each other, ``minimal_pairs`` makes two tasks of each,
+    one word and nothing else apart, whose ``pair_factors`` take turns. Kind edit: ``edits`` take turns. Kind control: ``control``.
+    Kind identity: subjects by their prompts and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption, ``open_motion`` leaves
+    the motion to the model too."""
 
     iid: int = 64
     pair: int = 64
@@ -80,12 +87,15 @@ class Suite:
     kind: Kind = Kind.TEXT
     num_seeds: int = 1
     minimal_pairs: bool = False
+    pair_factors: list[Factor] = field(default_factory=lambda: list(Factor))
+    related: float = 0.0
     two_things: float = 0.45
     edits: list[Edit] = field(default_factory=lambda: [Edit.RECOLOUR, Edit.RESHAPE, Edit.GROUND, Edit.BOTH])
     control: Control = Control.EDGES
     prompts_per_subject: int = 4
     num_references: int = 5
     seeds_per_prompt: int = 64
+    open_motion: bool = False
     grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
@@ -100,18 +110,31 @@ class Suite:
                 f"a clip must have at least one frame and end within {TICKS - 1} ticks, where things leave the canvas, got "
                 f"num_frames={self.num_frames} with stride_ticks={self.stride_ticks}; lower one of them"
             )
-        if self.seed < 0 or not 0 <= self.open_share <= 1 or not 0 <= self.two_things <= 1:
+        if self.seed < 0 or not all(0 <= share <= 1 for share in (self.open_share, self.two_things, self.related)):
             raise ValueError(
-                "a suite needs seed >= 0, open_share and two_things in 0..1, "
-                f"got {self.seed}, {self.open_share} and {self.two_things}; the defaults are 0, 0 and 0.45"
+                "a suite needs seed >= 0, open_share, two_things and related in 0..1, "
+                f"got {self.seed}, {self.open_share}, {self.two_things} and {self.related}; the defaults are 0, 0, 0.45 and 0"
             )
         self._check_kind()
 
     def _check_kind(self) -> None:
         numbers = {k: getattr(self, k) for k in ("num_seeds", "prompts_per_subject", "num_references", "seeds_per_prompt")}
-        if min(numbers.values()) < 1 or not self.edits:
+        if min(numbers.values()) < 1 or not self.edits or not self.pair_factors:
             told = ", ".join(f"{k}={v}" for k, v in numbers.items())
-            raise ValueError(f"a suite needs one edit and one of each number at least, got {told} and edits={self.edits}; raise what is 0")
+            raise ValueError(
+                f"a suite needs one edit, one pair factor and one of each number at least, got {told}, edits={self.edits} and "
+                f"pair_factors={self.pair_factors}; raise what is 0"
+            )
+        if self.minimal_pairs and self.num_frames == 1 and any(f in (Factor.MOTION, Factor.SPEED) for f in self.pair_factors):
+            raise ValueError(
+                "a pair of stills must differ in what a still can show, got pair_factors with motion or speed; set "
+                "suite.pair_factors=[colour,shape,size,ground]"
+            )
+        if self.minimal_pairs and self.triple and not factors_in(Bucket.TRIPLE, self.pair_factors):
+            raise ValueError(
+                "scenes of bucket triple stay in it with another size, speed or ground alone, got pair_factors="
+                f"[{','.join(f.value for f in self.pair_factors)}]; add one of these or set suite.triple=0"
+            )
         posed = self.kind is Kind.CONTROL and self.control is Control.POSE
         lacks = _LACKS_POSE if posed else _LACKS.get(self.kind, ())
         asked = [bucket.value for bucket in lacks if self.counts()[bucket]]
@@ -126,7 +149,8 @@ class Suite:
         """What makes a task what it is, as plain data; the number of tasks does not, so a suite may grow."""
         shared = {k: getattr(self, k) for k in ("num_frames", "stride_ticks", "seed", "num_seeds")}
         own = {k: _plain(getattr(self, k)) for k in _RULE[self.kind]}
-        return {"version": SUITE_VERSION, "kind": self.kind.value, **shared, **own}
+        asked = {k: _plain(getattr(self, k)) for k, when in _RULE_IF[self.kind] if getattr(self, when)}
+        return {"version": SUITE_VERSION, "kind": self.kind.value, **shared, **own, **asked}
 
 
 def tasks(suite: Suite) -> list[Task]:

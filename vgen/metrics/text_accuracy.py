@@ -14,7 +14,7 @@ from vgen.metrics.metric import Metric, Numbers
 from vgen.toybox.oracle import Facts
 from vgen.toybox.scenes import CORE_MOTIONS, SPEED, Colour, Motion, Scene, Shape, Size
 
-METRIC = Metric("toybox/text-accuracy", 2, "attribute accuracies, EXACT, BIND; unmatched things score zero")
+METRIC = Metric("toybox/text-accuracy", 3, "attribute accuracies, EXACT, BIND; unmatched things score zero")
 CHANCE = {
     "colour": 1 / len(Colour),
     "shape": 1 / len(Shape),
@@ -35,7 +35,7 @@ def text_accuracy(facts: Facts, scene: Scene, unspecified: Sequence[str] = ()) -
     for a in ATTRIBUTES:
         marks = [agrees(t, s, a) for t, s in pairs if asks(t, a, unspecified)]
         out[a] = sum(marks) / len(marks) if marks else None
-    moving = [agrees(t, s, "motion") for t, s in pairs if t.motion is not Motion.STATIC]
+    moving = [agrees(t, s, "motion") for t, s in pairs if t.motion is not Motion.STATIC and asks(t, "motion", unspecified)]
     out["motion_moving"] = sum(moving) / len(moving) if moving else None
     out["count"] = float((facts.counts == len(scene.things)).mean())
     out["ground"] = None if "ground" in unspecified else float(facts.ground is scene.ground)

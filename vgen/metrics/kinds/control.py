@@ -9,6 +9,7 @@ import numpy as np
 
 from vgen.metrics import control as _control
 from vgen.metrics import pose as _pose
+from vgen.metrics import trajectory as _trajectory
 from vgen.metrics.control import iou, mask_fidelity
 from vgen.metrics.kinds import text
 from vgen.metrics.kinds.scenes import Stream, scene_of, timed
@@ -16,6 +17,7 @@ from vgen.metrics.kinds.text import score_text
 from vgen.metrics.metric import Numbers
 from vgen.metrics.pose import pose_fidelity
 from vgen.metrics.task import Inputs, Task, TaskKind
+from vgen.metrics.trajectory import trajectory
 from vgen.spec import Choice
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
@@ -52,7 +54,8 @@ def score_masks(video: np.ndarray, task: Task, facts: Facts | None = None) -> Nu
     truth = render(task.scene, video.shape[1])
     wanted, decoy = _mask(truth), _mask(render(task.about.decoy, video.shape[1]))
     ceiling = iou(read(truth.video, task.scene.stride_ticks).bodies, wanted)
-    return {**mask_fidelity(facts.bodies, wanted, decoy, ceiling), **score_text(video, task, facts)}
+    fidelity = mask_fidelity(facts.bodies, wanted, decoy, ceiling)
+    return {**fidelity, **trajectory(facts, task.scene), **score_text(video, task, facts)}
 
 
 def score_pose(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -98,7 +101,7 @@ def decoy_clip(task: Task, size_px: int) -> np.ndarray:
 
 KIND = TaskKind(
     name="control",
-    metrics=(_control.METRIC, *text.KIND.metrics),
+    metrics=(_control.METRIC, _trajectory.METRIC, *text.KIND.metrics),
     headlines=("j_norm", "ctrl_gain", "exact"),
     score=score_masks,
     inputs=inputs,
@@ -107,7 +110,7 @@ KIND = TaskKind(
 POSE = TaskKind(
     name="pose",
     metrics=(_pose.METRIC,),
-    headlines=("pck", "pck_moving", "ctrl_gain"),
+    headlines=("pck_moving", "ctrl_gain"),
     score=score_pose,
     inputs=inputs,
     tricks={"other control": decoy_clip},

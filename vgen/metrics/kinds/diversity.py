@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from vgen.metrics.kinds.scenes import Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.matching import match
 from vgen.metrics.metric import Numbers
-from vgen.metrics.sets import class_entropy, duplicates, energy_distance, energy_p, vendi
+from vgen.metrics.sets import FEWEST_FOR_FRECHET, class_entropy, duplicates, energy_distance, energy_p, frechet, mmd2, vendi
 from vgen.metrics.states import STATE, scene_states, seen_states
 from vgen.metrics.statistics import Interval, interval
 from vgen.metrics.task import Task, TaskKind
@@ -21,15 +22,15 @@ from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, redraw, rng_of
-from vgen.toybox.scenes import SOLIDS, SPEED, Motion, Scene, Size
-from vgen.toybox.splits import Bucket
+from vgen.toybox.scenes import CORE_MOTIONS, SOLIDS, SPEED, Colour, Motion, Scene, Shape, Size
+from vgen.toybox.splits import Bucket, class_weights
 
 if TYPE_CHECKING:
     from vgen.metrics.suite import Suite
 
 OPEN = ("size", "speed", "ground")
 _PLACES = 9  # of the twelve numbers of a state: colour is asked for
-_CLASSES = {"size": list(Size), "speed": list(SPEED), "ground": list(SOLIDS)}
+_CLASSES = {"size": list(Size), "speed": list(SPEED), "ground": list(SOLIDS), "motion": list(CORE_MOTIONS)}
 
 
 def score_state(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -38,29 +39,35 @@ def score_state(video: np.ndarray, task: Task, facts: Facts | None = None) -> Nu
     out = score_text(video, task, facts)
     out |= {f"state_{name}": float(v) for name, v in zip(STATE, seen_states(facts, task.scene)[0], strict=True)}
     seen = match(facts, task.scene)[0][1]
-    read_as = {"size": seen and seen.size, "speed": seen and seen.speed, "ground": facts.ground}
-    asked = [f for f in OPEN if f != "speed" or task.scene.things[0].motion is not Motion.STATIC]
-    for factor in OPEN:
-        known = factor in asked and read_as[factor] in _CLASSES[factor]
+    read_as = {"size": seen and seen.size, "speed": seen and seen.speed, "ground": facts.ground, "motion": seen and seen.motion}
+    for factor in _CLASSES:
+        known = factor in _open(task) and read_as[factor] in _CLASSES[factor]
         out[f"class_{factor}"] = float(_CLASSES[factor].index(read_as[factor])) if known else None
     return out
 
 
+def _open(task: Task) -> tuple[str, ...]:
+    """What clips of this prompt may differ in: a thing that the caption leaves still has no speed."""
+    still = task.scene.things[0].motion is Motion.STATIC and "motion" not in task.unspecified
+    return tuple(f for f in task.unspecified if not (f == "speed" and still))
+
+
 def score_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
     """Means over prompts: ``energy`` to as many clips of the world (0 is right, unbiased), ``energy_ok`` share of prompts at which they
-    cannot be told apart (p >= .05), ``vendi_ratio`` (1 is right), ``dup``, ``entropy_*`` of open factors."""
+    cannot be told apart (p >= .05), ``vendi_ratio`` (1 is right), ``dup``, ``entropy_*`` of open factors. Over all clips at once, on all
+    twelve numbers of a state: ``set_energy`` and ``set_mmd2`` (unbiased, 0 is right), ``set_frechet`` of 1,024 clips and more."""
     prompts: dict[str, list[tuple[Task, Numbers]]] = {}
     for task, numbers in rows:
         prompts.setdefault(task.group, []).append((task, numbers))
     found = [_prompt(members) for members in prompts.values() if len(members) > 1]
-    return {key: interval([f.get(key) for f in found]) for key in dict.fromkeys(k for f in found for k in f)}
+    return {key: interval([f.get(key) for f in found]) for key in dict.fromkeys(k for f in found for k in f)} | _all_prompts(rows)
 
 
 def _prompt(members: Sequence[tuple[Task, Numbers]]) -> Numbers:
     made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in members], float)[:, :_PLACES]
     task = members[0][0]
     rng = rng_of(task.seed, 2)
-    world = np.array([scene_states(redraw(rng, task.scene, OPEN))[0] for _ in members])[:, :_PLACES]
+    world = np.array([scene_states(_another(rng, task.scene, task.unspecified))[0] for _ in members])[:, :_PLACES]
     p = energy_p(made, world, 200)
     out: Numbers = {
         "energy": energy_distance(made, world),
@@ -69,15 +76,36 @@ def _prompt(members: Sequence[tuple[Task, Numbers]]) -> Numbers:
         "vendi_ratio": vendi(made) / vendi(world),
         "dup": duplicates(made),
     }
-    for factor, classes in _CLASSES.items():
-        if factor != "speed" or task.scene.things[0].motion is not Motion.STATIC:
-            out[f"entropy_{factor}"] = class_entropy([numbers[f"class_{factor}"] for _, numbers in members], len(classes))
+    for factor in _open(task):
+        out[f"entropy_{factor}"] = class_entropy([numbers[f"class_{factor}"] for _, numbers in members], len(_CLASSES[factor]))
     return out
 
 
+def _all_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+    """O7, against one clip of the world for each."""
+    if len(rows) < 2:
+        return {}
+    made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
+    world = np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
+    out = {"set_energy": energy_distance(made, world), "set_mmd2": mmd2(made, world)}
+    if len(rows) >= FEWEST_FOR_FRECHET:
+        out["set_frechet"] = frechet(made, world)
+    return {key: interval([value]) for key, value in out.items()}
+
+
+def _another(rng: np.random.Generator, scene: Scene, unspecified: Sequence[str]) -> Scene:
+    """Another clip of the world that the same caption fits; an open motion is drawn as the world pairs it with colour and shape."""
+    if "motion" in unspecified:
+        thing = scene.things[0]
+        share = class_weights(1.0)[list(Colour).index(thing.colour), list(Shape).index(thing.shape)]
+        motion = list(Motion)[rng.choice(len(share), p=share / share.sum())]
+        scene = replace(scene, things=(replace(thing, motion=motion),))
+    return redraw(rng, scene, OPEN)
+
+
 def one_clip(task: Task, size_px: int) -> np.ndarray:
-    """A trick that must not pay: the same clip for every noise."""
-    return render(redraw(rng_of(len(task.group), *task.group.encode()), task.scene, OPEN), size_px).video
+    """The same clip for every noise: each is right on its own, together they are one."""
+    return render(_another(rng_of(len(task.group), *task.group.encode()), task.scene, task.unspecified), size_px).video
 
 
 KIND = TaskKind(
@@ -86,7 +114,6 @@ KIND = TaskKind(
     headlines=("exact", "motion_moving"),
     score=score_state,
     score_set=score_prompts,
-    tricks={"one clip": one_clip},
 )
 
 
@@ -95,8 +122,16 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     number = i // suite.seeds_per_prompt
     shared, rng = stream(number, 1), stream(i)
     asked: Scene = scene_of(shared, bucket, Mix(two_things=0.0))
-    words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN)
-    scene = timed(redraw(rng, asked, OPEN), suite, i)
+    words, unspecified = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text, OPEN
+    if suite.open_motion:
+        words, unspecified = _thing_alone(asked), (*OPEN, "motion")
+    scene = timed(_another(rng, asked, unspecified), suite, i)
     id, group = f"{bucket.value}-{i:04d}", f"{bucket.value}-prompt-{number:03d}"
     seed = int(rng.integers(2**31))
-    return [Task(id=id, caption=words.text, unspecified=words.unspecified, scene=scene, seed=seed, bucket=bucket, kind=KIND, group=group)]
+    return [Task(id=id, caption=words, unspecified=unspecified, scene=scene, seed=seed, bucket=bucket, kind=KIND, group=group)]
+
+
+def _thing_alone(scene: Scene) -> str:
+    """Colour and shape and nothing else: shorter than any sentence of training, in its words."""
+    thing = scene.things[0]
+    return f"{'an' if thing.colour is Colour.ORANGE else 'a'} {thing.colour.value} {thing.shape.value}"

@@ -25,11 +25,13 @@ MOST_TRIES = 400
 
 
 def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None) -> Numbers:
-    """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can be kept to."""
+    """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can be kept to. ``tc_edited``: TC
+    times the share of frames that show the edit; TC alone is won by a copy of the source."""
     pair: EditPair = task.about
     facts = facts or read(video, task.scene.stride_ticks)
     edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction)
-    return {**edited, **temporal_consistency(facts, task.scene, video)}
+    steady = temporal_consistency(facts, task.scene, video)
+    return {**edited, **steady, "tc_edited": (steady["tc"] or 0.0) * (edited["edit_acc"] or 0.0)}
 
 
 def source_clip(task: Task, size_px: int) -> np.ndarray:
@@ -44,7 +46,7 @@ def inputs(task: Task, size_px: int = 64) -> Inputs:
 KIND = TaskKind(
     name="edit",
     metrics=(_editing.METRIC, _consistency.METRIC),
-    headlines=("edit", "edit_strict", "tc"),
+    headlines=("edit", "edit_strict", "tc_edited"),
     score=score_edited,
     has_source=True,
     inputs=inputs,

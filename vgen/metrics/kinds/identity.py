@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vgen.metrics import identity as _identity
-from vgen.metrics.identity import bits_of, identity, impostors, leak, prompt_fidelity
+from vgen.metrics.identity import bits_of, gated, identity, impostors, leak, prompt_fidelity
 from vgen.metrics.kinds.scenes import Stream, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
@@ -35,11 +35,8 @@ class Subject:
 def score_identity(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
     thing = task.scene.things[0]
     sprite = read_identicon(video, (thing.colour, thing.second), task.scene.stride_ticks)
-    return {
-        **identity(sprite, thing.code),
-        "prompt": prompt_fidelity(sprite, task.scene),
-        "leak": leak(sprite, task.scene, task.about.shown[0]),
-    }
+    known, obeyed = identity(sprite, thing.code), prompt_fidelity(sprite, task.scene)
+    return {**known, "prompt": obeyed, "leak": leak(sprite, task.scene, task.about.shown[0]), **gated(known, obeyed)}
 
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
@@ -60,7 +57,7 @@ def impostor_clip(task: Task, size_px: int) -> np.ndarray:
 KIND = TaskKind(
     name="identity",
     metrics=(_identity.METRIC,),
-    headlines=("id_exact", "bitacc", "prompt"),
+    headlines=("subject", "likeness"),
     score=score_identity,
     inputs=inputs,
     tricks={"impostor": impostor_clip},

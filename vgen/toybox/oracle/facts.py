@@ -18,14 +18,16 @@ from vgen.toybox.scenes import DIRECTION, RADIUS, SPEED, Colour, Ground, Motion,
 
 T = TypeVar("T", bound=Hashable)
 STILL = 0.004  # canvas widths per tick below which nothing moves: well under half of slow
-STILL_RMS, STRAIGHT_RMS = 0.03, 0.05  # widths; a straight path also keeps within a fifth of its own length
+STILL_RMS, STRAIGHT_RMS = 0.03, 0.05  # widths
+CROOKED = 0.25  # of its own length that a straight path may stray: a slow one still goes its way when jittered by two pixels of 64
 FEWEST_FRAMES = 4  # a track shorter than this (or than the clip) is a glitch, not a thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """One thing as the oracle saw it. ``frames`` k; ``centres`` k 2 and ``radii`` k in canvas widths; ``velocity`` 2 in widths per tick.
-    ``motion`` None: it moved, but not as anything of the core world does (or the video is a still)."""
+    ``motion`` None: it moved, but not as anything of the core world does (or the video is a still). ``fits contacts`` k: soft IoU with the
+    best template, and the share of its rim that lies on other bodies."""
 
     colour: Colour
     shape: Shape
@@ -39,6 +41,8 @@ class Seen:
     rms: float
     colours: list[Colour]
     shapes: list[Shape]
+    fits: np.ndarray
+    contacts: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
         rms=rms,
         colours=[b.colour for b in blobs],
         shapes=[b.shape for b in blobs],
+        fits=np.array([b.ious.max() for b in blobs]),
+        contacts=np.array([b.contact for b in blobs]),
     )
 
 
@@ -129,7 +135,7 @@ def _motion(velocity: np.ndarray, rms: float, duration_ticks: int) -> Motion | N
     longer = max(1.0, duration_ticks / 15)
     if speed < STILL:
         return Motion.STATIC if rms < STILL_RMS else None
-    if rms > min(STRAIGHT_RMS * longer, max(0.01, 0.2 * speed * duration_ticks)):
+    if rms > min(STRAIGHT_RMS * longer, max(0.01, CROOKED * speed * duration_ticks)):
         return None
     motion = max(DIRECTION, key=lambda m: float(velocity @ DIRECTION[m]))
     return motion if velocity @ DIRECTION[motion] >= math.cos(math.pi / 8) * speed else None

@@ -29,7 +29,8 @@ RIVAL = 0.16  # of a piece: a small thing that touches a large one has .2, a nos
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One body in one frame; ``x y radius`` in canvas widths; ``ious`` with each shape's best template."""
+    """One body in one frame; ``x y radius`` in canvas widths; ``ious`` with each shape's best template; ``contact`` the share of its rim,
+    two pixels wide, that lies on other bodies."""
 
     frame: int
     colour: Colour
@@ -38,6 +39,7 @@ class Blob:
     y: float
     radius: float
     ious: np.ndarray
+    contact: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def _blob(
     if fit.ious.max() < WORST_FIT or radius > LARGEST * width:
         return None
     y, x = y + window[0].start + 0.5, x + window[1].start + 0.5
-    return Blob(frame, COLOURS[k], fit.shape, x / width, y / width, radius / width, fit.ious)
+    contact = float((near & others).sum()) / max(1, int((near & ~part).sum()))
+    return Blob(frame, COLOURS[k], fit.shape, x / width, y / width, radius / width, fit.ious, contact)
 
 
 def _through_nose(cover: np.ndarray, hidden: np.ndarray, y: float, x: float, radius: float) -> tuple[Fit, float, float]:
