@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from vgen.app.evaluate import EvaluateRun, Stage, evaluate
 from vgen.app.video_set import open_videos, read_video
 from vgen.data.clip_files import write_gif
 from vgen.data.mp4 import encode_mp4
-from vgen.metrics.suite import Suite, Task, tasks
+from vgen.metrics.kinds.control import Control
+from vgen.metrics.suite import Kind, Suite, Task, tasks
 
 SUITE = Suite(iid=3, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
 TODO = tasks(SUITE)
@@ -93,6 +95,54 @@ def test_prompts_are_written_for_other_tools(tmp_path: Path) -> None:
     for row, task in zip(rows, TODO, strict=True):
         mp4(tmp_path / row["file"], truth(task, 64))
     assert set(open_videos(str(tmp_path), "", TODO).clips) == {t.id for t in TODO}, "the listing that is there is the one that is read"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "whole"),
+    [
+        ({"kind": Kind.CONTROL, "control": Control.EDGES}, "control", {"j_norm": 1.0, "exact": 1.0}),
+        ({"kind": Kind.CONTROL, "control": Control.DEPTH}, "control", {"j_norm": 1.0, "exact": 1.0}),
+        ({"kind": Kind.CONTROL, "control": Control.POSE}, "control", {"pck": 1.0, "clothes": 1.0}),
+        ({"kind": Kind.IDENTITY, "prompts_per_subject": 2}, "references", {"id_exact": 1.0, "bitacc": 1.0}),
+        ({"kind": Kind.EDIT}, "source", {"edit": 1.0, "edit_strict": 1.0, "keep_acc": 1.0, "bg": 1.0}),
+    ],
+    ids=["edges", "depth", "pose", "identity", "edit"],
+)
+def test_kinds_that_need_more_than_a_caption_go_through_files(tmp_path: Path, kind: dict, given: str, whole: dict[str, float]) -> None:
+    """Prompts and inputs out, another tool's videos in. The other tool is the oracle's own renderer, so everything is right."""
+    suite = Suite(iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2, **kind)
+    folder = tmp_path / "theirs"
+    evaluate(EvaluateRun(suite=suite, out=str(folder), stage=Stage.PROMPTS), Console(quiet=True))
+    rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    for row, task in zip(rows, tasks(suite), strict=True):
+        assert np.load(folder / row[given]).any()
+        npy((folder / row["file"]).with_suffix(".npy"), truth(task, 64))
+    run = EvaluateRun(videos=str(folder), suite=suite, out=str(tmp_path / "out"), selftest=2)
+    found = evaluate(run, Console(quiet=True)).summary
+    overall = found["checkpoints"]["theirs"]["overall"]
+    assert {key: overall[key]["mean"] for key in whole} == pytest.approx(whole, abs=0.02)
+    first = found["headlines"][0]
+    assert found["floors"][first][0] < overall[first]["mean"], "no trick is as good as the truth"
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert all(key in page for key in whole)
+    data = json.loads((tmp_path / "out" / "report" / "data.js").read_text().removeprefix("window.REPORT = ").removesuffix(";\n"))
+    assert all(clip["given"]["src"].endswith(".mp4") for clip in data["clips"]), "the page shows what the method was given"
+
+
+@pytest.mark.parametrize("kind", [{"kind": Kind.CONTROL}, {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.IDENTITY}])
+def test_a_checkpoint_that_draws_from_captions_refuses_them(tmp_path: Path, kind: dict) -> None:
+    suite = Suite(iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, **kind)
+    with pytest.raises(ValueError, match=r"needs more than a caption, and adapter=untrained draws .*; 'vgen evaluate stage=prompts'"):
+        evaluate(EvaluateRun(adapter="untrained", suite=suite, out=str(tmp_path)), Console(quiet=True))
+
+
+def test_of_several_tasks_with_one_caption_each_gets_the_file_of_its_name(tmp_path: Path) -> None:
+    twice = tasks(replace(SUITE, num_seeds=2))
+    (tmp_path / "x").mkdir()
+    for task in twice:
+        npy(tmp_path / "x" / f"{task.id}.npy", truth(task, 64))
+    listing(tmp_path / "x", [(f"{task.id}.npy", task.caption) for task in reversed(twice)])
+    assert {i: p.stem for i, p in open_videos(str(tmp_path / "x"), "", twice).clips.items()} == {t.id: t.id for t in twice}
 
 
 def test_captions_find_their_clips_whatever_the_case(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vgen.app.clip_store import truth
+from vgen.app.clip_store import ClipStore, truth
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
-from vgen.app.overlay import read_tracks
+from vgen.app.overlay import read_seen
 from vgen.app.page import PageSettings, gallery_order, passed
-from vgen.metrics.suite import Suite, Task
+from vgen.app.scorer import overlay_path
+from vgen.metrics.kinds.control import Control
+from vgen.metrics.suite import Kind, Suite, Task, tasks
+from vgen.toybox.renderer import render
 
 SUITE = Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
 
@@ -58,7 +62,7 @@ def test_what_the_oracle_saw_is_a_strip_of_masks_with_tracks(report: Path) -> No
     with Image.open(report / "seen" / f"{mark}.png") as strip:
         assert strip.size == (64, 4 * 64)
         assert len(np.unique(np.asarray(strip))) == 3
-    tracks = read_tracks(report / "seen" / f"{mark}.png")
+    tracks = read_seen(report / "seen" / f"{mark}.png")["things"]
     assert tracks
     assert all(len(t["f"]) == len(t["x"]) == len(t["y"]) == 4 for t in tracks)
 
@@ -173,6 +177,37 @@ def test_512_clips_open_fast_and_hold_few_players(report: Path, tmp_path: Path, 
         browser.run(f"scrollTo(0, document.body.scrollHeight * {at})")
         browser.until("document.querySelectorAll('.clip[data-on]').length > 0")
     browser.until("document.querySelectorAll('video').length < 60")
+
+
+def test_a_figures_joints_are_drawn_where_the_oracle_reads_them(tmp_path: Path, browser) -> None:
+    """Limbs and dots follow the figure from frame to frame; an empty picture has none."""
+    suite = replace(SUITE, kind=Kind.CONTROL, control=Control.POSE, iid=1, pair=0)
+    [task] = tasks(suite)
+    samplers = {"good": perfect, "blank": lambda todo: np.zeros((len(todo), 4, 64, 64, 3), np.uint8)}
+    run = EvaluateRun(suite=suite, out=str(tmp_path), selftest=0)
+    evaluate(run, Console(quiet=True), {n: Source({"adapter": n}, lambda s=s: s) for n, s in samplers.items()})
+    store = ClipStore(tmp_path)
+    [figure] = read_seen(overlay_path(store.path("good", task)))["figures"]
+    wanted = render(task.scene, 64).keypoints[0]
+    assert np.abs(np.array(figure["joints"]) - wanted)[:, 5:].max() < 0.05
+    thing = task.scene.things[0]
+    assert figure["is"] == f"{thing.colour.value} shirt, {thing.second.value} trousers"
+    assert read_seen(overlay_path(store.path("blank", task))) == {"figures": []}
+
+    browser.open(tmp_path / "report" / "index.html")
+    browser.run("document.getElementById('gallery').scrollIntoView()")
+    browser.until("document.querySelector('.clip[data-on]')")
+    browser.press("o")
+    bones = "document.querySelector('.take svg .bones')"
+    browser.until(f"({bones}?.getAttribute('d') || '').split('M').length === 13")
+    assert browser.run("document.querySelectorAll('.take svg .joint').length") == 17, "of the one clip that shows a figure"
+    before = browser.run(f"{bones}.getAttribute('d')")
+    browser.press("ArrowRight")
+    browser.until(f"{bones}.getAttribute('d') !== {json.dumps(before)}")
+    said = browser.run("[...document.querySelectorAll('.saw')].map(p => p.textContent)")
+    assert said[0].startswith(f"{thing.colour.value} shirt")
+    assert said[1] == "sees nothing"
+    assert browser.complaints == []
 
 
 def row(i: int, bucket: str, exact: float, colour: float) -> list[dict]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from vgen.app import sweep as verb
 from vgen.app.clip_store import truth
-from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.evaluate import EvaluateRun, Source, evaluate, evaluate_points
 from vgen.app.leaderboard import aggregate, pareto
 from vgen.app.sweep import known, read_sweep, told
 from vgen.methods._sampling import Sampling
-from vgen.metrics.suite import Suite, Task
+from vgen.metrics.suite import Grid, Suite, Task
 from vgen.resources import conf_dir
 
 SUITE = Suite(iid=2, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
@@ -62,6 +64,53 @@ def test_one_leaderboard_from_summaries(tmp_path: Path) -> None:
     assert data["entries"][0] == "good, 10 steps"
     assert len(data["entries"]) == 4
     assert {take["src"] for clip in data["clips"] for take in clip["takes"]} <= {p.name for p in (tmp_path / "report" / "clips").iterdir()}
+
+
+GRIDDED = replace(SUITE, grid=Grid(guidance=[1.0, 3.0], num_steps=[4, 8]))
+
+
+def gridded(**settings) -> EvaluateRun:
+    return EvaluateRun(adapter=["good", "bad"], suite=GRIDDED, suite_name="mine", selftest=0, **settings)
+
+
+def test_a_suites_grid_draws_every_point_with_every_checkpoint(tmp_path: Path) -> None:
+    drawn: list[str] = []
+
+    def noted(sampler, todo: list[Task]) -> np.ndarray:
+        drawn.extend(task.id for task in todo)
+        return sampler(todo)
+
+    sources = {name: Source({"adapter": name}, lambda s=s: partial(noted, s)) for name, s in (("good", perfect), ("bad", frozen))}
+    out = tmp_path / "grid"
+    done = evaluate_points(gridded(out=str(out)), Console(quiet=True), sources)
+    assert len(drawn) == 4 * 2 * 3, "points, checkpoints, clips"
+    assert {(one.summary["sampler"]["guidance"], one.summary["sampler"]["num_steps"]) for one in done} == {(1, 4), (1, 8), (3, 4), (3, 8)}
+    assert sorted(p.parent for p in out.glob("*/summary.json")) == sorted(one.folder for one in done)
+    [board] = aggregate(out, Console(quiet=True))["leaderboards"]
+    assert len(board["rows"]) == 8
+    assert next(r["label"] for r in board["rows"]) == "good, guidance 1, 4 steps", "as good as the others, and the cheapest"
+    evaluate_points(gridded(out=str(out)), Console(quiet=True), sources)
+    assert len(drawn) == 4 * 2 * 3, "nothing is drawn twice"
+
+
+def test_a_grid_and_a_sweep_share_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of a grid lie where the evaluations of a multirun lie, under the same names."""
+    points = gridded(sweep="s").points()
+    alone = EvaluateRun(adapter=["good", "bad"], suite=SUITE, suite_name="mine", sampler=Sampling(guidance=3.0, num_steps=8), sweep="s")
+    assert alone.folder() in {point.folder() for point in points}
+    assert {point.folder().parent for point in points} == {Path("outputs/sweeps/s")}
+    assert {point.logger.group for point in points} == {"s"}
+    assert {point.logger.group for point in gridded(out="x/mine").points()} == {"mine"}
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")
+    with pytest.raises(ValueError, match="a trial of a W&B sweep is one run, and suite mine has a grid of 4"):
+        gridded(sweep="s").points()
+
+
+def test_a_grid_is_about_what_is_drawn() -> None:
+    theirs = EvaluateRun(videos="theirs", suite=GRIDDED, out="x")
+    assert theirs.points() == [theirs]
+    with pytest.raises(ValueError, match="has a grid of 4 settings of the sampler, and videos=theirs have no sampler"):
+        EvaluateRun(adapter="shipped", videos="theirs", suite=GRIDDED, out="x").points()
 
 
 def test_what_must_not_be_compared_gets_leaderboards_of_its_own(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from vgen.toybox.renderer import render
 Sampler = Callable[[list[Task]], np.ndarray]
 """Tasks to clips, uint8 b f h w 3."""
 CEILING = "_ceiling"  # the truth as the image model's decoder paints it
+SOURCE = "_source"  # the clip to edit, as the image model's decoder paints it
 RULES = ("suite", "sampler")  # of a manifest: what all clips of a folder have in common
 
 
@@ -39,9 +40,11 @@ class ClipStore:
         return [task for task in todo if not self.path(checkpoint, task).is_file()]
 
     def fill(
-        self, checkpoint: str, todo: list[Task], sampler: Sampler, batch_size: int, share: tuple[int, int] = (0, 1), timed: bool = True
-    ) -> Iterator[int]:
-        """Draw what is missing of one process's share; yields how many clips were written after each batch.
+        self, checkpoint: str, todo: list[Task], sampler: Sampler, batch_size: int, share: tuple[int, int] = (0, 1), timed: bool = True,
+        work: Callable[[], int] = lambda: 0,
+    ) -> Iterator[int]:  # fmt: skip
+        """Draw what is missing of one process's share; yields how many clips were written after each batch. ``work`` counts the frames
+        that the UNet has seen so far, where that is known only by counting.
 
         Batches are cut from the whole list and then dealt out, so that they hold the same clips whatever the number of processes.
         """
@@ -49,11 +52,11 @@ class ClipStore:
         for batch in list(batches(todo, batch_size))[index::of]:
             lacking = self.missing(checkpoint, batch)
             if lacking:
-                began = time.perf_counter()
+                began, before = time.perf_counter(), work()
                 for clip, task in zip(_checked(sampler(lacking), lacking, checkpoint), lacking, strict=True):
                     self.write(checkpoint, task, clip)
                 if timed:
-                    self._spent(checkpoint, index, len(lacking), time.perf_counter() - began)
+                    self._spent(checkpoint, index, len(lacking), time.perf_counter() - began, work() - before)
                 yield len(lacking)
 
     def write(self, checkpoint: str, task: Task, clip: np.ndarray) -> None:
@@ -63,17 +66,25 @@ class ClipStore:
     def read(self, checkpoint: str, task: Task) -> np.ndarray:
         return read_clip(self.path(checkpoint, task))
 
-    def _spent(self, checkpoint: str, index: int, num_clips: int, seconds: float) -> None:
+    def _spent(self, checkpoint: str, index: int, num_clips: int, seconds: float, unet_frames: int) -> None:
         """Each process has a file of its own; the cost of a clip is read from all of them."""
+        spent = {"clips": num_clips, "seconds": round(seconds, 4)} | ({"unet_frames": unet_frames} if unet_frames else {})
         with (self.folder / "samples" / checkpoint / f"seconds-{index}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"clips": num_clips, "seconds": round(seconds, 4)}) + "\n")
+            file.write(json.dumps(spent) + "\n")
 
     def seconds_per_clip(self, checkpoint: str) -> float | None:
         """Mean drawing time on the machines that drew; None for clips that came from elsewhere."""
+        return self._per_clip(checkpoint, "seconds")
+
+    def unet_frames_per_clip(self, checkpoint: str) -> float | None:
+        """Mean number of frames that the UNet saw for a clip, where it was counted."""
+        return self._per_clip(checkpoint, "unet_frames") or None
+
+    def _per_clip(self, checkpoint: str, key: str) -> float | None:
         files = sorted((self.folder / "samples" / checkpoint).glob("seconds-*.jsonl"))
         spent = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         num = sum(s["clips"] for s in spent)
-        return sum(s["seconds"] for s in spent) / num if num else None
+        return sum(s.get(key, 0) for s in spent) / num if num else None
 
     def manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"

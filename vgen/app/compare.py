@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from vgen.app.learned import better, refusal
 from vgen.app.results import Result, difference_of_kind, load, worded
 from vgen.data.files import write_json
 from vgen.metrics.statistics import interval, paired_difference
@@ -68,10 +70,12 @@ def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, An
         why = difference_of_kind(base, other)
         if why is not None:
             raise ValueError(f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with one vgen")
-    keys = list(dict.fromkeys([*base.headlines, *more]))
+    measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
+    keys = list(dict.fromkeys([*base.headlines, *(k for k in more if k not in measured)]))
     unknown = [k for k in keys if k not in base.numbers["overall"]]
     if unknown:
-        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {', '.join(base.numbers['overall'])}")
+        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {', '.join([*base.numbers['overall'], *measured])}")
+    learned = {other.label: {name: _learned(base, other, name, name in more) for name in measured} for other in results[1:]}
     return {
         "base": base.label,
         "num_clips": len(base.rows),
@@ -80,24 +84,52 @@ def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, An
         "metrics": base.summary["metrics"],
         "rule": base.summary["rule"],
         "against": {other.label: {key: _paired(base, other, key) for key in keys} for other in results[1:]},
+        "learned": learned,
     }
 
 
+def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str, Any]:
+    """By bucket, with which way is ``better``; or ``refused`` with the reason. Raises ValueError where a metric that was asked for must not
+    be compared."""
+    why = refusal(base, other, metric)
+    if why and asked:
+        raise ValueError(f"numbers={metric}: {base.label} and {other.label} can't be compared: {why}")
+    if why:
+        return {"refused": why}
+    theirs, ours = (r.numbers["learned"][metric] for r in (base, other))
+    if theirs["per_clip"] is None:  # a distance between sets has no clips, and so no interval
+        numbers = {"base": theirs["value"], "other": ours["value"], "difference": ours["value"] - theirs["value"]}
+        whole = {k: {"mean": v, "low": None, "high": None, "num": len(base.rows)} for k, v in numbers.items()}
+        return {"better": better(metric), "buckets": {"all": whole}}
+    values = tuple(dict(zip(base.rows, of["per_clip"], strict=True)) for of in (theirs, ours))
+    return {"better": better(metric), "buckets": _by_bucket(base, *values, up=better(metric) != "lower")}
+
+
 def _paired(base: Result, other: Result, key: str) -> dict[str, Any]:
+    theirs, ours = ({i: row[key] for i, row in r.rows.items()} for r in (base, other))
+    return _by_bucket(base, theirs, ours)
+
+
+_Values = dict[str, float | None]
+
+
+def _by_bucket(base: Result, theirs: _Values, ours: _Values, up: bool = True) -> dict[str, Any]:
+    """Values by clip. ``up``: more is better."""
     buckets = list(dict.fromkeys(row["bucket"] for row in base.rows.values()))
-    return {bucket: _over(base, other, key, bucket) for bucket in ("all", *buckets)}
+    return {bucket: _over(base, theirs, ours, bucket, up) for bucket in ("all", *buckets)}
 
 
-def _over(base: Result, other: Result, key: str, bucket: str) -> dict[str, Any]:
+def _over(base: Result, theirs: _Values, ours: _Values, bucket: str, up: bool) -> dict[str, Any]:
     ids = [i for i, row in base.rows.items() if bucket in ("all", row["bucket"])]
     groups = [base.rows[i]["group"] for i in ids]
-    ours, theirs = [other.rows[i][key] for i in ids], [base.rows[i][key] for i in ids]
+    before, after = [theirs[i] for i in ids], [ours[i] for i in ids]
+    pairs = [(b, a) if up else (a, b) for b, a in zip(before, after, strict=True) if a is not None and b is not None]
     return {
-        "base": asdict(interval(theirs, groups)),
-        "other": asdict(interval(ours, groups)),
-        "difference": asdict(paired_difference(ours, theirs, groups)),
-        "better": sum(a > b for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None),
-        "worse": sum(a < b for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None),
+        "base": asdict(interval(before, groups)),
+        "other": asdict(interval(after, groups)),
+        "difference": asdict(paired_difference(after, before, groups)),
+        "better": sum(good > bad for bad, good in pairs),
+        "worse": sum(good < bad for bad, good in pairs),
     }
 
 
@@ -106,23 +138,29 @@ def tables(found: dict[str, Any]) -> list[Table]:
 
 
 def _table(found: dict[str, Any], label: str) -> Table:
-    out = Table(title=f"{label} against {found['base']}", title_justify="left")
+    refused = "\n".join(escape(x["refused"]) for x in found["learned"][label].values() if "refused" in x)
+    out = Table(title=f"{label} against {found['base']}", title_justify="left", caption=refused, caption_justify="left")
     for column in ("number", "bucket", "clips"):
         out.add_column(column, justify="right" if column == "clips" else "left")
     for column in (found["base"], label, "difference", "better/worse"):
         out.add_column(column, justify="right")
     for key, buckets in found["against"][label].items():
-        for bucket, x in buckets.items():
-            d = x["difference"]
-            if d["mean"] is None:
-                continue
-            style = "default" if key not in found["headlines"] else "green" if d["low"] > 0 else "red" if d["high"] < 0 else "default"
-            row = (
-                worded(x["base"]),
-                worded(x["other"]),
-                f"[{style}]{worded(d, '+').replace('[', chr(92) + '[')}[/]",
-                f"{x['better']}/{x['worse']}",
-            )
-            out.add_row(key if bucket == "all" else "", bucket, str(d["num"]), *row)
-        out.add_section()
+        _rows(out, key, buckets, 1 if key in found["headlines"] else 0)
+    for key, of in found["learned"][label].items():
+        if "refused" not in of:
+            _rows(out, key, of["buckets"], {"higher": 1, "lower": -1, "": 0}[of["better"]], ".4g")
     return out
+
+
+def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = ".2f") -> None:
+    """``sign``: 1 where more is better, -1 where less is, 0 where neither is said; a difference beyond its interval is coloured by it."""
+    for bucket, x in buckets.items():
+        d = x["difference"]
+        if d["mean"] is None:
+            continue
+        sure = 0 if d["low"] is None else (d["low"] > 0) - (d["high"] < 0)
+        style = {1: "green", -1: "red", 0: "default"}[sure * sign]
+        counts = f"{x['better']}/{x['worse']}" if "better" in x else ""
+        words = (escape(worded(x["base"], form)), escape(worded(x["other"], form)), f"[{style}]{escape(worded(d, '+' + form))}[/]", counts)
+        out.add_row(key if bucket == "all" else "", bucket, str(d["num"]), *words)
+    out.add_section()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from hydra.core.config_store import ConfigStore
@@ -16,18 +17,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import vgen
-from vgen.app.clip_store import CEILING, ClipStore, truth
+from vgen.app.clip_store import CEILING, SOURCE, ClipStore, read_clip, truth
 from vgen.app.config import job_suffix, run_hydra
-from vgen.app.evaluation import SWEEPS, EvaluateRun, Stage
+from vgen.app.evaluation import NO_SUITE, EvaluateRun, Stage
 from vgen.app.given import write_inputs
 from vgen.app.leaderboard import aggregate
 from vgen.app.learned import check, measured
+from vgen.app.learned import table as learned_table
 from vgen.app.page import write_report
 from vgen.app.results import headline_table, load
 from vgen.app.scoreboard import ceiling_rows, lines, summary
-from vgen.app.scorer import score_all
+from vgen.app.scorer import codec_is_known, score_all
 from vgen.app.shares import Share, share, wait_for
-from vgen.app.sources import Reconstruct, Source, cost, decoder, sources_of
+from vgen.app.sources import Reconstruct, Source, codec_of, cost, decoder, image_model_digest, sources_of
+from vgen.app.suite_edits import editors
 from vgen.app.tracking import mirror
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
@@ -44,33 +47,70 @@ class Evaluated:
 
 
 def offer() -> None:
-    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateRun)
+    store = ConfigStore.instance()
+    store.store(name="evaluate_schema", node=EvaluateRun)
+    for name, recipe in editors().items():
+        store.store(group="method", name=name, node=recipe)
 
 
 def main() -> None:
     offer()
+    _refuse_knobs_of_several_methods(sys.argv[1:])
     sweeps: set[Path] = set()
 
     def job(run: EvaluateRun, config: dict[str, Any]) -> float | None:
         if job_suffix() and not run.sweep:
             raise ValueError("the evaluations of a multirun need a name, by which folders, leaderboard and W&B know them: add sweep=NAME")
-        done = evaluate(run, config=config)
-        sweeps.update([SWEEPS / run.sweep] if run.sweep and done is not None and share(run.share).index == 0 else [])
-        return None if done is None else _objective(run, done)
+        if run.suite_name == NO_SUITE:
+            from vgen.app.own_prompts import judge
+
+            judge(run, Console())
+            return None
+        done = evaluate_points(run, config=config)
+        if run.sweep or len(run.suite.grid.points()) > 1:
+            sweeps.update(one.folder.parent for one in done)
+        return _objective(run, done) if done else None
 
     run_hydra("evaluate", str(conf_dir() / "evaluate"), job)
     for folder in sweeps:
         aggregate(folder, Console())
 
 
-def _objective(run: EvaluateRun, done: Evaluated) -> float | None:
-    """What a sweeper that learns from its trials maximises."""
-    key = run.objective or done.summary["headlines"][0]
-    found = [numbers["overall"].get(key) for numbers in done.summary["checkpoints"].values()]
-    if None in found:
-        known = next(iter(done.summary["checkpoints"].values()))["overall"]
-        raise ValueError(f"objective={key} is not a number of this suite; it has {', '.join(known)}")
-    return max(f["mean"] for f in found if f["mean"] is not None)
+def _refuse_knobs_of_several_methods(words: Sequence[str]) -> None:
+    """Hydra would apply a knob before it has chosen between the methods of a multirun, and fail within itself."""
+    several = [word for word in words if word.startswith("method=") and "," in word]
+    knobs = [word for word in words if word.startswith("method.")]
+    if several and knobs:
+        raise ValueError(
+            f"{' '.join(knobs)} belongs to one method, and {several[0]} are several; give suite.grid.num_steps=[20] or "
+            "suite.grid.guidance=[3], or one command for each method with the same sweep"
+        )
+
+
+def _objective(run: EvaluateRun, done: Sequence[Evaluated]) -> float | None:
+    """What a sweeper that learns from its trials maximises: the best checkpoint's, at the best point of the suite's grid."""
+    key = run.objective or done[0].summary["headlines"][0]
+    numbers = [of["overall"] for one in done for of in one.summary["checkpoints"].values()]
+    if key not in numbers[0]:
+        raise ValueError(f"objective={key} is not a number of this suite; it has {', '.join(numbers[0])}")
+    return max(of[key]["mean"] for of in numbers if of[key]["mean"] is not None)
+
+
+def evaluate_points(
+    run: EvaluateRun, console: Console | None = None, sources: dict[str, Source] | None = None, config: dict[str, Any] | None = None
+) -> list[Evaluated]:
+    """Every point of the suite's grid, one after another, in folders side by side; what other processes score is left out."""
+    console = console or Console()
+    if run.stage is Stage.PROMPTS:
+        evaluate(run, console)
+        return []
+    points, done = run.points(), []
+    for i, point in enumerate(points):
+        if len(points) > 1:
+            console.print(f"[bold]{i + 1}/{len(points)}[/] of the grid of suite {run.suite_name}: {point.said()}")
+        one = evaluate(point, console, sources, config=config)
+        done += [one] if one is not None else []
+    return done
 
 
 def evaluate(
@@ -91,17 +131,19 @@ def evaluate(
         check(run.metrics, run.learned, len(todo), run.suite.num_frames)
     if sources is None:
         sources = sources_of(run, todo)
-        reconstruct = (lambda: decoder(run.backbone)) if run.adapter else None
+        codec = codec_of(run)
+        reconstruct = (lambda: decoder(codec)) if codec else None
     store.claim(_identity(run, sources))
+    needed = [*sources, *([SOURCE] if todo[0].kind.has_source and reconstruct is not None else [])]
     began = time.perf_counter()
     with _progress(console) as progress:
         if run.stage is not Stage.SCORE:
             _draw(run, store, sources, todo, mine, progress)
-            if mine.index == 0 and reconstruct is not None:
-                _draw_ceiling(store, next(iter(sources)), todo[: run.selftest], reconstruct)
+            if reconstruct is not None:
+                _draw_codec(run, store, needed, todo, mine, reconstruct, progress)
         if run.stage is Stage.SAMPLE or mine.index:
             return None
-        _await(run, store, list(sources), todo, mine, progress)
+        _await(run, store, needed, todo, mine, progress)
         done = _score(run, store, sources, todo, progress)
     _show(run, store, done, config or {}, console)
     console.print(
@@ -111,6 +153,7 @@ def evaluate(
 
 
 def _identity(run: EvaluateRun, sources: dict[str, Source]) -> dict[str, Any]:
+    """What the manifest says."""
     return {
         "vgen": vgen.__version__,
         "suite": run.suite.rule(),
@@ -135,34 +178,51 @@ def write_prompts(store: ClipStore, todo: list[Task], console: Console) -> None:
 def _draw(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], mine: Share, progress: Progress) -> None:
     for name, source in sources.items():
         missing = store.missing(name, todo)
-        if missing:
-            bar = progress.add_task(
-                f"drawing {name}" if source.drawn else f"reading {name}", total=len(todo), completed=len(todo) - len(missing)
-            )
-            for num in store.fill(name, todo, _once(source), run.batch_size, mine.pair(), timed=source.drawn):
-                progress.advance(bar, num)
+        if not missing:
+            continue
+        bar = progress.add_task(
+            f"drawing {name}" if source.drawn else f"reading {name}", total=len(todo), completed=len(todo) - len(missing)
+        )
+        work, size = source.work, 1 if source.work else run.batch_size  # what goes clip by clip is kept clip by clip
+        count = (lambda: 0) if work is None else (lambda work=work: work.unet_frames)
+        for num in store.fill(name, todo, _once(source.open), size, mine.pair(), timed=source.drawn, work=count):
+            progress.advance(bar, num)
 
 
-def _once(source: Source) -> Callable[[list[Task]], np.ndarray]:
-    """Opened with the first batch, so that a process without a share loads nothing."""
-    opened: list[Callable[[list[Task]], np.ndarray]] = []
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
-    def draw(batch: list[Task]) -> np.ndarray:
+
+def _once(open_: Callable[[], Callable[[_T], _R]]) -> Callable[[_T], _R]:
+    """Opened with the first call, so that a process without a share loads nothing."""
+    opened: list[Callable[[_T], _R]] = []
+
+    def act(given: _T) -> _R:
         if not opened:
-            opened.append(source.open())
-        return opened[0](batch)
+            opened.append(open_())
+        return opened[0](given)
 
-    return draw
+    return act
 
 
-def _draw_ceiling(store: ClipStore, like: str, todo: list[Task], reconstruct: Callable[[], Reconstruct]) -> None:
-    missing = store.missing(CEILING, todo)
-    if missing:
-        through = reconstruct()
-        drawn = [task for task in todo if store.path(like, task).is_file()]
-        size_px = store.read(like, drawn[0]).shape[1] if drawn else 64
-        for task in missing:
-            store.write(CEILING, task, through(truth(task, size_px)))
+def _draw_codec(
+    run: EvaluateRun, store: ClipStore, needed: Sequence[str], todo: list[Task], mine: Share, reconstruct: Callable[[], Reconstruct],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the clips to edit."""
+    through = _once(reconstruct)
+    like = next((store.path(needed[0], task) for task in todo if store.path(needed[0], task).is_file()), None)
+    size_px = 64 if like is None else read_clip(like).shape[1]
+    for task in store.missing(CEILING, todo[: run.selftest]) if mine.index == 0 else []:
+        store.write(CEILING, task, through(truth(task, size_px)))
+    if SOURCE in needed and store.missing(SOURCE, todo):
+        bar = progress.add_task("sources through the decoder", total=len(todo))
+
+        def sources(batch: list[Task]) -> np.ndarray:
+            return np.stack([through(task.inputs(size_px).source) for task in batch])
+
+        for num in store.fill(SOURCE, todo, sources, 1, mine.pair(), timed=False):
+            progress.advance(bar, num)
 
 
 def _await(run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task], mine: Share, progress: Progress) -> None:
@@ -190,7 +250,7 @@ def _score(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo:
     size_px = store.read(rows[0].checkpoint, todo[0]).shape[1]
     found = summary(rows, ceiling_rows(store, todo[: run.selftest]), todo, run.selftest, size_px)
     for name, source in sources.items():
-        calls = cost(run.sampler, run.suite.num_frames) if source.drawn else None
+        calls = _calls(run, store, name, source)
         spent = store.seconds_per_clip(name)
         extra = measured(store, name, todo, run.metrics, run.learned, source.codec) if run.metrics else {}
         found["checkpoints"][name] |= {
@@ -204,6 +264,7 @@ def _score(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo:
         "suite": plain(asdict(run.whole_suite())),
         "rule": run.suite.rule(),
         "sampler": run.sampling(),
+        "codec": _codec_digest(run) if codec_is_known(store, todo) else None,
         "num_frames": run.suite.num_frames,
         "size_px": size_px,
     }
@@ -212,9 +273,24 @@ def _score(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo:
     return Evaluated(store.folder, found)
 
 
+def _calls(run: EvaluateRun, store: ClipStore, name: str, source: Source) -> int | None:
+    """Times that the UNet sees the frames of one clip, forward; None for clips that were not drawn."""
+    if source.work is None:
+        return cost(run.sampler, run.suite.num_frames) if source.drawn else None
+    frames = store.unet_frames_per_clip(name)
+    return None if frames is None else round(frames / run.suite.num_frames)
+
+
+def _codec_digest(run: EvaluateRun) -> str | None:
+    codec = codec_of(run)
+    return None if codec is None else image_model_digest(codec)
+
+
 def _show(run: EvaluateRun, store: ClipStore, done: Evaluated, config: dict[str, Any], console: Console) -> None:
     results = load(store.folder)
     console.print(headline_table(done.summary))
+    if run.metrics:
+        console.print(learned_table(results))
     if done.summary["valid"] is False:
         console.print(
             "[bold red]not valid:[/] the oracle can't read what the image model's decoder makes of the truth, so these numbers say nothing"

@@ -11,17 +11,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vgen.app.loading import SHIPPED
+from vgen.app.loading import SHIPPED, UNTRAINED
 from vgen.app.page import PageSettings
 from vgen.app.shares import share
+from vgen.app.suite_edits import Tune, check_method, known_as
 from vgen.formats.adapter import plain
+from vgen.methods import Recipe
 from vgen.methods._sampling import Sampling
 from vgen.metrics.learned.settings import LearnedMetrics
-from vgen.metrics.suite import Suite, Task, tasks
+from vgen.metrics.suite import Grid, Suite, Task, tasks
 from vgen.spec import Choice, field, spec
 from vgen.training.records import LoggerSettings
 
 SWEEPS = Path("outputs/sweeps")
+NO_SUITE = "none"
+_ADAPTER = "adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped]"
 
 
 class Stage(Choice):
@@ -36,9 +40,11 @@ class Stage(Choice):
 @spec
 class EvaluateRun:
     """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos`` one folder or a list of
-    folders of clips that any tool made, with ``prompts`` naming their captions. ``n`` replaces the number of clips of every bucket that the
+    folders of clips that any tool made, with ``prompts`` naming their captions. ``method`` edits the clips of a suite of edits, by default
+    with the image model as it is; ``tune`` teaches it each clip first. ``n`` replaces the number of clips of every bucket that the
     suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through the decoder. ``sweep``
-    names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). ``share`` is ``I/N``
+    names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A suite with a grid
+    is one evaluation per point (:meth:`points`). ``share`` is ``I/N``
     where no launcher says it; ``num_processes`` 0 scores on every core. ``metrics`` are those that look through a network, whose weights
     ``learned`` names."""
 
@@ -46,6 +52,9 @@ class EvaluateRun:
     videos: Any = None
     prompts: str = ""
     backbone: str | None = None
+    method: Recipe | None = None
+    method_name: str | None = None
+    tune: Tune = field(default_factory=Tune)
     suite: Suite = field(default_factory=Suite)
     suite_name: str = "custom"
     sampler: Sampling = field(default_factory=Sampling)
@@ -71,13 +80,14 @@ class EvaluateRun:
                 f"got {self.n}, {self.selftest}, {self.num_processes} and {self.batch_size}"
             )
         self.videos = _names(self.videos, "videos must name one folder, or several different ones as videos=[a,b]")
+        if self.method is not None:
+            self.method_name = self.method_name or known_as(self.method)
+            check_method(self.method, self.method_name, self.tune, _names(self.adapter, _ADAPTER))
         if self.adapter is None and not self.videos:
-            self.adapter = [SHIPPED]
-        self.adapter = _names(self.adapter, "adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped]")
-        if not self.adapter and not self.videos:
-            raise ValueError(
-                f"adapter must name one checkpoint, or several different ones as adapter=[untrained,shipped], got {self.adapter}"
-            )
+            self.adapter = [SHIPPED] if self.method is None else [UNTRAINED]
+        self.adapter = _names(self.adapter, _ADAPTER)
+        if self.tune.num_steps and self.method is None:
+            raise ValueError(f"tune teaches a clip to a method that edits, got tune.num_steps={self.tune.num_steps} without method")
         if self.sweep and not re.fullmatch(r"[\w.-]+", self.sweep):
             raise ValueError(
                 f"sweep is the name of a folder below {SWEEPS} and must hold letters, digits, - _ and . only, got {self.sweep}"
@@ -101,17 +111,57 @@ class EvaluateRun:
         for place in (*self.adapter, *self.videos):
             parts = [p for p in Path(place).parts if p not in ("/", "..", ".", "adapter.safetensors")]
             name = re.sub(r"[^\w.-]+", "-", parts[-1] if parts else "checkpoint").strip("._") or "checkpoint"
+            if self.method_name and place in self.adapter:
+                name = self.method_name if place == UNTRAINED else f"{self.method_name}-{name}"
             out[name if name not in out else f"{name}-{len(out) + 1}"] = place
         return out
 
     def sampling(self) -> dict[str, Any]:
-        return plain(asdict(self.sampler)) | {"num_frames": self.suite.num_frames}
+        """How clips are drawn, or edited."""
+        own: Any = self.sampler if self.method is None else self.method
+        named = {} if self.method is None else {"method": self.method_name, "tune": plain(asdict(self.tune))}
+        return {**named, **plain(asdict(own)), "num_frames": self.suite.num_frames}
+
+    def points(self) -> list[EvaluateRun]:
+        """One evaluation per point of the suite's grid, each in a folder of its own; this one alone where there is no grid."""
+        settings = self.suite.grid.points()
+        if not self.adapter or settings == [{}]:
+            return [self]  # a grid is about the sampler, and videos of other tools are not drawn
+        if self.videos:
+            raise ValueError(
+                f"suite {self.suite_name} has a grid of {len(settings)} settings of the sampler, and videos={','.join(self.videos)} have "
+                "no sampler; evaluate them without adapter, then 'vgen compare' them"
+            )
+        if "WANDB_SWEEP_ID" in os.environ:
+            raise ValueError(
+                f"a trial of a W&B sweep is one run, and suite {self.suite_name} has a grid of {len(settings)}; let the sweep choose the "
+                "settings and give suite.grid={guidance:[],num_steps:[]}"
+            )
+        root = SWEEPS / self.sweep if self.sweep else self.folder()
+        return [self._point(point, root) for point in settings]
+
+    def _point(self, point: dict[str, Any], root: Path) -> EvaluateRun:
+        group = self.logger.group or self.sweep or root.name
+        if self.method is None:
+            drawn: dict[str, Any] = {"sampler": replace(self.sampler, **point)}
+        elif lacking := [key for key in point if not hasattr(self.method, key)]:
+            raise ValueError(f"suite {self.suite_name} has a grid of {', '.join(lacking)}, which method={self.method_name} does not have")
+        else:
+            drawn = {"method": replace(self.method, **point)}
+        suite, logger = replace(self.suite, grid=Grid()), replace(self.logger, group=group)
+        bare = replace(self, suite=suite, videos=None, logger=logger, **drawn)
+        return replace(bare, videos=None, sweep="", out=str(root / bare.label()))
 
     def label(self) -> str:
         """Tells the evaluations of a sweep apart, the same on every machine."""
-        s = self.sampler
         digest = hashlib.sha256(json.dumps([list(self.names().items()), self.suite.rule(), self.sampling()]).encode()).hexdigest()[:6]
-        return f"{'+'.join(self.names())[:60]}_{self.suite_name}_guidance{s.guidance:g}_steps{s.num_steps}_{digest}"
+        said = self.said().replace(" ", "").split(",")
+        return "_".join(x for x in ("+".join(self.names())[:60], self.suite_name, *said, digest) if x)
+
+    def said(self) -> str:
+        """The settings that people vary most, where they are there."""
+        own = self.sampling()
+        return ", ".join(f"{short} {own[key]:g}" for key, short in (("guidance", "guidance"), ("num_steps", "steps")) if key in own)
 
     def folder(self) -> Path:
         """Where everything goes; the same for all ranks."""

@@ -21,7 +21,7 @@ def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
         return f"stills of {inputs.subject}", inputs.references[np.arange(num) * len(inputs.references) // num]
     if inputs.control is None:
         return None
-    control = inputs.control if inputs.control.ndim == 3 else _dots(inputs.control, size_px)
+    control = inputs.control if inputs.control.dtype == np.uint8 else _dots(inputs.control, size_px)
     return f"control: {inputs.control_name}", np.repeat(control[..., None], 3, -1)
 
 

@@ -1,4 +1,4 @@
-"""What the oracle saw in a clip, for people: where each thing was in each frame, and what it took for a thing."""
+"""What the oracle saw in a clip, for people: where each thing was in each frame and what it took for a thing, or a figure's joints."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
+from vgen.metrics.task import Task
 from vgen.toybox.oracle import Facts
+from vgen.toybox.oracle.pose import Figure, read_pose
+from vgen.toybox.scenes import Kind
 
 _PALETTE = [0, 0, 0, 255, 255, 255, 255, 0, 200]
 _ALPHA = bytes([0, 60, 210])  # nothing, inside, outline
-_KEY = "tracks"
+_KEY = "seen"
+Seen = dict[str, list[dict[str, Any]]]
+"""``things`` as :func:`tracks` says, or ``figures`` as :func:`figures` does."""
 
 
-def write_overlay(path: Path, facts: Facts) -> None:
-    """A PNG: the frames' masks one below the other (inside and outline), the tracks as JSON in a text field."""
+def figure_of(task: Task, clip: np.ndarray) -> Figure | None:
+    """Where a task asks for a figure, its joints are what is judged, and no things."""
+    return read_pose(clip) if any(thing.kind is Kind.PUPPET for thing in task.scene.things) else None
+
+
+def write_overlay(path: Path, facts: Facts, drawn: Figure | None = None) -> None:
+    """A PNG: the frames' masks one below the other (inside and outline), tracks or joints as JSON in a text field."""
     inside = facts.covered
     outline = inside & ~ndimage.binary_erosion(inside, np.ones((1, 3, 3), bool))
     strip = (inside.astype(np.uint8) + outline).reshape(-1, inside.shape[2])
     image = Image.frombytes("P", strip.shape[::-1], strip.tobytes())
     image.putpalette(_PALETTE)
     info = PngInfo()
-    info.add_text(_KEY, json.dumps(tracks(facts)))
+    seen: Seen = {"things": tracks(facts)} if drawn is None else {"figures": figures(drawn)}
+    info.add_text(_KEY, json.dumps(seen))
     out = io.BytesIO()
     image.save(out, "PNG", pnginfo=info, transparency=_ALPHA)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +60,18 @@ def tracks(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def read_tracks(path: Path) -> list[dict[str, Any]]:
+def figures(seen: Figure) -> list[dict[str, Any]]:
+    """One, or none where no frame shows a figure; ``joints`` by frame: 17 places in canvas widths, COCO order, or null."""
+    if seen.action is None or seen.clothes is None:
+        return []
+    shirt, trousers = (colour.value for colour in seen.clothes)
+    joints = [frame.round(3).tolist() if np.isfinite(frame).all() else None for frame in seen.joints]
+    return [{"is": f"{shirt} shirt, {trousers} trousers", "moves": f"as in {seen.action.value}", "joints": joints}]
+
+
+def read_seen(path: Path) -> Seen:
     """What :func:`write_overlay` put there; nothing where there is no overlay."""
     if not path.is_file():
-        return []
+        return {}
     with Image.open(path) as image:
-        return json.loads(image.text.get(_KEY, "[]"))  # type: ignore[attr-defined]
+        return json.loads(image.text.get(_KEY, "{}"))  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from vgen.app.clip_store import ClipStore
 from vgen.app.media import Media
-from vgen.app.overlay import read_tracks
+from vgen.app.overlay import Seen, read_seen
 from vgen.app.results import Result, rank
 from vgen.app.scorer import overlay_path
 from vgen.data.files import write_whole
@@ -23,7 +23,10 @@ from vgen.metrics.task import Task
 from vgen.metrics.text_accuracy import FEWEST_RIGHT_COUNTS
 from vgen.spec import spec
 
-CHIPS = ("colour", "shape", "size", "motion", "speed", "count", "ground", "coherence", "edit_acc_all", "keep_acc", "id_exact", "clothes")
+CHIPS = (
+    *("colour", "shape", "size", "motion", "speed", "count", "ground", "coherence", "edit_acc_all", "keep_acc", "id_exact", "prompt"),
+    "clothes",
+)
 COLUMNS = (
     *(
         "exact",
@@ -47,6 +50,9 @@ COLUMNS = (
         "keep_acc",
         "traj",
         "bg",
+        "psnr_bg",
+        "psnr_codec",
+        "oracle_psnr",
         "j",
         "j_norm",
         "ctrl_gain",
@@ -61,9 +67,20 @@ TITLES = {
     "motion_moving": ("Motion", "things that should move go where the caption says"),
     "coherence": ("Coherence", "neighbouring frames show the same things; a frozen clip does too, so read it beside motion"),
     "exact_image": ("EXACT", "everything the caption says of a still is true"),
+    "tc": ("Consistency", "things stay what and where they are, in clips that move as asked: a frozen clip earns nothing"),
+    "edit": ("EDIT", "harmonic mean of four: the edit is there, all else is kept, things move as before, the ground is untouched"),
+    "edit_strict": ("EDIT, every frame", "the same, with no frame that lacks the edit"),
+    "tc_edited": ("Consistency", "things stay what and where they are, in clips that show the edit"),
+    "j_norm": ("Mask", "overlap with the masks of the control, 1 is what the oracle reads in the truth"),
+    "ctrl_gain": ("Control gain", "fidelity to the control it was given less that to another clip's"),
+    "pck": ("PCK", "joints within .05 of the canvas of where the control has them"),
+    "pck_moving": ("PCK of what moves", "the same over joints that move, which no frozen clip earns"),
+    "subject": ("Subject", "who it is and what the prompt asks for, both"),
+    "likeness": ("Likeness", "the subject's bits above chance, where the prompt is obeyed"),
+    "id_exact": ("Identity", "all sixteen bits of the subject"),
 }
 SHORT = {"exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
-_WHOLE = ("edit_strict", "j_norm", "pck", "id_exact", "exact", "exact_image")
+_WHOLE = ("edit_strict", "j_norm", "pck", "subject", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
 
 
@@ -95,6 +112,7 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
 
     from vgen.app.charts import PALETTE, PARETO_PX, bars_px, charts
     from vgen.app.leaderboard import board
+    from vgen.app.learned import side_by_side
 
     folder.mkdir(parents=True, exist_ok=True)
     first = results[0].summary
@@ -121,11 +139,12 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
             fps=fps,
             titles={k: TITLES.get(k, (k, "")) for k in first["headlines"]},
             short=SHORT,
-            columns=[c for c in COLUMNS if c in results[0].numbers["overall"]] or first["headlines"],
+            columns=[c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
             buckets=list(results[0].numbers["buckets"]),
             chips=data["chips"],
             colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
             board=board(results),
+            learned=side_by_side(results),
             bars_px=bars_px(len(results)),
             pareto_px=PARETO_PX,
             links={r.label: _link(folder, r) for r in results},
@@ -164,7 +183,7 @@ def _manifest(result: Result) -> dict[str, Any]:
 
 def _gallery(
     folder: Path, results: Sequence[Result], settings: PageSettings, fps: float, console: Console | None
-) -> tuple[list[dict], dict[str, list]]:
+) -> tuple[list[dict], dict[str, list[Seen]]]:
     """Clips for the page, their files written, and what the oracle saw in each, by task."""
     todo = {task.id: task for task in results[0].tasks()}
     shown = gallery_order([[r.rows[i] for r in results] for i in results[0].rows], settings.max_clips)
@@ -178,7 +197,7 @@ def _gallery(
             seen = overlay_path(ClipStore(result.folder).path(result.name, task))
             if seen.is_file():
                 shutil.copyfile(seen, folder / "seen" / f"{row['clip']}.png")
-            overlay.setdefault(task.id, []).append(read_tracks(seen))
+            overlay.setdefault(task.id, []).append(read_seen(seen))
             takes.append({"src": media.take(result, task), "mark": row["clip"], **judged(row)})
         clip = {"id": task.id, "bucket": task.bucket.value, "caption": task.caption, "takes": takes}
         clips.append(clip | _beside(media, task, results[0].summary["size_px"]))

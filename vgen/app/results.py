@@ -45,13 +45,18 @@ def load(*folders: Path) -> list[Result]:
     """Every checkpoint of every folder, labelled by what differs."""
     found = [result for folder in folders for result in _load(folder)]
     differing = [k for k in _SAID if len({json.dumps(r.summary["sampler"].get(k)) for r in found}) > 1]
-    labelled = [replace(r, label=", ".join([r.name, *(_SAID[k].format(r.summary["sampler"][k]) for k in differing)])) for r in found]
+    labelled = [replace(r, label=", ".join([r.name, *_said(r.summary["sampler"], differing)])) for r in found]
     seen: dict[str, int] = {}
     for i, result in enumerate(labelled):
         seen[result.label] = seen.get(result.label, 0) + 1
         if seen[result.label] > 1:
             labelled[i] = replace(result, label=f"{result.label} ({result.folder.name})")
     return labelled
+
+
+def _said(sampler: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    """A method may lack a setting that others beside it have."""
+    return [_SAID[k].format(sampler[k]) for k in keys if sampler.get(k) is not None]
 
 
 def _load(folder: Path) -> list[Result]:
@@ -81,16 +86,20 @@ def difference_of_kind(a: Result, b: Result) -> str | None:
     only = sorted(set(a.rows) ^ set(b.rows))
     if only:
         return f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and {len(b.rows)} clips"
+    codecs = [r.summary.get("codec") for r in (a, b)]
+    if codecs[0] != codecs[1]:
+        return f"the ground is measured against what another image model's decoder keeps ({codecs[0]} and {codecs[1]}; backbone= names one)"
     if a.summary["size_px"] != b.summary["size_px"]:
         return f"clips are {a.summary['size_px']} and {b.summary['size_px']} px wide"
     return None
 
 
-def worded(number: dict[str, Any] | None, sign: str = "") -> str:
-    """A mean with its interval."""
+def worded(number: dict[str, Any] | None, form: str = ".2f") -> str:
+    """A mean with its interval, where it has one."""
     if number is None or number["mean"] is None:
         return "-"
-    return f"{number['mean']:{sign}.2f} [{number['low']:{sign}.2f}, {number['high']:{sign}.2f}]"
+    mean, bounds = f"{number['mean']:{form}}", [number["low"], number["high"]]
+    return mean if None in bounds else f"{mean} [{', '.join(f'{x:{form}}' for x in bounds)}]"
 
 
 def headline_table(found: dict[str, Any]) -> Table:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vgen.app.clip_store import CEILING, ClipStore
-from vgen.app.scorer import Row, score_one
+from vgen.app.clip_store import CEILING, SOURCE, ClipStore
+from vgen.app.scorer import Row, codec_is_known, score_one
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of
 from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, self_test, tricks_of
@@ -72,7 +72,12 @@ def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[f
 
 
 def ceiling_rows(store: ClipStore, todo: Sequence[Task]) -> list[Row]:
-    return [score_one((CEILING, task, path)) for task in todo if (path := store.path(CEILING, task)).is_file()]
+    sources = [store.path(SOURCE, task) if codec_is_known(store, todo) else None for task in todo]
+    return [
+        score_one((CEILING, task, path, source))
+        for task, source in zip(todo, sources, strict=True)
+        if (path := store.path(CEILING, task)).is_file()
+    ]
 
 
 def _means(rows: Sequence[Numbers]) -> dict[str, float | None]:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vgen.app.clip_store import ClipStore, fingerprint, read_clip
-from vgen.app.overlay import write_overlay
+from vgen.app.clip_store import SOURCE, ClipStore, fingerprint, read_clip
+from vgen.app.overlay import figure_of, write_overlay
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of, score
@@ -43,8 +43,8 @@ class Row:
         }
 
 
-Item = tuple[str, Task, Path]
-"""Checkpoint, task, file."""
+Item = tuple[str, Task, Path, Path | None]
+"""Checkpoint, task, file; and the file of the task's source through encoder and decoder, where there is one."""
 
 
 def overlay_path(clip: Path) -> Path:
@@ -62,8 +62,9 @@ def score_all(
     store: ClipStore, checkpoints: Sequence[str], todo: Sequence[Task], on_clip: Callable[[], None] = lambda: None, num_processes: int = 1
 ) -> list[Row]:
     """Every clip of every checkpoint, in order; one that is missing is an error, never a smaller sample."""
-    items = [(name, task, store.path(name, task)) for name in checkpoints for task in todo]
-    journal = _Journal(store.folder / _JOURNAL, todo)
+    codec = codec_is_known(store, todo)
+    items = [(name, task, store.path(name, task), store.path(SOURCE, task) if codec else None) for name in checkpoints for task in todo]
+    journal = _Journal(store.folder / _JOURNAL, todo, codec)
     known = journal.read()
     fresh = _scored([item for item in items if (item[0], item[1].id) not in known], num_processes)
     rows = []
@@ -78,13 +79,18 @@ def score_all(
     return rows
 
 
+def codec_is_known(store: ClipStore, todo: Sequence[Task]) -> bool:
+    """Whether every task starts from a clip of which it is known what encoder and decoder keep."""
+    return todo[0].kind.has_source and not store.missing(SOURCE, todo)
+
+
 def _scored(items: list[Item], num_processes: int) -> Iterator[Row]:
     num = min(num_processes, len(items) // WORTH_A_PROCESS)
     if num < 2:
         yield from map(score_one, items)
         return
     outcomes = run_ordered(_guarded, items, num_processes=num, deadline_seconds=DEADLINE_SECONDS, preload=[__name__])
-    for (name, task, _), outcome in zip(items, outcomes, strict=True):
+    for (name, task, *_), outcome in zip(items, outcomes, strict=True):
         if isinstance(outcome, _Refused):
             raise ValueError(outcome.sentence)
         if isinstance(outcome, Died | Hung):
@@ -94,11 +100,11 @@ def _scored(items: list[Item], num_processes: int) -> Iterator[Row]:
 
 def score_one(item: Item) -> Row:
     """Also leaves what the oracle saw beside the clip, for the report."""
-    name, task, path = item
+    name, task, path, source = item
     clip = read_clip(path)
     facts = read(clip, task.scene.stride_ticks)
-    row = Row(name, task, score(clip, task, facts), fingerprint(clip))
-    write_overlay(overlay_path(path), facts)
+    row = Row(name, task, score(clip, task, facts, None if source is None else read_clip(source)), fingerprint(clip))
+    write_overlay(overlay_path(path), facts, figure_of(task, clip))
     return row
 
 
@@ -112,9 +118,9 @@ def _guarded(item: Item) -> Row | _Refused:
 class _Journal:
     """Rows as they are scored. It exists only while scoring goes on: a finished evaluation is always scored anew."""
 
-    def __init__(self, path: Path, todo: Sequence[Task]) -> None:
+    def __init__(self, path: Path, todo: Sequence[Task], codec: bool) -> None:
         self.path = path
-        self.rule = json.dumps([asdict(metric) for metric in metrics_of(todo)])
+        self.rule = json.dumps([*(asdict(metric) for metric in metrics_of(todo)), codec])
 
     def read(self) -> dict[tuple[str, str], tuple[Numbers, str]]:
         """Numbers and fingerprint by checkpoint and task; nothing from another version of a metric, nor a line cut by the kill."""

@@ -15,13 +15,14 @@ from vgen.app.clip_store import Sampler
 from vgen.app.evaluation import EvaluateRun
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, adapter_path, load_backbone, open_checkpoint
 from vgen.app.shares import device
+from vgen.app.suite_edits import Editor, Work, editors
 from vgen.app.video_set import open_videos
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.windows import windows
 from vgen.formats.adapter import load_adapter
 from vgen.methods._sampling import Prompt, Sampling
-from vgen.metrics.suite import Task
+from vgen.metrics.suite import Task, TaskKind
 from vgen.resources import data_dir
 
 _CHUNK = 1 << 16
@@ -30,11 +31,13 @@ _FROM_WORDS = ("text", "diversity")  # kinds of task that a caption and a seed a
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``identity`` says what it is, for the manifest. ``drawn`` is false for clips that only have to be read."""
+    """``identity`` says what it is, for the manifest. ``drawn`` is false for clips that only have to be read. ``work`` counts what drawing
+    costs where the sampler's settings do not say it, clip by clip."""
 
     identity: dict[str, Any]
     open: Callable[[], Sampler]
     drawn: bool = True
+    work: Work | None = None
 
     @property
     def codec(self) -> str:
@@ -59,20 +62,42 @@ def _videos(run: EvaluateRun, folder: str, todo: list[Task]) -> Source:
 
 
 def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
-    if todo[0].kind.name not in _FROM_WORDS:
-        raise ValueError(
-            f"suite {run.suite_name} asks for {todo[0].kind.name}, which needs more than a caption, and adapter={adapter} draws from "
-            "captions alone; 'vgen evaluate stage=prompts' writes what each clip is made from, and videos=FOLDER scores what a method "
-            "made of it"
-        )
+    _refuse_kind(run, adapter, todo[0].kind)
     identity: dict[str, Any] = {"adapter": adapter, "backbone": run.backbone}
-    backbone = run.backbone
     if adapter != UNTRAINED:
-        path = adapter_path(adapter)
-        identity["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        backbone = backbone or load_adapter(path)[1].backbone_source
-    identity["image_model"] = image_model_digest(backbone or TOYBOX)
-    return Source(identity, lambda: sampler_of(open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames))
+        identity["sha256"] = hashlib.sha256(adapter_path(adapter).read_bytes()).hexdigest()
+    identity["image_model"] = image_model_digest(backbone_of(run, adapter))
+    if run.method is None:
+        return Source(identity, lambda: sampler_of(open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames))
+    method = run.method
+    editor = Editor(recipe=method, open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method), tune=run.tune)
+    return Source(identity | {"method": run.method_name}, lambda: editor, work=editor.work)
+
+
+def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:
+    """Raise ValueError where the kind of task wants something else than what was given."""
+    asked = f"suite {run.suite_name} asks for {kind.name}"
+    if run.method is not None and not kind.has_source:
+        raise ValueError(f"method={run.method_name} edits clips, and {asked}; use suite=edit, or leave method out")
+    if run.method is None and kind.has_source:
+        raise ValueError(f"{asked}, and adapter={adapter} draws from captions alone; say what edits: method={'|'.join(editors())}")
+    if not kind.has_source and kind.name not in _FROM_WORDS:
+        raise ValueError(
+            f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; 'vgen evaluate stage=prompts' "
+            "writes what each clip is made from, and videos=FOLDER scores what a method made of it"
+        )
+
+
+def backbone_of(run: EvaluateRun, adapter: str) -> str:
+    """The image model that ``adapter`` stands in."""
+    if run.backbone or adapter == UNTRAINED:
+        return run.backbone or TOYBOX
+    return load_adapter(adapter_path(adapter))[1].backbone_source
+
+
+def codec_of(run: EvaluateRun) -> str | None:
+    """The image model whose encoder and decoder say what can be kept of a clip; None for videos of other tools where none is named."""
+    return backbone_of(run, run.adapter[0]) if run.adapter else run.backbone
 
 
 def image_model_digest(name: str) -> str | None:
@@ -107,9 +132,9 @@ def cost(sampling: Sampling, num_frames: int) -> int:
     return round(sampling.num_steps * seen) * (1 if sampling.guidance == 1 else 2)
 
 
-def decoder(name: str | None) -> Reconstruct:
+def decoder(name: str) -> Reconstruct:
     """An image model's encoder and decoder on uint8 clips."""
-    model: ImageModel = load_backbone(name or TOYBOX)
+    model: ImageModel = load_backbone(name)
 
     @torch.no_grad()
     def through(video: np.ndarray) -> np.ndarray:

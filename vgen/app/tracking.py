@@ -42,7 +42,13 @@ def _record(run: EvaluateRun, result: Result, config: dict[str, Any], mode: Wand
         job_type="eval",
         name=name,
         tags=tags(run, result),
-        config={**config, "checkpoint": result.name, "identity": result.numbers["identity"], "rule": result.summary["rule"]},
+        config={
+            **config,
+            "sampler": result.summary["sampler"],  # where the suite has a grid, the command's own is another
+            "checkpoint": result.name,
+            "identity": result.numbers["identity"],
+            "rule": result.summary["rule"],
+        },
         dir=str(result.folder),
         mode="offline" if mode is WandbMode.OFFLINE else "online",
         reinit="finish_previous",  # else every job of a multirun in one process would write into the first one's run
@@ -86,6 +92,7 @@ def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
     yield from ((f"gap/{part}", value) for part, value in (numbers["gap"] or {}).items())
     yield from ((f"cost/{key}", value) for key, value in numbers["cost"].items() if value is not None)
     yield from ((f"all/{key}", x["mean"]) for key, x in numbers["overall"].items() if x["mean"] is not None)
+    yield from ((f"learned/{key}", x["value"]) for key, x in numbers["learned"].items() if x["value"] is not None)
     yield "num_clips", len(result.rows)
     if found["valid"] is not None:
         yield "valid", found["valid"]

@@ -44,15 +44,20 @@ class VideoSet:
 
 def open_videos(folder: str, prompts: str, todo: Sequence[Task]) -> VideoSet:
     """Every task with exactly one clip, all sound, of one size and of the right length; else a ValueError."""
+    root, files = _opened(folder)
+    found = _by_task(root, files, prompts, todo)
+    _check(found, todo)
+    return VideoSet(root, found, _digest(root, found.values()))
+
+
+def _opened(folder: str) -> tuple[Path, dict[str, Path]]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f"videos={folder} is no folder; give a folder of mp4, gif or npy files or of folders of png frames")
     files = _files(root)
     if not files:
         raise ValueError(f"videos={folder} holds no video; it must hold mp4, gif or npy files (uint8 f h w 3) or folders of png frames")
-    found = _by_task(root, files, prompts, todo)
-    _check(found, todo)
-    return VideoSet(root, found, _digest(root, found.values()))
+    return root, files
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -65,14 +70,20 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _by_task(root: Path, files: dict[str, Path], prompts: str, todo: Sequence[Task]) -> dict[str, Path]:
-    listing = Path(prompts).expanduser() if prompts else next((root / name for name in LISTINGS if (root / name).is_file()), None)
+    listing = _listing(root, prompts)
     if listing is None:
         named = {task.id: files[task.id] for task in todo if task.id in files}
         _refuse_incomplete(root, [t.id for t in todo if t.id not in named], sorted(set(files) - set(named)), "task names as file names")
         return named
-    if not listing.is_file():
-        raise ValueError(f"prompts={listing} is no file; give a JSONL or CSV with file and caption, or a text file with one caption a line")
     return _by_caption(root, files, read_listing(listing, files), todo)
+
+
+def _listing(root: Path, prompts: str) -> Path | None:
+    """The named one, else one that stands beside the videos."""
+    listing = Path(prompts).expanduser() if prompts else next((root / name for name in LISTINGS if (root / name).is_file()), None)
+    if listing is not None and not listing.is_file():
+        raise ValueError(f"prompts={listing} is no file; give a JSONL or CSV with file and caption, or a text file with one caption a line")
+    return listing
 
 
 def read_listing(path: Path, files: dict[str, Path]) -> list[tuple[str, str]]:
@@ -87,25 +98,54 @@ def read_listing(path: Path, files: dict[str, Path]) -> list[tuple[str, str]]:
         return list(zip(sorted(files), lines, strict=True))
     try:
         rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else [json.loads(x) for x in text.splitlines() if x.strip()]
-        return [(str(row["file"]), str(row["caption"])) for row in rows]
+        return [_entry(row) for row in rows]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} can't be read ({error!r}); each row needs file and caption") from error
+        raise ValueError(f"{path} can't be read ({error!r}); each row needs file and caption (or prompt)") from error
+
+
+def _entry(row: dict[str, Any]) -> tuple[str, str]:
+    file, words = row["file"], row["caption"] if "caption" in row else row["prompt"]
+    if not (isinstance(file, str) and isinstance(words, str) and file.strip() and words.strip()):
+        raise TypeError(f"file {file!r} with caption {words!r}")
+    return file, words
+
+
+def open_own(folder: str, prompts: str) -> tuple[VideoSet, dict[str, str]]:
+    """A set that brings its own prompts: each video with exactly one, none twice, all sound and of one shape; else a ValueError. Clips, and
+    the words as they were written, by their words without case."""
+    root, files = _opened(folder)
+    path = _listing(root, prompts)
+    if path is None:
+        raise ValueError(f"videos={folder} has no prompts; give prompts=FILE (JSONL or CSV of file and prompt), or {LISTINGS[0]} in it")
+    rows = read_listing(path, files)
+    _refuse_lost(root, rows, files)
+    for what, found in (("file", [_stem(file) for file, _ in rows]), ("prompt", [plain_words(words) for _, words in rows])):
+        twice = [name for name, num in Counter(found).items() if num > 1]
+        if twice:
+            raise ValueError(f"{path} has the same {what} more than once: {listed(twice[:_FEW])} (case does not count); keep one of each")
+    silent = sorted(set(files) - {_stem(file) for file, _ in rows})
+    if silent:
+        raise ValueError(f"{path} has no prompt for {len(silent)} videos of {root} (such as {listed(silent[:_FEW])}); add them")
+    clips = {plain_words(words): files[_stem(file)] for file, words in rows}
+    return VideoSet(root, clips, _digest(root, clips.values())), {plain_words(words): words.strip() for _, words in rows}
 
 
 def _by_caption(root: Path, files: dict[str, Path], rows: list[tuple[str, str]], todo: Sequence[Task]) -> dict[str, Path]:
-    lost = [file for file, _ in rows if _stem(file) not in files]
-    if lost:
-        raise ValueError(f"the prompts of videos={root} name {listed(lost)}, which is not there; every listed file must exist")
+    _refuse_lost(root, rows, files)
     waiting: dict[str, list[str]] = {}
     for file, caption in rows:
-        waiting.setdefault(_plain(caption), []).append(_stem(file))
-    wanted = Counter(_plain(task.caption) for task in todo)
+        waiting.setdefault(plain_words(caption), []).append(_stem(file))
+    wanted = Counter(plain_words(task.caption) for task in todo)
     doubles = [f"{caption!r} ({len(names)} times)" for caption, names in waiting.items() if len(names) > max(1, wanted[caption])]
     if doubles:
         raise ValueError(
             f"videos={root} has more clips than the suite asks for of {listed(doubles)} (case does not count); keep one of each"
         )
-    found = {task.id: files[waiting[key].pop(0)] for task in todo if waiting.get(key := _plain(task.caption))}
+    found = {}
+    for task in todo:  # a file that has the task's own name is its clip, where several tasks have one caption
+        names = waiting.get(plain_words(task.caption))
+        if names:
+            found[task.id] = files[names.pop(names.index(task.id) if task.id in names else 0)]
     _refuse_incomplete(
         root,
         [repr(t.caption) for t in todo if t.id not in found],
@@ -113,6 +153,12 @@ def _by_caption(root: Path, files: dict[str, Path], rows: list[tuple[str, str]],
         "one clip for each caption",
     )
     return found
+
+
+def _refuse_lost(root: Path, rows: list[tuple[str, str]], files: dict[str, Path]) -> None:
+    lost = [file for file, _ in rows if _stem(file) not in files]
+    if lost:
+        raise ValueError(f"the prompts of videos={root} name {listed(lost)}, which is not there; every listed file must exist")
 
 
 def _refuse_incomplete(root: Path, lacking: list[str], strange: list[str], law: str) -> None:
@@ -146,9 +192,9 @@ def _check(found: dict[str, Path], todo: Sequence[Task]) -> None:
         raise ValueError(f"the suite's pictures are square, but {name} is {width}x{height}; crop or draw square clips")
 
 
-def read_video(path: Path, num_frames: int) -> np.ndarray:
+def read_video(path: Path, num_frames: int | None = None) -> np.ndarray:
     """uint8 f h w 3 out of an mp4, a gif, an npy or a folder of png frames; a damaged file is an error, never a shorter clip. A GIF whose
-    writer joined equal frames has them again where its durations make ``num_frames`` of them."""
+    writer joined equal frames has them again where its durations make ``num_frames`` of them (None: nothing is known of the length)."""
     kind = path.suffix.lower() if path.is_file() else "folder"
     try:
         return _gif(path, num_frames) if kind == ".gif" else _READERS[kind](path)
@@ -160,9 +206,10 @@ def _mp4(path: Path) -> np.ndarray:
     return decode_mp4(path.read_bytes())
 
 
-def _gif(path: Path, num_frames: int) -> np.ndarray:
+def _gif(path: Path, num_frames: int | None) -> np.ndarray:
     with Image.open(path) as image:
         shots = [(np.asarray(frame.convert("RGB")), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(image)]
+    num_frames = num_frames or len(shots)
     unit = sum(duration for _, duration in shots) / num_frames
     times = np.array([duration / unit if unit else 1 for _, duration in shots])
     held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < _UNEVEN
@@ -204,5 +251,5 @@ def _stem(file: str) -> str:
     return Path(name).stem if Path(name).suffix.lower() in KINDS else name
 
 
-def _plain(caption: str) -> str:
+def plain_words(caption: str) -> str:
     return " ".join(caption.casefold().split())

@@ -84,9 +84,10 @@ function pause(on) {
 }
 function step(by) { if (!state.paused) pause(true); state.frame = (state.frame + by + R.frames) % R.frames; live().forEach(card => card.querySelectorAll("video").forEach(seek)); }
 
-// ---- what the oracle sees: masks out of a strip of frames, tracks as lines
+// ---- what the oracle sees: masks out of a strip of frames, tracks as lines, a figure as its joints
+const BONES = [[5, 7], [7, 9], [6, 8], [8, 10], [5, 6], [5, 11], [6, 12], [11, 12], [11, 13], [13, 15], [12, 14], [14, 16]];  // COCO's order; the face is dots
 function overlay(screen, out, id, index, take) {
-  const things = (window.OVERLAY[id] || [])[index] || [], ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
+  const {things = [], figures = []} = (window.OVERLAY[id] || [])[index] || {}, ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
   svg.setAttribute("viewBox", "0 0 1 1");
   const mask = make("div", {className: "mask"});
   mask.style.backgroundImage = `url("seen/${take.mark}.png")`; mask.style.backgroundSize = `100% ${100 * R.frames}%`;
@@ -96,10 +97,21 @@ function overlay(screen, out, id, index, take) {
     svg.append(line, ring, name);
     return {thing, ring, name};
   });
-  screen.append(mask, svg);
+  const skeletons = figures.map(figure => {
+    const bones = document.createElementNS(ns, "path"), dots = Array.from({length: 17}, () => document.createElementNS(ns, "circle"));
+    bones.setAttribute("class", "bones"); dots.forEach(dot => dot.setAttribute("class", "joint"));
+    svg.append(bones, ...dots);
+    return {figure, bones, dots};
+  });
+  screen.append(...(figures.length ? [] : [mask]), svg);
   screen.tick = v => {
     const frame = Math.min(R.frames - 1, Math.floor(v.currentTime * R.fps + 1e-3));
     mask.style.backgroundPositionY = R.frames > 1 ? `${100 * frame / (R.frames - 1)}%` : "0";
+    skeletons.forEach(({figure, bones, dots}) => {
+      const at = figure.joints[frame] || [];
+      bones.setAttribute("d", at.length ? BONES.map(([i, j]) => `M${at[i]}L${at[j]}`).join("") : "");
+      dots.forEach((dot, i) => { dot.style.display = at.length ? "" : "none"; if (at.length) { dot.setAttribute("cx", at[i][0]); dot.setAttribute("cy", at[i][1]); dot.setAttribute("r", .012); } });
+    });
     drawn.forEach(({thing, ring, name}) => {
       const i = thing.f.indexOf(frame); ring.style.display = name.style.display = i < 0 ? "none" : "";
       if (i < 0) return;
@@ -107,7 +119,8 @@ function overlay(screen, out, id, index, take) {
       const half = .018 * thing.is.length; name.setAttribute("x", Math.min(1 - half, Math.max(half, thing.x[i]))); name.setAttribute("y", thing.y[i] - thing.r[i] < .1 ? thing.y[i] + thing.r[i] + .07 : thing.y[i] - thing.r[i] - .03);
     });
   };
-  out.append(make("p", {className: "saw"}, things.length ? things.map(t => `${t.is}, ${t.moves || "moves like nothing known"}`).join("; ") : "sees nothing"));
+  const said = [...things, ...figures].map(t => `${t.is}, ${t.moves || "moves like nothing known"}`).join("; ");
+  out.append(make("p", {className: "saw"}, said || "sees nothing"));
 }
 function ticking() { if (state.seen) { live().forEach(card => card.querySelectorAll(".screen").forEach(s => s.tick && s.tick(s.querySelector("video")))); requestAnimationFrame(ticking); } }
 function see(on) {

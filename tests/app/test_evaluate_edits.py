@@ -1,0 +1,174 @@
+"""A suite of edits under editing methods of the house, on the shipped image model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from vgen.app.evaluate import EvaluateRun, evaluate, evaluate_points, main
+from vgen.app.leaderboard import aggregate
+from vgen.app.loading import UNTRAINED, open_checkpoint
+from vgen.app.results import difference_of_kind, load
+from vgen.app.suite_edits import Copy, Editor, Tune
+from vgen.diffusion.inversion import NullText
+from vgen.diffusion.step_window import StepWindow
+from vgen.methods._editing import Edited, EditSession
+from vgen.methods.fatezero import FateZero
+from vgen.methods.prompt_to_prompt import PromptToPrompt
+from vgen.methods.tune_a_video import TuneAVideo
+from vgen.metrics.suite import Grid, Kind, Suite, tasks
+from vgen.spec import spec
+
+SUITE = Suite(kind=Kind.EDIT, iid=3, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=2, stride_ticks=4)
+DDIM = PromptToPrompt(
+    num_steps=2, cross=StepWindow(end=0.0), self_attention=StepWindow(end=0.0), null_text=NullText(inner_steps=0), guidance=2.0
+)
+
+
+def run(folder: Path, method, **settings) -> EvaluateRun:
+    return EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "method": method, "out": str(folder), "selftest": 2, **settings})
+
+
+def settle(folder: Path, method, **settings):
+    return evaluate(run(folder, method, **settings), Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("edits") / "copy"
+    settle(folder, Copy())
+    return folder
+
+
+def test_a_copy_keeps_everything_and_edits_nothing(copied: Path) -> None:
+    """EDIT's four parts. What the decoder itself loses of the ground is not held against a method."""
+    found = json.loads((copied / "summary.json").read_text())
+    overall = {key: x["mean"] for key, x in found["checkpoints"]["copy"]["overall"].items()}
+    assert overall["edit_acc"] == 0 == overall["edit"]
+    rows = [json.loads(line) for line in (copied / "scores.jsonl").read_text().splitlines()]
+    grounds = {row["id"].split("-")[-1]: row for row in rows}
+    assert [grounds[edit]["bg"] for edit in ("recolour", "reshape", "ground")] == [1, 1, 0], "as good as the codec, but for another ground"
+    assert grounds["recolour"]["psnr_bg"] == pytest.approx(grounds["recolour"]["psnr_codec"]), "it is the codec"
+    assert overall["traj"] > 0.8
+    assert found["headlines"][:2] == ["edit", "edit_strict"]
+    assert found["codec"]
+    assert found["sampler"] == {"method": "copy", "tune": {"num_steps": 0, "lr": 0.0003, "seed": 0}, "num_frames": 2}
+    assert found["ceiling"]["bg"] > 0.9, "the exact edit through the decoder"
+    page = (copied / "report" / "index.html").read_text()
+    assert "edit_acc" in page
+    assert "keep_acc" in page
+
+
+def test_other_videos_are_measured_against_the_same_decoder_or_not_compared(copied: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for task in tasks(SUITE):
+        np.save(theirs / f"{task.id}.npy", np.load(copied / "samples" / "copy" / f"{task.id}.npy"))
+    for out, backbone in (("without", None), ("with", "toybox")):
+        whole = EvaluateRun(videos=str(theirs), suite=SUITE, suite_name="edit", out=str(tmp_path / out), selftest=0, backbone=backbone)
+        evaluate(whole, Console(quiet=True))
+    ours, without, same = (load(folder)[0] for folder in (copied, tmp_path / "without", tmp_path / "with"))
+    assert difference_of_kind(ours, same) is None
+    assert [r["bg"] for r in same.rows.values()] == [r["bg"] for r in ours.rows.values()]
+    assert "measured against what another image model's decoder keeps" in difference_of_kind(ours, without)
+
+
+@pytest.mark.slow
+def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> None:
+    """The UNet is counted at work: two steps back, two forth, with a row for each guidance and branch."""
+    seen = {"ddim": (DDIM, 2 + 2 * 4), "fatezero": (FateZero(num_steps=2, reconstruct=False), 2 + 2 * 2)}
+    for name, (method, calls) in seen.items():
+        found = settle(tmp_path / name, method, method_name=name, n=1).summary
+        assert found["checkpoints"][name]["cost"]["unet_calls"] == calls
+        assert found["checkpoints"][name]["cost"]["seconds_per_clip"] > 0
+        assert found["sampler"]["method"] == name
+    [board] = aggregate(tmp_path, Console(quiet=True))["leaderboards"]
+    assert {row["checkpoint"] for row in board["rows"]} == {"ddim", "fatezero"}
+
+
+def test_a_clip_does_not_depend_on_those_beside_it() -> None:
+    todo = tasks(SUITE)[:2]
+    editor = Editor(recipe=DDIM, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=DDIM))
+    together, alone = editor(todo), np.concatenate([editor([task]) for task in todo])
+    assert np.array_equal(together, alone)
+    assert together.shape == (2, 2, 64, 64, 3)
+    assert not np.array_equal(together[0], together[1])
+
+
+@spec
+class Stops(Copy):
+    """As Copy, until it is killed."""
+
+    after: int = 2
+
+    def edit(self, session: EditSession) -> Edited:
+        self.after -= 1
+        if self.after < 0:
+            raise KeyboardInterrupt
+        return Edited(session.latents)
+
+
+def test_a_killed_run_keeps_every_edit_that_was_made(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        settle(tmp_path, Stops(after=2), method_name="copy", batch_size=8)
+    made = sorted(p.stem for p in (tmp_path / "samples" / "copy").glob("*.npy"))
+    assert made == [task.id for task in tasks(SUITE)[:2]], "clip by clip, whatever the batch size"
+
+
+@pytest.mark.slow
+def test_a_method_that_learns_is_taught_every_clip(tmp_path: Path) -> None:
+    """Each from the image model as it is: the same clip comes out whatever was taught before it."""
+    method, todo = TuneAVideo(num_steps=2, guidance=2.0, reconstruct=False), tasks(SUITE)[:2]
+    opened = lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method)  # noqa: E731
+    taught = Editor(recipe=method, open=opened, tune=Tune(num_steps=2, lr=1e-2))
+    both = taught(todo)
+    again = Editor(recipe=method, open=opened, tune=Tune(num_steps=2, lr=1e-2))([todo[1]])
+    assert np.array_equal(both[1], again[0])
+    assert not np.array_equal(both[1], Editor(recipe=method, open=opened)([todo[1]])[0])
+    found = settle(tmp_path, method, tune=Tune(num_steps=1), n=1).summary
+    assert list(found["checkpoints"]) == ["tune_a_video"]
+    assert found["checkpoints"]["tune_a_video"]["cost"]["unet_calls"] == 1 + 2 + 2 * 2
+
+
+def test_a_grid_is_about_the_methods_own_settings(tmp_path: Path) -> None:
+    points = run(tmp_path, DDIM, suite=replace(SUITE, grid=Grid(num_steps=[2, 3]))).points()
+    assert [point.method.num_steps for point in points] == [2, 3]
+    assert [point.said() for point in points] == ["guidance 2, steps 2", "guidance 2, steps 3"]
+    with pytest.raises(ValueError, match="has a grid of num_steps, which method=copy does not have"):
+        evaluate_points(run(tmp_path, Copy(), suite=replace(SUITE, grid=Grid(num_steps=[2, 3]))))
+
+
+def test_a_checkpoint_that_edits_is_named_after_both(tmp_path: Path) -> None:
+    assert run(tmp_path, FateZero(), adapter="runs/ski").names() == {"fatezero-ski": "runs/ski"}
+    assert run(tmp_path, FateZero()).names() == {"fatezero": "untrained"}
+    assert run(tmp_path, TuneAVideo(), adapter="untrained").names() == {"tune_a_video": "untrained"}
+
+
+def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vgen evaluate", "-m", "suite=edit", "method=ddim,fatezero", "method.num_steps=6", "sweep=s"])
+    with pytest.raises(ValueError, match=r"method.num_steps=6 belongs to one method, and method=ddim,fatezero are several"):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": TuneAVideo()}, "method=tune_a_video edits with what it has learnt from the clip; give tune.num_steps=200"),
+        ({"method": FateZero(), "tune": Tune(num_steps=3)}, "method=fatezero learns nothing, got tune.num_steps=3"),
+        ({"method": TuneAVideo(), "tune": Tune(num_steps=3), "adapter": "runs/x"}, "tune starts from the image model, got adapter=runs/x"),
+        ({"tune": Tune(num_steps=3)}, "got tune.num_steps=3 without method"),
+        ({"method": DDIM, "suite": Suite(iid=1)}, "method=prompt_to_prompt edits clips, and suite edit asks for text; use suite=edit"),
+        ({"adapter": "untrained"}, r"suite edit asks for edit, and adapter=untrained draws .*method=copy\|fatezero\|prompt_to_prompt"),
+    ],
+)
+def test_mistakes_speak(tmp_path: Path, settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        evaluate(EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "out": str(tmp_path), **settings}), Console(quiet=True))
+    with pytest.raises(ValueError, match="tune needs num_steps >= 0"):
+        Tune(num_steps=-1)

@@ -1,0 +1,160 @@
+"""A suite of edits under an editing method: each clip on its own, so that it does not depend on those beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vgen.app.loading import UNTRAINED, Checkpoint
+from vgen.attention.processor import control_of
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoUNet
+from vgen.data.clip_files import to_uint8
+from vgen.diffusion.draws import Draws
+from vgen.methods import Recipe, catalogue
+from vgen.methods._editing import Edited, Editing, EditSession, Wish, start_noise
+from vgen.methods._objectives import Batch, Denoising, denoising_as_trained
+from vgen.methods._recipe import Regime
+from vgen.metrics.task import Task
+from vgen.spec import spec
+
+
+@spec
+class Copy(Recipe, Editing):
+    """The source handed back through encoder and decoder: the trick that must not pay, on every clip."""
+
+    regime: ClassVar[Regime] = Regime.EDIT
+
+    def objective(self, model: ImageModel) -> Denoising:
+        return denoising_as_trained(model)
+
+    def learns(self) -> tuple[str, ...]:
+        return ()
+
+    def edit(self, session: EditSession) -> Edited:
+        assert session.latents is not None, "a suite of edits always has a clip"
+        return Edited(session.latents)
+
+
+@spec
+class Tune:
+    """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is taught."""
+
+    num_steps: int = 0
+    lr: float = 3e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0 or self.lr <= 0:
+            raise ValueError(f"tune needs num_steps >= 0 and a positive lr, got {self.num_steps} and {self.lr}; 200 and 3e-4 are usual")
+
+
+def editors() -> dict[str, type[Recipe]]:
+    """What ``method=`` can be, beside presets in ``conf/evaluate/method``."""
+    return {"copy": Copy} | {name: recipe for name, recipe in catalogue().items() if issubclass(recipe, Editing)}
+
+
+def known_as(recipe: Recipe) -> str:
+    return next(name for name, cls in editors().items() if cls is type(recipe))
+
+
+def check_method(recipe: Recipe, name: str, tune: Tune, adapters: list[str]) -> None:
+    """Raise ValueError for a method that does not edit, or that would edit with what it has not learnt. ``adapters`` as they were given,
+    none meaning the image model."""
+    if not isinstance(recipe, Editing):
+        raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
+    if tune.num_steps and not recipe.learns():
+        raise ValueError(f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out")
+    if tune.num_steps and set(adapters) - {UNTRAINED}:
+        raise ValueError(f"tune starts from the image model, got adapter={','.join(adapters)}; give one of the two")
+    if recipe.regime is Regime.CLIP and not tune.num_steps and not adapters:
+        raise ValueError(
+            f"method={name} edits with what it has learnt from the clip; give tune.num_steps=200 to teach it each clip of the suite, "
+            "adapter=RUN for one checkpoint, or adapter=untrained to see it without"
+        )
+
+
+@dataclass(slots=True)
+class Work:
+    """Frames that the UNet has seen in drawing, rows of guidance and branches counted each: what an edit costs on any machine."""
+
+    unet_frames: int = 0
+
+    def watch(self, unet: VideoUNet) -> None:
+        unet.register_forward_pre_hook(self._count)
+
+    def _count(self, _module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        self.unet_frames += given[0].shape[0] * given[0].shape[1]
+
+
+@dataclass(slots=True, kw_only=True)
+class Editor:
+    """Tasks to edits, uint8 b f h w 3. ``open`` gives the image model with the method in it; anew for every clip that is taught."""
+
+    recipe: Recipe
+    open: Callable[[], Checkpoint]
+    tune: Tune = field(default_factory=Tune)
+    work: Work = field(default_factory=Work)
+    _opened: Checkpoint | None = None
+
+    def __call__(self, todo: list[Task]) -> np.ndarray:
+        return np.stack([self._edited(task) for task in todo])
+
+    def _edited(self, task: Task) -> np.ndarray:
+        checkpoint = self._checkpoint()
+        model = checkpoint.model
+        given = task.inputs(model.size_px)
+        assert given.source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
+        latents = encoded(model, given.source, next(checkpoint.unet.parameters()).device)
+        if self.tune.num_steps:
+            teach(checkpoint, self.recipe, self.tune, latents, given.source_caption, self.work)
+        noise = start_noise(model, latents.shape[1], tuple(latents.shape[-2:]), task.seed, latents.device)
+        session = EditSession(
+            model=model, unet=checkpoint.unet, objective=self.recipe.objective(model), noise=noise, latents=latents,
+            wish=Wish(source=given.source_caption, target=task.caption),
+        )  # fmt: skip
+        done = self.recipe.edit(session)
+        with torch.no_grad():
+            return to_uint8(model.decode(done.latents)[0])
+
+    def _checkpoint(self) -> Checkpoint:
+        if self._opened is None or self.tune.num_steps:
+            self._opened = self.open()
+            keys = self.recipe.attention_keys()
+            if keys and type(self._opened.recipe) is not type(self.recipe):  # the checkpoint's own frames otherwise
+                control_of(self._opened.unet).keys = tuple(keys)
+            self.work.watch(self._opened.unet)  # one that is taught is another, and is watched then
+        return self._opened
+
+
+@torch.no_grad()
+def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 f h w 3 to latents 1 f c h w."""
+    pixels = torch.tensor(video, device=device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+    return model.encode(pixels).float()
+
+
+def teach(checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work) -> None:
+    """One-shot tuning without the trainer's files: its own learner, objective and optimiser, on latents that were encoded once."""
+    from vgen.training.learner import Learner  # Lightning takes seconds to import, and most evaluations teach nothing
+    from vgen.training.optimisation import Optimisation
+
+    checkpoint.unet.eject()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(tune.seed)  # what is inserted starts alike for every clip
+        learner = Learner(recipe, checkpoint.model, Optimisation(lr=tune.lr), seed=tune.seed, max_steps=tune.num_steps)
+    work.watch(learner.unet.to(latents.device))
+    optimiser, _ = learner.optimisation.build(list(learner.learning.values()), tune.num_steps)
+    context = checkpoint.model.encode_text([caption])
+    for step in range(tune.num_steps):
+        batch = Batch(keys=[("clip", step)], captions=[caption], latents=latents, context=context)
+        optimiser.zero_grad()
+        learner.objective.loss(checkpoint.model, learner.unet, batch, Draws(tune.seed, batch.keys))["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(list(learner.learning.values()), learner.optimisation.grad_clip)
+        optimiser.step()
+    checkpoint.unet = learner.unet.requires_grad_(False)
