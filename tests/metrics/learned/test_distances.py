@@ -76,6 +76,32 @@ def test_the_mmd_is_the_double_sum_of_its_definition():
     assert polynomial_mmd(x, y, block=2) == pytest.approx(want), "blocks are a matter of memory"
 
 
+def test_pairs_of_one_run_are_left_out_of_the_double_sum():
+    rng = np.random.default_rng(8)
+    x, y, d = rng.normal(size=(6, 3)), rng.normal(size=(4, 3)), 3
+
+    def k(a, b):
+        return (a @ b / d + 1) ** 3
+
+    apart = [[(i, j) for i in range(n) for j in range(n) if i // 2 != j // 2] for n in (6, 4)]
+    within = [np.mean([k(a[i], a[j]) for i, j in pairs]) for a, pairs in zip((x, y), apart, strict=True)]
+    across = np.mean([k(a, b) for a in x for b in y])
+    assert polynomial_mmd(x, y, run=2) == pytest.approx(sum(within) - 2 * across)
+
+
+def test_frames_of_one_clip_are_alike_without_making_two_equal_sets_differ():
+    """Eight clips of eight frames, all of one distribution: counted as independent samples, their frames set the sets apart."""
+    rng = np.random.default_rng(9)
+
+    def frames():
+        return (rng.normal(size=(8, 1, 4)) + 0.2 * rng.normal(size=(8, 8, 4))).reshape(64, 4)
+
+    pairs = [(frames(), frames()) for _ in range(150)]
+    naive, ours = (np.array([polynomial_mmd(x, y, run=run) for x, y in pairs]) for run in (1, 8))
+    assert abs(ours.mean()) < 3 * ours.std() / 150**0.5
+    assert naive.mean() > 5 * naive.std() / 150**0.5
+
+
 def test_both_see_a_shift():
     rng = np.random.default_rng(8)
     x = rng.normal(size=(200, 10))

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from vgen.metrics.learned import Clips, LearnedMetrics, measure
+from vgen.metrics.learned.clip_scores import images
 from vgen.metrics.learned.distances import frechet_of, polynomial_mmd
 from vgen.metrics.learned.settings import Minimums, Weights
+from vgen.metrics.learned.tools import Tools
 from vgen.metrics.learned.torchscript import load_program, vectors
 from vgen.metrics.learned.videomae import from_original, video_features
 from vgen.metrics.learned.weights import Located
@@ -113,6 +115,21 @@ def test_too_few_clips_are_refused_with_both_counts_and_the_setting(settings, cl
         "fid needs 2048 frames a side (minimums.frechet_frames), got 120 frames of videos and 240 frames of references; "
         "give more, or leave these metrics out"
     )
+
+
+def test_frames_of_a_single_clip_are_no_set(settings, clips):
+    with pytest.raises(ValueError, match="kid needs two clips a side, since frames of one clip are no independent samples"):
+        measure(["kid"], Clips(videos=clips[:1], references=clips[1:]), settings)
+
+
+def test_clip_mmd_is_kids_estimator_with_the_cosine_in_its_kernel(settings, clips):
+    """(cos + 1)³ over pairs of frames of different clips."""
+    videos, real = clips[:3], clips[3:6]
+    tools = Tools(settings, Clips(videos=videos, references=real))
+    x, y = images(tools), images(tools, "references")
+    within = [np.mean([(a @ b.T + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    across = np.mean([(a @ b.T + 1) ** 3 for a in x for b in y])
+    assert measure(["clip_mmd"], tools.clips, settings)["clip_mmd"].value == pytest.approx(sum(within) - 2 * across, abs=1e-9)
 
 
 def test_too_few_clips_do_not_matter_to_a_metric_that_is_skipped_anyway(clips):

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from vgen.metrics.learned import Clips, LearnedMetrics, comparable, measure
-from vgen.metrics.learned.flow import disagreeing, farneback, inside, warped
+from vgen.metrics.learned.flow import Motion, disagreeing, farneback, inside, warped
 from vgen.metrics.learned.settings import FlowOf
+from vgen.metrics.learned.warp import _or_all
 
 NAMES = ["warp_error", "pixel_mse"]
 
@@ -114,6 +115,17 @@ class TestFarneback:
     def test_of_absent_sources_is_a_reason(self, drift):
         result = measure(["warp_error"], Clips(videos=[drift[0]]), LearnedMetrics(flow_of=FlowOf.SOURCES))["warp_error"]
         assert "flow_of=sources estimates the motion of the sources, which were not given" in result.skipped
+
+
+def test_a_clip_that_boils_does_not_go_free():
+    """Of noise nothing can be followed; its error is that of all its pixels, never an absence."""
+    pytest.importorskip("cv2")
+    noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    found = measure(NAMES, Clips(videos=[noise]))
+    assert found["warp_error"].value > 0.05
+    assert "of the pixels are seen in both frames" in found["warp_error"].notes[0]
+    nothing = Motion(np.zeros((3, 32, 32, 2), np.float32), np.zeros((3, 32, 32), bool))
+    assert _or_all(nothing).all()
 
 
 def test_without_opencv_the_metric_is_skipped_and_says_what_to_install(drift, monkeypatch):

@@ -27,13 +27,15 @@ def frechet_of(x: np.ndarray, y: np.ndarray, *, unbiased: bool) -> float:
     return frechet(*moments(x, unbiased=unbiased), *moments(y, unbiased=unbiased))
 
 
-def polynomial_mmd(x: np.ndarray, y: np.ndarray, block: int = 1024) -> float:
+def polynomial_mmd(x: np.ndarray, y: np.ndarray, run: int = 1, block: int = 1024) -> float:
     """Unbiased squared MMD with the kernel (a·b / d + 1)³ of KID and KVD (Bińkowski et al. 2018, equation 4; all samples, no subsets).
 
-    Its mean is 0 for two sets of one distribution at every sample size, so single values may be negative. ``block`` bounds memory only.
+    Its mean is 0 for two sets of one distribution at every sample size, so single values may be negative. ``run``: so many consecutive
+    samples belong together (the frames of a clip); pairs within a run are left out, as a sample's pair with itself is, since they are
+    alike for a reason that says nothing of the distribution. ``block`` bounds memory only.
     """
     x, y = x.astype(np.float64), y.astype(np.float64)
-    within = sum((_kernel_sum(a, a, block) - _diagonal(a)) / (len(a) * (len(a) - 1)) for a in (x, y))
+    within = sum((_kernel_sum(a, a, block) - _within_runs(a, run)) / (len(a) * (len(a) - run)) for a in (x, y))
     return float(within - 2 * _kernel_sum(x, y, block) / (len(x) * len(y)))
 
 
@@ -42,5 +44,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray, block: int) -> float:
     return float(sum(((part / a.shape[1] + 1) ** 3).sum() for part in parts))
 
 
-def _diagonal(a: np.ndarray) -> float:
-    return float(((np.square(a).sum(1) / a.shape[1] + 1) ** 3).sum())
+def _within_runs(a: np.ndarray, run: int) -> float:
+    """Sum over pairs of one run, a sample with itself among them."""
+    parts = a.reshape(-1, run, a.shape[1])
+    return float(sum(((part @ part.T / a.shape[1] + 1) ** 3).sum() for part in parts))

@@ -28,6 +28,8 @@ class Least:
         each = clips.num_frames if self.unit == "frames" else 1
         have = {"videos": clips.num * each, "references": len(clips.references or ()) * each}
         wanted = getattr(minimums, self.minimum)
+        if self.unit == "frames" and min(clips.num, len(clips.references or ())) < 2:
+            return "two clips a side, since frames of one clip are no independent samples"
         short = [f"{num} {self.unit} of {name}" for name, num in have.items() if num < wanted]
         return f"{wanted} {self.unit} a side (minimums.{self.minimum}), got {' and '.join(short)}" if short else None
 

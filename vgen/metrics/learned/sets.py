@@ -69,22 +69,24 @@ def fid(tools: Tools) -> Scores:
 
 
 @plugin(
-    Metric("kid", 1, "unbiased squared MMD of Inception features of all frames, cubic kernel; may be negative"),
-    source="Bińkowski et al. 2018, with all frames instead of random subsets", better="lower", needs=["references"], slots=[INCEPTION],
-    least=Least("mmd_frames", "frames"), ready=inception_ready,
+    Metric("kid", 2, "unbiased squared MMD of Inception features of all frames, cubic kernel; may be negative"),
+    source="Bińkowski et al. 2018, with all frames instead of random subsets; pairs of frames of one clip are left out",
+    better="lower", needs=["references"], slots=[INCEPTION], least=Least("mmd_frames", "frames"), ready=inception_ready,
 )  # fmt: skip
 def kid(tools: Tools) -> Scores:
     x, y, kind = _inception(tools)
-    return _distance(tools, polynomial_mmd(x, y), _INCEPTION_RESIZE, network=kind)
+    return _distance(tools, polynomial_mmd(x, y, run=tools.clips.num_frames), _INCEPTION_RESIZE, network=kind)
 
 
 @plugin(
-    Metric("clip_mmd", 1, "unbiased squared MMD of CLIP features of all frames, cubic kernel; may be negative"),
-    source="KID's estimator on unit CLIP vectors", better="lower", needs=["references"], slots=[CLIP], least=Least("mmd_frames", "frames"),
+    Metric("clip_mmd", 2, "unbiased squared MMD of CLIP features of all frames, kernel (cosine + 1)³; may be negative"),
+    source="KID's estimator on CLIP vectors of length √d, for which its kernel is made; pairs of frames of one clip are left out",
+    better="lower", needs=["references"], slots=[CLIP], least=Least("mmd_frames", "frames"),
 )  # fmt: skip
 def clip_mmd(tools: Tools) -> Scores:
     x, y = (np.concatenate(images(tools, field)) for field in ("videos", "references"))
-    return _distance(tools, polynomial_mmd(x, y), network(tools).resize)
+    length = np.sqrt(x.shape[1])  # of unit vectors the kernel is all but linear: it would see the mean and no spread
+    return _distance(tools, polynomial_mmd(x * length, y * length, run=tools.clips.num_frames), network(tools).resize)
 
 
 def _i3d(tools: Tools, field: str) -> np.ndarray:
