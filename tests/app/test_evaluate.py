@@ -157,7 +157,7 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped(tmp_path: Path, monkeyp
     store.write("a", todo[1], frozen([todo[1]])[0])
     assert [row.numbers["exact"] for row in score_all(store, ["a"], todo)] == [
         0.25,
-        score_one(("a", todo[1], store.path("a", todo[1]))).numbers["exact"],
+        score_one(("a", todo[1], store.path("a", todo[1]), None)).numbers["exact"],
         0.25,
         1,
         1,

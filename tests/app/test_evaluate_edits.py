@@ -19,6 +19,7 @@ from vgen.app.suite_edits import Copy, Editor, Tune
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods._editing import Edited, EditSession
+from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
@@ -160,11 +161,12 @@ def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -
     ("settings", "words"),
     [
         ({"method": TuneAVideo()}, "method=tune_a_video edits with what it has learnt from the clip; give tune.num_steps=200"),
+        ({"method": AnimateDiff(), "method_name": "x"}, "method=x does not edit; methods that do are copy, ddim, fatezero"),
         ({"method": FateZero(), "tune": Tune(num_steps=3)}, "method=fatezero learns nothing, got tune.num_steps=3"),
         ({"method": TuneAVideo(), "tune": Tune(num_steps=3), "adapter": "runs/x"}, "tune starts from the image model, got adapter=runs/x"),
         ({"tune": Tune(num_steps=3)}, "got tune.num_steps=3 without method"),
         ({"method": DDIM, "suite": Suite(iid=1)}, "method=prompt_to_prompt edits clips, and suite edit asks for text; use suite=edit"),
-        ({"adapter": "untrained"}, r"suite edit asks for edit, and adapter=untrained draws .*method=copy\|fatezero\|prompt_to_prompt"),
+        ({"adapter": "untrained"}, r"suite edit asks for edit, and adapter=untrained draws .*method=copy\|ddim\|fatezero"),
     ],
 )
 def test_mistakes_speak(tmp_path: Path, settings: dict, words: str) -> None:

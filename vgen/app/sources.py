@@ -15,7 +15,7 @@ from vgen.app.clip_store import Sampler
 from vgen.app.evaluation import EvaluateRun
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, adapter_path, load_backbone, open_checkpoint
 from vgen.app.shares import device
-from vgen.app.suite_edits import Editor, Work, editors
+from vgen.app.suite_edits import Editor, Work, choices
 from vgen.app.video_set import open_videos
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
@@ -80,7 +80,7 @@ def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:
     if run.method is not None and not kind.has_source:
         raise ValueError(f"method={run.method_name} edits clips, and {asked}; use suite=edit, or leave method out")
     if run.method is None and kind.has_source:
-        raise ValueError(f"{asked}, and adapter={adapter} draws from captions alone; say what edits: method={'|'.join(editors())}")
+        raise ValueError(f"{asked}, and adapter={adapter} draws from captions alone; say what edits: method={'|'.join(choices())}")
     if not kind.has_source and kind.name not in _FROM_WORDS:
         raise ValueError(
             f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; 'vgen evaluate stage=prompts' "

@@ -21,6 +21,7 @@ from vgen.methods._editing import Edited, Editing, EditSession, Wish, start_nois
 from vgen.methods._objectives import Batch, Denoising, denoising_as_trained
 from vgen.methods._recipe import Regime
 from vgen.metrics.task import Task
+from vgen.resources import conf_dir
 from vgen.spec import spec
 
 
@@ -55,8 +56,13 @@ class Tune:
 
 
 def editors() -> dict[str, type[Recipe]]:
-    """What ``method=`` can be, beside presets in ``conf/evaluate/method``."""
+    """Recipes that edit, and the copy, by name."""
     return {"copy": Copy} | {name: recipe for name, recipe in catalogue().items() if issubclass(recipe, Editing)}
+
+
+def choices() -> list[str]:
+    """What may stand behind ``method=``, presets too."""
+    return sorted({*editors(), *(path.stem for path in (conf_dir() / "evaluate" / "method").glob("*.yaml"))})
 
 
 def known_as(recipe: Recipe) -> str:
@@ -67,7 +73,7 @@ def check_method(recipe: Recipe, name: str, tune: Tune, adapters: list[str]) -> 
     """Raise ValueError for a method that does not edit, or that would edit with what it has not learnt. ``adapters`` as they were given,
     none meaning the image model."""
     if not isinstance(recipe, Editing):
-        raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
+        raise ValueError(f"method={name} does not edit; methods that do are {', '.join(choices())}")
     if tune.num_steps and not recipe.learns():
         raise ValueError(f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out")
     if tune.num_steps and set(adapters) - {UNTRAINED}:
