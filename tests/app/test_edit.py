@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vgen.app.edit import EditRun, Extra, edit, edit_files
+from vgen.app.edit import EditRun, Extra, _plan, _session, edit, edit_files
 from vgen.app.loading import UNTRAINED
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
@@ -72,6 +72,15 @@ def test_five_lines_of_python(video: str, backbone: str) -> None:
     assert done.video.dtype == np.uint8
 
 
+def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -> None:
+    run = wish(video, backbone, method=FateZero(num_steps=10), cross_replace_steps=["blue:0.4"], amplify=["black:2"], blend=["circle"])
+    session, _ = _session(run, run.method, run.wish(), lambda *_: None)
+    assert _plan(session, run.method).startswith(
+        "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
+        "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; amplifies black x2; changes only where circle is; "
+    )
+
+
 def test_phases_are_told(video: str, backbone: str) -> None:
     phases: list[str] = []
     recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=1))
@@ -115,6 +124,10 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
     ({"method": TuneAVideo()}, "edits with a checkpoint tuned on the clip"),
     ({"amplify": ["circle"]}, r"amplify needs words with factors, as amplify=\[jeep:1.5\], got 'circle'"),
     ({"blend": ["jeep"]}, "blend word 'jeep' is neither"),
+    ({"cross_replace_steps": ["blue"]}, r"as cross_replace_steps=\[jeep:0.4\] or \[jeep:0.2-0.6\], got 'blue'"),
+    ({"cross_replace_steps": ["blue:1.4"]}, "got 'blue:1.4' .*must run forward"),
+    ({"cross_replace_steps": ["jeep:0.4"]}, "word 'jeep' does not occur in the target prompt"),
+    ({"method": TuneAVideo(), "adapter": UNTRAINED, "blend": ["circle"]}, "leaves the source's attention maps alone and can't heed blend"),
     ({"num_frames": 40}, r"too short \(.*40 frames"),
     ({"size_px": 50}, "size_px must be a multiple of 16"),
     ({"start_seconds": -1.0}, "must not be negative"),

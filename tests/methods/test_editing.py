@@ -155,6 +155,27 @@ def test_amplifying_changes_the_edit_and_one_does_not(model: ImageModel) -> None
     assert not torch.allclose(recipe.edit(session(model, recipe, real=False, amplify={"blue": 5.0})).latents, plain)
 
 
+def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
+    """A word given the window that all have changes nothing; a window of its own is that of all words at the two extremes."""
+    own = StepWindow(end=0.5)
+
+    def edited(cross: StepWindow, **words: StepWindow) -> torch.Tensor:
+        recipe = PromptToPrompt(num_steps=STEPS, cross=cross)
+        return recipe.edit(session(model, recipe, real=False, cross_replace_steps=words)).latents
+
+    plain = edited(own)
+    torch.testing.assert_close(edited(own, blue=own), plain)
+    assert not torch.allclose(edited(own, blue=ALWAYS), plain)
+    assert not torch.allclose(edited(own, blue=ALWAYS), edited(own, circle=ALWAYS))
+
+
+def test_a_new_word_has_no_attention_of_the_source(model: ImageModel) -> None:
+    recipe = FateZero(num_steps=2)
+    wish = {"target": f"{SOURCE} at night", "cross_replace_steps": {"night": ALWAYS}}
+    with pytest.raises(ValueError, match=r"gives 'night' the source's attention, but the source .* has no such word"):
+        recipe.edit(session(model, recipe, **wish))
+
+
 def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:
     recipe = FateZero(num_steps=2, reconstruct=False)
     own = session(model, recipe)

@@ -25,6 +25,7 @@ from vgen.attention.store import Payload, Place, stored_bytes
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
+from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
 from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
@@ -48,8 +49,8 @@ class Extra(Choice):
 @spec
 class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
-    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify`` and ``blend`` are as in :class:`Wish`, a factor
-    written ``word:1.5``."""
+    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as
+    in :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -57,6 +58,7 @@ class EditRun:
     target: str = ""
     amplify: list[str] = field(default_factory=list)
     blend: list[str] = field(default_factory=list)
+    cross_replace_steps: list[str] = field(default_factory=list)
     matching: Matching = Matching.AUTO
     adapter: str = ""
     backbone: str | None = None
@@ -75,7 +77,7 @@ class EditRun:
             raise ValueError('an edit needs both prompts; give source="what the clip shows" target="what it should show"')
         return Wish(
             source=self.source, target=self.target, amplify=dict(map(_factor, self.amplify)), blend=list(self.blend),
-            matching=self.matching,
+            cross_replace_steps=dict(map(_share, self.cross_replace_steps)), matching=self.matching,
         )
 
 
@@ -85,6 +87,20 @@ def _factor(text: str) -> tuple[str, float]:
         return word.strip(), float(factor)
     except ValueError:
         raise ValueError(f"amplify needs words with factors, as amplify=[jeep:1.5], got {text!r}") from None
+
+
+def _share(text: str) -> tuple[str, StepWindow]:
+    word, _, share = text.rpartition(":")
+    start, _, end = share.rpartition("-")
+    try:
+        window = StepWindow(start=float(start or 0), end=float(end))
+    except ValueError as error:
+        reason = f" ({error})" if "step window" in str(error) else ""
+        raise ValueError(
+            "cross_replace_steps needs words with shares of the steps between 0 and 1, as cross_replace_steps=[jeep:0.4] or "
+            f"[jeep:0.2-0.6], got {text!r}{reason}"
+        ) from None
+    return word.strip(), window
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +191,9 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     h, _ = session.size
     frames = f"{session.num_frames} frame{'s' * (session.num_frames != 1)} at once"
-    line = f"{name_of(recipe)}: {frames}, {recipe.num_steps} steps; {session.alignment().preview()}"
+    line = "; ".join(
+        [f"{name_of(recipe)}: {frames}, {recipe.num_steps} steps", *session.previews(recipe.num_steps, getattr(recipe, "cross", None))]
+    )
     store = getattr(recipe, "store", None)
     if store is not None:
         sites, tokens = list(session.control.sites.values()), session.model.tokenizer.model_max_length

@@ -87,6 +87,7 @@ VERBS = {
             ("source target", "what the clip shows, and what it should show"),
             ("amplify", "factors on the attention that target words receive, as amplify=[jeep:1.5]"),
             ("blend", "words whose place alone may change, as blend=[car,jeep]"),
+            ("cross_replace_steps", "words with another share of the steps than method.cross, as [jeep:0.4]"),
             ("adapter backbone", "a checkpoint tuned on the clip, or toybox or a Stable Diffusion folder"),
             ("num_frames fps start_seconds", "which frames of the video"),
             ("save out", "also write [reconstruction,mask]; out is a new folder, nothing is overwritten"),

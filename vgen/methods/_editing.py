@@ -44,12 +44,13 @@ class Matching(Choice):
 @spec
 class Wish:
     """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend`` names words (of either prompt)
-    whose place alone may change."""
+    whose place alone may change, ``cross_replace_steps`` gives target words another window in which they have the source's attention."""
 
     source: str = ""
     target: str = ""
     amplify: dict[str, float] = spec_field(default_factory=dict)
     blend: list[str] = spec_field(default_factory=list)
+    cross_replace_steps: dict[str, StepWindow] = spec_field(default_factory=dict)
     matching: Matching = Matching.AUTO
 
     def __post_init__(self) -> None:
@@ -117,6 +118,39 @@ class EditSession:
         factors = {p: factor for word, factor in self.wish.amplify.items() for p in words.positions(word, "target prompt")}
         return [Amplify(factors=factors, window=window)] if factors else []
 
+    def cross_by_word(self, alignment: Alignment) -> dict[int, StepWindow]:
+        """Token positions with a window of their own (Hertz et al. 2022, section 3.2: a schedule per word). Raises ValueError for a word
+        of the target that has no counterpart in the source: it keeps its own attention always."""
+        out: dict[int, StepWindow] = {}
+        for word, window in self.wish.cross_replace_steps.items():
+            positions = alignment.target.positions(word, "target prompt")
+            if not alignment.kept[positions].any():
+                raise ValueError(
+                    f"cross_replace_steps gives {word!r} the source's attention, but the source {self.wish.source!r} has no such word; "
+                    "a new word keeps its own in every step, leave it out"
+                )
+            out |= dict.fromkeys(positions, window)
+        return out
+
+    def previews(self, num_steps: int, cross: StepWindow | None) -> list[str]:
+        """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of words that have none of their
+        own, None where the method leaves cross-attention alone. Raises ValueError for words that are nowhere or heeded by nobody."""
+        alignment, wish = self.alignment(), self.wish
+        ignored = [key for key in ("blend", "cross_replace_steps") if cross is None and getattr(wish, key)]
+        if ignored:
+            raise ValueError(
+                f"this method leaves the source's attention maps alone and can't heed {' and '.join(ignored)}; "
+                "leave it out, or edit with method=fatezero on the same adapter"
+            )
+        self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
+        lines = [alignment.preview()]
+        if cross is not None:
+            by_word = [f"{word} {_said(window, num_steps)}" for word, window in wish.cross_replace_steps.items()]
+            lines.append(", ".join(["cross-attention of the source in steps " + _said(cross, num_steps), *by_word]))
+        lines += [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"] if wish.amplify else []
+        lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
+        return lines
+
     def blend_tokens(self) -> dict[str, list[int]]:
         """Token positions of the blend words in either prompt. Raises ValueError for a word that is in neither."""
         prompts = {"source": Words.of(self.wish.source, self.model.tokenizer), "target": Words.of(self.wish.target, self.model.tokenizer)}
@@ -177,6 +211,11 @@ class EditSession:
         context = self.text(prompt)
         rows = Rows(("text",), ("target",))
         return self.sample(start, rows, lambda _: context, Cfg(scale=1.0), num_steps, phase="reconstruct")
+
+
+def _said(window: StepWindow, num_steps: int) -> str:
+    steps = window.steps(num_steps)
+    return f"{steps[0] + 1}-{steps[-1] + 1} of {num_steps}" if steps else "none"
 
 
 class Editing(ABC):

@@ -63,7 +63,10 @@ class FateZero(Recipe, Editing):
         source = Recorded(store, self._keys_of(session))
         mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
         edits = [
-            SwapCross(source=source, window=self.cross, alignment=alignment, max_queries=self.store.max_queries),
+            SwapCross(
+                source=source, window=self.cross, words=session.cross_by_word(alignment), alignment=alignment,
+                max_queries=self.store.max_queries,
+            ),
             CopySelf(source=source, window=self.self_attention, max_queries=self.store.max_queries, mask=mask, size=session.size),
             *session.amplified(StepWindow()),
         ]

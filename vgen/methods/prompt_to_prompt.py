@@ -66,7 +66,7 @@ class PromptToPrompt(Recipe, Editing):
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
         edits = [
-            SwapCross(source=Sibling(), window=self.cross, alignment=alignment),
+            SwapCross(source=Sibling(), window=self.cross, words=session.cross_by_word(alignment), alignment=alignment),
             CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries), *session.amplified(StepWindow()),
         ]
         heat, hooks = self._blending(session)

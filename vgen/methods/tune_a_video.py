@@ -12,6 +12,7 @@ from vgen.attention.keys import Frame, FrameKeys
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.sites import Kind, after
 from vgen.diffusion.guidance import Cfg
+from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import TARGET, Edited, Editing, EditSession
@@ -56,5 +57,7 @@ class TuneAVideo(Recipe, Editing):
         start = session.invert(self.inversion_prompt, self.num_steps, fixed_point_steps=self.fixed_point_steps).start
         reconstruction = session.reconstruct(start, self.inversion_prompt, self.num_steps) if self.reconstruct else None
         context = Context.cat([session.text(""), session.text(session.wish.target)])
-        latents = session.sample(start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps)
+        latents = session.sample(
+            start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=session.amplified(StepWindow())
+        )
         return Edited(latents, reconstruction)
