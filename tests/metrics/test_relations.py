@@ -39,7 +39,7 @@ def test_the_truth_stands_as_it_should_and_its_mirror_image_does_not(relation: R
 
 
 def test_what_is_in_front_is_told_from_what_is_behind() -> None:
-    """Its outline is whole; n = 40 of sixteen frames: benchmarks/calibration.py."""
+    """Its outline is whole, and the hidden one is completed for its facts alone."""
     found = scenes(Relation.IN_FRONT_OF, 12)
     turned = [replace(s, things=s.things[::-1]) for s in found]
     assert np.mean([shown(render(s).video, s)["rel"] for s in found]) >= 0.75

@@ -10,7 +10,7 @@ import pytest
 from vgen.toybox.oracle import read, read_image
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Family, Mix, rng_of, sample
-from vgen.toybox.scenes import RADIUS, SOLIDS, SPEED, Colour, Ground, Motion, Scene, Shape, Size, Speed, Thing
+from vgen.toybox.scenes import RADIUS, SOLIDS, SPEED, Colour, Ground, Motion, Relation, Scene, Shape, Size, Speed, Thing
 
 
 def scene(*things: Thing, **settings) -> Scene:
@@ -94,6 +94,47 @@ def test_reads_crowds_and_textures(family: Family) -> None:
         assert facts.ground is drawn.ground
         told = {(t.colour, t.shape, t.size, t.motion) for t in drawn.things}
         assert {(s.colour, s.shape, s.size, s.motion) for s in facts.things} == told
+
+
+def half_hidden(n: int) -> list[Scene]:
+    found, i = [], 0
+    while len(found) < n:
+        drawn = sample(rng_of(6, i), Family.RELATION, Mix())
+        if drawn.relation is Relation.IN_FRONT_OF:
+            found.append(replace(drawn, num_frames=8, stride_ticks=2))
+        i += 1
+    return found
+
+
+def test_what_is_half_hidden_is_read_by_the_part_that_shows() -> None:
+    """Colour, shape, size and motion of both things, in at least eleven scenes of twelve (n = 48: benchmarks/calibration.py)."""
+    right = []
+    for drawn in half_hidden(12):
+        facts = read(render(drawn).video, 2)
+        told = {(t.colour, t.shape, t.size, t.motion) for t in drawn.things}
+        right.append({(s.colour, s.shape, s.size, s.motion) for s in facts.things} == told)
+        behind = [s for s in facts.things if s.colour is drawn.things[0].colour]
+        assert all(s.radii.mean() < 1.02 * drawn.things[0].radius for s in behind), "radii are of what can be seen"
+    assert sum(right) >= 11
+
+
+def test_what_is_hidden_for_a_while_is_read_from_the_other_frames() -> None:
+    """A ring stands still, a large square passes over it."""
+    ring = thing(Colour.YELLOW, Shape.RING, Size.MEDIUM, x=0.5, y=0.5)
+    over = thing(Colour.BLUE, Shape.SQUARE, Size.MEDIUM, Motion.RIGHT, Speed.FAST, x=0.2, y=0.62)
+    facts = read(render(scene(ring, over, num_frames=16)).video)
+    found = {s.colour: s for s in facts.things}
+    assert (found[Colour.YELLOW].shape, found[Colour.YELLOW].size) == (Shape.RING, Size.MEDIUM)
+    assert (found[Colour.BLUE].shape, found[Colour.BLUE].size, found[Colour.BLUE].motion) == (Shape.SQUARE, Size.MEDIUM, Motion.RIGHT)
+    assert found[Colour.YELLOW].contacts.max() > 0.1 > 0.01 > found[Colour.YELLOW].contacts[0]
+
+
+def test_touching_completes_nothing_that_is_whole() -> None:
+    """Side by side, no part is hidden: sizes and shapes stay what they are."""
+    for shape in Shape:
+        for x in (0.6, 0.62, 0.65):
+            facts = read(render(scene(thing(Colour.BLUE, shape, x=0.38), thing(Colour.WHITE, shape, x=x), num_frames=4)).video)
+            assert {(s.shape, s.size) for s in facts.things} == {(shape, Size.MEDIUM)}
 
 
 def test_floats_are_refused() -> None:

@@ -38,4 +38,4 @@ def _holds(relation: Relation, first: Seen, second: Seen) -> np.ndarray:
         case Relation.LEFT_OF:
             return x > np.abs(y)
         case Relation.IN_FRONT_OF:
-            return (np.minimum(first.contacts[i], second.contacts[j]) > TOUCHING) & (second.fits[j] > first.fits[i])
+            return (np.minimum(first.contacts[i], second.contacts[j]) > TOUCHING) & (second.outlines[j] > first.outlines[i])

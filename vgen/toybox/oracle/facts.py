@@ -25,9 +25,9 @@ FEWEST_FRAMES = 4  # a track shorter than this (or than the clip) is a glitch, n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One thing as the oracle saw it. ``frames`` k; ``centres`` k 2 and ``radii`` k in canvas widths; ``velocity`` 2 in widths per tick.
-    ``motion`` None: it moved, but not as anything of the core world does (or the video is a still). ``fits contacts`` k: soft IoU with the
-    best template, and the share of its rim that lies on other bodies."""
+    """One thing as the oracle saw it. ``frames`` k; ``centres`` k 2 and ``radii`` k in canvas widths, of what could be seen; ``velocity`` 2
+    in widths per tick. ``motion`` None: it moved, but not as anything of the core world does (or the video is a still). ``outlines`` k:
+    soft IoU of what could be seen with its best template, ``contacts`` k: share of its rim that lies on other bodies."""
 
     colour: Colour
     shape: Shape
@@ -41,7 +41,7 @@ class Seen:
     rms: float
     colours: list[Colour]
     shapes: list[Shape]
-    fits: np.ndarray
+    outlines: np.ndarray
     contacts: np.ndarray
 
 
@@ -94,11 +94,12 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
     centres = np.array([(b.x, b.y) for b in blobs])
     radii = np.array([b.radius for b in blobs])
     velocity, rms = _line(frames * stride_ticks, centres)
+    whole = [b for b in blobs if b.whole] or blobs  # what is hidden now is read from the frames in which it is not, or could be completed
     motion = _motion(velocity, rms, (num_frames - 1) * stride_ticks) if num_frames > 1 else None
     return Seen(
         colour=_mode([b.colour for b in blobs]),
-        shape=SHAPES[int(sum(b.ious for b in blobs).argmax())],
-        size=_nearest(float(np.median(radii)), RADIUS),
+        shape=SHAPES[int(sum(b.ious for b in whole).argmax())],
+        size=_nearest(float(np.median([b.full_radius for b in whole])), RADIUS),
         motion=motion,
         speed=_nearest(float(np.hypot(*velocity)), SPEED) if motion in DIRECTION else None,
         frames=frames,
@@ -108,7 +109,7 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
         rms=rms,
         colours=[b.colour for b in blobs],
         shapes=[b.shape for b in blobs],
-        fits=np.array([b.ious.max() for b in blobs]),
+        outlines=np.array([b.outline for b in blobs]),
         contacts=np.array([b.contact for b in blobs]),
     )
 

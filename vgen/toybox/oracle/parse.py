@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from vgen.toybox.oracle.grounds import Backdrop
+from vgen.toybox.oracle.hidden import LOOKS, complete, is_cut
 from vgen.toybox.oracle.shapes import Fit, classify, sample_blob
 from vgen.toybox.oracle.unmixing import COLOURS, PALETTE, WHITE, WHITE_NOSE, body, relief, share_of, unmix
 from vgen.toybox.scenes import Colour, Shape
@@ -29,8 +30,9 @@ RIVAL = 0.16  # of a piece: a small thing that touches a large one has .2, a nos
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One body in one frame; ``x y radius`` in canvas widths; ``ious`` with each shape's best template; ``contact`` the share of its rim,
-    two pixels wide, that lies on other bodies."""
+    """One body in one frame; ``x y radius`` in canvas widths, of what can be seen. ``contact``: the share of its rim, two pixels wide, that
+    lies on other bodies; ``outline``: soft IoU of what can be seen with its best template. ``ious`` with each shape's best template and
+    ``full_radius`` are those of the completed body where a part was hidden; ``whole`` is False where one is and was not completed."""
 
     frame: int
     colour: Colour
@@ -40,6 +42,9 @@ class Blob:
     radius: float
     ious: np.ndarray
     contact: float
+    outline: float
+    full_radius: float
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
     blobs: list[Blob] = []
     bodies = np.zeros_like(opaque)
     parts = _parts(share, colour, plain & (share > CORE), opaque, smallest)
+    looked_at = set(np.linspace(0, len(video) - 1, LOOKS).round().astype(int))
     for frame, k, part in parts:
         window = _window(part)
         larger = [(c, other) for f, c, other in parts if f == frame and c != k and other.sum() > part.sum()]
@@ -70,7 +76,8 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
             bodies[frame] |= part  # explained, but no thing
             continue
         under_here = under if under.shape[0] == 1 else under[window]
-        blob = _blob(frame, k, part[window], (opaque[frame] & ~part)[window], video[frame][window], under_here, window, video.shape[2])
+        others, pixels = (opaque[frame] & ~part)[window], video[frame][window]
+        blob = _blob(frame, k, part[window], others, pixels, under_here, window, video.shape[2], frame in looked_at)
         if blob is not None:
             blobs.append(blob)
             bodies[frame] |= part
@@ -140,8 +147,9 @@ def _by_colour(piece: np.ndarray, colour: np.ndarray, core: np.ndarray, smallest
 
 
 def _blob(
-    frame: int, k: int, part: np.ndarray, others: np.ndarray, pixels: np.ndarray, under: np.ndarray, window: tuple[slice, slice], width: int
-) -> Blob | None:
+    frame: int, k: int, part: np.ndarray, others: np.ndarray, pixels: np.ndarray, under: np.ndarray, window: tuple[slice, slice],
+    width: int, completes: bool,
+) -> Blob | None:  # fmt: skip
     near = ndimage.binary_dilation(part, _DISC)
     share = np.where(near & ~others, share_of(k, pixels, under), 0)
     cover, soft = body(share), relief(share)
@@ -156,11 +164,15 @@ def _blob(
         radius *= fit.scale
     else:
         fit = classify(sample_blob(soft, y, x, radius), None, radius)
-    if fit.ious.max() < WORST_FIT or radius > LARGEST * width:
+    contact, outline = float((near & others).sum()) / max(1, int((near & ~part).sum())), float(fit.ious.max())
+    full, whole = radius, not is_cut(contact, outline)
+    if not whole and (completes or outline < WORST_FIT):
+        found = complete(soft, others, y, x, radius)
+        fit, full, whole = found.fit, found.radius, True
+    if fit.ious.max() < WORST_FIT or full > LARGEST * width:
         return None
-    y, x = y + window[0].start + 0.5, x + window[1].start + 0.5
-    contact = float((near & others).sum()) / max(1, int((near & ~part).sum()))
-    return Blob(frame, COLOURS[k], fit.shape, x / width, y / width, radius / width, fit.ious, contact)
+    y, x = (y + window[0].start + 0.5) / width, (x + window[1].start + 0.5) / width
+    return Blob(frame, COLOURS[k], fit.shape, x, y, radius / width, fit.ious, contact, outline, full / width, whole)
 
 
 def _through_nose(cover: np.ndarray, hidden: np.ndarray, y: float, x: float, radius: float) -> tuple[Fit, float, float]:

@@ -44,6 +44,18 @@ def classify(samples: np.ndarray, weights: np.ndarray | None, radius_px: float) 
     return Fit(SHAPES[s], iou.max(1), SCALES[k % len(SCALES)])
 
 
+def classify_all(samples: np.ndarray, weights: np.ndarray, radius_px: float) -> Fit:
+    """The same for looks m n at one blob from several places: for each shape the best of all places."""
+    templates = _templates(max(2, round(radius_px)))
+    iou = np.empty((len(SHAPES), templates.shape[1], len(samples)))
+    for m, (x, w) in enumerate(zip(samples.astype(np.float32), weights.astype(np.float32), strict=True)):
+        here = w > 0
+        seen, known, fit = x[here], w[here], templates[..., here]
+        iou[..., m] = (np.minimum(fit, seen) @ known) / (np.maximum(fit, seen) @ known)
+    s, k, _ = np.unravel_index(iou.argmax(), iou.shape)
+    return Fit(SHAPES[s], iou.max((1, 2)), SCALES[k % len(SCALES)])
+
+
 @lru_cache(maxsize=64)
 def _templates(radius_px: int) -> np.ndarray:
     """float32 shapes x (blurs * scales) x GRID*GRID, drawn with the pixels that a thing of this size is drawn with."""
