@@ -4,7 +4,8 @@
 
 Unlike benchmarks/scoring.py this is the whole stage: files read, the oracle and every metric, overlays and rows written, means with their
 intervals; ``shown`` clips are also encoded for the page (0: none). A process of its own scores, so that its peak memory is its own. CPU
-seconds do not depend on what else the machine is doing; the load stands beside the wall seconds. Prints one JSON line.
+seconds do not depend on what else the machine is doing; the load stands beside the wall seconds. With several processes only the wall
+seconds say something, as workers keep their CPU seconds to themselves. Prints one JSON line.
 """
 from __future__ import annotations
 
@@ -50,9 +51,9 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, *sys.argv[1:], f"score={folder}"], check=True)
         wall, spent = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
         found = json.loads((Path(folder) / "summary.json").read_text())
-    cpu = spent.ru_utime + spent.ru_stime
+    cpu = spent.ru_utime + spent.ru_stime if processes == 1 else float("nan")
     print(json.dumps({
-        "n": n, "processes": processes, "shown": shown, "cpu_seconds": round(cpu, 1), "cpu_seconds_per_clip": round(cpu / n, 4),
+        "n": n, "processes": processes, "shown": shown, "cpu_seconds_per_clip": None if np.isnan(cpu) else round(cpu / n, 4),
         "wall_seconds": round(wall, 1), "load": round(load, 1), "peak_gb": round(spent.ru_maxrss / 2**20, 3),
         "exact": found["checkpoints"]["x"]["overall"]["exact"]["mean"],
     }))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -91,6 +92,26 @@ def test_a_suites_grid_draws_every_point_with_every_checkpoint(tmp_path: Path) -
     assert next(r["label"] for r in board["rows"]) == "good, guidance 1, 4 steps", "as good as the others, and the cheapest"
     evaluate_points(gridded(out=str(out)), Console(quiet=True), sources)
     assert len(drawn) == 4 * 2 * 3, "nothing is drawn twice"
+
+
+def test_ranks_share_every_point_of_a_grid(tmp_path: Path) -> None:
+    sources = {"good": Source({"adapter": "g"}, lambda: perfect), "bad": Source({"adapter": "b"}, lambda: frozen)}
+    assert evaluate_points(gridded(out=str(tmp_path), share="1/2", batch_size=1), Console(quiet=True), sources) == []
+    assert len(list(tmp_path.glob("*/samples/*/*.npy"))) == 4 * 2 * 1, "one clip of three"
+    assert len(evaluate_points(gridded(out=str(tmp_path), share="0/2", batch_size=1), Console(quiet=True), sources)) == 4
+    assert len(list(tmp_path.glob("*/samples/*/*.npy"))) == 4 * 2 * 3
+
+
+@pytest.mark.slow
+def test_the_command_ends_on_one_leaderboard(tmp_path: Path) -> None:
+    words = ["adapter=untrained", "suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "page.max_clips=0"]
+    command = [Path(sys.executable).with_name("vgen"), "evaluate", *words, "suite.grid.guidance=[1,2]", "out=grid"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "2/2 of the grid of suite smoke: guidance 2, steps 1" in done.stdout
+    assert "leaderboard of 2 from 2 evaluations: grid/report/index.html" in done.stdout
+    [board] = json.loads((tmp_path / "grid" / "leaderboard.json").read_text())["leaderboards"]
+    assert {row["unet_calls"] for row in board["rows"]} == {1, 2}
 
 
 def test_a_grid_and_a_sweep_share_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:

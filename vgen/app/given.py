@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from vgen.metrics.task import Task
+from vgen.toybox.puppet import LIMBS
 
-_JOINT_PX = 1
+_JOINT_PX, _LIMB = 0.5, 150
 
 
 def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
@@ -21,18 +23,23 @@ def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
         return f"stills of {inputs.subject}", inputs.references[np.arange(num) * len(inputs.references) // num]
     if inputs.control is None:
         return None
-    control = inputs.control if inputs.control.dtype == np.uint8 else _dots(inputs.control, size_px)
+    control = inputs.control if inputs.control.dtype == np.uint8 else _figure(inputs.control, size_px)
     return f"control: {inputs.control_name}", np.repeat(control[..., None], 3, -1)
 
 
-def _dots(joints: np.ndarray, size_px: int) -> np.ndarray:
-    """Joints f k 2 in canvas widths, as dots: uint8 f h w."""
-    out = np.zeros((len(joints), size_px, size_px), np.uint8)
-    for frame, points in enumerate(joints):
-        for x, y in points[np.isfinite(points).all(-1)] * size_px:
-            rows, columns = (slice(max(0, int(v) - _JOINT_PX), max(0, int(v) + _JOINT_PX + 1)) for v in (y, x))
-            out[frame, rows, columns] = 255
-    return out
+def _figure(joints: np.ndarray, size_px: int) -> np.ndarray:
+    """Joints f 17 2 in canvas widths, NaN where there is none, as dots and limbs: uint8 f h w."""
+    out = []
+    for points in joints * size_px:
+        image = Image.new("L", (size_px, size_px))
+        pen = ImageDraw.Draw(image)
+        for a, b in LIMBS:
+            if np.isfinite(points[[a, b]]).all():
+                pen.line([tuple(points[a]), tuple(points[b])], fill=_LIMB)
+        for x, y in points[np.isfinite(points).all(-1)]:
+            pen.rectangle([x - _JOINT_PX, y - _JOINT_PX, x + _JOINT_PX, y + _JOINT_PX], fill=255)
+        out.append(np.asarray(image))
+    return np.stack(out)
 
 
 def write_inputs(folder: Path, task: Task, size_px: int) -> dict[str, Any]:

@@ -80,6 +80,7 @@ TITLES = {
     "id_exact": ("Identity", "all sixteen bits of the subject"),
 }
 SHORT = {"exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
+WORDS = {"edit_acc_all": "edited", "keep_acc": "rest kept", "id_exact": "identity"}  # on chips, where a number's name is no word
 _WHOLE = ("edit_strict", "j_norm", "pck", "subject", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
 
@@ -121,6 +122,7 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
     data = {
         "entries": [r.label for r in results],
         "chips": [k for k in CHIPS if k in next(iter(results[0].rows.values()))],
+        "words": WORDS,
         "clips": clips,
         "fps": fps,
         "frames": first["num_frames"],
@@ -141,7 +143,7 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
             short=SHORT,
             columns=[c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
             buckets=list(results[0].numbers["buckets"]),
-            chips=data["chips"],
+            chips={k: WORDS.get(k, k) for k in data["chips"]},
             colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
             board=board(results),
             learned=side_by_side(results),

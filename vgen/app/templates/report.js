@@ -46,7 +46,7 @@ function figure(card, what, title, videos, take, index) {
   out.dataset.what = what;
   if (take) {
     if (take.exact !== null && take.exact !== undefined) head.append(make("b", {className: take.exact === 1 ? "ok" : "no"}, take.exact === 1 ? "✓ exact" : take.exact === 0 ? "✗" : take.exact.toFixed(2)));
-    out.append(make("div", {className: "chips"}, ...Object.entries(take.chips).map(([k, ok]) => make("span", {className: ok ? "chip ok" : "chip"}, `${ok ? "✓" : "✗"} ${k}`))));
+    out.append(make("div", {className: "chips"}, ...Object.entries(take.chips).map(([k, ok]) => make("span", {className: ok ? "chip ok" : "chip"}, `${ok ? "✓" : "✗"} ${R.words[k] || k}`))));
     if (state.seen) overlay(screen, out, card.clip.id, index, take);
   }
   return out;
