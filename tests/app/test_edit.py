@@ -18,6 +18,7 @@ from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clip_files import write_mp4
 from vgen.diffusion.inversion import NullText
+from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
@@ -79,6 +80,18 @@ def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -
         "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
         "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; amplifies black x2; changes only where circle is; "
     )
+
+
+def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
+    run = wish(video, backbone, method=FateZero(num_steps=2), num_frames=8, window=Sliding(num_frames=4, overlap=1), blend=["circle"])
+    done = edit(run)
+    assert done.video.shape == (8, 64, 64, 3)
+    session, _ = _session(run, run.method, run.wish(), lambda *_: None)
+    plan = _plan(session, run.method)
+    assert "8 frames in 3 windows of 4 that overlap by 1 or more and are averaged at every step (window.num_frames=0 for all" in plan
+    assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
+    alone = PromptToPrompt(num_steps=2)
+    assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
 
 
 def test_phases_are_told(video: str, backbone: str) -> None:

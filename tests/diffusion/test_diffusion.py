@@ -130,4 +130,4 @@ def test_windows_cover_and_end_with_the_clip() -> None:
 
 def test_a_per_frame_model_is_the_same_in_windows() -> None:
     x = torch.randn(2, 21, 3, 2, 2)
-    torch.testing.assert_close(in_windows(lambda part: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x)
+    torch.testing.assert_close(in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x)

@@ -1,21 +1,25 @@
 """The three editing methods on a tiny real UNet: no-op cases, counts, and what each mistake says."""
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
 import torch
 
+from vgen.attention.edits import CopySelf, Recorded
 from vgen.attention.keys import Frame
 from vgen.attention.masks import MaskSpec
 from vgen.attention.processor import control_of
-from vgen.attention.store import Kept, Place, StoreSpec
+from vgen.attention.store import AttentionStore, Kept, Place, StoreSpec
 from vgen.backbones.blank import Blank, blank, blank_unet
-from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
+from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
+from vgen.methods._editing import TARGET as TARGET_ROWS
 from vgen.methods._editing import EditSession, Wish, start_noise
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
@@ -131,6 +135,16 @@ def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("place", Place)
+def test_asked_again_a_step_is_kept_once(model: ImageModel, place: Place, tmp_path) -> None:
+    """Fixed-point steps ask the model several times at one timestep; what is kept is the last."""
+    kept = []
+    for again in (0, 2):
+        recipe = FateZero(num_steps=2, store=StoreSpec(place=place, folder=str(tmp_path)), fixed_point_steps=again, reconstruct=False)
+        kept.append(recipe.edit(in_windows_of_two(model, recipe)).report["store_bytes"])
+    assert kept[0] == kept[1] > 0
+
+
 def test_fatezero_reads_either_list_of_frames(model: ImageModel) -> None:
     outs = []
     for frames in ([Frame.MIDDLE], [Frame.SELF, Frame.MIDDLE], []):
@@ -174,6 +188,48 @@ def test_a_new_word_has_no_attention_of_the_source(model: ImageModel) -> None:
     wish = {"target": f"{SOURCE} at night", "cross_replace_steps": {"night": ALWAYS}}
     with pytest.raises(ValueError, match=r"gives 'night' the source's attention, but the source .* has no such word"):
         recipe.edit(session(model, recipe, **wish))
+
+
+WINDOWS = Sliding(num_frames=2, overlap=1)
+
+
+def in_windows_of_two(model: ImageModel, recipe, **wish) -> EditSession:
+    return replace(session(model, recipe, **wish), window=WINDOWS)
+
+
+def test_windows_do_not_matter_to_frames_that_see_none_but_themselves(model: ImageModel) -> None:
+    """One latent for the whole clip: an average of equal predictions is the prediction. So no frame is lost, doubled or read from
+    another window's store."""
+    recipe = FateZero(num_steps=STEPS, frames=[], store=EXACT)
+    whole, parts = recipe.edit(session(model, recipe, blend=["circle"])), recipe.edit(in_windows_of_two(model, recipe, blend=["circle"]))
+    torch.testing.assert_close(parts.latents, whole.latents, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(parts.reconstruction, whole.reconstruction, atol=1e-4, rtol=1e-3)
+    assert torch.equal(parts.mask, whole.mask)
+    assert parts.report["store_bytes"] > whole.report["store_bytes"], "frames that two windows see are kept twice"
+
+
+def test_windows_matter_to_frames_that_read_others(model: ImageModel) -> None:
+    recipe = FateZero(num_steps=2, store=EXACT, reconstruct=False)
+    assert not torch.allclose(recipe.edit(in_windows_of_two(model, recipe)).latents, recipe.edit(session(model, recipe)).latents)
+
+
+def test_in_windows_too_equal_prompts_give_the_source_back(model: ImageModel) -> None:
+    recipe = FateZero(num_steps=STEPS, guidance=1.0, cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
+    own = in_windows_of_two(model, recipe, target=SOURCE)
+    done = recipe.edit(own)
+    error, plain = ((x - own.latents).square().mean() for x in (done.latents, done.reconstruction))
+    assert error <= plain * 1.05
+
+
+def test_a_run_of_other_windows_finds_nothing_recorded(model: ImageModel) -> None:
+    recipe = FateZero(num_steps=2, store=EXACT)
+    own, store = session(model, recipe), AttentionStore(EXACT)
+    own.invert(SOURCE, 2, [store])
+    own.window = WINDOWS
+    context = Context.cat([own.text(""), own.text(TARGET)])
+    edits = [CopySelf(source=Recorded(store), window=ALWAYS)]
+    with pytest.raises(ValueError, match="for frames 0 to 1; the recording run must have the same steps and windows"):
+        own.sample(own.latents, TARGET_ROWS, lambda _: context, Cfg(), 2, edits=edits)
 
 
 def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:

@@ -26,6 +26,7 @@ from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
 from vgen.diffusion.step_window import StepWindow
+from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
 from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
@@ -49,8 +50,9 @@ class Extra(Choice):
 @spec
 class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
-    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as
-    in :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``."""
+    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as in
+    :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than
+    ``window`` is edited in windows that overlap."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -67,6 +69,7 @@ class EditRun:
     start_seconds: float = 0.0
     size_px: int = 0
     seed: int = 0
+    window: Sliding = field(default_factory=lambda: Sliding(num_frames=24))
     save: list[Extra] = field(default_factory=list)
     least_px: int = 256
     device: str | None = None
@@ -176,7 +179,7 @@ def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
         model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise,
-        progress=progress,
+        progress=progress, window=run.window,
     )
     return session, source
 
@@ -190,14 +193,12 @@ def _encoded(session: EditSession, source: np.ndarray) -> torch.Tensor:
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     h, _ = session.size
-    frames = f"{session.num_frames} frame{'s' * (session.num_frames != 1)} at once"
-    line = "; ".join(
-        [f"{name_of(recipe)}: {frames}, {recipe.num_steps} steps", *session.previews(recipe.num_steps, getattr(recipe, "cross", None))]
-    )
+    words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
+    line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *words])
     store = getattr(recipe, "store", None)
     if store is not None:
         sites, tokens = list(session.control.sites.values()), session.model.tokenizer.model_max_length
-        need = stored_bytes(sites, h, session.num_frames, recipe.num_steps, tokens, store, Payload.QK)
+        need = sum(stored_bytes(sites, h, len(frames), recipe.num_steps, tokens, store, Payload.QK) for frames in session.windows)
         free = _free_bytes()
         if store.place is Place.CPU and free is not None and need > 0.9 * free:
             raise ValueError(
@@ -206,6 +207,18 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
             )
         line += f"; attention kept: {need / 2**20:.0f} MiB ({store.place.value})"
     return line
+
+
+def _frames(session: EditSession, recipe: Recipe) -> str:
+    num, parts = session.num_frames, session.windows
+    if recipe.frame_by_frame:
+        return f"{num} frame{'s' * (num != 1)} one by one"
+    if len(parts) == 1:
+        return f"{num} frame{'s' * (num != 1)} at once"
+    return (
+        f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} or more and are averaged at "
+        "every step (window.num_frames=0 for all at once)"
+    )
 
 
 def _free_bytes() -> int | None:

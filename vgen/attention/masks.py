@@ -50,14 +50,14 @@ class WordHeat(MapEdit):
         return site.kind is AttentionKind.CROSS and self.settings.where(site)
 
     def __call__(self, maps: Maps) -> Tensor:
-        values, rows = maps.values, maps.moment.rows
-        n = values.shape[-2]
+        values, rows, seen = maps.values, maps.moment.rows, maps.moment.frames
+        n, first = values.shape[-2], 0 if seen is None else seen.start
         if n <= self.settings.max_queries:
             text = values[rows.guidance.index("text")]  # r f m n k
             for branch, tokens in self.tokens.items():
-                seen = text[rows.branch(branch)][..., list(tokens)].sum((1, 3))  # f n
+                found = text[rows.branch(branch)][..., list(tokens)].sum((1, 3))  # f n
                 total = self._sums[branch].setdefault(n, values.new_zeros(self.num_frames, n))
-                total[maps.frames] += seen
+                total[first + maps.frames.start : first + maps.frames.stop] += found
         return values
 
     def heat(self, branch: str) -> Tensor:
@@ -94,7 +94,7 @@ def stored_mask(
     """The mask of words ``f H W`` at one step of a recorded run (FateZero, Qi et al. 2023, section 4.2: maps of the inversion)."""
     sums: dict[int, Tensor] = {}
     for site in sites:
-        if site.kind is AttentionKind.CROSS and settings.where(site) and (moment.step, site.path) in store:
+        if site.kind is AttentionKind.CROSS and settings.where(site) and store.holds(site, moment):
             maps = store.maps(site, moment, slice(None), slice(None))
             n = maps.shape[-2]
             if n <= settings.max_queries:

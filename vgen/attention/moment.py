@@ -47,10 +47,12 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep is found there again."""
+    """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep is found there again.
+    A long clip is seen in windows: ``frames`` are those seen together (None: all), and what is recorded of a window is found there."""
 
     step: int
     num_steps: int
     t: int
     direction: Direction
     rows: Rows
+    frames: range | None = None

@@ -70,18 +70,27 @@ class StoreSpec:
             raise ValueError(f"store.max_queries must be at least 1, got {self.max_queries}; 1024 keeps maps of 32 x 32 and below")
 
 
+Address = tuple[int, str, range | None]
+"""Step, site path, frames of the window."""
+
+
 class AttentionStore(Recorder, Reference):
-    """Records one clip's run, addressed by (step, site path). ``nbytes`` is what it holds, wherever that lies."""
+    """Records one clip's run, addressed by (step, site path, frames of the window).
+    ``nbytes`` is what it holds, wherever that lies."""
 
     def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK) -> None:
         self.settings, self.payload = settings, payload
-        self.nbytes = 0
-        self._held: dict[tuple[int, str], dict[str, Tensor] | Path] = {}
+        self._bytes: dict[Address, int] = {}
+        self._held: dict[Address, dict[str, Tensor] | Path] = {}
         self._folder: Path | None = None
         self._device: torch.device | None = None
         if settings.place is Place.DISK:
             self._folder = Path(tempfile.mkdtemp(prefix="vgen-attention-", dir=settings.folder or None))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self._bytes.values())
 
     # -- writing -----------------------------------------------------------------------------------------------------------------
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
@@ -103,10 +112,10 @@ class AttentionStore(Recorder, Reference):
                 scale = (seen.q.shape[-1] // site.heads) ** -0.5
                 parts = {"maps": probabilities(heads_of(seen.q[0], site.heads), heads_of(seen.k[0], site.heads), scale)}
         self._device = seen.q.device
-        self.put((moment.step, site.path), {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()})
+        self._put(_address(site, moment), {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()})
 
-    def put(self, at: tuple[int, str], parts: dict[str, Tensor]) -> None:
-        self.nbytes += sum(x.numel() * x.element_size() for x in parts.values())
+    def _put(self, at: Address, parts: dict[str, Tensor]) -> None:
+        self._bytes[at] = sum(x.numel() * x.element_size() for x in parts.values())  # asked again (fixed point), it replaces the last
         match self.settings.place:
             case Place.DEVICE:
                 self._held[at] = {name: x.contiguous().clone() for name, x in parts.items()}
@@ -116,20 +125,20 @@ class AttentionStore(Recorder, Reference):
                     name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()
                 }
             case Place.DISK:
-                path = self._folder / f"{at[0]:05d}.{at[1]}.safetensors"
+                path = self._folder / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
                 self._held[at] = path
 
     # -- reading -----------------------------------------------------------------------------------------------------------------
-    def __contains__(self, at: tuple[int, str]) -> bool:
-        return at in self._held
+    def holds(self, site: AttentionSite, moment: Moment) -> bool:
+        return _address(site, moment) in self._held
 
-    def get(self, step: int, path: str) -> dict[str, Tensor]:
-        held = self._held.get((step, path))
+    def get(self, site: AttentionSite, moment: Moment) -> dict[str, Tensor]:
+        held = self._held.get(_address(site, moment))
         if held is None:
             raise ValueError(
-                f"nothing was recorded at step {step} of {path}; "
-                "the recording run must have the same steps and cover the edit's window and sites"
+                f"nothing was recorded at step {moment.step} of {site.path} for {_named(moment.frames)}; "
+                "the recording run must have the same steps and windows of frames, and cover the edit's steps and sites"
             )
         parts = load_file(held) if isinstance(held, Path) else held
         return {name: x.to(self._device, non_blocking=True) if self._device else x for name, x in parts.items()}
@@ -137,7 +146,7 @@ class AttentionStore(Recorder, Reference):
     def maps(self, site: AttentionSite, moment: Moment, frames: slice, heads: slice, keys: FrameKeys | None = None) -> Tensor:
         """Probabilities ``f m n k`` of the recorded run, float32; ``keys`` as they were read there."""
         if self.payload is Payload.MAPS:
-            return self.get(moment.step, site.path)["maps"][frames, heads].float()
+            return self.get(site, moment)["maps"][frames, heads].float()
         q, k = (x.float() for x in self.queries_keys(site, moment, keys))
         q, k = heads_of(q[frames], site.heads)[:, heads], heads_of(k[frames] if len(k) > 1 else k, site.heads)[:, heads]
         return probabilities(q, k, q.shape[-1] ** -0.5)
@@ -146,13 +155,21 @@ class AttentionStore(Recorder, Reference):
         """``f n c`` and ``f s c`` (or 1 s c) of the recorded run, keys as they were read there."""
         if self.payload is not Payload.QK:
             raise ValueError(f"a store of {self.payload.value} holds no queries and keys; record with payload qk")
-        parts = self.get(moment.step, site.path)
+        parts = self.get(site, moment)
         q, k = parts["q"], parts["k"]
         return q, gathered(k[None], keys, None)[0] if keys is not None and site.kind is AttentionKind.SELF else k
 
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
-        parts = self.get(moment.step, site.path)
+        parts = self.get(site, moment)
         return parts["k"].flatten(0, 1)[None], parts["v"].flatten(0, 1)[None]
+
+
+def _address(site: AttentionSite, moment: Moment) -> Address:
+    return moment.step, site.path, moment.frames
+
+
+def _named(frames: range | None) -> str:
+    return "the whole clip" if frames is None else f"frames {frames.start} to {frames.stop - 1}"
 
 
 def stored_bytes(

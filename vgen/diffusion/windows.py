@@ -32,16 +32,17 @@ def windows(num_frames: int, sliding: Sliding) -> list[range]:
     return [range(s, s + size) for s in starts]
 
 
-def in_windows(predict: Callable[[Tensor], Tensor], x: Tensor, sliding: Sliding) -> Tensor:
-    """``predict`` on every window of ``x`` b f c h w; frames seen by several windows get a mean weighted towards each window's middle."""
+def in_windows(predict: Callable[[Tensor, range], Tensor], x: Tensor, sliding: Sliding) -> Tensor:
+    """``predict(part, frames)`` on every window of ``x`` b f c h w; frames seen by several windows get a mean weighted towards each
+    window's middle, and gradients flow to all."""
     parts = windows(x.shape[1], sliding)
     if len(parts) == 1:
-        return predict(x)
+        return predict(x, parts[0])
     total, weight = torch.zeros_like(x), torch.zeros(x.shape[1], device=x.device, dtype=x.dtype)
     for part in parts:
         size = len(part)
         ramp = torch.minimum(torch.arange(size) + 1, size - torch.arange(size)).to(x)
         rows = slice(part.start, part.stop)
-        total[:, rows] += predict(x[:, rows]) * ramp[:, None, None, None]
+        total[:, rows] += predict(x[:, rows], part) * ramp[:, None, None, None]
         weight[rows] += ramp
     return total / weight[:, None, None, None]

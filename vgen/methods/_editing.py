@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from vgen.diffusion.inversion import Trajectory, ddim_invert
 from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve, timesteps
 from vgen.diffusion.step_window import StepWindow
+from vgen.diffusion.windows import Sliding, in_windows, windows
 from vgen.methods._objectives import Denoising
 from vgen.spec import Choice, spec
 from vgen.spec import field as spec_field
@@ -72,7 +73,11 @@ class Edited:
 
 @dataclass(slots=True, kw_only=True)
 class EditSession:
-    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated from ``noise``."""
+    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated from ``noise``.
+
+    A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at every step, forth and back,
+    so that there is one latent and one trajectory for the whole of it; attention, and what it records, stays within a window.
+    """
 
     model: ImageModel
     unet: VideoUNet
@@ -81,6 +86,12 @@ class EditSession:
     noise: Tensor
     latents: Tensor | None = None
     progress: Progress = lambda phase, done, total: None
+    window: Sliding = field(default_factory=Sliding)
+
+    @property
+    def windows(self) -> list[range]:
+        """The frames that the UNet sees together."""
+        return windows(self.num_frames, self.window)
 
     @property
     def control(self) -> Control:
@@ -176,14 +187,19 @@ class EditSession:
         def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
             nonlocal asked
             i = step_of[t]
-            control.enter(Moment(i, num_steps, t, direction, rows))
-            batch = x.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
-            out = self.unet(batch, torch.full((len(batch),), t, device=x.device), contexts(i)).float()
+
+            def predict(part: Tensor, frames: range) -> Tensor:
+                control.enter(Moment(i, num_steps, t, direction, rows, frames))
+                batch = part.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
+                out = self.unet(batch, torch.full((len(batch),), t, device=x.device), contexts(i)).float()
+                return guidance.combine(rows.split(out))
+
+            out = in_windows(predict, x, self.window)
             asked += 1
             if phase:
                 self.progress(phase, min(asked, num_steps), num_steps)
             alpha, sigma = schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
-            return to_sample_and_noise(self.objective.prediction, guidance.combine(rows.split(out)), x, alpha, sigma)
+            return to_sample_and_noise(self.objective.prediction, out, x, alpha, sigma)
 
         return ask
 
@@ -219,9 +235,10 @@ def _said(window: StepWindow, num_steps: int) -> str:
 
 
 class Editing(ABC):
-    """A recipe that edits clips."""
+    """A recipe that edits clips; ``frame_by_frame`` where every frame is an image of its own."""
 
     __slots__ = ()
+    frame_by_frame: ClassVar[bool] = False
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...

@@ -74,7 +74,7 @@ def generate(
     context = context.to(weight.device, weight.dtype)
 
     def denoiser(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        def predict(part: Tensor) -> Tensor:
+        def predict(part: Tensor, _frames: range) -> Tensor:
             rows = part if sampling.guidance == 1 else torch.cat([part, part])
             out = unet(rows.to(weight.dtype), torch.full((len(rows),), t, device=weight.device), context).float()
             if sampling.guidance == 1:

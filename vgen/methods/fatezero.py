@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+from torch import Tensor
+
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.masks import MaskSpec, stored_mask
@@ -72,8 +75,16 @@ class FateZero(Recipe, Editing):
         ]
         context = Context.cat([session.text(""), session.text(session.wish.target)])
         latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)
-        last = None if mask is None else mask(Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET))
-        return Edited(latents, reconstruction, last, {"words": alignment.preview(), "store_bytes": store.nbytes})
+        shown = None if mask is None else self._halfway(mask, session)
+        return Edited(latents, reconstruction, shown, {"words": alignment.preview(), "store_bytes": store.nbytes})
+
+    def _halfway(self, mask: Callable[[Moment], Tensor], session: EditSession) -> Tensor:
+        """The mask of the middle step for people to see; where windows overlap, what either of them holds."""
+        out = torch.zeros(session.num_frames, *session.size, dtype=torch.bool)
+        for frames in session.windows:
+            at = Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET, frames)
+            out[frames.start : frames.stop] |= mask(at).cpu()
+        return out
 
     def _keys_of(self, session: EditSession) -> Callable[[AttentionSite], FrameKeys | None]:
         """How the recorded run read its frames, site by site."""

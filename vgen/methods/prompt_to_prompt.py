@@ -6,6 +6,7 @@ own, which is what video methods are measured against. Trains nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class PromptToPrompt(Recipe, Editing):
     tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source row is denoised without guidance instead (Video-P2P's
     fast mode)."""
 
+    frame_by_frame: ClassVar[bool] = True
     num_steps: int = 50
     guidance: float = 7.5
     cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
