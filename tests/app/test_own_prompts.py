@@ -55,6 +55,28 @@ def test_the_right_clips_beat_those_of_other_prompts(tmp_path: Path) -> None:
     assert compared["learned"]["right"]["clip_text"]["buckets"]["all"]["better"] == 3
 
 
+def test_the_report_shows_clips_side_by_side_and_no_truth(tmp_path: Path, browser) -> None:
+    """The prompt on which the two tools differ most comes first; nothing on the page needs an oracle."""
+    right, mixed = made(tmp_path / "right", [0, 1, 2]), made(tmp_path / "mixed", [0, 2, 1])
+    judge(run(tmp_path / "out", right, mixed), quiet())
+    browser.open(tmp_path / "out" / "report" / "index.html")
+    browser.until("document.querySelectorAll('.clip[data-on] video').length >= 4")
+    browser.until("[...document.querySelectorAll('.clip[data-on] video')].every(v => v.currentTime > 0 && v.videoWidth >= 128)")
+    captions = browser.run("[...document.querySelectorAll('.cap')].map(c => c.firstChild.textContent)")
+    assert sorted(captions) == sorted(t.caption for t in TODO)
+    assert captions[-1] == TODO[0].caption, "on which they agree"
+    assert browser.run("[...document.querySelector('.clip').querySelectorAll('figcaption')].map(c => c.textContent)") == ["right", "mixed"]
+    assert browser.run("document.querySelector('.chip.value').textContent").startswith("clip_text ")
+    assert browser.run("[...document.querySelectorAll('h2')].filter(h => h.offsetParent).map(h => h.textContent)") == [
+        "Learned metrics", "Clips", "Manifest",
+    ]  # fmt: skip
+    for key in ("d", "o", "j", "s"):
+        browser.press(key)
+    browser.until("document.querySelectorAll('#strip canvas[data-painted]').length === 6")
+    assert browser.complaints == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+
+
 def test_sets_with_other_prompts_are_not_compared(tmp_path: Path) -> None:
     first, less = made(tmp_path / "first", [0, 1, 2]), made(tmp_path / "less", [0, 1, 2])
     (less / "video 2.npy").unlink()

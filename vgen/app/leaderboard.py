@@ -48,7 +48,7 @@ def board(results: Sequence[Result]) -> dict[str, Any]:
     """Plain data: one row per result, best first, and whether nothing else is both better and cheaper."""
     first = results[0].summary
     rows = [_row(result) for result in rank(results)]
-    front = pareto([(row["unet_calls"], row[first["headlines"][0]]["mean"]) for row in rows])
+    front = pareto([(row["unet_calls"], row[first["headlines"][0]]["mean"] if first["headlines"] else None) for row in rows])
     return {
         "suite_name": first["suite_name"],
         "rule": first["rule"],

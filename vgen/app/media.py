@@ -43,6 +43,10 @@ class Media:
     def clip(self, video: np.ndarray) -> str:
         return self._ask(fingerprint(video), lambda: video)
 
+    def later(self, mark: str, read: Callable[[], np.ndarray]) -> str:
+        """File name of a clip whose fingerprint is known; it is read when it is encoded."""
+        return self._ask(mark, read)
+
     def _ask(self, mark: str, read: Callable[[], np.ndarray]) -> str:
         name = f"{mark}.mp4"
         if not (self.folder / name).is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,9 +12,11 @@ from rich.console import Console
 import vgen
 from vgen.app.clip_store import ClipStore, fingerprint
 from vgen.app.evaluation import NO_SUITE, EvaluateRun
-from vgen.app.learned import check, table
+from vgen.app.learned import better, check, table
+from vgen.app.media import Media
+from vgen.app.page import write_report
 from vgen.app.refusals import listed
-from vgen.app.results import load
+from vgen.app.results import Result, load
 from vgen.app.video_set import VideoSet, open_own, read_video
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure
@@ -22,7 +25,7 @@ _FEW = 3
 
 
 def judge(run: EvaluateRun, console: Console) -> dict[str, Any]:
-    """Measure every folder, write ``summary.json`` and ``scores.jsonl`` as an evaluation does, and show a table; returns the summary."""
+    """Measure every folder, write ``summary.json``, ``scores.jsonl`` and ``report/`` as an evaluation does; returns the summary."""
     if run.adapter or not run.videos:
         raise ValueError(f"suite={NO_SUITE} has no prompts to draw; give videos=FOLDER with prompts of its own, and no adapter")
     if not run.metrics:
@@ -37,9 +40,37 @@ def judge(run: EvaluateRun, console: Console) -> dict[str, Any]:
     store.write_text("scores.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     found = _summary(run, words, checkpoints, list(any_clip.shape[1:3]), len(any_clip))
     store.write_json("summary.json", found)
-    console.print(table(load(store.folder)))
-    console.print(f"{len(rows)} clips: {store.folder / 'summary.json'}", soft_wrap=True)
+    results = load(store.folder)
+    console.print(table(results))
+    page = _show(run, store.folder / "report", results, sets)
+    console.print(f"{len(rows)} clips: {page}", soft_wrap=True)
     return found
+
+
+def _show(run: EvaluateRun, folder: Path, results: list[Result], sets: dict[str, VideoSet]) -> Path:
+    """The report, whose gallery has each prompt's clips side by side with what the metrics say of each. By the first metric, those
+    furthest apart come first, and of one set alone the worst."""
+    media = Media(folder / "clips", run.page.fps, run.page.least_px)
+    measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
+
+    def take(result: Result, key: str) -> dict[str, Any]:
+        row, path = result.rows[key], sets[result.name].clips[key]
+        values = {name: f"{row[name]:.4g}" for name in measured if row.get(name) is not None}
+        return {"src": media.later(row["clip"], lambda: read_video(path)), "mark": row["clip"], "exact": None, "chips": {}, "values": values}
+
+    def rank(key: str) -> float:
+        found = [x for r in results if (x := r.rows[key].get(measured[0])) is not None]
+        if not found:
+            return 0.0
+        return min(found) - max(found) if len(results) > 1 else found[0] * (-1 if better(measured[0]) == "lower" else 1)
+
+    shown = sorted(results[0].rows, key=rank)[: run.page.max_clips]
+    clips = [
+        {"id": "", "bucket": "", "caption": results[0].rows[key]["caption"], "takes": [take(result, key) for result in results]}
+        for key in shown
+    ]
+    media.write()
+    return write_report(folder, results, run.page, gallery=(clips, {}))
 
 
 def _opened(run: EvaluateRun) -> tuple[dict[str, VideoSet], dict[str, str]]:
@@ -75,5 +106,5 @@ def _summary(run: EvaluateRun, words: dict[str, str], checkpoints: dict[str, Any
     return {
         "vgen": vgen.__version__, "suite_name": run.suite_name, "kind": "own prompts", "rule": {"kind": "own prompts", "prompts": prompts},
         "checkpoints": checkpoints, "headlines": [], "metrics": [], "sampler": {}, "valid": None, "num_clips": len(words),
-        "num_frames": num_frames, "size_px": size,
+        "num_frames": num_frames, "size_px": size, "self_test": {}, "num_selftest": 0, "floors": {}, "ceiling": {}, "differences": {},
     }  # fmt: skip

@@ -107,8 +107,15 @@ def clip_fps(settings: PageSettings, summary: dict[str, Any]) -> float:
     return max(2.0, settings.fps / summary["rule"].get("stride_ticks", 1))
 
 
-def write_report(folder: Path, results: Sequence[Result], settings: PageSettings, console: Console | None = None) -> Path:
-    """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is replaced."""
+Gallery = tuple[list[dict[str, Any]], dict[str, list[Seen]]]
+"""Clips for the page, and what the oracle saw in each, by task; nothing where it was not asked."""
+
+
+def write_report(
+    folder: Path, results: Sequence[Result], settings: PageSettings, console: Console | None = None, gallery: Gallery | None = None
+) -> Path:
+    """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is replaced. ``gallery`` stands
+    for the clips of tasks, where there are none."""
     from plotly.offline import get_plotlyjs
 
     from vgen.app.charts import PALETTE, PARETO_PX, bars_px, charts
@@ -118,11 +125,12 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
     folder.mkdir(parents=True, exist_ok=True)
     first = results[0].summary
     fps = clip_fps(settings, first)
-    clips, overlay = _gallery(folder, results, settings, fps, console)
+    clips, overlay = gallery or _gallery(folder, results, settings, fps, console)
     data = {
         "entries": [r.label for r in results],
         "chips": [k for k in CHIPS if k in next(iter(results[0].rows.values()))],
         "words": WORDS,
+        "oracle": bool(overlay),
         "clips": clips,
         "fps": fps,
         "frames": first["num_frames"],
@@ -143,6 +151,7 @@ def write_report(folder: Path, results: Sequence[Result], settings: PageSettings
             short=SHORT,
             columns=[c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
             buckets=list(results[0].numbers["buckets"]),
+            size=first["size_px"] if isinstance(first["size_px"], int) else "×".join(map(str, reversed(first["size_px"]))),
             chips={k: WORDS.get(k, k) for k in data["chips"]},
             colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
             board=board(results),
@@ -180,13 +189,13 @@ def _manifest(result: Result) -> dict[str, Any]:
         **result.numbers["cost"],
         "learned": {k: v["manifest"] for k, v in result.numbers["learned"].items()},
     }
-    return {"checkpoint": result.name, **own, **{k: result.summary[k] for k in kept}}
+    return {"checkpoint": result.name, **own, **{k: result.summary[k] for k in kept if k in result.summary}}
 
 
 def _gallery(
     folder: Path, results: Sequence[Result], settings: PageSettings, fps: float, console: Console | None
-) -> tuple[list[dict], dict[str, list[Seen]]]:
-    """Clips for the page, their files written, and what the oracle saw in each, by task."""
+) -> Gallery:
+    """Their files are written."""
     todo = {task.id: task for task in results[0].tasks()}
     shown = gallery_order([[r.rows[i] for r in results] for i in results[0].rows], settings.max_clips)
     media = Media(folder / "clips", fps, settings.least_px)

@@ -119,7 +119,9 @@ def headline_table(found: dict[str, Any]) -> Table:
 
 
 def rank(results: Sequence[Result]) -> list[Result]:
-    """Best first by the first headline; a tie goes to the cheaper."""
+    """Best first by the first headline; a tie goes to the cheaper. Without headlines as they come."""
+    if not results[0].headlines:
+        return list(results)
 
     def key(result: Result) -> tuple[float, float]:
         best = result.numbers["overall"].get(result.headlines[0], {}).get("mean")

@@ -13,9 +13,9 @@ function draw(element, figure) {
 function charts() {
   if (!window.Plotly) return;  // it is large and comes after everything else; its onload calls this again
   document.querySelectorAll("[data-bars]").forEach(e => draw(e, R.charts.bars[e.dataset.bars]));
-  draw($("pareto"), R.charts.pareto[`${$("quality").value}|${$("price").value}`]);
+  if ($("pareto")) draw($("pareto"), R.charts.pareto[`${$("quality").value}|${$("price").value}`]);
 }
-["quality", "price"].forEach(id => $(id).addEventListener("change", charts));
+["quality", "price"].forEach(id => $(id)?.addEventListener("change", charts));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", charts);
 $("theme").addEventListener("click", () => {
   const root = document.documentElement.style, dark = root.colorScheme ? root.colorScheme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -24,7 +24,7 @@ $("theme").addEventListener("click", () => {
 
 // ---- gallery: a card is a caption until it comes near the window
 const cards = R.clips.map((clip, i) => {
-  const card = make("section", {className: "card clip", tabIndex: 0}, make("div", {className: "cap"}, clip.caption, make("small", {}, `${clip.bucket} · ${clip.id}`)), make("div", {className: "takes"}));
+  const card = make("section", {className: "card clip", tabIndex: 0}, make("div", {className: "cap"}, clip.caption, make("small", {}, [clip.bucket, clip.id].filter(Boolean).join(" · "))), make("div", {className: "takes"}));
   card.addEventListener("focus", () => mark(i));
   return Object.assign(card, {clip, index: i});
 });
@@ -46,7 +46,7 @@ function figure(card, what, title, videos, take, index) {
   out.dataset.what = what;
   if (take) {
     if (take.exact !== null && take.exact !== undefined) head.append(make("b", {className: take.exact === 1 ? "ok" : "no"}, take.exact === 1 ? "✓ exact" : take.exact === 0 ? "✗" : take.exact.toFixed(2)));
-    out.append(make("div", {className: "chips"}, ...Object.entries(take.chips).map(([k, ok]) => make("span", {className: ok ? "chip ok" : "chip"}, `${ok ? "✓" : "✗"} ${R.words[k] || k}`))));
+    out.append(make("div", {className: "chips"}, ...Object.entries(take.chips).map(([k, ok]) => make("span", {className: ok ? "chip ok" : "chip"}, `${ok ? "✓" : "✗"} ${R.words[k] || k}`)), ...Object.entries(take.values || {}).map(([k, x]) => make("span", {className: "chip value"}, `${k} ${x}`))));
     if (state.seen) overlay(screen, out, card.clip.id, index, take);
   }
   return out;
@@ -54,8 +54,8 @@ function figure(card, what, title, videos, take, index) {
 function fill(card) {
   const takes = card.querySelector(".takes"), clip = card.clip;
   const shown = [state.a, ...(state.b >= 0 && state.b !== state.a ? [state.b] : [])];
-  takes.replaceChildren(figure(card, "truth", "truth", [clip.truth]), ...(clip.given ? [figure(card, "given", clip.given.title, [clip.given.src])] : []), ...shown.map(i => figure(card, "take", R.entries[i], [clip.takes[i].src], clip.takes[i], i)));
-  if (state.diff) {
+  takes.replaceChildren(...(clip.truth ? [figure(card, "truth", "truth", [clip.truth])] : []), ...(clip.given ? [figure(card, "given", clip.given.title, [clip.given.src])] : []), ...shown.map(i => figure(card, "take", R.entries[i], [clip.takes[i].src], clip.takes[i], i)));
+  if (state.diff && (shown.length > 1 || clip.truth)) {
     const pair = shown.length > 1 ? shown.map(i => clip.takes[i].src) : [clip.truth, clip.takes[state.a].src];
     takes.append(figure(card, "diff", shown.length > 1 ? "A − B, brightened" : "truth − A, brightened", pair));
   }
@@ -124,6 +124,7 @@ function overlay(screen, out, id, index, take) {
 }
 function ticking() { if (state.seen) { live().forEach(card => card.querySelectorAll(".screen").forEach(s => s.tick && s.tick(s.querySelector("video")))); requestAnimationFrame(ticking); } }
 function see(on) {
+  if (!R.oracle) return;
   state.seen = on; $("seen").setAttribute("aria-pressed", on);
   const go = () => { refill(); ticking(); };
   if (!on || window.OVERLAY) return go();
@@ -132,7 +133,7 @@ function see(on) {
 
 // ---- frames side by side, painted from the clips themselves
 async function strip(card) {
-  const rows = [["truth", card.clip.truth], ...(card.clip.given ? [[card.clip.given.title, card.clip.given.src]] : []), ...[...new Set([state.a, state.b])].filter(i => i >= 0).map(i => [R.entries[i], card.clip.takes[i].src])];
+  const rows = [...(card.clip.truth ? [["truth", card.clip.truth]] : []), ...(card.clip.given ? [[card.clip.given.title, card.clip.given.src]] : []), ...[...new Set([state.a, state.b])].filter(i => i >= 0).map(i => [R.entries[i], card.clip.takes[i].src])];
   $("strip").querySelector("h3").textContent = card.clip.caption;
   $("strip").querySelector(".rows").replaceChildren(make("div", {}, make("b"), ...Array.from({length: R.frames}, (_, i) => make("i", {}, i))));
   if (!$("strip").open) $("strip").showModal();
