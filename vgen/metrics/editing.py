@@ -1,13 +1,13 @@
 """O4: is the edit there, and everything else as it was? (reference: oracle evaluation, 4.4)
 
 EDIT, the headline, is the harmonic mean of four parts in 0..1, so that neither a copy of the source nor a fresh clip earns anything. Every
-frame is read on its own: a clip that is edited half of the time has half of EDIT_ACC, and none of EDIT_STRICT, which asks for all frames.
+frame is judged on its own: a clip that is edited half of the time has half of EDIT_ACC, and none of EDIT_STRICT, which asks for all frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -18,20 +18,27 @@ from vgen.metrics.metric import Metric, Numbers
 from vgen.metrics.psnr import psnr
 from vgen.toybox.edits import Edit, EditPair
 from vgen.toybox.motion import paths
-from vgen.toybox.oracle import Facts, Seen, read_image
+from vgen.toybox.oracle import Facts, read, read_image
+from vgen.toybox.oracle.facts import size_of
+from vgen.toybox.oracle.grounds import read_backdrop
+from vgen.toybox.oracle.parse import Blob
 from vgen.toybox.renderer import render
-from vgen.toybox.scenes import Camera, Scene, Thing
+from vgen.toybox.scenes import Camera, Ground, Scene, Thing
 
-METRIC = Metric("toybox/editing", 2, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
+METRIC = Metric("toybox/editing", 3, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
 REACH = 0.12  # canvas widths: what is farther from where a thing has to be is another thing
 ASTRAY, LOST = 0.05, 0.5  # widths: the scale of TRAJ, and the distance at which a thing that is not there counts
 WORST_DB, NOMINAL_DB = 15.0, 35.0  # where BG is 0, and where it is 1 if no codec is known
 _DISC = np.array([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]], bool)
 
 
-def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPair, vae_reconstruction: np.ndarray | None = None) -> Numbers:
+def score_edit(
+    source_video: np.ndarray, edited_video: np.ndarray, pair: EditPair, vae_reconstruction: np.ndarray | None = None,
+    facts: Facts | None = None,
+) -> Numbers:  # fmt: skip
     """Videos are uint8 f h w 3 of the scene's own frames; ``vae_reconstruction`` is the source through encoder and decoder: what of the
-    ground the codec itself loses is forgiven (without it, what lies above 35 dB).
+    ground the codec itself loses is forgiven (without it, what lies above 35 dB). ``facts`` are what the oracle read in the edited clip, if
+    it did already.
 
     ``edit_acc``: share of frames that show the edit, ``edit_acc_all``: 1 if all do; ``keep_acc``: share of frames in which every thing is
     there, nothing was added and no other attribute changed; ``traj``: exp(-distance from the source's path / .05); ``bg``: PSNR of the
@@ -40,7 +47,8 @@ def score_edit(source_video: np.ndarray, edited_video: np.ndarray, pair: EditPai
     _check(source_video, edited_video, vae_reconstruction, pair.scene)
     target = drawn(pair.edited, edited_video.shape[1])
     out: Numbers = {}
-    frames = [_read_frame(frame, pair, place) for frame, place in zip(edited_video, _places(pair.scene), strict=True)]
+    read_frames = _by_frame(edited_video, facts or read(edited_video, pair.scene.stride_ticks))
+    frames = [_judged(frame, pair, place) for frame, place in zip(read_frames, _places(pair.scene), strict=True)]
     shown, kept, astray = (np.array(x) for x in zip(*frames, strict=True))
     out["edit_acc"], out["edit_acc_all"] = float(shown.mean()), float(shown.min() == 1)
     out["keep_acc"] = float(kept.mean())
@@ -69,12 +77,27 @@ def harmonic(parts: Sequence[float]) -> float:
     return 0.0 if min(parts) <= 0 else len(parts) / sum(1 / p for p in parts)
 
 
-def _read_frame(frame: np.ndarray, pair: EditPair, places: np.ndarray) -> tuple[float, float, float]:
-    """Share of the edits that a frame h w 3 shows, whether the rest is kept, and how far things are astray. ``places`` n 2."""
-    facts = read_image(frame)
-    seen, astray = _assign(facts, places)
-    marks: list[bool] = [facts.ground is pair.edited.ground] if pair.edit is Edit.GROUND else []
-    kept = len(facts.things) == len(seen)
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    ground: Ground | None
+    bodies: list[Blob]
+
+
+def _by_frame(video: np.ndarray, facts: Facts) -> list[_Frame]:
+    """What each frame shows. The clip was read against one ground; a frame that stands on another is read again, against its own."""
+    out = []
+    for k, frame in enumerate(video):
+        ground = read_backdrop(frame[None].astype(np.float32) / 255).ground
+        bodies = [b for b in facts.blobs if b.frame == k] if ground is facts.ground else read_image(frame).blobs
+        out.append(_Frame(ground, bodies))
+    return out
+
+
+def _judged(frame: _Frame, pair: EditPair, places: np.ndarray) -> tuple[float, float, float]:
+    """Share of the edits that a frame shows, whether the rest is kept, and how far things are astray. ``places`` n 2."""
+    seen, astray = _assign(frame.bodies, places)
+    marks: list[bool] = [frame.ground is pair.edited.ground] if pair.edit is Edit.GROUND else []
+    kept = len(frame.bodies) == len(seen)
     for i, (thing, found) in enumerate(zip(pair.edited.things, seen, strict=True)):
         edited = () if i not in pair.changed else ("shape",) if pair.edit is Edit.RESHAPE else ("colour",)
         marks += [_is(thing, found, a) for a in edited]
@@ -82,22 +105,25 @@ def _read_frame(frame: np.ndarray, pair: EditPair, places: np.ndarray) -> tuple[
     return float(np.mean(marks)), float(kept), astray
 
 
-def _assign(facts: Facts, places: np.ndarray) -> tuple[list[Seen | None], float]:
+def _assign(bodies: list[Blob], places: np.ndarray) -> tuple[list[Blob | None], float]:
     """What is seen where each thing has to be, and the mean distance."""
-    seen: list[Seen | None] = [None] * len(places)
+    seen: list[Blob | None] = [None] * len(places)
     astray = np.full(len(places), LOST)
-    if facts.things and len(places):
-        at = np.array([s.centres[0] for s in facts.things])
+    if bodies and len(places):
+        at = np.array([(b.x, b.y) for b in bodies])
         distance = np.linalg.norm(places[:, None] - at, axis=-1)
         for i, j in zip(*linear_sum_assignment(distance), strict=True):
             astray[i] = min(distance[i, j], LOST)
             if distance[i, j] <= REACH:
-                seen[i] = facts.things[j]
+                seen[i] = bodies[j]
     return seen, float(astray.mean()) if len(places) else 0.0
 
 
-def _is(thing: Thing, seen: Seen | None, attribute: str) -> bool:
-    return seen is not None and getattr(seen, attribute) is getattr(thing, attribute)
+def _is(thing: Thing, seen: Blob | None, attribute: str) -> bool:
+    if seen is None:
+        return False
+    found = size_of(seen.full_radius) if attribute == "size" else getattr(seen, attribute)
+    return found is getattr(thing, attribute)
 
 
 def _places(scene: Scene) -> np.ndarray:

@@ -29,7 +29,7 @@ def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None, reco
     times the share of frames that show the edit; TC alone is won by a copy of the source."""
     pair: EditPair = task.about
     facts = facts or read(video, task.scene.stride_ticks)
-    edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction)
+    edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction, facts)
     steady = temporal_consistency(facts, task.scene, video)
     return {**edited, **steady, "tc_edited": (steady["tc"] or 0.0) * (edited["edit_acc"] or 0.0)}
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from vgen.toybox.oracle.grounds import read_backdrop
-from vgen.toybox.oracle.parse import parse
+from vgen.toybox.oracle.parse import Blob, parse
 from vgen.toybox.oracle.shapes import SHAPES
 from vgen.toybox.oracle.tracks import Track, track
 from vgen.toybox.scenes import DIRECTION, RADIUS, SPEED, Colour, Ground, Motion, Shape, Size, Speed
@@ -47,10 +47,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """``counts unexplained`` f; ``covered`` bool f h w: bodies and marks, ``bodies`` without marks; ``num_tracks`` counts glitches too."""
+    """``blobs``: every body of every frame on its own, glitches too; ``counts unexplained`` f; ``covered`` bool f h w: bodies and marks,
+    ``bodies`` without marks; ``num_tracks`` counts glitches too."""
 
     ground: Ground | None
     things: list[Seen]
+    blobs: list[Blob]
     counts: np.ndarray
     unexplained: np.ndarray
     covered: np.ndarray
@@ -75,6 +77,7 @@ def read(video: np.ndarray, stride_ticks: int = 1) -> Facts:
     return Facts(
         ground=backdrop.ground,
         things=[_seen(t, len(video), stride_ticks) for t in lasting],
+        blobs=parsed.blobs,
         counts=counts,
         unexplained=parsed.unexplained,
         covered=parsed.covered,
@@ -99,7 +102,7 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
     return Seen(
         colour=_mode([b.colour for b in blobs]),
         shape=SHAPES[int(sum(b.ious for b in whole).argmax())],
-        size=_nearest(float(np.median([b.full_radius for b in whole])), RADIUS),
+        size=size_of(float(np.median([b.full_radius for b in whole]))),
         motion=motion,
         speed=_nearest(float(np.hypot(*velocity)), SPEED) if motion in DIRECTION else None,
         frames=frames,
@@ -112,6 +115,11 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
         outlines=np.array([b.outline for b in blobs]),
         contacts=np.array([b.contact for b in blobs]),
     )
+
+
+def size_of(radius: float) -> Size:
+    """Class of a radius in canvas widths."""
+    return _nearest(radius, RADIUS)
 
 
 def motion_of(ticks: np.ndarray, centres: np.ndarray, duration_ticks: int) -> Motion | None:

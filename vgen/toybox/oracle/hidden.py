@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from vgen.toybox.oracle.shapes import Fit, classify_all, sample_blob
+from vgen.toybox.oracle.shapes import Fit, classify_parts, sample_blob
 
 TOUCHING = 0.08  # of a body's rim on other bodies; less is a neighbour
 WHOLE = 0.87  # soft IoU with a template that a body reaches which nothing hides
@@ -44,7 +44,7 @@ def complete(cover: np.ndarray, others: np.ndarray, y: float, x: float, radius: 
     for growth in _GROWTHS:
         r = radius * growth
         samples, weights = (np.stack([sample_blob(m, *place, r) for place in at]) for m in (cover, known))
-        fit = classify_all(samples, weights, r)
+        fit, _ = classify_parts(samples, weights, r)
         if best is None or fit.ious.max() > best.fit.ious.max():
             best = Completed(fit, r * fit.scale)
     assert best is not None

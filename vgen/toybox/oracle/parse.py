@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from vgen.toybox.oracle.grounds import Backdrop
 from vgen.toybox.oracle.hidden import LOOKS, complete, is_cut
-from vgen.toybox.oracle.shapes import Fit, classify, sample_blob
+from vgen.toybox.oracle.shapes import Fit, classify, classify_parts, sample_blob
 from vgen.toybox.oracle.unmixing import COLOURS, PALETTE, WHITE, WHITE_NOSE, body, relief, share_of, unmix
 from vgen.toybox.scenes import Colour, Shape
 
@@ -82,14 +82,20 @@ def parse(video: np.ndarray, backdrop: Backdrop) -> Parsed:
             blobs.append(blob)
             bodies[frame] |= part
     covered = _covered(share, bodies)
-    residual = np.abs(ndimage.uniform_filter(difference, (0, 3, 3, 0))).max(-1)
+    residual = _largest(ndimage.uniform_filter(difference, (0, 3, 3, 0)))
     return Parsed(blobs, ((residual > 0.12) & ~covered).mean((1, 2)), covered, bodies)
+
+
+def _largest(difference: np.ndarray) -> np.ndarray:
+    """f h w: largest absolute value of three channels (numpy is slow at reducing a short last axis)."""
+    red, green, blue = (np.abs(difference[..., c]) for c in range(3))
+    return np.maximum(np.maximum(red, green), blue)
 
 
 def _shares(video: np.ndarray, difference: np.ndarray, under: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share and colour of every pixel, and whether the colour is a plain one; pixels that look like the ground are not looked at."""
     share, colour, plain = (np.zeros(video.shape[:3], t) for t in (np.float32, np.int8, bool))
-    active = np.abs(difference).max(-1) > 0.05
+    active = _largest(difference) > 0.05
     beneath = under.reshape(1, 3) if under.shape[0] == 1 else np.broadcast_to(under, video.shape)[active]
     share[active], colour[active], plain[active] = unmix(video[active], beneath)
     return share, colour, plain
@@ -163,7 +169,7 @@ def _blob(
         fit, y, x = _through_nose(soft, hidden, y, x, radius)
         radius *= fit.scale
     else:
-        fit = classify(sample_blob(soft, y, x, radius), None, radius)
+        fit = classify(sample_blob(soft, y, x, radius), radius)
     contact, outline = float((near & others).sum()) / max(1, int((near & ~part).sum())), float(fit.ious.max())
     full, whole = radius, not is_cut(contact, outline)
     if not whole and (completes or outline < WORST_FIT):
@@ -179,16 +185,11 @@ def _through_nose(cover: np.ndarray, hidden: np.ndarray, y: float, x: float, rad
     """A white thing's nose is gray and looks like a mark: it counts neither for nor against a template, and as it takes a bite out of
     the body, the centre is sought a little around the centroid."""
     cover = np.where(hidden, 0, cover)
-    seen = 1.0 - hidden
-    best: tuple[Fit, float, float] | None = None
-    for step in (0.0, 0.09):
-        for angle in np.arange(8 if step else 1) * math.pi / 4:
-            at = (y + step * radius * math.sin(angle), x + step * radius * math.cos(angle))
-            fit = classify(sample_blob(cover, *at, radius), sample_blob(seen, *at, radius), radius)
-            if best is None or fit.ious.max() > best[0].ious.max():
-                best = (fit, *at)
-    assert best is not None
-    return best
+    steps = [(0.0, 0.0), *((0.09 * math.sin(a), 0.09 * math.cos(a)) for a in np.arange(8) * math.pi / 4)]
+    places = [(y + radius * dy, x + radius * dx) for dy, dx in steps]
+    samples, weights = (np.stack([sample_blob(m, *place, radius) for place in places]) for m in (cover, 1.0 - hidden))
+    fit, best = classify_parts(samples, weights, radius)
+    return fit, *places[best]
 
 
 def _covered(share: np.ndarray, bodies: np.ndarray) -> np.ndarray:

@@ -35,30 +35,30 @@ def sample_blob(cover: np.ndarray, y: float, x: float, radius: float) -> np.ndar
     return ndimage.map_coordinates(cover, [y + _GY * radius, x + _GX * radius], order=1, mode="constant", prefilter=False)
 
 
-def classify(samples: np.ndarray, weights: np.ndarray | None, radius_px: float) -> Fit:
-    """Best template for one blob; ``weights`` are zero where nothing is known (the gray nose of a white thing)."""
-    templates = _templates(max(2, round(radius_px)))  # s k n
-    w = 1.0 if weights is None else weights
-    iou = (np.minimum(templates, samples) * w).sum(-1) / (np.maximum(templates, samples) * w).sum(-1)
+def classify(samples: np.ndarray, radius_px: float) -> Fit:
+    """Best template for one blob."""
+    templates, sums = _templates(max(2, round(radius_px)))
+    both = np.minimum(templates, samples.astype(np.float32)).sum(-1)
+    iou = both / (sums + samples.sum() - both)  # what either covers: their sum less what both do
     s, k = np.unravel_index(iou.argmax(), iou.shape)
     return Fit(SHAPES[s], iou.max(1), SCALES[k % len(SCALES)])
 
 
-def classify_all(samples: np.ndarray, weights: np.ndarray, radius_px: float) -> Fit:
-    """The same for looks m n at one blob from several places: for each shape the best of all places."""
-    templates = _templates(max(2, round(radius_px)))
-    iou = np.empty((len(SHAPES), templates.shape[1], len(samples)))
+def classify_parts(samples: np.ndarray, weights: np.ndarray, radius_px: float) -> tuple[Fit, int]:
+    """The same for looks m n at one blob from several places: for each shape the best of all, and the place of the best one. ``weights``
+    m n are zero where nothing is known: under another body, or where the gray nose of a white thing is."""
+    templates, _ = _templates(max(2, round(radius_px)))
+    iou = np.empty((*templates.shape[:2], len(samples)), np.float32)
     for m, (x, w) in enumerate(zip(samples.astype(np.float32), weights.astype(np.float32), strict=True)):
-        here = w > 0
-        seen, known, fit = x[here], w[here], templates[..., here]
-        iou[..., m] = (np.minimum(fit, seen) @ known) / (np.maximum(fit, seen) @ known)
-    s, k, _ = np.unravel_index(iou.argmax(), iou.shape)
-    return Fit(SHAPES[s], iou.max((1, 2)), SCALES[k % len(SCALES)])
+        both = np.minimum(templates, x) @ w
+        iou[..., m] = both / np.maximum(templates @ w + x @ w - both, 1e-6)
+    s, k, m = np.unravel_index(iou.argmax(), iou.shape)
+    return Fit(SHAPES[s], iou.max((1, 2)), SCALES[k % len(SCALES)]), int(m)
 
 
 @lru_cache(maxsize=64)
-def _templates(radius_px: int) -> np.ndarray:
-    """float32 shapes x (blurs * scales) x GRID*GRID, drawn with the pixels that a thing of this size is drawn with."""
+def _templates(radius_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 shapes x (blurs * scales) x GRID*GRID, drawn with the pixels that a thing of this size is drawn with, and their sums."""
     sub = (np.arange(4) + 0.5) / 4 - 0.5
     oy, ox = (axis.ravel() for axis in np.meshgrid(sub, sub, indexing="ij"))
     py, px = _GY[:, None] * radius_px + oy, _GX[:, None] * radius_px + ox
@@ -70,4 +70,5 @@ def _templates(radius_px: int) -> np.ndarray:
             for i, blur in enumerate(BLURS_PX):
                 cover = relief(ndimage.gaussian_filter(sharp, blur / step_px))
                 out[s, i, k] = ndimage.gaussian_filter(cover, SAMPLING_BLUR_PX / step_px).ravel()
-    return out.reshape(len(SHAPES), -1, GRID * GRID)
+    flat = out.reshape(len(SHAPES), -1, GRID * GRID)
+    return flat, flat.sum(-1)
