@@ -31,6 +31,7 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
 from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
 from vgen.methods._editing import Progress as Told
+from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
@@ -131,8 +132,10 @@ def main() -> None:
     run_hydra("edit", str(conf_dir() / "edit"), edit_files)
 
 
-def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None) -> EditedClip:
-    """The edit as arrays; nothing is written."""
+def edit(
+    run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None, structure: Structure | None = None
+) -> EditedClip:
+    """The edit as arrays; nothing is written. ``structure`` is a ControlNet with its pictures, heeded forth and back."""
     wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
     if not isinstance(recipe, Editing):
@@ -143,7 +146,7 @@ def edit(run: EditRun, progress: Told = lambda phase, done, total: None, console
             f"'vgen train method={name_of(recipe)} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
             "and give adapter=RUN, or adapter=untrained to see it without"
         )
-    session, source = _session(run, recipe, wish, progress)
+    session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
     session.latents = _encoded(session, source)
     began = time.perf_counter()
@@ -163,7 +166,9 @@ def editors() -> list[str]:
     return [name for name, recipe in catalogue().items() if issubclass(recipe, Editing)]
 
 
-def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[EditSession, np.ndarray]:
+def _session(
+    run: EditRun, recipe: Recipe, wish: Wish, progress: Told, structure: Structure | None = None
+) -> tuple[EditSession, np.ndarray]:
     checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config.block_out_channels) - 1)
@@ -179,7 +184,7 @@ def _session(run: EditRun, recipe: Recipe, wish: Wish, progress: Told) -> tuple[
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
         model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise,
-        progress=progress, window=run.window,
+        progress=progress, window=run.window, structure=structure,
     )
     return session, source
 

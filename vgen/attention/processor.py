@@ -101,9 +101,12 @@ def route(video_unet: VideoUNet) -> Control:
     return install(video_unet.image_unet, video_unet.frames)
 
 
-def control_of(video_unet: VideoUNet) -> Control:
-    """What the processors of this UNet (or of a copy of it) share."""
-    processor = next(iter(video_unet.image_unet.attn_processors.values()))
+def control_of(net: nn.Module) -> Control:
+    """What the processors of a VideoUNet or ControlNet (or of a copy of it) share."""
+    owner = net.image_unet if isinstance(net, VideoUNet) else net
+    processor = next(iter(owner.attn_processors.values()))
     if not isinstance(processor, VideoAttention):
-        raise ValueError(f"the UNet's attention is run by {type(processor).__name__}, not by vgen; assemble the recipe on it first")
+        raise ValueError(
+            f"the attention of {type(owner).__name__} is run by {type(processor).__name__}, not by vgen; assemble the recipe on it first"
+        )
     return processor.control

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from vgen.backbones.control_net import Residuals, size_conditioning
 from vgen.backbones.image_model import Context
 from vgen.shapes import fold, unfold
 
@@ -67,22 +67,15 @@ class VideoUNet(nn.Module):
         """Recompute the image UNet's blocks in backward; non-reentrant, so that blocks behind a frozen prefix keep their gradients."""
         self.image_unet.enable_gradient_checkpointing()
 
-    def forward(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """``x`` b f c h w, ``t`` b (or scalar), ``context`` one row per clip; returns the model's raw prediction, b f c h w."""
+    def forward(self, x: Tensor, t: Tensor, context: Context, added: Residuals | None = None) -> Tensor:
+        """``x`` b f c h w, ``t`` b (or scalar), ``context`` one row per clip, ``added`` to skips and middle by a ControlNet; returns the
+        model's raw prediction, b f c h w."""
         batch, num_frames = x.shape[:2]
         self.frames.value = num_frames
         t = t.expand(batch).repeat_interleave(num_frames)
-        out = self.image_unet(fold(x), t, context.tokens, added_cond_kwargs=self._added(x, context), return_dict=False)[0]
+        more = {} if added is None else {"down_block_additional_residuals": added.down, "mid_block_additional_residual": added.mid}
+        out = self.image_unet(fold(x), t, context.tokens, added_cond_kwargs=size_conditioning(x, context), return_dict=False, **more)[0]
         return unfold(out, num_frames)
-
-    def _added(self, x: Tensor, context: Context) -> dict[str, Tensor] | None:
-        """SDXL's size conditioning: original and target size are those of the clip, no crop."""
-        if context.pooled is None:
-            return None
-        batch, num_frames, _, h, w = x.shape
-        factor = 8  # SDXL states sizes in pixels of its own VAE
-        ids = torch.tensor([h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype)
-        return {"text_embeds": context.pooled.repeat_interleave(num_frames, 0), "time_ids": ids.expand(batch * num_frames, -1)}
 
 
 def _refuse_held(image_unet: UNet2DConditionModel) -> None:

@@ -25,6 +25,7 @@ from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve, timesteps
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding, in_windows, windows
 from vgen.methods._objectives import Denoising
+from vgen.methods._structure import Structure
 from vgen.spec import Choice, spec
 from vgen.spec import field as spec_field
 
@@ -77,6 +78,7 @@ class EditSession:
 
     A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at every step, forth and back,
     so that there is one latent and one trajectory for the whole of it; attention, and what it records, stays within a window.
+    ``structure`` is a ControlNet that speaks at every evaluation, while inverting and while denoising.
     """
 
     model: ImageModel
@@ -87,6 +89,11 @@ class EditSession:
     latents: Tensor | None = None
     progress: Progress = lambda phase, done, total: None
     window: Sliding = field(default_factory=Sliding)
+    structure: Structure | None = None
+
+    def __post_init__(self) -> None:
+        if self.structure is not None:
+            self.structure.check(self.unet, self.noise)
 
     @property
     def windows(self) -> list[range]:
@@ -109,7 +116,8 @@ class EditSession:
     def frame(self, i: int) -> EditSession:
         """The same for one frame alone."""
         latents = None if self.latents is None else self.latents[:, i : i + 1]
-        return replace(self, latents=latents, noise=self.noise[:, i : i + 1])
+        structure = None if self.structure is None else self.structure.frame(i)
+        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure)
 
     def text(self, *prompts: str) -> Context:
         """One row per prompt, on the UNet's device and in its dtype."""
@@ -189,9 +197,12 @@ class EditSession:
             i = step_of[t]
 
             def predict(part: Tensor, frames: range) -> Tensor:
-                control.enter(Moment(i, num_steps, t, direction, rows, frames))
+                moment, context = Moment(i, num_steps, t, direction, rows, frames), contexts(i)
+                control.enter(moment)
                 batch = part.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
-                out = self.unet(batch, torch.full((len(batch),), t, device=x.device), contexts(i)).float()
+                ts = torch.full((len(batch),), t, device=x.device)
+                added = None if self.structure is None else self.structure.residuals(batch, ts, context, moment)
+                out = self.unet(batch, ts, context, added).float()
                 return guidance.combine(rows.split(out))
 
             out = in_windows(predict, x, self.window)

@@ -1,0 +1,59 @@
+"""diffusers' ControlNet beside an image UNet: what it adds to the UNet's skips and middle, for clips (Zhang et al. 2023, section 3)."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+
+from vgen.backbones.image_model import Context
+from vgen.shapes import fold
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """``(b f) c h w`` each: one per skip connection of the UNet, and one for its middle."""
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+
+
+def residuals(net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pictures: Tensor, scale: float) -> Residuals:
+    """``x`` b f c h w, ``t`` b, ``context`` one row per clip (the net's attention must know that, as the UNet's does), ``pictures``
+    1 f 3 H W in [0, 1], the same for every row."""
+    num_frames = x.shape[1]
+    shown = fold(pictures.expand(len(x), *pictures.shape[1:])).to(x)
+    down, mid = net(
+        fold(x), t.repeat_interleave(num_frames), context.tokens, shown, scale, added_cond_kwargs=size_conditioning(x, context),
+        return_dict=False,
+    )
+    return Residuals(tuple(down), mid)
+
+
+def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:
+    """Raise ValueError for a ControlNet of another image model than ``unet``'s."""
+    names = ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels")
+    wrong = {name: (net.config[name], unet.config[name]) for name in names if _plain(net.config[name]) != _plain(unet.config[name])}
+    if wrong:
+        facts = "; ".join(f"{name} {_plain(theirs)}, the UNet's is {_plain(own)}" for name, (theirs, own) in wrong.items())
+        raise ValueError(f"the ControlNet belongs to another image model ({facts}); use one that was trained on this one")
+
+
+def picture_factor(net: ControlNetModel) -> int:
+    """Pixels of a control picture per latent cell."""
+    return 2 ** (len(net.config.conditioning_embedding_out_channels) - 1)
+
+
+def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:
+    """SDXL's: original and target size are those of the clip, no crop."""
+    if context.pooled is None:
+        return None
+    batch, num_frames, _, h, w = x.shape
+    factor = 8  # SDXL states sizes in pixels of its own VAE
+    ids = torch.tensor([h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype)
+    return {"text_embeds": context.pooled.repeat_interleave(num_frames, 0), "time_ids": ids.expand(batch * num_frames, -1)}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
