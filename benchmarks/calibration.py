@@ -18,12 +18,13 @@ import torch
 
 from vgen.metrics.identity import identity
 from vgen.metrics.kinds import text
+from vgen.metrics.kinds.control import Control
 from vgen.metrics.metric import Numbers
 from vgen.metrics.pose import pose_fidelity
 from vgen.metrics.scoring import score
-from vgen.metrics.selftest import blurred, jpeg, noisy
+from vgen.metrics.selftest import blurred, jpeg, noisy, self_test
 from vgen.metrics.statistics import interval
-from vgen.metrics.suite import Suite, tasks
+from vgen.metrics.suite import Kind, Suite, tasks
 from vgen.metrics.task import Task
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import read
@@ -96,7 +97,7 @@ def occlusion(n: int, alters: dict[str, Alter]) -> None:
 def read_as(family: str, todo: list[Task], alters: dict[str, Alter]) -> None:
     for name, alter in alters.items():
         rows = [score(alter(render(t.scene).video), t) for t in todo]
-        shown(f"{family}, {name}", rows, ("exact", "colour", "shape", "size", "motion", "count", "ground"))
+        shown(f"{family}, {name}", rows, ("exact", "colour", "shape", "size", "motion", "count", "ground", "rel"))
 
 
 def figures(n: int, alters: dict[str, Alter]) -> None:
@@ -132,6 +133,13 @@ def readers(n: int, alters: dict[str, Alter]) -> None:
                 print(f"    {task.id}: {d.what}: {d.first} | {d.second}")
 
 
+def controls(n: int, alters: dict[str, Alter]) -> None:
+    """What the self-test's damage, defects and tricks score: facts, paths and steadiness side by side."""
+    todo = tasks(Suite(kind=Kind.CONTROL, control=Control.MASK, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0))
+    for name, rows in self_test(todo).items():
+        shown(name, rows, ("exact", "motion_moving", "perm", "ade", "jerk", "area_cv", "mcres", "bgflick", "pixel_agreement", "tc"))
+
+
 def drift(n: int, alters: dict[str, Alter]) -> None:
     """How far a decoder moves colours, against the distance of the nearest two."""
     closest = min(float(np.linalg.norm(a - b)) for i, a in enumerate(PALETTE) for b in PALETTE[:i])
@@ -149,7 +157,10 @@ def drift(n: int, alters: dict[str, Alter]) -> None:
         print(f"{'colour drift, ' + name:34} n {n:4}  {cells}  (nearest two colours {closest:.2f} apart)", flush=True)
 
 
-TABLES = {"families": families, "occlusion": occlusion, "figures": figures, "sprites": sprites, "readers": readers, "drift": drift}
+TABLES = {
+    "controls": controls, "families": families, "occlusion": occlusion, "figures": figures, "sprites": sprites, "readers": readers,
+    "drift": drift,
+}  # fmt: skip
 
 
 def main() -> None:

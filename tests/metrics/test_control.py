@@ -16,7 +16,7 @@ from vgen.toybox.oracle import read
 from vgen.toybox.oracle.pose import read_pose
 from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.sampling import Family, Mix, rng_of, sample
-from vgen.toybox.scenes import Colour, Motion, Scene
+from vgen.toybox.scenes import Colour, Motion, Scene, Shape
 
 SUITE = Suite(iid=30, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2)
 
@@ -67,6 +67,15 @@ def test_being_late_is_seen(scenes: list[Scene], truths: list[np.ndarray], late:
 def test_two_pixels_aside_costs_the_narrow_boundary_and_not_the_wide_one(scenes: list[Scene], truths: list[np.ndarray]) -> None:
     numbers = scored([np.roll(render(s).video, 2, 2) for s in scenes], truths)
     assert numbers["f1"] < 0.7 < 0.9 < numbers["f2"]
+
+
+def test_another_shape_on_the_right_path_is_near_and_not_right(scenes: list[Scene], truths: list[np.ndarray]) -> None:
+    shapes = list(Shape)
+    turned = [replace(s, things=tuple(replace(t, shape=shapes[shapes.index(t.shape) - 3]) for t in s.things)) for s in scenes]
+    numbers = scored([render(s).video for s in turned], truths)
+    assert 0.5 < numbers["j"] < 0.85
+    assert numbers["f1"] < 0.85
+    assert numbers["on_time"] >= 0.7
 
 
 @pytest.mark.parametrize(("trick", "most"), [("frozen", 0.5), ("shuffled", 0.6), ("blank", 0.0)])

@@ -41,6 +41,12 @@ def test_codes_are_read_through_damage(scenes: list[Scene], damage: str, least: 
     assert numbers["id_cons"] >= least - 0.02
 
 
+def test_a_strong_blur_costs_the_whole_code_before_its_bits(scenes: list[Scene]) -> None:
+    numbers = scored([blurred(render(s).video, 2.0) for s in scenes], scenes)
+    assert 0.8 < numbers["bitacc"] < 1
+    assert numbers["id_exact"] < numbers["bitacc"]
+
+
 def test_an_impostor_of_the_same_histogram_is_found_out(scenes: list[Scene]) -> None:
     fakes = [replace(s, things=(replace(s.things[0], code=scenes[i - 1].things[0].code),)) for i, s in enumerate(scenes)]
     numbers = scored([render(s).video for s in fakes], scenes)

@@ -84,13 +84,11 @@ class _Frame:
 
 
 def _by_frame(video: np.ndarray, facts: Facts) -> list[_Frame]:
-    """What each frame shows. The clip was read against one ground; a frame that stands on another is read again, against its own."""
-    out = []
-    for k, frame in enumerate(video):
-        ground = read_backdrop(frame[None].astype(np.float32) / 255).ground
-        bodies = [b for b in facts.blobs if b.frame == k] if ground is facts.ground else read_image(frame).blobs
-        out.append(_Frame(ground, bodies))
-    return out
+    """What each frame shows. The clip was read against one ground; where a frame stands on another, each is read against its own."""
+    grounds = [read_backdrop(frame[None].astype(np.float32) / 255).ground for frame in video]
+    if all(ground is facts.ground for ground in grounds):
+        return [_Frame(ground, [b for b in facts.blobs if b.frame == k]) for k, ground in enumerate(grounds)]
+    return [_Frame(ground, read_image(frame).blobs) for ground, frame in zip(grounds, video, strict=True)]
 
 
 def _judged(frame: _Frame, pair: EditPair, places: np.ndarray) -> tuple[float, float, float]:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 OPEN = ("size", "speed", "ground")
 _PLACES = 9  # of the twelve numbers of a state: colour is asked for
-_CLASSES = {"size": list(Size), "speed": list(SPEED), "ground": list(SOLIDS), "motion": list(CORE_MOTIONS)}
+_CLASSES: dict[str, Sequence[object]] = {
+    "size": list(Size), "speed": list(SPEED), "ground": list(SOLIDS), "motion": list(CORE_MOTIONS),
+}  # fmt: skip
 
 
 def score_state(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -122,7 +124,8 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     number = i // suite.seeds_per_prompt
     shared, rng = stream(number, 1), stream(i)
     asked: Scene = scene_of(shared, bucket, Mix(two_things=0.0))
-    words, unspecified = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text, OPEN
+    unspecified: tuple[str, ...] = OPEN
+    words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text
     if suite.open_motion:
         words, unspecified = _thing_alone(asked), (*OPEN, "motion")
     scene = timed(_another(rng, asked, unspecified), suite, i)

@@ -102,10 +102,9 @@ def _varied(scene: Scene, factor: Factor, bucket: Bucket, rng: np.random.Generat
     options = [t for t in _others(scene.things[i], factor) if _fits(t, i, scene, bucket)]
     if not options:
         return None
-    things: Sequence[Thing] | None = [*scene.things[:i], _one(options, rng), *scene.things[i + 1 :]]
-    if factor is not Factor.COLOUR:
-        things = _place(rng, list(things), None)
-    return None if things is None else replace(scene, things=tuple(things))
+    things: list[Thing] = [*scene.things[:i], _one(options, rng), *scene.things[i + 1 :]]
+    placed = things if factor is Factor.COLOUR else _place(rng, things, None)
+    return None if placed is None else replace(scene, things=tuple(placed))
 
 
 def _others(thing: Thing, factor: Factor) -> list[Thing]:
@@ -124,4 +123,4 @@ def _fits(thing: Thing, i: int, scene: Scene, bucket: Bucket) -> bool:
 
 
 def _one(options: Sequence[Any], rng: np.random.Generator) -> Any:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]

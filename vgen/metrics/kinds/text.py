@@ -73,5 +73,10 @@ def _pair(suite: Suite, bucket: Bucket, i: int, rng: np.random.Generator) -> lis
     mix = Mix(two_things=suite.two_things)
     members = draw_pair(lambda: timed(scene_of(rng, bucket, mix), suite, i), factor, bucket, rng)
     id, seed = f"{bucket.value}-{i:04d}-{factor.value}", int(rng.integers(2**31))
-    shared = {"unspecified": (), "seed": seed, "bucket": bucket, "kind": KIND, "group": id, "about": MinimalPair(factor)}
-    return [Task(id=f"{id}-{m}", caption=w.caption, scene=w.scene, **shared) for m, w in zip("ab", members, strict=True)]
+    return [
+        Task(
+            id=f"{id}-{name}", caption=member.caption, unspecified=(), scene=member.scene, seed=seed, bucket=bucket, kind=KIND, group=id,
+            about=MinimalPair(factor),
+        )
+        for name, member in zip("ab", members, strict=True)
+    ]  # fmt: skip

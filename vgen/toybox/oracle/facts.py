@@ -101,7 +101,7 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
     motion = _motion(velocity, rms, (num_frames - 1) * stride_ticks) if num_frames > 1 else None
     return Seen(
         colour=_mode([b.colour for b in blobs]),
-        shape=SHAPES[int(sum(b.ious for b in whole).argmax())],
+        shape=SHAPES[int(np.sum([b.ious for b in whole], 0).argmax())],
         size=size_of(float(np.median([b.full_radius for b in whole]))),
         motion=motion,
         speed=_nearest(float(np.hypot(*velocity)), SPEED) if motion in DIRECTION else None,

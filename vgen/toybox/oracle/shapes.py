@@ -52,8 +52,8 @@ def classify_parts(samples: np.ndarray, weights: np.ndarray, radius_px: float) -
     for m, (x, w) in enumerate(zip(samples.astype(np.float32), weights.astype(np.float32), strict=True)):
         both = np.minimum(templates, x) @ w
         iou[..., m] = both / np.maximum(templates @ w + x @ w - both, 1e-6)
-    s, k, m = np.unravel_index(iou.argmax(), iou.shape)
-    return Fit(SHAPES[s], iou.max((1, 2)), SCALES[k % len(SCALES)]), int(m)
+    s, k, place = np.unravel_index(iou.argmax(), iou.shape)
+    return Fit(SHAPES[s], iou.max((1, 2)), SCALES[k % len(SCALES)]), int(place)
 
 
 @lru_cache(maxsize=64)
