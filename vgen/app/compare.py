@@ -101,8 +101,8 @@ def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str,
         numbers = {"base": theirs["value"], "other": ours["value"], "difference": ours["value"] - theirs["value"]}
         whole = {k: {"mean": v, "low": None, "high": None, "num": len(base.rows)} for k, v in numbers.items()}
         return {"better": better(metric), "buckets": {"all": whole}}
-    values = tuple(dict(zip(base.rows, of["per_clip"], strict=True)) for of in (theirs, ours))
-    return {"better": better(metric), "buckets": _by_bucket(base, *values, up=better(metric) != "lower")}
+    before, after = (dict(zip(base.rows, of["per_clip"], strict=True)) for of in (theirs, ours))
+    return {"better": better(metric), "buckets": _by_bucket(base, before, after, up=better(metric) != "lower")}
 
 
 def _paired(base: Result, other: Result, key: str) -> dict[str, Any]:

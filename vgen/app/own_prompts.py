@@ -56,7 +56,8 @@ def _show(run: EvaluateRun, folder: Path, results: list[Result], sets: dict[str,
     def take(result: Result, key: str) -> dict[str, Any]:
         row, path = result.rows[key], sets[result.name].clips[key]
         values = {name: f"{row[name]:.4g}" for name in measured if row.get(name) is not None}
-        return {"src": media.later(row["clip"], lambda: read_video(path)), "mark": row["clip"], "exact": None, "chips": {}, "values": values}
+        src = media.later(row["clip"], lambda: read_video(path))
+        return {"src": src, "mark": row["clip"], "exact": None, "chips": {}, "values": values}
 
     def rank(key: str) -> float:
         found = [x for r in results if (x := r.rows[key].get(measured[0])) is not None]

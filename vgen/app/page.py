@@ -200,7 +200,8 @@ def _gallery(
     shown = gallery_order([[r.rows[i] for r in results] for i in results[0].rows], settings.max_clips)
     media = Media(folder / "clips", fps, settings.least_px)
     (folder / "seen").mkdir(exist_ok=True)
-    clips, overlay = [], {}
+    clips: list[dict[str, Any]] = []
+    overlay: dict[str, list[Seen]] = {}
     for group in shown:
         task = todo[group[0]["id"]]
         takes = []

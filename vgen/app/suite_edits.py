@@ -119,11 +119,13 @@ class Editor:
         latents = encoded(model, given.source, next(checkpoint.unet.parameters()).device)
         if self.tune.num_steps:
             teach(checkpoint, self.recipe, self.tune, latents, given.source_caption, self.work)
-        noise = start_noise(model, latents.shape[1], tuple(latents.shape[-2:]), task.seed, latents.device)
+        num_frames, _, h, w = latents.shape[1:]
         session = EditSession(
-            model=model, unet=checkpoint.unet, objective=self.recipe.objective(model), noise=noise, latents=latents,
+            model=model, unet=checkpoint.unet, objective=self.recipe.objective(model), latents=latents,
+            noise=start_noise(model, num_frames, (h, w), task.seed, latents.device),
             wish=Wish(source=given.source_caption, target=task.caption),
         )  # fmt: skip
+        assert isinstance(self.recipe, Editing), "the run was checked"
         done = self.recipe.edit(session)
         with torch.no_grad():
             return to_uint8(model.decode(done.latents)[0])
