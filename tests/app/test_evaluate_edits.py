@@ -83,14 +83,15 @@ def test_other_videos_are_measured_against_the_same_decoder_or_not_compared(copi
 @pytest.mark.slow
 def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> None:
     """The UNet is counted at work: two steps back, two forth, with a row for each guidance and branch."""
-    seen = {"ddim": (DDIM, 2 + 2 * 4), "fatezero": (FateZero(num_steps=2, reconstruct=False), 2 + 2 * 2)}
+    seen = {"ddim": (DDIM, 2 + 2 * 4), "fatezero": (FateZero(num_steps=2, guidance=2.0, reconstruct=False), 2 + 2 * 2)}
     for name, (method, calls) in seen.items():
         found = settle(tmp_path / name, method, method_name=name, n=1).summary
         assert found["checkpoints"][name]["cost"]["unet_calls"] == calls
         assert found["checkpoints"][name]["cost"]["seconds_per_clip"] > 0
         assert found["sampler"]["method"] == name
+    settle(tmp_path / "copy", Copy(), n=1)
     [board] = aggregate(tmp_path, Console(quiet=True))["leaderboards"]
-    assert {row["checkpoint"] for row in board["rows"]} == {"ddim", "fatezero"}
+    assert {row["label"] for row in board["rows"]} == {"ddim", "fatezero", "copy"}, "a copy has no settings to differ in"
 
 
 def test_a_clip_does_not_depend_on_those_beside_it() -> None:

@@ -44,7 +44,7 @@ class Result:
 def load(*folders: Path) -> list[Result]:
     """Every checkpoint of every folder, labelled by what differs."""
     found = [result for folder in folders for result in _load(folder)]
-    differing = [k for k in _SAID if len({json.dumps(r.summary["sampler"].get(k)) for r in found}) > 1]
+    differing = [k for k in _SAID if len({json.dumps(v) for r in found if (v := r.summary["sampler"].get(k)) is not None}) > 1]
     labelled = [replace(r, label=", ".join([r.name, *_said(r.summary["sampler"], differing)])) for r in found]
     seen: dict[str, int] = {}
     for i, result in enumerate(labelled):
