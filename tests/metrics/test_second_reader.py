@@ -21,6 +21,7 @@ def test_the_truth_divides_nobody(todo: list[Task]) -> None:
     found = agreement((t, render(t.scene).video) for t in todo)
     assert found.share.mean >= LEAST_ON_TRUTH
     assert (found.share.num, found.apart, found.enough) == (12, {}, True)
+    assert found.verdict.mean == 1
 
 
 def test_what_one_reader_takes_for_a_motion_and_the_other_does_not_is_listed(todo: list[Task]) -> None:
@@ -30,6 +31,7 @@ def test_what_one_reader_takes_for_a_motion_and_the_other_does_not_is_listed(tod
     found = agreement(shuffled)
     assert not found.enough
     assert found.share.mean == pytest.approx(1 - len(found.apart) / 12)
+    assert found.verdict.mean > 0.6 > found.share.mean, "what moves as nothing or the wrong way is wrong to both"
     assert all(d.what.startswith("motion of the") and d.first == "none" for apart in found.apart.values() for d in apart)
 
 
