@@ -156,6 +156,20 @@ def test_mistakes_speak(video: str, backbone: str, how: dict, message: str) -> N
         edit(wish(video, backbone, **how))
 
 
+def test_numbers_that_are_not_finite_are_named(video: str, tmp_path: Path) -> None:
+    broken = blank(Blank.TOYBOX, seed=0).freeze()
+    broken.unet.conv_out.weight.data.fill_(float("nan"))
+    broken.save(tmp_path / "broken", torch.float32)
+    with pytest.raises(ValueError, match="inversion met numbers that are not finite at timestep 1; check the clip and the checkpoint"):
+        edit(wish(video, str(tmp_path / "broken")))
+
+
+def test_a_refusal_has_no_empty_bar_before_it(capsys: pytest.CaptureFixture[str], video: str, backbone: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="blend word"):
+        edit_files(wish(video, backbone, blend=["jeep"], out=str(tmp_path / "edit")), {})
+    assert capsys.readouterr().out == ""
+
+
 def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
     recipe = FateZero(num_steps=900, store=StoreSpec(max_queries=2**30))
     with pytest.raises(ValueError, match="of memory are free; use fewer num_frames"):

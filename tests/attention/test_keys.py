@@ -96,6 +96,8 @@ def test_a_target_row_reads_the_source_row(unet: VideoUNet, tiny: ImageModel) ->
     assert not torch.allclose(mutual[1], plain[1])
     same = x[:1].expand_as(x)
     torch.testing.assert_close(run(unet, tiny, same, keys, moment=moment), run(unet, tiny, same, moment=moment))
+    beyond = FrameKeys(rows_from="source", where=AttentionWhere(from_ordinal=16))
+    assert torch.equal(run(unet, tiny, x, beyond, moment=moment), plain), "there is no seventeenth layer"
     early = Moment(3, 10, 600, Direction.DENOISE, rows)
     assert torch.equal(run(unet, tiny, x, keys, moment=early), run(unet, tiny, x, moment=early)), "before its window it does nothing"
 
@@ -176,6 +178,34 @@ def test_a_compiled_fast_path_has_no_graph_break(unet: VideoUNet, tiny: ImageMod
         expected = unet(x, torch.tensor(300), context)
         compiled = torch.compile(unet, backend="eager", fullgraph=True)
         torch.testing.assert_close(compiled(x, torch.tensor(300), context), expected)
+
+
+def test_compiled_once_for_all_steps_of_a_recipes_own_frames(unet: VideoUNet, tiny: ImageModel) -> None:
+    """First and previous frame, as while sampling with Tune-A-Video: a new moment is no new graph."""
+    control, x, context = control_of(unet), clip(), tiny.encode_text(["a red circle"])
+    keys = (FrameKeys(frames=[Frame.FIRST, Frame.PREVIOUS]),)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    with torch.no_grad(), control.acting(keys=keys):
+        compiled = torch.compile(unet, backend="eager", fullgraph=True)
+        for step in range(3):
+            control.enter(Moment(step, 10, 900 - 100 * step, Direction.DENOISE, Rows()))
+            t = torch.tensor(900 - 100 * step)
+            torch.testing.assert_close(compiled(x, t, context), unet(x, t, context))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_compiled_unet_may_still_be_copied_and_edited(unet: VideoUNet, tiny: ImageModel) -> None:
+    """What is compiled is the fast path; with an edit that needs maps the same UNet runs uncompiled."""
+    x, context = clip(), tiny.encode_text(["a red circle"])
+    with torch.no_grad():
+        compiled = torch.compile(unet, backend="eager")
+        before = compiled(x, torch.tensor(300), context)
+        twin = copy.deepcopy(unet)
+        control_of(twin).keys = (FrameKeys(frames=[Frame.FIRST]),)
+        control_of(twin).enter(None)
+        assert not torch.allclose(twin(x, torch.tensor(300), context), before)
+        torch.testing.assert_close(compiled(x, torch.tensor(300), context), before)
 
 
 @pytest.mark.parametrize(("make", "message"), [

@@ -97,6 +97,17 @@ def test_without_guidance_the_null_embedding_has_no_gradient() -> None:
     assert torch.autograd.grad(out.sum(), tokens)[0].abs().max() < 1e-12
 
 
+def test_an_embedding_shared_by_frames_gets_the_gradient_of_all() -> None:
+    """Mean squared error over a clip: the shared embedding's gradient is the mean of what the frames alone would give it."""
+    frames = [X0[:, i : i + 1] for i in range(X0.shape[1])]
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        tokens = NULL.clone().requires_grad_(True)
+        return torch.autograd.grad((torch.tanh(x) * (1 + tokens.sum())).square().mean(), tokens)[0]
+
+    torch.testing.assert_close(gradient(X0), sum(map(gradient, frames)) / len(frames))
+
+
 def test_a_looser_stop_never_takes_more_steps() -> None:
     trajectory = ddim_invert(told(smooth), X0, SCHEDULE, 5)
     asked = []

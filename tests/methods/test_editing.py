@@ -7,15 +7,18 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 
+from vgen.attention.control import Recorder
 from vgen.attention.edits import CopySelf, Recorded
 from vgen.attention.keys import Frame
 from vgen.attention.masks import MaskSpec
+from vgen.attention.moment import Direction, Rows
 from vgen.attention.processor import control_of
 from vgen.attention.store import AttentionStore, Kept, Place, StoreSpec
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
+from vgen.diffusion.solvers import solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
@@ -114,6 +117,29 @@ def test_fatezero_with_equal_prompts_is_no_worse_than_plain_inversion(model: Ima
     done = recipe.edit(own)
     error, plain = ((x - own.latents).square().mean() for x in (done.latents, done.reconstruction))
     assert error <= plain * 1.05
+
+
+def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> None:
+    """The inversion visits timesteps upwards, denoising downwards; the originals pair them by total - step - 1."""
+    class Clock(Recorder):
+        def __init__(self) -> None:
+            self.seen: dict[Direction, dict[int, int]] = {direction: {} for direction in Direction}
+
+        def wants(self, site, moment) -> bool:
+            self.seen[moment.direction][moment.step] = moment.t
+            return False
+
+        def record(self, site, moment, seen) -> None: ...
+
+    own, clock = session(model, FateZero()), Clock()
+    start = own.invert(SOURCE, STEPS, [clock]).start
+    context = own.text(SOURCE)
+    ask = own.denoiser(Rows(), lambda _: context, Cfg(scale=1.0), STEPS, Direction.DENOISE, "")
+    with own.control.acting(recorders=[clock]):
+        solve(ask, start, own.objective.schedule, STEPS)
+    assert clock.seen[Direction.INVERT] == clock.seen[Direction.DENOISE]
+    assert list(clock.seen[Direction.INVERT]) == list(reversed(clock.seen[Direction.DENOISE])) == list(reversed(range(STEPS)))
+    assert clock.seen[Direction.DENOISE][0] == max(clock.seen[Direction.DENOISE].values())
 
 
 def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:

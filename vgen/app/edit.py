@@ -295,15 +295,19 @@ def _warn(console: Console, report: dict[str, Any]) -> None:
 def _bars(console: Console) -> Iterator[Told]:
     """One bar per phase: invert, null text, reconstruct, edit, decode."""
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        tasks: dict[str, Any] = {}
+    progress, tasks = Progress(*columns, console=console), {}
 
-        def told(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, total=total)
-            progress.update(tasks[phase], completed=done)
+    def told(phase: str, done: int, total: int) -> None:
+        if phase not in tasks:
+            progress.start()  # not before there is something to show: a refusal needs no empty line
+            tasks[phase] = progress.add_task(phase, total=total)
+        progress.update(tasks[phase], completed=done)
 
+    try:
         yield told
+    finally:
+        if tasks:
+            progress.stop()
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
     if replace and len(a.words) != len(b.words):
         raise ValueError(
             f"replace needs as many words in the target as in the source, got {len(b.words)} and {len(a.words)}; "
-            "use refine, or word the target alike"
+            "use matching=refine, or word the target alike"
         )
     mapper, kept = torch.zeros(a.num_tokens, b.num_tokens), torch.ones(b.num_tokens)
     mapper[0, 0] = 1

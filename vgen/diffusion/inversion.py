@@ -49,7 +49,7 @@ def ddim_invert(
         if not torch.isfinite(guess).all():
             raise ValueError(
                 f"inversion met numbers that are not finite at timestep {ts[i]}; "
-                "use float32 (precision=fp32), or check the clip and the checkpoint"
+                "check the clip and the checkpoint, and use a model in float32 if it is in half precision"
             )
         states.append(guess)
     return Trajectory(tuple(reversed(states)))

@@ -242,7 +242,9 @@ class EditSession:
 
 def _said(window: StepWindow, num_steps: int) -> str:
     steps = window.steps(num_steps)
-    return f"{steps[0] + 1}-{steps[-1] + 1} of {num_steps}" if steps else "none"
+    if not steps:
+        return "none"
+    return (f"{steps[0] + 1}-{steps[-1] + 1}" if len(steps) > 1 else f"{steps[0] + 1}") + f" of {num_steps}"
 
 
 class Editing(ABC):
