@@ -4,12 +4,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from vgen.app.edit import EditRun, Extra, _plan, _session, edit, edit_files
@@ -20,6 +22,7 @@ from vgen.data.clip_files import write_mp4
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import load_adapter
+from vgen.methods._structure import Structure
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
@@ -92,6 +95,22 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
     assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
     alone = PromptToPrompt(num_steps=2)
     assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
+
+
+def test_a_control_net_from_python(video: str, backbone: str) -> None:
+    unet = UNet2DConditionModel.from_pretrained(backbone, subfolder="unet")
+    torch.manual_seed(0)
+    net = ControlNetModel.from_unet(unet)
+    for conv in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+        torch.nn.init.normal_(conv.weight, std=0.3)
+    edges = torch.rand(1, FRAMES, 3, 128, 128)
+    structure = Structure(net=net.eval().requires_grad_(False), pictures=edges)
+    with_it, without = edit(wish(video, backbone), structure=structure), edit(wish(video, backbone))
+    assert with_it.video.shape == without.video.shape
+    assert not np.array_equal(with_it.video, without.video)
+    assert np.array_equal(edit(wish(video, backbone), structure=replace(structure, scale=0.0)).video, without.video)
+    with pytest.raises(ValueError, match="must be one per frame of the clip, 3 of 128 x 128 px"):
+        edit(wish(video, backbone, num_frames=3), structure=structure)
 
 
 def test_phases_are_told(video: str, backbone: str) -> None:

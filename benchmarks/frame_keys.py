@@ -1,0 +1,133 @@
+"""Whose keys and values self-attention reads, and nothing else: warp error of edits along the true motion.
+
+    python benchmarks/frame_keys.py n=16 frames=8 steps=20 guidance=3 start=inverted|noised strength=0.7   # one JSON line
+
+Clips of the toybox's edit suite are inverted with plain attention, then denoised with the new prompt from the same latents under one list
+of frames after another (``per_frame`` is plain self-attention); no map is edited. ``start=noised`` begins from the clip under fresh noise
+of ``strength`` (q-sample), independent from frame to frame and the same for every list: there frames owe their agreement to attention
+alone, while inverted latents carry it already. Errors are those of ``warp_error`` (vgen.metrics) with the renderer's own flow, hidden
+pixels left out, printed times 100 with 95 % bootstrap intervals over clips, and the paired differences to ``per_frame``. A frozen clip
+would win here: ``motion`` is how much neighbouring frames differ inside the moving things, as a share of the true clip's.
+"""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.ndimage import map_coordinates
+
+from vgen.app.loading import TOYBOX, load_backbone
+from vgen.app.suite_edits import encoded
+from vgen.attention.keys import Frame, FrameKeys
+from vgen.attention.moment import Direction
+from vgen.backbones.image_model import Context
+from vgen.data.clip_files import to_uint8
+from vgen.diffusion.guidance import Cfg
+from vgen.diffusion.inversion import noised
+from vgen.diffusion.solvers import solve
+from vgen.methods import assemble
+from vgen.methods._editing import TARGET, EditSession, Wish, start_noise
+from vgen.methods.prompt_to_prompt import PromptToPrompt
+from vgen.metrics.learned.clips import Clips
+from vgen.metrics.learned.measure import measure
+from vgen.metrics.statistics import Interval, interval, paired_difference
+from vgen.metrics.suite import Kind, Suite, tasks
+from vgen.metrics.task import Task
+from vgen.toybox.renderer import Rendered, render
+
+LISTS = {
+    "per_frame": [Frame.SELF], "first": [Frame.FIRST], "middle": [Frame.MIDDLE], "first+previous": [Frame.FIRST, Frame.PREVIOUS],
+    "self+middle": [Frame.SELF, Frame.MIDDLE], "all": [Frame.ALL],
+}
+
+
+def hidden_of(rendered: Rendered) -> np.ndarray:
+    """bool f-1 h w: what is seen there is not seen where it moves to in the next frame."""
+    covered = rendered.masks > 0.5
+    label = np.where(covered.any(1), covered.argmax(1) + 1, 0)
+    flow, (height, width) = rendered.flow(), label.shape[1:]
+    rows, columns = np.mgrid[:height, :width]
+    moved = [
+        map_coordinates(after, [rows + step[..., 1], columns + step[..., 0]], order=0, mode="nearest")
+        for after, step in zip(label[1:], flow, strict=True)
+    ]
+    return np.stack(moved) != label[:-1]
+
+
+class Bench:
+    def __init__(self, options: dict[str, str]) -> None:
+        self.options = options
+        self.num_steps, self.guidance = int(options.get("steps", 20)), float(options.get("guidance", 3))
+        self.model = load_backbone(options.get("backbone", TOYBOX))
+        self.recipe = PromptToPrompt()  # plain attention, nothing inserted
+        self.unet = assemble(self.recipe, self.model).requires_grad_(False)
+
+    def session(self, task: Task) -> EditSession:
+        given = task.inputs(self.model.size_px)
+        latents = encoded(self.model, given.source, torch.device("cpu"))
+        noise = start_noise(self.model, latents.shape[1], tuple(latents.shape[-2:]), task.seed, latents.device)
+        return EditSession(
+            model=self.model, unet=self.unet, objective=self.recipe.objective(self.model), noise=noise, latents=latents,
+            wish=Wish(source=given.source_caption, target=task.caption),
+        )
+
+    @torch.no_grad()
+    def clips(self, task: Task) -> Iterator[tuple[str, np.ndarray]]:
+        own = self.session(task)
+        schedule, first = own.objective.schedule, 0
+        if self.options.get("start", "inverted") == "inverted":
+            start = own.invert(own.wish.source, self.num_steps).start
+        else:
+            first, start = noised(own.latents, own.noise, schedule, self.num_steps, float(self.options.get("strength", 0.7)))
+        context, guidance = Context.cat([own.text(""), own.text(own.wish.target)]), Cfg(scale=self.guidance)
+        ask = own.denoiser(TARGET, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")
+        for name, frames in LISTS.items():
+            with own.control.acting(keys=[FrameKeys(frames=frames)]):
+                latents = solve(ask, start, schedule, self.num_steps, first_step=first)
+            yield name, to_uint8(self.model.decode(latents)[0])
+
+
+def rounded(found: Interval) -> list[float | None]:
+    return [None if x is None else round(x, 3) for x in (found.mean, found.low, found.high)]
+
+
+def motion(video: np.ndarray, rendered: Rendered) -> float:
+    """Difference of neighbouring frames where something is in either of them, as a share of the true clip's."""
+    there = (rendered.masks > 0.5).any(1)
+    either = there[1:] | there[:-1]
+    found, true = (np.abs(np.diff(v.astype(float), axis=0))[either].mean() for v in (video, rendered.video))
+    return float(found / max(true, 1e-9))
+
+
+def main() -> None:
+    options = dict(a.split("=", 1) for a in sys.argv[1:])
+    num, frames = int(options.get("n", 16)), int(options.get("frames", 8))
+    suite = Suite(kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=frames, stride_ticks=2)
+    bench, todo = Bench(options), tasks(suite)
+    truths = [render(task.scene, bench.model.size_px) for task in todo]
+    videos: dict[str, list[np.ndarray]] = {name: [] for name in (*LISTS, "truth", "decoder")}
+    for task, truth in zip(todo, truths, strict=True):
+        for name, video in bench.clips(task):
+            videos[name].append(video)
+        videos["truth"].append(truth.video)
+        with torch.no_grad():
+            videos["decoder"].append(to_uint8(bench.model.decode(encoded(bench.model, truth.video, torch.device("cpu")))[0]))
+    flow, hidden = [truth.flow() for truth in truths], [hidden_of(truth) for truth in truths]
+    errors = {
+        name: 100 * np.array(measure(["warp_error"], Clips(videos=made, flow=flow, hidden=hidden))["warp_error"].per_clip)
+        for name, made in videos.items()
+    }
+    print(json.dumps({
+        "options": options, "n": len(todo), "warp_error_x100": {name: rounded(interval(values)) for name, values in errors.items()},
+        "motion": {n: round(float(np.mean([motion(v, t) for v, t in zip(made, truths, strict=True)])), 2) for n, made in videos.items()},
+        "minus per_frame": {
+            name: rounded(paired_difference(errors[name], errors["per_frame"])) for name in LISTS if name != "per_frame"
+        },
+    }))
+
+
+if __name__ == "__main__":
+    main()
