@@ -251,6 +251,13 @@ def test_minimal_pairs_are_for_those_who_hear_the_word() -> None:
     assert kind.score_set(list(zip(todo, deaf, strict=True)))["pair"].mean == 0
 
 
+def test_every_noise_of_a_minimal_pair_is_a_pair() -> None:
+    todo = tasks(Suite(**ONE, minimal_pairs=True, num_seeds=3))
+    found = todo[0].kind.score_set([(t, {"exact": float(t.seed % 2)}) for t in todo])
+    assert found["pair"].num == len(todo) // 2 == 30
+    assert 0 < found["pair"].mean < 1, "both members of a pair have its seed"
+
+
 def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
     todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=24))
     kind = todo[0].kind

@@ -81,12 +81,12 @@ def words_apart(a: str, b: str) -> int:
 
 
 def pair_accuracy(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
-    """PAIR: share of pairs both of whose members are exact, over all of them and by factor."""
-    pairs: dict[str, list[tuple[Factor, float]]] = {}
+    """PAIR: share of pairs both of whose members are exact, over all of them and by factor. Another noise makes another pair."""
+    pairs: dict[tuple[str, int], list[tuple[Factor, float]]] = {}
     for task, numbers in rows:
         if isinstance(task.about, MinimalPair):
             exact = numbers.get("exact", numbers.get("exact_image")) or 0.0
-            pairs.setdefault(task.group, []).append((task.about.factor, exact))
+            pairs.setdefault((task.group, task.seed), []).append((task.about.factor, exact))
     both = [(members[0][0], min(exact for _, exact in members)) for members in pairs.values() if len(members) == 2]
     if not both:
         return {}
