@@ -20,10 +20,9 @@ drift by .02 to .03 of RGB, where the nearest two of the palette are .30 apart):
     in front of            .99         .89         .96        .90        .60       .62 [.51, .71]
 
 *Not to be trusted*: what is half hidden, once a decoder or a strong codec was over it (on the truth the hidden part is completed from what
-shows); single stills with noise, as nothing averages it. The decoder's core row lies below LOWEST_CEILING: n is
-small, but where a report says so, believe it. Steadiness of damage, defects and tricks: docs/guides/metrics.md.
-Poses (PCK 1.00, MPJPE .006 widths through the decoder, n = 24) are read among the world's four actions alone; identicons n = 24: bits .99,
-all sixteen .92 through the decoder.
+shows); single stills with noise, as nothing averages it. The decoder's core row lies below LOWEST_CEILING: n is small, but where a report
+says so, believe it. Steadiness of damage, defects and tricks: docs/guides/metrics.md. Poses (PCK 1.00, MPJPE .006 widths through the
+decoder, n = 24) are read among the world's four actions alone; identicons n = 24: bits .99, all sixteen .92 through the decoder.
 """
 
 from __future__ import annotations
