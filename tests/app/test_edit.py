@@ -13,8 +13,9 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
+from rich.console import Console
 
-from vgen.app.edit import EditRun, Extra, _plan, _session, edit, edit_files
+from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
 from vgen.app.loading import UNTRAINED
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
@@ -111,6 +112,21 @@ def test_a_control_net_from_python(video: str, backbone: str) -> None:
     assert np.array_equal(edit(wish(video, backbone), structure=replace(structure, scale=0.0)).video, without.video)
     with pytest.raises(ValueError, match="must be one per frame of the clip, 3 of 128 x 128 px"):
         edit(wish(video, backbone, num_frames=3), structure=structure)
+
+
+def test_without_a_video_the_source_is_drawn(backbone: str, tmp_path: Path) -> None:
+    out = edit_files(wish("", backbone, method=PromptToPrompt(num_steps=2), num_frames=1, out=str(tmp_path / "edit")), {})
+    assert frames_of(out / "side_by_side.mp4").shape == (1, 256, 2 * 256 + 8, 3)
+    assert "ceiling_psnr" not in json.loads((out / "card.json").read_text())["report"]
+    with pytest.raises(ValueError, match="method=fatezero edits a clip that exists; give video=FILE"):
+        edit(wish("", backbone))
+
+
+def test_a_poor_reconstruction_is_told_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    _warn(Console(width=400), {"reconstruction_psnr": 11.04, "ceiling_psnr": 26.5})
+    assert "the source is not given back well (11.0 dB against 26.5 dB)" in capsys.readouterr().out
+    _warn(Console(width=400), {"reconstruction_psnr": 24.0, "ceiling_psnr": 26.5})
+    assert "not given back" not in capsys.readouterr().out
 
 
 def test_phases_are_told(video: str, backbone: str) -> None:

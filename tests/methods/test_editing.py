@@ -119,6 +119,16 @@ def test_fatezero_with_equal_prompts_is_no_worse_than_plain_inversion(model: Ima
     assert error <= plain * 1.05
 
 
+def test_inversion_may_be_guided(model: ImageModel) -> None:
+    """With the empty prompt guidance is inert, whatever its scale; with another it is not."""
+    own = session(model, FateZero())
+    plain, inert = (own.invert("", STEPS, guidance=g).start for g in (1.0, 7.5))
+    torch.testing.assert_close(inert, plain, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(own.invert(SOURCE, STEPS, guidance=2.0).start, own.invert(SOURCE, STEPS).start)
+    with pytest.raises(ValueError, match="one clip in one row, got a batch of 2; run it without guidance"):
+        own.invert(SOURCE, STEPS, [AttentionStore(EXACT)], guidance=2.0)
+
+
 def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> None:
     """The inversion visits timesteps upwards, denoising downwards; the originals pair them by total - step - 1."""
     class Clock(Recorder):

@@ -53,7 +53,7 @@ class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
     checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as in
     :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than
-    ``window`` is edited in windows that overlap."""
+    ``window`` is edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt, every frame anew."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -138,28 +138,40 @@ def edit(
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet with its pictures, heeded forth and back."""
     wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
-    if not isinstance(recipe, Editing):
-        raise ValueError(f"method={name_of(recipe)} does not edit; methods that do are {', '.join(editors())}")
-    if recipe.regime is Regime.CLIP and not run.adapter:
-        raise ValueError(
-            f"method={name_of(recipe)} edits with a checkpoint tuned on the clip; train one with "
-            f"'vgen train method={name_of(recipe)} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
-            "and give adapter=RUN, or adapter=untrained to see it without"
-        )
+    _check(run, recipe)
     session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
-    session.latents = _encoded(session, source)
+    session.latents = None if source is None else _encoded(session, source)
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
-    video, through = (_decoded(session, z) for z in (done.latents, session.latents))
+    video, back = (None if z is None else _decoded(session, z) for z in (done.latents, done.reconstruction))
+    report = {**done.report, "seconds": round(time.perf_counter() - began, 2)}
+    if source is None:
+        source, back = back, None  # what was drawn is the source itself
+    else:
+        report["ceiling_psnr"] = psnr(_decoded(session, session.latents), source)
     progress("decode", 1, 1)
-    back = None if done.reconstruction is None else _decoded(session, done.reconstruction)
-    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "ceiling_psnr": psnr(through, source)}
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
     mask = None if done.mask is None else _shown(done.mask, source)
     return EditedClip(video, source, back, mask, report)
+
+
+def _check(run: EditRun, recipe: Recipe) -> None:
+    name = name_of(recipe)
+    if not isinstance(recipe, Editing):
+        raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
+    if recipe.regime is Regime.CLIP and not run.adapter:
+        raise ValueError(
+            f"method={name} edits with a checkpoint tuned on the clip; train one with "
+            f"'vgen train method={name} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
+            "and give adapter=RUN, or adapter=untrained to see it without"
+        )
+    if not (run.video or recipe.frame_by_frame):
+        raise ValueError(
+            f"method={name} edits a clip that exists; give video=FILE (method=prompt_to_prompt can draw the source from its prompt)"
+        )
 
 
 def editors() -> list[str]:
@@ -168,13 +180,15 @@ def editors() -> list[str]:
 
 def _session(
     run: EditRun, recipe: Recipe, wish: Wish, progress: Told, structure: Structure | None = None
-) -> tuple[EditSession, np.ndarray]:
+) -> tuple[EditSession, np.ndarray | None]:
+    """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
     checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config.block_out_channels) - 1)
     if size_px % step:
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
-    source = read_clip(run.video, Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px), run.start_seconds)
+    cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
+    source = read_clip(run.video, cut, run.start_seconds) if run.video else None
     keys = recipe.attention_keys()
     if keys and type(checkpoint.recipe) is not type(recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
@@ -278,7 +292,7 @@ def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
 
 
 def _warn(console: Console, report: dict[str, Any]) -> None:
-    found, ceiling = report.get("reconstruction_psnr"), report["ceiling_psnr"]
+    found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
     if found is None:
         return
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")

@@ -214,12 +214,17 @@ class EditSession:
 
         return ask
 
-    def invert(self, prompt: str, num_steps: int, recorders: Sequence[Recorder] = (), fixed_point_steps: int = 0) -> Trajectory:
-        """DDIM inversion of the real clip with guidance 1; attention reads the frames that it is told to read now."""
+    def invert(
+        self, prompt: str, num_steps: int, recorders: Sequence[Recorder] = (), fixed_point_steps: int = 0, guidance: float = 1.0
+    ) -> Trajectory:
+        """DDIM inversion of the real clip; attention reads the frames that it is told to read now. With ``guidance`` other than 1 the
+        empty prompt is asked too (MasaCtrl does, though with an empty prompt nothing comes of it); recorders want one row, and none."""
         if self.latents is None:
             raise ValueError("there is no clip to invert; give video=FILE")
-        context, rows = self.text(prompt), Rows(("text",), ("target",))
-        ask = self.denoiser(rows, lambda _: context, Cfg(scale=1.0), num_steps, Direction.INVERT, "invert")
+        guided = Cfg(scale=guidance)
+        rows = Rows(guided.rows(), ("target",))
+        context = self.text(*("" if name == "null" else prompt for name in rows.guidance))
+        ask = self.denoiser(rows, lambda _: context, guided, num_steps, Direction.INVERT, "invert")
         with self.control.acting(recorders=recorders):
             return ddim_invert(ask, self.latents.float(), self.objective.schedule, num_steps, fixed_point_steps=fixed_point_steps)
 
