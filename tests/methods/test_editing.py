@@ -21,6 +21,7 @@ from vgen.diffusion.inversion import NullText
 from vgen.diffusion.solvers import solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
+from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods._editing import TARGET as TARGET_ROWS
 from vgen.methods._editing import EditSession, Wish, start_noise
@@ -66,6 +67,25 @@ def test_one_shot_tuning_learns_the_published_number_of_parameters() -> None:
     learns = [p for n, p in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", pattern) for pattern in TuneAVideo().learns())]
     assert sum(p.numel() for p in learns) == 74_354_880
     assert len(unet.inserted) == 16
+
+
+@torch.no_grad()
+def test_an_inflated_net_is_the_image_net_where_it_should_be(model: ImageModel) -> None:
+    """Born silent. One frame: always. More: with self-attention alone and norms of a frame. Norms pooled over the clip, as released, are
+    another net from the first step on."""
+    x, t, context = start_noise(model, FRAMES, (8, 8), 2, torch.device("cpu")), torch.tensor([300]), model.encode_text([SOURCE])
+
+    def inflated(num_frames: int, scope: NormScope, frames: list[Frame]) -> torch.Tensor:
+        return session(model, TuneAVideo(image_norm_scope=scope, frames=frames)).unet(x[:, :num_frames], t, context)[:, 0]
+
+    both, own = [Frame.FIRST, Frame.PREVIOUS], [Frame.SELF]
+    one = inflated(1, NormScope.CLIP, both)
+    session(model, PromptToPrompt())  # the plain net
+    HELD.pop().eject()
+    alone = model.unet(x[:, 0], t, context.tokens).sample
+    torch.testing.assert_close(one, alone, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(inflated(FRAMES, NormScope.FRAME, own), alone, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(inflated(FRAMES, NormScope.CLIP, own), alone, atol=1e-2)
 
 
 def test_prompt_to_prompt_with_equal_prompts_gives_the_source(model: ImageModel) -> None:
