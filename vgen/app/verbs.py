@@ -85,11 +85,10 @@ VERBS = {
         keys=(
             ("method", "fatezero, tune_a_video (with adapter=RUN), prompt_to_prompt (frame by frame)"),
             ("source target", "what the clip shows, and what it should show"),
-            ("amplify", "factors on the attention that target words receive, as amplify=[jeep:1.5]"),
-            ("blend", "words whose place alone may change, as blend=[car,jeep]"),
+            ("amplify blend", "factors on words' attention, amplify=[jeep:1.5]; words whose place may change"),
             ("cross_replace_steps", "words with another share of the steps than method.cross, as [jeep:0.4]"),
             ("adapter backbone", "a checkpoint tuned on the clip, or toybox or a Stable Diffusion folder"),
-            ("num_frames fps start_seconds", "which frames of the video"),
+            ("num_frames fps start_seconds", "which frames of the video; more than window.num_frames in windows"),
             ("save out", "also write [reconstruction,mask]; out is a new folder, nothing is overwritten"),
             ("method.num_steps", "steps of inversion and of denoising"),
         ),
