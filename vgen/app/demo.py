@@ -32,6 +32,7 @@ from vgen.training.strategies import TrainerSettings
 
 NUM_CLIPS, NUM_FRAMES, STRIDE, STEPS = 160, 8, 2, 150
 PROMPT = "a large red circle that moves right fast on a black background"
+ONE_THING = Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0, two_things=0)
 _KEYS = {"out": "outputs/demo", "steps": str(STEPS), "clips": "24"}
 
 
@@ -56,7 +57,7 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
         console.print(f"[bold]{number}/5 {title}[/] ({time.perf_counter() - began:.0f} s so far)")
         return action()
 
-    source = ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0))
+    source = ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING)
     packing = Prepare(data=source, out=str(shards), video=Video("npy"))
     stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(packing, lambda *_: None))
     stage(2, f"training AnimateDiff motion modules in the frozen image model, {steps} steps", lambda: _train(shards, run, steps))
@@ -66,7 +67,10 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(drawing, {}))
     wish = EvaluateRun(
         adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX,
-        suite=Suite(iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE),
+        suite=Suite(
+            iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE,
+            two_things=ONE_THING.two_things,
+        ),
         sampler=shipped_sampling, selftest=16, out=str(out / "evaluation"),
     )
     modules = "the untrained, the just-trained and the shipped module"
