@@ -33,12 +33,13 @@ def test_save_and_load(size: Blank, tmp_path: Path) -> None:
     model = blank(size, seed=1).freeze()
     model.save(tmp_path / "model", torch.float32)
     again = load(tmp_path / "model").freeze()
-    x, t = torch.randn(1, 4, 8, 8), torch.tensor([3])
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor([3])
     a, b = model.encode_text(["a red circle"]), again.encode_text(["a red circle"])
     torch.testing.assert_close(a.tokens, b.tokens)
     added = {"text_embeds": a.pooled, "time_ids": torch.zeros(1, 6)} if model.is_sdxl else None
     want = model.unet(x, t, a.tokens, added_cond_kwargs=added).sample
-    torch.testing.assert_close(again.unet(x, t, b.tokens, added_cond_kwargs=added).sample, want)
+    got = again.unet(x, t, b.tokens, added_cond_kwargs=added).sample
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)  # equal weights at other addresses may be summed in another order
     assert again.scheduler_config["beta_start"] == 0.00085
 
 
