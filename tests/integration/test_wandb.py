@@ -61,6 +61,7 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
     resumed = train("logger=online", "run.resume=auto", env=keyless)
     assert "W&B: no key found, so this run is recorded offline" in resumed.stderr
     assert "wandb sync" in resumed.stderr
+    assert "WARNING" not in resumed.stderr  # nothing that a reader could do nothing about
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 2
     assert {path.stem for path in files} == {f"run-{run_id}"}

@@ -94,6 +94,11 @@ def test_rejection_does_not_thin_a_class() -> None:
     assert {bucket_of(t) for t in things} == {Bucket.IID}
 
 
+def test_a_lent_motion_makes_no_combination_that_is_held_out() -> None:
+    things = [t for i in range(300) for t in sample(rng_of(4, i), Family.RELATION, Mix()).things]
+    assert {bucket_of(t) for t in things} == {Bucket.IID}
+
+
 def test_captions_say_all_and_only_what_is_there() -> None:
     scene = Scene(
         things=(

@@ -27,7 +27,7 @@ from vgen.toybox.scenes import (
     Speed,
     Thing,
 )
-from vgen.toybox.splits import class_weights, draw_class
+from vgen.toybox.splits import COLOURS, MOTIONS, SHAPES, class_weights, draw_class
 
 
 class Family(Enum):
@@ -136,6 +136,8 @@ def _classes(rng: np.random.Generator, family: Family, num_things: int, weights:
         speed = list(Speed)[rng.integers(3)]
         if family is Family.RELATION and things:
             motion, speed = things[0].motion, things[0].speed
+            if not weights[COLOURS.index(colour), SHAPES.index(shape), MOTIONS.index(motion)]:
+                continue  # what a bucket holds out stays out, whoever lends the motion
         kind = {Family.PUPPET: Kind.PUPPET, Family.IDENTICON: Kind.IDENTICON}.get(family, Kind.SHAPE)
         thing = Thing(kind=kind, colour=colour, shape=shape, size=size, motion=motion, speed=speed)
         if kind is not Kind.SHAPE:

@@ -87,6 +87,7 @@ def loggers(
         project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=name, id=run_id, save_dir=folder,
         offline=mode is WandbMode.OFFLINE, job_type=job_type, resume="allow", config=config, reinit="finish_previous",
     )
+    wandb._wandb_init.pop("anonymous", None)  # Lightning passes it unasked, and W&B warns that it is gone
     if mode is WandbMode.OFFLINE:
         log.info("W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it", folder / "wandb", folder)
     return [*out, wandb]
