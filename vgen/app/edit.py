@@ -29,7 +29,7 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
-from vgen.methods._editing import Editing, EditSession, Matching, Wish, start_noise
+from vgen.methods._editing import Editing, EditSession, Matching, Wish, encoded, start_noise
 from vgen.methods._editing import Progress as Told
 from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
@@ -141,7 +141,7 @@ def edit(
     _check(run, recipe)
     session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
-    session.latents = None if source is None else _encoded(session, source)
+    session.latents = None if source is None else encoded(session.model, source, session.noise.device)
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
@@ -201,12 +201,6 @@ def _session(
         progress=progress, window=run.window, structure=structure,
     )
     return session, source
-
-
-@torch.no_grad()
-def _encoded(session: EditSession, source: np.ndarray) -> torch.Tensor:
-    pixels = torch.tensor(source, device=session.noise.device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
-    return session.model.encode(pixels).float()
 
 
 def _plan(session: EditSession, recipe: Recipe) -> str:

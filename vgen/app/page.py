@@ -118,9 +118,7 @@ def write_report(
     for the clips of tasks, where there are none."""
     from plotly.offline import get_plotlyjs
 
-    from vgen.app.charts import PALETTE, PARETO_PX, bars_px, charts
-    from vgen.app.leaderboard import board
-    from vgen.app.learned import side_by_side
+    from vgen.app.charts import charts
 
     folder.mkdir(parents=True, exist_ok=True)
     first = results[0].summary
@@ -139,32 +137,38 @@ def write_report(
     write_whole(folder / "data.js", f"window.REPORT = {_script(data)};\n".encode())
     write_whole(folder / "overlay.js", f"window.OVERLAY = {_script(overlay)};\n".encode())
     write_whole(folder / "plotly.min.js", get_plotlyjs().encode())
-    html = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            results=results,
-            ranked=rank(results),
-            first=first,
-            fps=fps,
-            titles={k: TITLES.get(k, (k, "")) for k in first["headlines"]},
-            short=SHORT,
-            columns=[c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
-            buckets=list(results[0].numbers["buckets"]),
-            size=first["size_px"] if isinstance(first["size_px"], int) else "×".join(map(str, reversed(first["size_px"]))),
-            chips={k: WORDS.get(k, k) for k in data["chips"]},
-            colours={r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
-            board=board(results),
-            learned=side_by_side(results),
-            bars_px=bars_px(len(results)),
-            pareto_px=PARETO_PX,
-            links={r.label: _link(folder, r) for r in results},
-            num_shown=len(clips),
-            manifests=[{"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)} for r in results],
-        )
-    )
+    html = _environment().get_template("report.html").render(_named(folder, results, fps, len(clips), data["chips"]))
     write_whole(folder / "index.html", html.encode())
     return folder / "index.html"
+
+
+def _named(folder: Path, results: Sequence[Result], fps: float, num_shown: int, chips: Sequence[str]) -> dict[str, Any]:
+    """What the template speaks of."""
+    from vgen.app.charts import PALETTE, PARETO_PX, bars_px
+    from vgen.app.leaderboard import board
+    from vgen.app.learned import side_by_side
+
+    first = results[0].summary
+    return {
+        "results": results,
+        "ranked": rank(results),
+        "first": first,
+        "fps": fps,
+        "titles": {k: TITLES.get(k, (k, "")) for k in first["headlines"]},
+        "short": SHORT,
+        "columns": [c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
+        "buckets": list(results[0].numbers["buckets"]),
+        "size": first["size_px"] if isinstance(first["size_px"], int) else "×".join(map(str, reversed(first["size_px"]))),
+        "chips": {k: WORDS.get(k, k) for k in chips},
+        "colours": {r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
+        "board": board(results),
+        "learned": side_by_side(results),
+        "bars_px": bars_px(len(results)),
+        "pareto_px": PARETO_PX,
+        "links": {r.label: _link(folder, r) for r in results},
+        "num_shown": num_shown,
+        "manifests": [{"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)} for r in results],
+    }
 
 
 def _environment() -> Environment:

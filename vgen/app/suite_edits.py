@@ -17,7 +17,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe, catalogue
-from vgen.methods._editing import Edited, Editing, EditSession, Wish, start_noise
+from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, start_noise
 from vgen.methods._objectives import Batch, Denoising, denoising_as_trained
 from vgen.methods._recipe import Regime
 from vgen.metrics.task import Task
@@ -138,13 +138,6 @@ class Editor:
                 control_of(self._opened.unet).keys = tuple(keys)
             self.work.watch(self._opened.unet)  # one that is taught is another, and is watched then
         return self._opened
-
-
-@torch.no_grad()
-def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 f h w 3 to latents 1 f c h w."""
-    pixels = torch.tensor(video, device=device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
-    return model.encode(pixels).float()
 
 
 def teach(checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work) -> None:

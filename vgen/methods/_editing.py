@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -260,6 +261,13 @@ class Editing(ABC):
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...
+
+
+@torch.no_grad()
+def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 f h w 3 to latents 1 f c h w."""
+    pixels = torch.tensor(video, device=device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+    return model.encode(pixels).float()
 
 
 def start_noise(model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device) -> Tensor:

@@ -107,7 +107,7 @@ def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarr
         weights = class_weights(0.0 if family is Family.MOTION else 1.0)
     while True:  # one class in a few hundred pairs leaves no room on the canvas
         things = _classes(rng, family, num_things, weights)
-        placed = _place(rng, things, relation)
+        placed = place(rng, things, relation)
         if placed is not None:
             return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
 
@@ -120,7 +120,7 @@ def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] =
             size = list(Size)[rng.integers(3)] if "size" in open_factors else thing.size
             speed = list(Speed)[rng.integers(3)] if "speed" in open_factors else thing.speed
             things.append(replace(thing, size=size, speed=speed))
-        placed = _place(rng, things, scene.relation)
+        placed = place(rng, things, scene.relation)
         if placed is not None:
             ground = SOLIDS[rng.integers(len(SOLIDS))] if "ground" in open_factors else scene.ground
             return replace(scene, things=tuple(placed), ground=ground)
@@ -171,7 +171,7 @@ def reach_of(thing: Thing) -> float:
     return reach * (GROWTH**0.5 if thing.motion in (Motion.GROW, Motion.SHRINK) else 1.0)
 
 
-def _place(
+def place(
     rng: np.random.Generator, things: list[Thing], relation: Relation | None, tries: int = 40, candidates: int = 64
 ) -> list[Thing] | None:
     """Positions such that every body stays on the canvas and no two touch; None if there is no room."""
