@@ -117,6 +117,22 @@ def test_draws_depend_on_key_and_purpose_alone() -> None:
     assert abs(float(t.float().mean()) - 500) < 60
 
 
+def test_draws_are_normal_and_independent() -> None:
+    """Moments, tails and correlations of a million numbers; .005 is five standard errors of a mean."""
+    keys = [(f"sample-{i}", i % 3) for i in range(256)]
+    x = Draws(3, keys).normal("noise", torch.empty(256, 4096))
+    assert abs(float(x.mean())) < 0.005
+    assert abs(float(x.var()) - 1) < 0.007
+    assert abs(float((x**4).mean()) - 3) < 0.03
+    assert abs(float((x.abs() > 3).float().mean()) - 0.0027) < 0.0003
+    assert float(x.abs().max()) < 6
+    assert float((x[:, :-1] * x[:, 1:]).mean().abs()) < 0.005, "neighbours in a stream"
+    assert float((x[:-1] * x[1:]).mean().abs()) < 0.005, "streams of neighbouring samples"
+    assert float((x * Draws(3, keys).normal("other", x)).mean().abs()) < 0.005, "purposes"
+    assert Draws(3, keys).normal("noise", torch.empty(256, 3, 5, dtype=torch.float16)).shape == (256, 3, 5)
+    torch.testing.assert_close(Draws(3, keys).normal("noise", torch.empty(256, 15)), x[:, :15])
+
+
 def test_windows_cover_and_end_with_the_clip() -> None:
     for frames in (16, 17, 24, 40, 41):
         parts = windows(frames, Sliding(num_frames=16, overlap=4))

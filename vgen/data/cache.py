@@ -15,6 +15,8 @@ from vgen.backbones.image_model import ImageModel
 from vgen.data.clips import Clip, Clips, clip_rng
 
 _CHUNK = 64
+_PIXELS_AT_ONCE = 2**23
+"""What a GPU encodes in one call: 32 pictures of 512 px, or 2048 of 64 px."""
 WAIT_SECONDS = 3600.0
 
 
@@ -92,6 +94,8 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    for encoder in (model.vae, *model.text_encoders):
+        encoder.to(device)
     ids, captions, starts = [], [], [0]
     parts: dict[str, list[np.ndarray]] = {"latents": [], "text": [], "pooled": []}
     for chunk in range(0, len(clips.rows), _CHUNK):
@@ -101,7 +105,8 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
             captions.append(sample.caption)
             starts.append(starts[-1] + len(sample.video))
         frames = torch.from_numpy(np.concatenate([s.video for s in samples])).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        parts["latents"].append(model.encode(frames[None])[0].half().cpu().numpy())
+        at_once = max(1, _PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3])) if device.type == "cuda" else 32
+        parts["latents"].append(model.encode(frames[None], chunk=at_once)[0].half().cpu().numpy())
         context = model.encode_text([s.caption for s in samples])
         parts["text"].append(context.tokens.half().cpu().numpy())
         if context.pooled is not None:

@@ -17,17 +17,24 @@ from vgen.spec import spec
 
 @spec
 class Window:
-    """``num_frames`` frames, ``stride_frames`` apart; ``flip`` mirrors half of the clips (never where captions name a side)."""
+    """``num_frames`` frames, ``stride_frames`` apart; ``flip`` mirrors half of the clips (never where captions name a side).
+
+    ``coarse_share`` of the training batches keep every second frame only: half as many frames at twice the stride, so that one motion
+    module serves both lengths.
+    """
 
     num_frames: int = 16
     stride_frames: int = 1
     flip: bool = False
+    coarse_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.stride_frames < 1:
             raise ValueError(
                 f"a window needs at least 1 frame and stride 1, got num_frames={self.num_frames} stride_frames={self.stride_frames}"
             )
+        if not 0 <= self.coarse_share <= 1:
+            raise ValueError(f"data.window.coarse_share is a share of the batches, 0 to 1, got {self.coarse_share}")
 
     def span(self) -> int:
         """Stored frames that a window covers."""
@@ -57,8 +64,8 @@ class Clip:
     pooled: np.ndarray | None = None
 
 
-def clip_rng(seed: int, sample_id: str, epoch: int) -> np.random.Generator:
-    digest = hashlib.blake2b(f"{seed}/{sample_id}/{epoch}/window".encode(), digest_size=8).digest()
+def clip_rng(seed: int, sample_id: str, epoch: int, purpose: str = "window") -> np.random.Generator:
+    digest = hashlib.blake2b(f"{seed}/{sample_id}/{epoch}/{purpose}".encode(), digest_size=8).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.data.cache import LatentCache
-from vgen.data.clips import Batches, Clip, Clips, Window
+from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
 from vgen.data.decode import Cut
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
@@ -111,15 +111,22 @@ def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device
 
 @dataclass(slots=True)
 class Collate:
-    """A picklable collate function."""
+    """A picklable collate function. Whether a batch is a coarse one (see Window) hangs on its first sample, epoch and ``seed`` alone."""
 
     paraphrases: bool = False
     num_distractors: int = 0
+    coarse_share: float = 0.0
+    seed: int = 0
 
     def __call__(self, clips: list[Clip]) -> Batch:
+        step = 2 if self.coarse_share and clip_rng(self.seed, *clips[0].key, "coarse").random() < self.coarse_share else 1
+
         def stack(name: str) -> torch.Tensor | None:
             values = [getattr(clip, name) for clip in clips]
-            return None if values[0] is None else torch.stack([torch.from_numpy(v) for v in values])
+            if values[0] is None:
+                return None
+            every = step if name in ("video", "latents") else 1
+            return torch.stack([torch.from_numpy(v[::every]) for v in values])
 
         text, pooled = stack("text"), stack("pooled")
         return Batch(
@@ -140,8 +147,9 @@ def loaders(
     """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
     sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
     stack = collate_of(corpus)
+    coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
     workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0}
-    train = DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=stack, **workers)
+    train = DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse, **workers)
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return train, DataLoader(parts.val, batch_sampler=mine, collate_fn=stack)
 

@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-PLAIN_SECONDS = 20.0
+PLAIN_SECONDS, BAR_SECONDS = 20.0, 0.2
+"""Between two lines of a log, and between two updates of a bar."""
 
 
 class StepBar(ProgressBar):
@@ -38,11 +39,15 @@ class StepBar(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, *_: Any) -> None:
         if not trainer.is_global_zero:
             return
-        loss, step = float(outputs["loss"]) * trainer.accumulate_grad_batches, trainer.global_step
+        step, last = trainer.global_step, trainer.global_step == self.max_steps
+        seconds = PLAIN_SECONDS if self._bar is None else BAR_SECONDS
+        if time.perf_counter() - self._spoken < seconds and not last:
+            return  # reading the loss makes a GPU wait, so it is not read at every step
+        self._spoken = time.perf_counter()
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=f"loss {loss:.4f}")
-        elif time.perf_counter() - self._spoken > PLAIN_SECONDS or step == self.max_steps:
-            self._spoken = time.perf_counter()
+        else:
             rate = (self._spoken - self._began) / max(1, step - self._first)
             left = rate * (self.max_steps - step) / 60
             print(f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {left:.1f} min left", flush=True)
