@@ -3,6 +3,7 @@
     python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
     python benchmarks/step_time.py size=toybox whole=true          # encoders in the peer's loop, cached in ours
     python benchmarks/step_time.py size=toybox memory=ours|theirs  # peak memory of one side alone, in a fresh process
+    python benchmarks/step_time.py size=sd15 precision=bf16 frames=16 latent=64 alone=true [checkpointing=true]  # ours: time, FLOP/s, memory
 
 Outputs are compared before anything is timed. Steps are interleaved and each side's time is the median over rounds; on a GPU the clock is
 stopped after a synchronisation. Prints one JSON line with hardware and versions.
@@ -20,6 +21,7 @@ from collections.abc import Callable
 import diffusers
 import torch
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import Context, ImageModel
@@ -29,7 +31,8 @@ from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
 
-FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor
+FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor; options frames= and latent=
+PEAK_TFLOPS = 989.0  # dense bf16 of one H100 or H200 SXM, by NVIDIA's data sheet: what "mfu" is a share of
 
 
 def image_unet(size: str) -> UNet2DConditionModel:
@@ -51,10 +54,12 @@ class Bench:
         self.size, self.device = options.get("size", "toybox"), "cuda" if torch.cuda.is_available() else "cpu"
         self.autocast = options.get("precision", "fp32") == "bf16"
         self.batch = int(options.get("batch", 1))
+        self.frames, self.side = int(options.get("frames", FRAMES)), int(options.get("latent", LATENT_PX))
+        self.checkpointing = options.get("checkpointing") == "true"
         torch.manual_seed(0)
         self.unet = image_unet(self.size).requires_grad_(False).eval()
         width = self.unet.config.cross_attention_dim
-        self.x = torch.randn(self.batch, FRAMES, 4, LATENT_PX, LATENT_PX, device=self.device)
+        self.x = torch.randn(self.batch, self.frames, 4, self.side, self.side, device=self.device)
         self.noise = torch.randn_like(self.x)
         self.t = torch.randint(1000, (self.batch,), device=self.device)
         self.text = torch.randn(self.batch, 77, width, device=self.device)
@@ -81,6 +86,9 @@ class Bench:
             for name, value in self.learnt.items():
                 named[name].copy_(value)
         unet.to(self.device)
+        if self.checkpointing:
+            unet.train()
+            unet.enable_gradient_checkpointing()
         if self.autocast:
             unet.image_unet.to(torch.bfloat16)
         learning = [p.requires_grad_(True) for n, p in named.items() if n in self.learnt]
@@ -105,7 +113,7 @@ class Bench:
 
         def forward() -> torch.Tensor:
             with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-                text = self.text.repeat_interleave(FRAMES, 0)
+                text = self.text.repeat_interleave(self.frames, 0)
                 return model(self.x.transpose(1, 2), self.t, text, return_dict=False)[0].transpose(1, 2).float()
 
         return forward, lambda: self._step(forward, optimiser)
@@ -118,10 +126,10 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def encoding(size: str, device: str) -> Callable[[], None]:
+def encoding(size: str, device: str, frames: int, side: int) -> Callable[[], None]:
     """What the peer's loop does before every step, and ours did once: VAE on the frames, text encoder on the caption."""
     model = blank(Blank.TOYBOX if size == "toybox" else Blank.SD15 if size == "sd15" else Blank.SD15_NARROW).freeze().to(device)
-    video = torch.rand(1, FRAMES, 3, LATENT_PX * model.vae_factor, LATENT_PX * model.vae_factor) * 2 - 1
+    video = torch.rand(1, frames, 3, side * model.vae_factor, side * model.vae_factor) * 2 - 1
 
     @torch.no_grad()
     def run() -> None:
@@ -137,12 +145,32 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def alone(bench: Bench, rounds: int) -> dict[str, object]:
+    """Our step: median time, the arithmetic it does as torch counts it (recomputed blocks included), and peak memory."""
+    _, step = bench.ours()
+    with FlopCounterMode(display=False) as counter:
+        step()
+    step()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    seconds, flops = statistics.median(times), counter.get_total_flops()
+    low, _, high = statistics.quantiles(times, n=4)
+    out = {
+        "checkpointing": bench.checkpointing, "median_s": round(seconds, 4), "quartiles_s": [round(low, 4), round(high, 4)],
+        "tflop": round(flops / 1e12, 3), "tflop_per_s": round(flops / seconds / 1e12, 1), "peak_gb": round(peak_gb(), 2),
+    }
+    return out | ({"mfu": round(flops / seconds / 1e12 / PEAK_TFLOPS, 3)} if bench.device == "cuda" else {})
+
+
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     bench = Bench(options)
     facts = {
-        "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": FRAMES,
-        "latent": LATENT_PX, "threads": torch.get_num_threads(),
+        "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": bench.frames,
+        "latent": bench.side, "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__, "diffusers": diffusers.__version__,
     }
@@ -153,12 +181,15 @@ def main() -> None:
             step()
         print(json.dumps(facts | {"side": options["memory"], "peak_gb": round(peak_gb(), 3), "before_first_step_gb": round(base, 3)}))
         return
+    if options.get("alone") == "true":
+        print(json.dumps(facts | alone(bench, int(options.get("rounds", 9)))))
+        return
     (theirs_forward, theirs), (ours_forward, ours) = bench.theirs(), bench.ours()
     with torch.no_grad():
         difference = float((theirs_forward() - ours_forward()).abs().max())
     if difference > (5e-2 if bench.autocast else 1e-4):
         raise SystemExit(f"outputs differ by {difference}: the two sides do not compute the same, nothing is timed")
-    before = encoding(bench.size, bench.device) if options.get("whole") == "true" else lambda: None
+    before = encoding(bench.size, bench.device, bench.frames, bench.side) if options.get("whole") == "true" else lambda: None
     sides: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {"ours": (lambda: None, ours), "theirs": (before, theirs)}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(int(options.get("rounds", 9)) + 2):
