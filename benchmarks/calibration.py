@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from vgen.app.scoreboard import H264, through_h264
 from vgen.metrics.identity import identity
 from vgen.metrics.kinds import text
 from vgen.metrics.kinds.control import Control
@@ -136,7 +137,7 @@ def readers(n: int, alters: dict[str, Alter]) -> None:
 def controls(n: int, alters: dict[str, Alter]) -> None:
     """What the self-test's damage, defects and tricks score: facts, paths and steadiness side by side."""
     todo = tasks(Suite(kind=Kind.CONTROL, control=Control.MASK, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0))
-    for name, rows in self_test(todo).items():
+    for name, rows in self_test(todo, more={H264: through_h264}).items():
         shown(name, rows, ("exact", "motion_moving", "perm", "ade", "jerk", "area_cv", "mcres", "bgflick", "pixel_agreement", "tc"))
 
 

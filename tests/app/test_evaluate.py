@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -14,10 +15,12 @@ from rich.console import Console
 from vgen.app import scorer
 from vgen.app.clip_store import ClipStore, fingerprint, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
-from vgen.app.results import headline_table
+from vgen.app.leaderboard import board
+from vgen.app.results import headline_table, load
 from vgen.app.scorer import score_all, score_one
 from vgen.methods._sampling import Sampling
-from vgen.metrics.suite import Suite, Task
+from vgen.metrics.kinds.diversity import one_clip
+from vgen.metrics.suite import Kind, Suite, Task
 
 SUITE = Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
 
@@ -69,7 +72,7 @@ def test_tricks_that_act_on_time_say_nothing_of_stills(tmp_path: Path) -> None:
     stills = replace(SUITE, num_frames=1)
     found = evaluate(run(tmp_path, suite=stills, selftest=5), quiet(), {"perfect": source(perfect)}).summary
     assert found["left_out"] == ["frozen", "shuffled", "reversed", "mean"]
-    assert set(found["self_test"]) == {"truth", "blur 1 px", "noise .05", "jpeg q75", "jpeg q30", "blank", "other clip"}
+    assert set(found["self_test"]) == {"truth", "blur 1 px", "noise .05", "jpeg q75", "jpeg q30", "H.264", "blank", "other clip"}
     earned, trick = found["floors"]["exact_image"]
     assert earned < 0.5
     assert trick in ("blank", "other clip")
@@ -85,6 +88,42 @@ def test_clips_are_tried_with_every_trick(done: Path) -> None:
     assert found["left_out"] == []
     assert {"frozen", "shuffled", "reversed", "mean", "blank", "other clip"} < set(found["self_test"])
     assert "A still has no order" not in (done / "report" / "index.html").read_text()
+
+
+def test_a_steady_ground_says_how_much_of_flicker_is_the_codec(done: Path) -> None:
+    """The truth's ground does not change; H.264 makes it, and that is shown beside what a reader might take for flicker."""
+    found = json.loads((done / "summary.json").read_text())
+    assert found["self_test"]["truth"]["bgflick"] == 0
+    assert 0 < found["flicker_floor"]["H.264"] == found["self_test"]["H.264"]["bgflick"] < 1 < found["self_test"]["flicker 8 %"]["bgflick"]
+    assert found["self_test"]["H.264"]["exact"] >= 0.8
+    assert f"flickers by {found['flicker_floor']['H.264']:.2f}/255 once it has been H.264" in (done / "report" / "index.html").read_text()
+
+
+def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> None:
+    """One right clip over and over is exact clip by clip; table, report and leaderboard say that it is one clip."""
+    suite = replace(SUITE, iid=16, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=8)
+
+    def again(todo: list[Task]) -> np.ndarray:
+        return np.stack([one_clip(task, 64) for task in todo])
+
+    wanted = run(tmp_path, suite=suite, selftest=8)
+    found = evaluate(wanted, quiet(), {"varied": source(perfect), "again": source(again)}, lambda: lambda video: video).summary
+    assert found["checkpoints"]["again"]["overall"]["exact"]["mean"] == 1
+    varied, same = (found["checkpoints"][name]["set"] for name in ("varied", "again"))
+    for key, right in found["set_headlines"].items():
+        assert abs(same[key]["mean"] - right) > abs(varied[key]["mean"] - right), key
+        assert varied[key]["low"] <= varied[key]["mean"] <= varied[key]["high"], key
+    assert found["set_headlines"] == {"energy": 0, "vendi_ratio": 1, "dup": 0, "set_energy": 0}
+    assert varied["set_energy"]["low"] < 0 < min(varied["set_energy"]["high"], same["set_energy"]["low"])
+    assert found["floors"]["dup"][0] < 0.5 < found["self_test"]["one clip"]["exact"]
+    assert found["ceiling"]["dup"] == 0
+    out = StringIO()
+    Console(file=out, width=160).print(headline_table(found))
+    assert re.search(r"again.*1\.00 \[1\.00, 1\.00\]", out.getvalue())
+    assert re.search(r"the world .* 0 .* 1 .* 0 .* 0 ", out.getvalue())
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("<h3>Set distance</h3>") == 1
+    assert [row["dup"]["mean"] for row in board(load(tmp_path))["rows"]] == [0, 1]
 
 
 def test_one_row_per_clip_and_checkpoint(done: Path) -> None:

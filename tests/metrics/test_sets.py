@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vgen.metrics.sets import class_entropy, duplicates, energy_distance, energy_p, frechet, memorisation, mmd2, vendi
+from vgen.metrics.sets import (
+    class_entropy,
+    duplicates,
+    energy_distance,
+    energy_interval,
+    energy_p,
+    frechet,
+    memorisation,
+    mmd2,
+    mmd2_interval,
+    vendi,
+)
 from vgen.metrics.states import LOST, STATE, near_duplicates, scene_states, seen_states
 from vgen.metrics.suite import Suite, tasks
 from vgen.toybox.oracle import read
@@ -33,6 +44,29 @@ def test_equal_distributions_are_nothing_apart_whatever_n(n: int) -> None:
     discrepancy = np.array([mmd2(prior(rng, n), prior(rng, n)) for _ in range(60)])
     for values in (energy, discrepancy):
         assert abs(values.mean()) < 3 * values.std() / 60**0.5 + 1e-9
+
+
+@pytest.mark.parametrize(("interval", "distance"), [(energy_interval, energy_distance), (mmd2_interval, mmd2)])
+def test_intervals_of_set_distances_hold_what_they_say(interval, distance) -> None:
+    """Four captions of sixteen noises each, drawn 40 times: the interval holds the true distance nine times in ten or more, it holds 0
+    where nothing is apart and excludes it where spread is a quarter. A plain
+    bootstrap counts copies as pairs, and its lower end lies above 0."""
+    rng = np.random.default_rng(5)
+    middle, captions = rng.uniform(0.3, 0.7, (4, 1, 3)), [f"caption {i // 16}" for i in range(64)]
+
+    def drawn(spread: float) -> np.ndarray:
+        return (middle + spread * rng.uniform(-0.3, 0.3, (4, 16, 3))).reshape(-1, 3)
+
+    for spread in (1.0, 0.25):
+        true = np.mean([distance(drawn(spread), drawn(1.0)) for _ in range(200)])
+        found = [interval(drawn(spread), drawn(1.0), captions) for _ in range(40)]
+        assert np.mean([x.low <= true <= x.high for x in found]) >= 0.9
+        assert np.mean([x.low <= 0 <= x.high for x in found]) >= 0.9 if spread == 1 else all(x.low > 0 for x in found)
+    points = drawn(1.0), drawn(0.25)
+    assert interval(*points, captions).mean == distance(*points)
+    assert interval(*points, captions) == interval(*points, captions)
+    with pytest.raises(ValueError, match="as many points on both sides, each with its group, got 64, 60 and 64 groups"):
+        interval(points[0], points[1][:60], captions)
 
 
 def test_permutation_p_is_uniform_under_the_null_and_small_otherwise(rng: np.random.Generator) -> None:

@@ -278,6 +278,14 @@ def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
     assert "set_frechet" not in found, "it falls with n: 1,024 clips or none"
 
 
+def test_another_clip_of_the_same_caption_is_no_trick() -> None:
+    """It would be right: what a trick earned would be the truth's share."""
+    one_caption = tasks(Suite(**ONE | {"iid": 4, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=4))
+    assert "other clip" not in self_test(one_caption, names=["other clip"])
+    noises = tasks(Suite(**ONE | {"iid": 3, "paraphrase": 0}, num_seeds=3))
+    assert [row["exact"] for row in self_test(noises, names=["other clip"])["other clip"]] == [0] * 9
+
+
 def test_a_caption_may_leave_the_motion_open_and_its_entropy_is_asked_for() -> None:
     todo = tasks(Suite(**ONE | {"iid": 32, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=32, open_motion=True))
     assert {t.unspecified for t in todo} == {("size", "speed", "ground", "motion")}

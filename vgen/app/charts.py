@@ -21,7 +21,7 @@ def charts(results: Sequence[Result]) -> dict[str, Any]:
     """``bars`` by headline, ``pareto`` by headline and cost."""
     headlines = results[0].headlines
     return {
-        "bars": {key: _plain(bars(results, key)) for key in headlines},
+        "bars": {key: _plain(bars(results, key)) for key in (*headlines, *results[0].set_headlines)},
         "pareto": {f"{key}|{cost}": _plain(frontier(results, key, cost)) for key in headlines for cost in COSTS if _has(results, cost)},
     }
 
@@ -36,9 +36,10 @@ def bars_px(num: int) -> int:
 
 
 def bars(results: Sequence[Result], key: str) -> go.Figure:
-    """One bar per result, best on top, with its interval; what the best trick earns and what the decoder allows as lines."""
-    shown = [r for r in reversed(rank(results)) if r.numbers["overall"][key]["mean"] is not None]
-    numbers = [r.numbers["overall"][key] for r in shown]
+    """One bar per result, best on top, with its interval; what the best trick earns and what the decoder allows as lines, or for numbers of
+    many clips together what the world has."""
+    shown = [r for r in reversed(rank(results)) if r.number(key)["mean"] is not None]
+    numbers = [r.number(key) for r in shown]
     means = [x["mean"] for x in numbers]
     bar = go.Bar(
         x=means,
@@ -51,8 +52,14 @@ def bars(results: Sequence[Result], key: str) -> go.Figure:
         hovertemplate="%{x:.3f}<br>95 % interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<br>%{customdata[2]} clips<extra></extra>",
     )
     figure = _figure([bar], height=bars_px(len(results)))
-    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID)
     floor, ceiling = results[0].summary["floors"][key], results[0].summary["ceiling"].get(key)
+    if key in results[0].set_headlines:
+        ceiling = results[0].set_headlines[key]
+        ends = [0.0, ceiling, floor[0] or 0.0, *(x[part] for x in numbers for part in ("low", "mean", "high") if x[part] is not None)]
+        room = 0.04 * (max(ends) - min(ends) or 1)
+        figure.update_xaxes(range=[min(ends) - room * (min(ends) < 0), max(ends) + room], tickformat=".2~f", gridcolor=_GRID)
+    else:
+        figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID)
     for value, tint, dash in ((floor[0], _FLOOR, "dot"), (ceiling, _CEILING, "dash")):
         if value is not None:
             figure.add_vline(x=value, line={"color": tint, "width": 2, "dash": dash})
@@ -94,7 +101,7 @@ def frontier(results: Sequence[Result], key: str, cost: str) -> go.Figure:
 
 
 def _whiskers(numbers: Sequence[dict[str, Any]], thickness: float, width: int) -> dict[str, Any]:
-    up, down = [x["high"] - x["mean"] for x in numbers], [x["mean"] - x["low"] for x in numbers]
+    up, down = ([0.0 if x[end] is None else abs(x[end] - x["mean"]) for x in numbers] for end in ("high", "low"))
     return {"type": "data", "array": up, "arrayminus": down, "thickness": thickness, "width": width}
 
 

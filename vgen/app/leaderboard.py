@@ -54,6 +54,7 @@ def board(results: Sequence[Result]) -> dict[str, Any]:
         "rule": first["rule"],
         "metrics": first["metrics"],
         "headlines": first["headlines"],
+        "set_headlines": results[0].set_headlines,
         "num_clips": first["num_clips"],
         "rows": [row | {"rank": i + 1, "on_front": on} for i, (row, on) in enumerate(zip(rows, front, strict=True))],
     }
@@ -68,7 +69,7 @@ def _row(result: Result) -> dict[str, Any]:
         "valid": result.summary["valid"],
         "sampler": result.summary["sampler"] if numbers["cost"]["unet_calls"] else None,
         **numbers["cost"],
-        **{key: numbers["overall"][key] for key in result.headlines},
+        **{key: result.number(key) for key in (*result.headlines, *result.set_headlines)},
     }
 
 
@@ -84,17 +85,20 @@ def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
 
 def _brief(number: dict[str, Any]) -> str:
     """With half the interval's width: a leaderboard has many columns."""
-    return "-" if number["mean"] is None else f"{number['mean']:.2f} ±{(number['high'] - number['low']) / 2:.2f}"
+    if number["mean"] is None:
+        return "-"
+    return f"{number['mean']:.2f}" + ("" if number["low"] is None else f" ±{(number['high'] - number['low']) / 2:.2f}")
 
 
 def table(one: dict[str, Any]) -> Table:
     out = Table(title=f"leaderboard: suite {one['suite_name']}, {one['num_clips']} clips each", title_justify="left")
     out.add_column("", justify="right")
     out.add_column("checkpoint", style="bold")
-    for key in (*one["headlines"], "UNet calls", "s per clip", "front"):
+    keys = (*one["headlines"], *one["set_headlines"])
+    for key in (*keys, "UNet calls", "s per clip", "front"):
         out.add_column(key, justify="right")
     for row in one["rows"]:
         seconds = row["seconds_per_clip"]
         costs = (str(row["unet_calls"] or "-"), "-" if seconds is None else f"{seconds:.2f}", "*" if row["on_front"] else "")
-        out.add_row(str(row["rank"]), row["label"], *(_brief(row[key]) for key in one["headlines"]), *costs)
+        out.add_row(str(row["rank"]), row["label"], *(_brief(row[key]) for key in keys), *costs)
     return out

@@ -41,6 +41,7 @@ COLUMNS = (
         "ground",
         "tc",
         "coherence",
+        "bgflick",
     ),
     *(
         "edit",
@@ -77,9 +78,14 @@ TITLES = {
     "pck_moving": ("PCK of what moves", "the same over joints that move, which no frozen clip earns"),
     "subject": ("Subject", "who it is and what the prompt asks for, both"),
     "likeness": ("Likeness", "the subject's bits above chance, where the prompt is obeyed"),
+    "pair": ("Minimal pairs", "both of two clips are exact whose captions differ in one word"),
+    "energy": ("Energy", "how far a caption's clips are from the world's, spread too little or too much: 0 is right, unbiased"),
+    "vendi_ratio": ("Modes", "effective number of different clips of a caption over what the world has: 1 is right"),
+    "dup": ("Copies", "clips of a caption that are another one again: 0 is right"),
+    "set_energy": ("Set distance", "energy distance of all clips to the world's: 0 is right, unbiased; whiskers over noises"),
     "id_exact": ("Identity", "all sixteen bits of the subject"),
 }
-SHORT = {"exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
+SHORT = {"bgflick": "flicker /255", "exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
 WORDS = {"edit_acc_all": "edited", "keep_acc": "rest kept", "id_exact": "identity"}  # on chips, where a number's name is no word
 _WHOLE = ("edit_strict", "j_norm", "pck", "subject", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
@@ -149,12 +155,14 @@ def _named(folder: Path, results: Sequence[Result], fps: float, num_shown: int, 
     from vgen.app.learned import side_by_side
 
     first = results[0].summary
+    keys = [*first["headlines"], *results[0].set_headlines]
     return {
         "results": results,
         "ranked": rank(results),
         "first": first,
         "fps": fps,
-        "titles": {k: TITLES.get(k, (k, "")) for k in first["headlines"]},
+        "titles": {k: TITLES.get(k, (k, "")) for k in keys},
+        "board_keys": keys,
         "short": SHORT,
         "columns": [c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
         "buckets": list(results[0].numbers["buckets"]),

@@ -34,6 +34,15 @@ class Result:
     def headlines(self) -> list[str]:
         return self.summary["headlines"]
 
+    @property
+    def set_headlines(self) -> dict[str, float]:
+        """Numbers of many clips together that stand beside the headlines, and what the world has of each."""
+        return self.summary.get("set_headlines", {})
+
+    def number(self, key: str) -> dict[str, Any]:
+        """Mean and interval, of clips one by one or of all together."""
+        return self.numbers["set"][key] if key in self.set_headlines else self.numbers["overall"][key]
+
     def tasks(self) -> list[Task]:
         return tasks(from_plain(Suite, self.summary["suite"]))
 
@@ -103,18 +112,23 @@ def worded(number: dict[str, Any] | None, form: str = ".2f") -> str:
 
 
 def headline_table(found: dict[str, Any]) -> Table:
-    """Headlines, one row per checkpoint; the best trick and the decoder's ceiling below."""
+    """Headlines, and those of many clips together, one row per checkpoint; the best trick, the decoder's ceiling and what the world has
+    below."""
     tricks = f"stills: tricks that act on time are left out ({', '.join(found['left_out'])})" if found["left_out"] else None
     out = Table(title="evaluation", title_justify="left", caption=tricks, caption_justify="left")
     out.add_column("checkpoint", style="bold")
-    for key in found["headlines"]:
+    keys = [*found["headlines"], *found["set_headlines"]]
+    for key in keys:
         out.add_column(key, justify="right")
     for name, numbers in found["checkpoints"].items():
-        out.add_row(name, *(worded(numbers["overall"][key]) for key in found["headlines"]))
+        out.add_row(name, *(worded((numbers["overall"] if key in found["headlines"] else numbers["set"])[key]) for key in keys))
     out.add_section()
-    floors = [found["floors"][key] for key in found["headlines"]]
+    floors = [found["floors"][key] for key in keys]
     out.add_row("best trick", *("-" if f[0] is None else f"{f[0]:.2f} ({f[1]})" for f in floors), style="dim")
-    out.add_row("ceiling", *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in found["headlines"]), style="dim")
+    out.add_row("ceiling", *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in keys), style="dim")
+    if found["set_headlines"]:
+        targets = [found["set_headlines"].get(key) for key in keys]
+        out.add_row("the world", *("" if target is None else f"{target:g}" for target in targets), style="dim")
     return out
 
 

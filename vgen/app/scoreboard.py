@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,14 +12,24 @@ import numpy as np
 
 from vgen.app.clip_store import CEILING, SOURCE, ClipStore
 from vgen.app.scorer import Row, codec_is_known, score_one
+from vgen.data.mp4 import decode_mp4, encode_mp4
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of
 from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, self_test, tricks_of
 from vgen.metrics.statistics import interval, paired_difference
-from vgen.metrics.suite import Task
+from vgen.metrics.suite import Task, TaskKind
 from vgen.metrics.text_accuracy import CHANCE, chance_corrected
 
 HELD_OUT = ("pair", "triple")
+H264 = "H.264"
+FLICKER = "bgflick"
+_CRF = 23  # what x264, and with it most tools, take by themselves
+
+
+def through_h264(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 f h w 3 as a video file keeps it; an odd side loses its last pixel, as yuv420p has it."""
+    even = video[:, : video.shape[1] // 2 * 2, : video.shape[2] // 2 * 2]
+    return decode_mp4(encode_mp4(even, 8.0, _CRF))
 
 
 def lines(rows: Sequence[Row]) -> str:
@@ -29,23 +39,29 @@ def lines(rows: Sequence[Row]) -> str:
 
 def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int) -> dict[str, Any]:
     """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried;
-    ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame)."""
+    ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame). ``flicker_floor``: the
+    flicker of a ground that stands still, in 1/255, after a video codec and after the image model's own decoder."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
-    tested = {name: _means(numbers) for name, numbers in self_test(todo[:num_selftest], size_px).items()} if num_selftest else {}
+    tried = self_test(todo[:num_selftest], size_px, more={H264: through_h264}) if num_selftest else {}
+    tested = {name: _means(numbers) for name, numbers in tried.items()}
     tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
+    checkpoints = {name: _checkpoint(mine, headlines) for name, mine in per.items()}
+    wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of["set"] for of in checkpoints.values())}
     return {
         "headlines": list(headlines),
+        "set_headlines": wanted,
         "kind": kind.name,
-        "checkpoints": {name: _checkpoint(mine, headlines) for name, mine in per.items()},
+        "checkpoints": checkpoints,
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
         "left_out": [name for name in CONTROLS if tested and name not in tested],
-        "floors": {k: _best_trick(tricks, k) for k in headlines},
-        "ceiling": top,
+        "floors": {k: _best_trick(tricks, k) for k in headlines} | _set_floors(tried, todo, wanted),
+        "flicker_floor": {name: x for name, of in ((H264, tested.get(H264, {})), (CEILING, top)) if (x := of.get(FLICKER)) is not None},
+        "ceiling": top | _set_means(kind, [(row.task, row.numbers) for row in ceiling]),
         "valid": None if best is None else best >= LOWEST_CEILING,
         "num_clips": len(todo),
         "num_selftest": min(num_selftest, len(todo)),
@@ -69,6 +85,22 @@ def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[f
     earned = {name: means.get(key) or 0.0 for name, means in tricks.items()}
     name = max(earned, key=earned.__getitem__, default=None)
     return (None, None) if name is None else (earned[name], name)
+
+
+def _set_floors(tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: Mapping[str, float]) -> dict[str, Any]:
+    """The trick that comes nearest to what the world has, over the clips of the self-test together."""
+    kind, floors = todo[0].kind, {*tricks_of(todo), *todo[0].kind.set_tricks}
+    means = {name: _set_means(kind, list(zip(todo, rows, strict=False))) for name, rows in tried.items() if wanted and name in floors}
+    out: dict[str, tuple[float | None, str | None]] = {}
+    for key, target in wanted.items():
+        earned = {name: mean for name, of in means.items() if (mean := of.get(key)) is not None}
+        best = min(earned, key=lambda name: abs(earned[name] - target), default=None)
+        out[key] = (None, None) if best is None else (earned[best], best)
+    return out
+
+
+def _set_means(kind: TaskKind, rows: Sequence[tuple[Task, Numbers]]) -> dict[str, float | None]:
+    return {key: number.mean for key, number in kind.score_set(rows).items()} if len(rows) > 1 else {}
 
 
 def ceiling_rows(store: ClipStore, todo: Sequence[Task]) -> list[Row]:

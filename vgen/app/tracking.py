@@ -89,6 +89,7 @@ def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
             yield f"{key}/floor", found["floors"][key][0]
         if found["ceiling"].get(key) is not None:
             yield f"{key}/ceiling", found["ceiling"][key]
+    yield from _of_sets(result)
     yield from ((f"gap/{part}", value) for part, value in (numbers["gap"] or {}).items())
     yield from ((f"cost/{key}", value) for key, value in numbers["cost"].items() if value is not None)
     yield from ((f"all/{key}", x["mean"]) for key, x in numbers["overall"].items() if x["mean"] is not None)
@@ -96,6 +97,13 @@ def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
     yield "num_clips", len(result.rows)
     if found["valid"] is not None:
         yield "valid", found["valid"]
+
+
+def _of_sets(result: Result) -> Iterator[tuple[str, float]]:
+    """Numbers of many clips together, with what intervals they have."""
+    for key, x in result.numbers["set"].items():
+        parts = (("", "mean"), ("/low", "low"), ("/high", "high"))
+        yield from ((f"set/{key}{name}", x[part]) for name, part in parts if x[part] is not None)
 
 
 def worst_first(result: Result, most: int) -> list[dict[str, Any]]:

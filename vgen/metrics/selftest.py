@@ -101,20 +101,29 @@ TIMED = ("frozen", "shuffled", "reversed", "mean", *DEFECTS)
 OTHER = "other clip"
 
 
-def self_test(todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | None = None) -> dict[str, list[Numbers]]:
-    """Rows of every damage, defect and control over the given tasks, by name."""
+def self_test(
+    todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | None = None, more: Mapping[str, Alter] | None = None
+) -> dict[str, list[Numbers]]:
+    """Rows of every damage, defect and control over the given tasks, by name. ``more`` is damage that this room can't do (a codec)."""
     truth = [render(task.scene, size_px).video for task in todo]
     rows: dict[str, list[Numbers]] = {}
-    for name, alter in {**DAMAGE, **_timed(DEFECTS, todo), **_timed(CONTROLS, todo)}.items():
+    for name, alter in {**DAMAGE, **(more or {}), **_timed(DEFECTS, todo), **_timed(CONTROLS, todo)}.items():
         if names is None or name in names:
             rng = np.random.default_rng(len(name))
             rows[name] = [score(np.ascontiguousarray(alter(video, rng)), task) for video, task in zip(truth, todo, strict=True)]
-    for name, clip in _own_tricks(todo).items():
+    for name, clip in {**_own_tricks(todo), **(todo[0].kind.set_tricks if todo else {})}.items():
         if names is None or name in names:
             rows[name] = [score(clip(task, size_px), task) for task in todo]
-    if len(todo) > 1 and (names is None or OTHER in names):
-        rows[OTHER] = [score(truth[i - 1], task) for i, task in enumerate(todo)]
+    if names is None or OTHER in names:
+        others = [_other(todo, i) for i in range(len(todo))]
+        if todo and None not in others:
+            rows[OTHER] = [score(truth[j], task) for j, task in zip(others, todo, strict=True) if j is not None]
     return rows
+
+
+def _other(todo: Sequence[Task], i: int) -> int | None:
+    """The nearest task before, in a circle, that asks for something else: a clip of the same caption would be right."""
+    return next((j for j in ((i - k) % len(todo) for k in range(1, len(todo))) if todo[j].caption != todo[i].caption), None)
 
 
 def tricks_of(todo: Sequence[Task]) -> list[str]:

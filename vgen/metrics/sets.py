@@ -6,13 +6,14 @@ distance is two-sided, Vendi counts modes, DUP finds copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from scipy import linalg
 from scipy.spatial.distance import cdist
 
 from vgen.metrics.metric import Metric
+from vgen.metrics.statistics import RESAMPLES, Interval
 
 METRIC = Metric("toybox/sets", 2, "unbiased energy distance with permutation p, unbiased MMD2, Vendi, DUP, class entropy, MEM, Frechet")
 FEWEST_FOR_FRECHET = 1024
@@ -48,12 +49,57 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 of points scaled by the pooled deviation
     (.01 at least)."""
     _points(a, b)
+    xx, yy, xy = _kernels(a, b)
+    n, m = len(a), len(b)
+    return float((xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean())
+
+
+def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pooled = np.concatenate([a, b])
     scale = np.maximum(pooled.std(0), RESOLVED)
     a, b = (a - pooled.mean(0)) / scale, (b - pooled.mean(0)) / scale
     xx, yy, xy = (((p @ q.T) / a.shape[1] + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
-    n, m = len(a), len(b)
-    return float((xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean())
+    return xx, yy, xy
+
+
+def energy_interval(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Interval:
+    """:func:`energy_distance` with its bootstrap interval over noises: ``groups`` are the captions of ``a`` and of ``b`` alike, which stay
+    as they are. Eight captions are too few to stand for all captions; a paired comparison needs no more than this."""
+    return _set_interval(energy_distance(a, b), -cdist(a, a), -cdist(b, b), -cdist(a, b), groups)
+
+
+def mmd2_interval(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Interval:
+    """:func:`mmd2` in the same way; the kernel's scale is that of all points."""
+    return _set_interval(mmd2(a, b), *_kernels(a, b), groups)
+
+
+def _set_interval(value: float, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, groups: Sequence[Hashable]) -> Interval:
+    """Percentiles of xx + yy - 2 xy where the points of each group are drawn again. A point that is drawn twice makes no pair with itself:
+    its distance of zero would push every resample up, as the plain bootstrap of such sums does."""
+    if not len(xx) == len(yy) == len(groups):
+        raise ValueError(
+            f"an interval of a set distance needs as many points on both sides, each with its group, got {len(xx)}, {len(yy)} and "
+            f"{len(groups)} groups"
+        )
+    at = np.unique([str(g) for g in groups], return_inverse=True)[1]
+    rng = np.random.default_rng(_SEED)
+    drawn = [_counts(at, rng) for _ in range(2)]
+    sums = [np.einsum("rn,rn->r", d @ (k - np.diag(np.diag(k))), d) for d, k in zip(drawn, (xx, yy), strict=True)]
+    pairs = [len(at) ** 2 - np.square(d).sum(1) for d in drawn]
+    kept = np.minimum(*pairs) > 0  # of one point drawn again and again there is no pair
+    within = sums[0][kept] / pairs[0][kept] + sums[1][kept] / pairs[1][kept]
+    values = within - 2 * np.einsum("rn,rn->r", drawn[0] @ xy, drawn[1])[kept] / len(at) ** 2
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Interval(value, float(low), float(high), len(at))
+
+
+def _counts(at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``r n``: how often each point is in each resample; every group keeps its size."""
+    out = np.zeros((RESAMPLES, len(at)))
+    for group in range(at.max() + 1):
+        mine = np.flatnonzero(at == group)
+        out[:, mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), RESAMPLES)
+    return out
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:

@@ -14,7 +14,17 @@ from vgen.metrics.kinds.scenes import Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.matching import match
 from vgen.metrics.metric import Numbers
-from vgen.metrics.sets import FEWEST_FOR_FRECHET, class_entropy, duplicates, energy_distance, energy_p, frechet, mmd2, vendi
+from vgen.metrics.sets import (
+    FEWEST_FOR_FRECHET,
+    class_entropy,
+    duplicates,
+    energy_distance,
+    energy_interval,
+    energy_p,
+    frechet,
+    mmd2_interval,
+    vendi,
+)
 from vgen.metrics.states import STATE, scene_states, seen_states
 from vgen.metrics.statistics import Interval, interval
 from vgen.metrics.task import Task, TaskKind
@@ -89,10 +99,11 @@ def _all_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
         return {}
     made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
     world = np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
-    out = {"set_energy": energy_distance(made, world), "set_mmd2": mmd2(made, world)}
+    prompts = [task.group for task, _ in rows]
+    out = {"set_energy": energy_interval(made, world, prompts), "set_mmd2": mmd2_interval(made, world, prompts)}
     if len(rows) >= FEWEST_FOR_FRECHET:
-        out["set_frechet"] = frechet(made, world)
-    return {key: interval([value]) for key, value in out.items()}
+        out["set_frechet"] = Interval(frechet(made, world), None, None, len(rows))  # biased by n, and more so in any resample
+    return out
 
 
 def _another(rng: np.random.Generator, scene: Scene, unspecified: Sequence[str]) -> Scene:
@@ -116,6 +127,8 @@ KIND = TaskKind(
     headlines=("exact", "motion_moving"),
     score=score_state,
     score_set=score_prompts,
+    set_headlines={"energy": 0.0, "vendi_ratio": 1.0, "dup": 0.0, "set_energy": 0.0},
+    set_tricks={"one clip": one_clip},
 )
 
 

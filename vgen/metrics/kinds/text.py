@@ -49,6 +49,7 @@ KIND = TaskKind(
     still_headlines=("exact_image",),
     score=score_text,
     score_set=pair_accuracy,
+    set_headlines={"pair": 1.0},
 )
 
 
