@@ -14,6 +14,7 @@ class _ByValue(EnumMeta):
     """Hydra looks a choice up by member name; people write its value (``trainer.precision=bf16``)."""
 
     def __getitem__(cls, name: str) -> Any:
+        member: Enum
         for member in cls:
             if name in (member.value, member.name):
                 return member

@@ -27,6 +27,20 @@ def test_standardised_latents_leave_pictures_alone() -> None:
     torch.testing.assert_close(model.decode(after_), picture, atol=1e-4, rtol=1e-3)
 
 
+def test_a_vae_without_its_small_convolutions_cannot_be_standardised() -> None:
+    vae = blank(Blank.TOYBOX).vae
+    vae.quant_conv = None
+    with pytest.raises(ValueError, match="no quant_conv or no post_quant_conv"):
+        standardise(vae, torch.randn(8, 4, 4, 4))
+
+
+def test_sdxl_without_its_second_tokenizer_says_so() -> None:
+    model = blank(Blank.SDXL_NARROW)
+    model.second_tokenizer = None
+    with pytest.raises(ValueError, match="an SDXL without tokenizer_2/"):
+        model.encode_text(["a red circle"])
+
+
 @pytest.mark.parametrize("size", [Blank.TOYBOX, Blank.SD15_NARROW, Blank.SDXL_NARROW])
 @torch.no_grad()
 def test_save_and_load(size: Blank, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextConfig,
@@ -120,4 +120,4 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
                 second = CLIPTextModelWithProjection(text_config(32, 2))
                 return ImageModel(text_encoders=[CLIPTextModel(text_config(32, 2)), second], second_tokenizer=tokenizer, **common)
             case _:
-                return ImageModel(text_encoders=[CLIPTextModel(text_config(unet.config.cross_attention_dim, 2))], **common)
+                return ImageModel(text_encoders=[CLIPTextModel(text_config(unet.config["cross_attention_dim"], 2))], **common)

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
 from vgen.backbones.image_model import Context
@@ -42,7 +42,7 @@ def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:
 
 def picture_factor(net: ControlNetModel) -> int:
     """Pixels of a control picture per latent cell."""
-    return 2 ** (len(net.config.conditioning_embedding_out_channels) - 1)
+    return 2 ** (len(net.config["conditioning_embedding_out_channels"]) - 1)
 
 
 def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:

@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
-from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPPreTrainedModel,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
 from transformers.utils import logging as transformers_logging
 
 from vgen.shapes import fold, unfold
@@ -36,13 +44,17 @@ class Context:
 
     @staticmethod
     def cat(parts: list[Context]) -> Context:
-        pooled = None if parts[0].pooled is None else torch.cat([p.pooled for p in parts])
-        return Context(torch.cat([p.tokens for p in parts]), pooled)
+        pooled = [p.pooled for p in parts if p.pooled is not None]
+        assert len(pooled) in (0, len(parts))  # contexts of one image model: all have it or none
+        return Context(torch.cat([p.tokens for p in parts]), torch.cat(pooled) if pooled else None)
 
     def where(self, keep: Tensor, other: Context) -> Context:
         """Rows of self where ``keep`` (b, bool), rows of ``other`` (broadcast) elsewhere."""
         tokens = torch.where(keep[:, None, None], self.tokens, other.tokens)
-        return Context(tokens, None if self.pooled is None else torch.where(keep[:, None], self.pooled, other.pooled))
+        if self.pooled is None:
+            return Context(tokens)
+        assert other.pooled is not None  # of the same image model
+        return Context(tokens, torch.where(keep[:, None], self.pooled, other.pooled))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,11 +63,11 @@ class ImageModel:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoders: list[nn.Module]
+    text_encoders: list[CLIPPreTrainedModel]
     tokenizer: CLIPTokenizer
     scheduler_config: dict[str, Any]
     second_tokenizer: CLIPTokenizer | None = None
-    image_encoder: nn.Module | None = None
+    image_encoder: CLIPVisionModelWithProjection | None = None
     image_processor: Any = None
     source: str = ""
     _empty: dict[str, Context] = field(default_factory=dict)
@@ -64,18 +76,19 @@ class ImageModel:
     @property
     def vae_factor(self) -> int:
         """Pixels per latent cell along a side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     @property
     def size_px(self) -> int:
         """Native picture side."""
-        return self.unet.config.sample_size * self.vae_factor
+        return self.unet.config["sample_size"] * self.vae_factor
 
     @property
     def is_sdxl(self) -> bool:
-        return self.unet.config.addition_embed_type == "text_time"
+        return self.unet.config["addition_embed_type"] == "text_time"
 
-    def components(self) -> dict[str, nn.Module]:
+    def components(self) -> dict[str, ModelMixin | CLIPPreTrainedModel]:
+        named: dict[str, ModelMixin | CLIPPreTrainedModel | None]
         named = {"unet": self.unet, "vae": self.vae, "image_encoder": self.image_encoder}
         named |= {f"text_encoder{'' if i == 0 else f'_{i + 1}'}": m for i, m in enumerate(self.text_encoders)}
         return {name: module for name, module in named.items() if module is not None}
@@ -99,19 +112,20 @@ class ImageModel:
     def encode(self, video: Tensor, generator: torch.Generator | None = None, chunk: int = 32) -> Tensor:
         """Pixels in [-1, 1] ``b f 3 H W`` to scaled latents ``b f c h w``: the posterior mean, or a sample where a generator is given."""
         frames = fold(video).to(self.vae.device, self.vae.dtype)
-        shift = self.vae.config.shift_factor or 0.0
+        shift = self.vae.config["shift_factor"] or 0.0
         out = []
         for part in frames.split(chunk):
             posterior = self.vae.encode(part).latent_dist
             latents = posterior.mean
             if generator is not None:
                 latents = latents + posterior.std * torch.randn(latents.shape, generator=generator).to(latents)
-            out.append((latents - shift) * self.vae.config.scaling_factor)
+            out.append((latents - shift) * self.vae.config["scaling_factor"])
         return unfold(torch.cat(out), video.shape[1])
 
     def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
         """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
-        frames = fold(latents).to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        shift = self.vae.config["shift_factor"] or 0.0
+        frames = fold(latents).to(self.vae.device, self.vae.dtype) / self.vae.config["scaling_factor"] + shift
         pixels = torch.cat([self.vae.decode(part).sample for part in frames.split(chunk)])
         return unfold(pixels.clamp(-1, 1), latents.shape[1])
 
@@ -128,12 +142,14 @@ class ImageModel:
     def encode_text(self, prompts: list[str]) -> Context:
         """Prompts to the context of the cross-attention, one row per prompt.
 
-        SD: last hidden state; SDXL: penultimate states side by side.
+        SD: last hidden state; SDXL: penultimate states side by side. Raises ValueError for an SDXL model without its second tokenizer.
         """
         device = self.text_encoders[0].device
         ids = self.tokenize(prompts).to(device)
         if not self.is_sdxl:
             return Context(self.text_encoders[0](ids).last_hidden_state)
+        if self.second_tokenizer is None:
+            raise ValueError(f"image model {self.source} is an SDXL without tokenizer_2/; its folder needs both tokenizers")
         second = self._tokenize(self.second_tokenizer, prompts).to(device)
         outs = [encoder(i, output_hidden_states=True) for encoder, i in zip(self.text_encoders, (ids, second), strict=True)]
         return Context(torch.cat([o.hidden_states[-2] for o in outs], -1), outs[1].text_embeds)
@@ -211,10 +227,10 @@ def load(folder: Path) -> ImageModel:
             f"image model {folder} lacks {', '.join(missing)}; "
             "a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/"
         )
-    local = {"use_safetensors": True, "local_files_only": True}
+    local: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
     texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
-    encoders = []
+    encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if name in listed:
             kind = listed[name][1]

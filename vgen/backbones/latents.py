@@ -5,7 +5,7 @@ Its own 1 x 1 convolutions do it, so that pictures stay exactly as they were.
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor
 
 
@@ -13,11 +13,15 @@ from torch import Tensor
 def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
     """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and ``post_quant_conv``.
 
-    The scaling factor becomes 1.
+    The scaling factor becomes 1. Raises ValueError for a VAE that has no such convolutions.
     """
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv
+    if encode is None or decode is None:
+        raise ValueError("the VAE has no quant_conv or no post_quant_conv to fold statistics into; use one built with both")
+    assert encode.bias is not None  # diffusers builds both with a bias
+    assert decode.bias is not None
     # mean' = (mean - m) / s and logvar' = logvar - 2 log s
     encode.weight[:channels] /= std[:, None, None, None]
     encode.bias[:channels] = (encode.bias[:channels] - mean) / std

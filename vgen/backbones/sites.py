@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -64,7 +65,7 @@ def after(kind: Kind, *, stages: list[Stage] | None = None, levels: list[int] | 
 
 def sites(unet: UNet2DConditionModel) -> Iterator[Site]:
     """Every site in the order of execution."""
-    depth, groups = len(unet.config.block_out_channels), unet.config.norm_num_groups
+    depth, groups = len(unet.config["block_out_channels"]), unet.config["norm_num_groups"]
     for block, module in enumerate(unet.down_blocks):
         yield from _in_block(module, f"down_blocks.{block}", Stage.DOWN, block, block, groups)
     if unet.mid_block is not None:
@@ -74,7 +75,7 @@ def sites(unet: UNet2DConditionModel) -> Iterator[Site]:
 
 
 def _in_block(module: nn.Module, path: str, stage: Stage, level: int, block: int, groups: int) -> Iterator[Site]:
-    resnets, attentions = list(module.resnets), list(getattr(module, "attentions", None) or [])
+    resnets, attentions = list(cast(nn.ModuleList, module.resnets)), list(getattr(module, "attentions", None) or [])
     if stage is Stage.MID:  # resnet 0 stands alone; every later one comes after its attention
         yield _site(f"{path}.resnets.0", stage, Kind.RESNET, level, block, 0, resnets[0], groups)
         for i, attention in enumerate(attentions):
@@ -92,7 +93,7 @@ def _in_block(module: nn.Module, path: str, stage: Stage, level: int, block: int
 
 
 def _attention_sites(path: str, stage: Stage, level: int, block: int, index: int, attention: nn.Module, groups: int) -> Iterator[Site]:
-    for j, inner in enumerate(attention.transformer_blocks):
+    for j, inner in enumerate(cast(nn.ModuleList, attention.transformer_blocks)):
         assert isinstance(inner, BasicTransformerBlock)
         yield Site(f"{path}.transformer_blocks.{j}", stage, Kind.BLOCK, level, block, index, inner.dim, groups, inner.num_attention_heads)
     yield _site(path, stage, Kind.ATTENTION, level, block, index, attention, groups)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from vgen.backbones.image_model import ImageModel
 
@@ -29,7 +29,7 @@ def skeleton(folder: Path) -> ImageModel:
             f"{folder} lacks {', '.join(missing)}; give a diffusers-layout folder of the same family, its weights are not needed"
         )
     listed = json.loads((folder / "model_index.json").read_text())
-    encoders = []
+    encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if (folder / name / "config.json").is_file():
             kind = (listed.get(name) or ["transformers", "CLIPTextModel"])[1]

@@ -4,9 +4,11 @@ The image UNet is a guest: never edited, and able to leave without trace.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch import Tensor, nn
 
 from vgen.backbones.control_net import Residuals, size_conditioning
@@ -29,6 +31,14 @@ class FrameCount:
         return self.value
 
 
+class Wrapper(Protocol):
+    """What :meth:`VideoUNet.around` runs: hooks of torch's, which may replace arguments and result."""
+
+    def before(self, module: nn.Module, args: Any, /) -> Any: ...
+
+    def after(self, module: nn.Module, args: Any, out: Any, /) -> Any: ...
+
+
 class VideoUNet(nn.Module):
     """``image_unet`` with a sidecar of ``inserted`` layers, each run by a forward hook that is a bound method of the layer."""
 
@@ -47,9 +57,10 @@ class VideoUNet(nn.Module):
         if name in self.inserted:
             raise ValueError(f"site {path!r} already holds {type(self.inserted[name]).__name__}; eject it first")
         self.inserted[name] = layer
-        self._handles.append(self.image_unet.get_submodule(path).register_forward_hook(layer.after))
+        after = cast(Callable[[nn.Module, tuple, Any], Any], layer.after)  # for mypy, a module has no attributes but tensors and modules
+        self._handles.append(self.image_unet.get_submodule(path).register_forward_hook(after))
 
-    def around(self, path: str, wrapper: object) -> None:
+    def around(self, path: str, wrapper: Wrapper) -> None:
         """Run ``wrapper.before`` ahead of and ``wrapper.after`` behind the module at ``path``; the wrapper holds no parameters."""
         module = self.image_unet.get_submodule(path)
         self._handles.append(module.register_forward_pre_hook(wrapper.before))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from vgen.formats.motion_names import depth_of, homes, listed, positions, refuse_difference, shapes
@@ -93,13 +93,14 @@ def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_abse
     Raises ValueError listing what is unknown or missing, and where the file belongs to an image model of other shapes.
     """
     layout, state = detect(entries)
-    if unet.config.addition_embed_type == "text_time":
+    if unet.config["addition_embed_type"] == "text_time":
         layout = replace(layout, version=Version.SDXL)
     elif layout.version is Version.SDXL:
         layout = replace(layout, version=_of_sd(layout.mid_block, layout.num_positions))
-    if layout.channels != tuple(unet.config.block_out_channels):
+    channels = tuple(unet.config["block_out_channels"])
+    if layout.channels != channels:
         raise ValueError(
-            f"the file is {layout}, the image model has {'/'.join(map(str, unet.config.block_out_channels))} channels; "
+            f"the file is {layout}, the image model has {'/'.join(map(str, channels))} channels; "
             "give the backbone= it was trained on"
         )
     notes: list[str] = []

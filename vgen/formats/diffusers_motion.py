@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel
+from diffusers.models import MotionAdapter, UNet2DConditionModel
 from torch import Tensor
 
 from vgen.formats import state_file
@@ -32,16 +32,16 @@ def config(unet: UNet2DConditionModel, motion: Mapping[str, Any], mid_block: boo
             f"diffusers' motion module has {ATTENTIONS} temporal attentions per block, "
             f"the adapter has {motion['num_attentions']}; export it to=animatediff"
         )
-    layers = unet.config.layers_per_block
+    layers = unet.config["layers_per_block"]
     return {
-        "block_out_channels": list(unet.config.block_out_channels),
+        "block_out_channels": list(unet.config["block_out_channels"]),
         "motion_layers_per_block": layers if isinstance(layers, int) else list(layers),
         "motion_mid_block_layers_per_block": max(1, sum(home.in_middle for home in homes(unet))),
         "use_motion_mid_block": mid_block,
         "motion_transformer_layers_per_block": motion["num_blocks"],
         "motion_transformer_layers_per_mid_block": motion["num_blocks"],
         "motion_num_attention_heads": motion["heads"],
-        "motion_norm_num_groups": unet.config.norm_num_groups,
+        "motion_norm_num_groups": unet.config["norm_num_groups"],
         "motion_max_seq_length": motion["num_positions"],
     }
 
@@ -63,9 +63,10 @@ def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNe
     Raises ValueError where the folder is of other shapes, holds more than motion modules, or lacks some.
     """
     channels, heads = tuple(arguments["block_out_channels"]), arguments.get("motion_num_attention_heads", 8)
-    if channels != tuple(unet.config.block_out_channels):
+    own = tuple(unet.config["block_out_channels"])
+    if channels != own:
         raise ValueError(
-            f"the motion adapter is for {channels} channels, the image model has {tuple(unet.config.block_out_channels)}; "
+            f"the motion adapter is for {channels} channels, the image model has {own}; "
             "give the backbone= it was trained on"
         )
     kinds = set(heads) if isinstance(heads, (list, tuple)) else {heads}

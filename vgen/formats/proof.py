@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from diffusers.models import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor
 
 from vgen.backbones.image_model import Context
@@ -44,12 +44,14 @@ def same(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) 
 def inputs(unet: UNet2DConditionModel, num_frames: int, seed: int = 0) -> Inputs:
     """Two small clips at different timesteps."""
     draw = torch.Generator().manual_seed(seed)
-    side, options = 2 ** len(unet.config.block_out_channels), unet.config
-    x = torch.randn(2, num_frames, options.in_channels, side, side, generator=draw)
+    options = unet.config
+    side = 2 ** len(options["block_out_channels"])
+    x = torch.randn(2, num_frames, options["in_channels"], side, side, generator=draw)
     pooled = None
-    if options.addition_embed_type == "text_time":
-        pooled = torch.randn(2, options.projection_class_embeddings_input_dim - 6 * options.addition_time_embed_dim, generator=draw)
-    width = options.cross_attention_dim
+    if options["addition_embed_type"] == "text_time":
+        num_pooled = options["projection_class_embeddings_input_dim"] - 6 * options["addition_time_embed_dim"]
+        pooled = torch.randn(2, num_pooled, generator=draw)
+    width = options["cross_attention_dim"]
     tokens = torch.randn(2, 7, width if isinstance(width, int) else width[0], generator=draw)
     return Inputs(x, torch.tensor([901, 301]), Context(tokens, pooled))
 

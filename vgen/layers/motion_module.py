@@ -30,6 +30,8 @@ def sinusoid(num_positions: int, channels: int) -> Tensor:
 class PositionalEncoding(nn.Module):
     """Adds one row per frame. The table is a persistent buffer: readers of exported files identify a version by it."""
 
+    pe: Tensor
+
     def __init__(self, channels: int, num_positions: int) -> None:
         super().__init__()
         self.register_buffer("pe", sinusoid(num_positions, channels))
@@ -139,7 +141,7 @@ class MotionModule(Inserted):
         return (clip + y).flatten(0, 1)
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.temporal_transformer.proj_out.weight, self.temporal_transformer.proj_out.bias]
+        return list(self.temporal_transformer.proj_out.parameters())
 
 
 @spec

@@ -42,7 +42,7 @@ class TemporalAttentionLayer(Inserted):
 
     def silent_outputs(self) -> list[nn.Parameter]:
         """Weight and bias: the released code zeroes the weight alone, so that its layer is not born silent."""
-        return [self.attn_temp.to_out[0].weight, self.attn_temp.to_out[0].bias]
+        return list(self.attn_temp.to_out[0].parameters())
 
 
 @spec

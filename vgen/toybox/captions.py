@@ -55,7 +55,7 @@ def caption(scene: Scene, rng: np.random.Generator, *, paraphrase: bool = False,
     """Describe ``scene``; ``paraphrase`` draws from the held-out structures."""
     clause, sentence = TEMPLATES[rng.choice(HELD_OUT_TEMPLATES if paraphrase else TRAINING_TEMPLATES)]
     if scene.relation is not None:
-        clauses = _related(scene, clause, rng, unspecified)
+        clauses = _related(scene, scene.relation, clause, rng, unspecified)
     else:
         clauses = " and ".join(_clause(thing, clause, rng, unspecified) for thing in scene.things) or "nothing"
     clauses = clauses.replace("a orange", "an orange")
@@ -69,7 +69,7 @@ def ground_words(ground: Ground) -> str:
 
 
 def _pick(options: Sequence[Any], rng: np.random.Generator) -> Any:
-    return options[rng.integers(len(options))]
+    return options[int(rng.integers(len(options)))]
 
 
 def _noun(thing: Thing, rng: np.random.Generator, unspecified: Sequence[str]) -> str:
@@ -102,11 +102,11 @@ def _clause(thing: Thing, template: str, rng: np.random.Generator, unspecified: 
     return template.format(thing=_noun(thing, rng, unspecified), finite=finite, gerund=gerund)
 
 
-def _related(scene: Scene, template: str, rng: np.random.Generator, unspecified: Sequence[str]) -> str:
+def _related(scene: Scene, relation: Relation, template: str, rng: np.random.Generator, unspecified: Sequence[str]) -> str:
     """Two things that move as one: ``a red circle above a blue square drifts left``. The first thing listed is the subject."""
-    subject, other = scene.things if scene.relation is not Relation.IN_FRONT_OF else scene.things[::-1]
+    subject, other = scene.things if relation is not Relation.IN_FRONT_OF else scene.things[::-1]
     finite, gerund = _verb(subject, rng, unspecified)
-    nouns = f"{_noun(subject, rng, unspecified)} {_pick(RELATIONS[scene.relation], rng)} {_noun(other, rng, unspecified)}"
+    nouns = f"{_noun(subject, rng, unspecified)} {_pick(RELATIONS[relation], rng)} {_noun(other, rng, unspecified)}"
     return template.format(thing=nouns, finite=finite, gerund=gerund)
 
 

@@ -5,6 +5,7 @@ Lengths are in canvas widths, angles in radians, time in ticks (one tick is one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -171,7 +172,7 @@ class Scene:
                 f"scene was written by toybox generator {data.get('version')}, this one is {GENERATOR_VERSION}; "
                 "re-create it with 'vgen prepare data=toybox'"
             )
-        enums = {
+        enums: dict[str, Callable[[Any], Any]] = {
             "kind": Kind, "colour": Colour, "shape": Shape, "size": Size, "motion": Motion, "speed": Speed, "second": Colour,
             "action": Action,
         }

@@ -69,7 +69,7 @@ def audit(video: np.ndarray, stride_ticks: int = 1) -> Audit:
 
 def _found(colour: Colour, seen: list[tuple[int, Shape, Size, np.ndarray]], moves: bool) -> Found:
     ticks, shapes, sizes, places = zip(*seen, strict=True)
-    shape, size = (Counter(x).most_common(1)[0][0] for x in (shapes, sizes))
+    shape, size = Counter[Shape](shapes).most_common(1)[0][0], Counter[Size](sizes).most_common(1)[0][0]
     return Found(colour, shape, size, _motion(np.array(ticks, float), np.stack(places)) if moves else None)
 
 

@@ -49,18 +49,17 @@ def read_pose(video: np.ndarray, clothes: tuple[Colour, Colour] | None = None) -
     joints, fit = np.full((len(video), 17, 2), np.nan), np.zeros(len(video))
     if clothes is None:
         return Figure(joints, fit, None, None)
-    sampled = [_sampled(part) for part in _parts(pixels, under, clothes)]
-    there = [k for k, x in enumerate(sampled) if x is not None]
+    there = {k: sample for k, part in enumerate(_parts(pixels, under, clothes)) if (sample := _sampled(part)) is not None}
     costs = np.zeros(len(Action))
     if there:
         templates, squares, places = _library()
-        seen = np.stack([sampled[k][0] for k in there], 1)
+        seen = np.stack([grid for grid, _ in there.values()], 1)
         error = squares[:, None] - 2 * (templates @ seen)
         for k, x, e in zip(there, seen.T, error.T, strict=True):
             best = templates[e.argmin()]
             fit[k] = np.minimum(best, x).sum() / np.maximum(best, x).sum()
             if fit[k] >= WORST_FIT:
-                joints[k] = places[e.argmin()] + sampled[k][1]
+                joints[k] = places[e.argmin()] + there[k][1]
                 costs += e.reshape(len(RADII), len(Action), NUM_PHASES).min((0, 2))
     found = bool(np.isfinite(joints).any())
     return Figure(joints, fit, list(Action)[int(costs.argmin())] if found else None, clothes)
