@@ -22,7 +22,7 @@ WAIT_SECONDS = 3600.0
 
 def encoders_fingerprint(model: ImageModel) -> str:
     """Hash of every weight of the VAE and the text encoders, and of the latent scale."""
-    digest = hashlib.blake2b(json.dumps([model.vae.config.scaling_factor, model.tokenizer.model_max_length]).encode(), digest_size=16)
+    digest = hashlib.blake2b(json.dumps([model.vae.config["scaling_factor"], model.tokenizer.model_max_length]).encode(), digest_size=16)
     for module in (model.vae, *model.text_encoders):
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())

@@ -36,7 +36,7 @@ def write_mp4(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, A
 def _commented(payload: bytes, comment: str) -> bytes:
     """The same stream in a container that carries a comment."""
     out = io.BytesIO()
-    with av.open(io.BytesIO(payload)) as source, av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as target:
+    with av.open(io.BytesIO(payload), "r") as source, av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         target.metadata["comment"] = comment
         for packet in source.demux(source.streams.video[0]):

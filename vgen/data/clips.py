@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from vgen.data.one_clip import OneClip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
-from vgen.data.sample import Sample
 from vgen.spec import spec
 
 
@@ -72,7 +71,7 @@ def clip_rng(seed: int, sample_id: str, epoch: int, purpose: str = "window") -> 
 class Clips:
     """A map-style data set over ``(epoch, index)`` pairs, restricted to ``rows`` of the reader."""
 
-    def __init__(self, reader: ShardReader | OneClip | Sequence[Sample], window: Window, seed: int, rows: range) -> None:
+    def __init__(self, reader: ShardReader | OneClip, window: Window, seed: int, rows: range) -> None:
         self.reader, self.window, self.seed, self.rows = reader, window, seed, rows
 
     def __len__(self) -> int:

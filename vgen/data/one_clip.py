@@ -44,10 +44,10 @@ def _picture(path: Path, size_px: int) -> np.ndarray | None:
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
-        with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
+        with Image.open(path) as file:
+            if getattr(file, "n_frames", 1) > 1:
                 return None
-            image = image.convert("RGB")
+            image = file.convert("RGB")
     except (UnidentifiedImageError, OSError):
         return None
     side = min(image.size)

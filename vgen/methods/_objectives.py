@@ -117,7 +117,11 @@ class Agreement(Objective):
         texts = self._texts(model, [*batch.captions, *(text for _, _, text in pairs), *others])
         num, end = len(batch), len(batch) + len(pairs)
         right, wrong = texts[:num], texts[num:end]
-        anchor = texts[end:] if self.between_texts else model.image_encoder(pixel_values=batch.pixels(device)[:, 0]).image_embeds
+        if self.between_texts:
+            anchor = texts[end:]
+        else:
+            assert model.image_encoder is not None  # the recipe engages it
+            anchor = model.image_encoder(pixel_values=batch.pixels(device)[:, 0]).image_embeds
         out = {"loss": contrastive_loss(anchor, right, wrong, owner, self.scale)}
         return out | self._accuracies(anchor.detach(), right.detach(), wrong.detach(), owner, [kind for _, kind, _ in pairs])
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgen.attention.control import Control
 from vgen.attention.keys import FrameKeys
 from vgen.attention.moment import Moment
 from vgen.attention.processor import control_of, install
-from vgen.backbones.control_net import Residuals, picture_factor, refuse_misfit, residuals
+from vgen.backbones.control_net import ControlNetModel, Residuals, picture_factor, refuse_misfit, residuals
 from vgen.backbones.image_model import Context
 from vgen.backbones.video_unet import FrameCount, VideoUNet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """``net`` is a diffusers ControlNetModel, ``pictures`` 1 f 3 H W in [0, 1] what it is shown (edges, depth, poses), one per frame.
+    """``net`` is diffusers', ``pictures`` 1 f 3 H W in [0, 1] what it is shown (edges, depth, poses), one per frame.
     ``keys`` say which frames its self-attentions read, as for the UNet; none: each its own."""
 
-    net: nn.Module
+    net: ControlNetModel
     pictures: Tensor
     scale: float = 1.0
     keys: tuple[FrameKeys, ...] = ()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
@@ -56,7 +57,7 @@ class Learner(pl.LightningModule):
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         fused = self.trainer.precision != "16-mixed"  # a fused step unscales fp16 gradients itself, after they should have been clipped
         optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

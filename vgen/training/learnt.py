@@ -19,7 +19,8 @@ class Learnt(pl.Callback):
     """
 
     def __init__(self, ema: Ema | None) -> None:
-        self.ema, self.values = ema, {}
+        self.ema = ema
+        self.values: dict[str, Tensor] = {}
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.ema is None:

@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.data.cache import LatentCache
@@ -60,8 +61,8 @@ class Corpus:
 class Split:
     """Training and held-out clips."""
 
-    train: Clips
-    val: Clips
+    train: Clips | LatentCache
+    val: Clips | LatentCache
 
     @property
     def num_train(self) -> int:
@@ -104,6 +105,7 @@ def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device
     """The same split read from latent caches; ``build`` is True on the one process that writes them."""
     out = []
     for name, clips in (("train", parts.train), ("val", parts.val)):
+        assert isinstance(clips, Clips)  # of split(): no cache of a cache
         folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
         out.append(LatentCache.open_or_build(folder, name, clips, model, device, build))
     return Split(*out)
@@ -148,10 +150,13 @@ def loaders(
     sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
-    workers = {"num_workers": corpus.num_workers, "persistent_workers": corpus.num_workers > 0}
-    train = DataLoader(parts.train, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse, **workers)
+    seen, held = cast(Dataset[Clip], parts.train), cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
+    train = DataLoader(
+        seen, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse,
+        num_workers=corpus.num_workers, persistent_workers=corpus.num_workers > 0,
+    )
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
-    return train, DataLoader(parts.val, batch_sampler=mine, collate_fn=stack)
+    return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
 
 
 def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[int, int]]]:

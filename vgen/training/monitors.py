@@ -31,6 +31,7 @@ class Throughput(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         data = batch.latents if batch.latents is not None else batch.video
+        assert data is not None  # a batch holds pixels or latents
         self._clips += len(batch) * trainer.world_size
         self._frames += data.shape[0] * data.shape[1] * trainer.world_size
         if (batch_idx + 1) % self.every == 0:
@@ -74,6 +75,7 @@ class TimeUse(pl.Callback):
         objective = module.objective
         if not isinstance(objective, Denoising):
             return
+        assert trainer.val_dataloaders is not None  # validation has just run over them
         figures = measure_time_use(module, list(trainer.val_dataloaders)[:4], objective)
         module.log_dict(figures, sync_dist=True, batch_size=1)
 

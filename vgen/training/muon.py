@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,12 @@ class StackedMuon(torch.optim.Muon):
     A UNet has some 130 matrices of 36 shapes, and one by one they are thousands of small kernels a step. Same settings, state and result.
     """
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
@@ -30,7 +36,7 @@ class StackedMuon(torch.optim.Muon):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            shapes: dict[tuple, list[nn.Parameter]] = defaultdict(list)
+            shapes: dict[tuple, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     shapes[tuple(p.shape), p.device, p.dtype].append(p)
@@ -38,11 +44,11 @@ class StackedMuon(torch.optim.Muon):
                 self._step(alike, group)
         return loss
 
-    def _step(self, alike: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _step(self, alike: list[Tensor], group: dict[str, Any]) -> None:
         for p in alike:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        grads, moments = [p.grad for p in alike], [self.state[p]["momentum_buffer"] for p in alike]
+        grads, moments = [p.grad for p in alike if p.grad is not None], [self.state[p]["momentum_buffer"] for p in alike]
         torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
         directions = torch._foreach_lerp(grads, moments, group["momentum"]) if group["nesterov"] else moments
         updates = orthogonal(torch.stack(directions), group["ns_coefficients"], group["ns_steps"], group["eps"])
@@ -89,6 +95,12 @@ class MuonAdamW(torch.optim.Optimizer):
         self._parts = [part for part in (muon, others) if part]
         super().__init__([{"params": [p]} for p in parameters], {"lr": lr})  # then the parts' own groups, so that schedules reach them
         self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

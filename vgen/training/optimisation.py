@@ -48,7 +48,8 @@ class Optimisation:
         self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         make = torch.optim.AdamW if self.kind is Optimiser.ADAMW else MuonAdamW
-        optimiser = make(parameters, lr=self.lr, betas=tuple(self.betas), eps=self.eps, weight_decay=self.weight_decay, fused=fused)
+        betas = (self.betas[0], self.betas[1])
+        optimiser = make(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
 
     def factor(self, step: int, max_steps: int) -> float:

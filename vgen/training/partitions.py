@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ def is_partitioned(parameter: nn.Parameter) -> bool:
 
 def own_part(parameter: nn.Parameter) -> Tensor:
     """The values that this rank answers for: under ZeRO-3 a flat slice (padded at the end), else all of them."""
-    return (parameter.ds_tensor if is_partitioned(parameter) else parameter).detach()
+    held: Any = parameter  # DeepSpeed adds the attributes
+    return (held.ds_tensor if is_partitioned(parameter) else held).detach()
 
 
 @torch.no_grad()
@@ -23,10 +25,11 @@ def put_part(parameter: nn.Parameter, value: Tensor) -> None:
     if not is_partitioned(parameter):
         parameter.copy_(value)
         return
-    parameter.partition(param_list=[parameter])
-    parameter.ds_tensor.copy_(value)
-    if parameter.ds_persist:
-        parameter.all_gather(param_list=[parameter])
+    held: Any = parameter  # DeepSpeed adds the attributes
+    held.partition(param_list=[parameter])
+    held.ds_tensor.copy_(value)
+    if held.ds_persist:
+        held.all_gather(param_list=[parameter])
 
 
 @contextmanager

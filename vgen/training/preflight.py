@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import nn
 
+from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
 from vgen.layers.insertion import Inserted
 from vgen.methods._objectives import Batch
@@ -23,9 +24,10 @@ def preflight(learner: Learner, batch: Batch) -> int:
 
     Raises ValueError naming parameters without gradient, with a gradient that is not finite, or with one they should not have.
     """
-    drop = getattr(learner.objective, "text_drop", None)
+    objective: Any = learner.objective  # not every one drops text
+    drop = getattr(objective, "text_drop", None)
     if drop is not None:
-        learner.objective.text_drop = 0.0  # else a dropped caption would hide a path
+        objective.text_drop = 0.0  # else a dropped caption would hide a path
     try:
         with _perturbed(learner.unet), torch.random.fork_rng():
             learner.zero_grad(set_to_none=True)
@@ -33,7 +35,7 @@ def preflight(learner: Learner, batch: Batch) -> int:
             report = _report(learner)
     finally:
         if drop is not None:
-            learner.objective.text_drop = drop
+            objective.text_drop = drop
         learner.zero_grad(set_to_none=True)
     if report:
         raise ValueError(
@@ -65,7 +67,7 @@ def _report(learner: Learner) -> list[str]:
 
 
 @contextmanager
-def _perturbed(unet: nn.Module) -> Iterator[None]:
+def _perturbed(unet: VideoUNet) -> Iterator[None]:
     silent = [p for layer in unet.inserted.values() if isinstance(layer, Inserted) for p in layer.silent_outputs()]
     held = [p.detach().clone() for p in silent]
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_SECONDS, BAR_SECONDS = 20.0, 0.2
 """Between two lines of a log, and between two updates of a bar."""
@@ -18,7 +18,9 @@ class StepBar(ProgressBar):
 
     def __init__(self, max_steps: int) -> None:
         super().__init__()
-        self.max_steps, self._bar, self._task, self._spoken = max_steps, None, None, 0.0
+        self.max_steps, self._spoken = max_steps, 0.0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)  # the bar's, once there is one
 
     def disable(self) -> None:
         """Lightning calls this on every rank but the first; those are silent anyway."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
+from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, Regime, name_of
@@ -97,7 +98,7 @@ def fit(job: Job) -> Path:
             "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
         )
     card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
-    if steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
+    if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
         if settings.compile:
@@ -115,7 +116,7 @@ def _set_up_cpu(settings: TrainerSettings) -> None:
         torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
 
 
-def _prove(learner: Learner, clips: Clips, collate: Collate) -> None:
+def _prove(learner: Learner, clips: Clips | LatentCache, collate: Collate) -> None:
     began = time.perf_counter()
     count = preflight(learner, collate([clips[0, i] for i in range(min(2, len(clips)))]))
     log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
@@ -144,7 +145,7 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
 
 def _check_size(job: Job, parts: Any) -> None:
     height, width = parts.train.reader[parts.train.rows[0]].video.shape[1:3]
-    multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config.block_out_channels) - 1)
+    multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config["block_out_channels"]) - 1)
     if height % multiple or width % multiple:
         raise ValueError(
             f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: "

@@ -26,6 +26,7 @@ class ZeroStrategy(DeepSpeedStrategy):
             stage=stage, exclude_frozen_parameters=True, logging_batch_size_per_gpu=batch_size,
             process_group_backend="nccl" if on_gpu else "gloo",
         )
+        assert self.config is not None  # Lightning writes one where none is given
         self.config["zero_allow_untested_optimizer"] = True
         self.config["gradient_clipping"] = grad_clip  # Lightning hands clipping to the engine
 
@@ -67,6 +68,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     # -- checkpoints -----------------------------------------------------------------------------------------------------------------
     @property
     def stage(self) -> int:
+        assert self.config is not None
         return self.config["zero_optimization"]["stage"]
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | os.PathLike, storage_options: Any = None) -> None:
@@ -86,7 +88,7 @@ class ZeroStrategy(DeepSpeedStrategy):
             shutil.rmtree(former, ignore_errors=True)
         self.barrier()
 
-    def load_checkpoint(self, checkpoint_path: str | os.PathLike, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         facts_file = Path(checkpoint_path) / FACTS
         if not facts_file.is_file():
             raise ValueError(
