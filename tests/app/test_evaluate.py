@@ -18,6 +18,8 @@ from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
 from vgen.app.leaderboard import board
 from vgen.app.results import headline_table, load
 from vgen.app.scorer import score_all, score_one
+from vgen.data.prepare import Prepare, prepare
+from vgen.data.toybox import ToyboxSource
 from vgen.methods._sampling import Sampling
 from vgen.metrics.kinds.diversity import one_clip
 from vgen.metrics.suite import Kind, Suite, Task
@@ -124,6 +126,20 @@ def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> Non
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("<h3>Set distance</h3>") == 1
     assert [row["dup"]["mean"] for row in board(load(tmp_path))["rows"]] == [0, 1]
+
+
+def test_the_corpus_says_whether_clips_are_recalled(tmp_path: Path) -> None:
+    """And what is no corpus, or says nothing to this suite, is refused before a clip is drawn."""
+    suite = replace(SUITE, iid=8, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=8)
+    prepare(Prepare(data=ToyboxSource(num_clips=40), out=str(tmp_path / "corpus")))
+    found = evaluate(run(tmp_path / "run", suite=suite, corpus=str(tmp_path / "corpus")), quiet(), {"perfect": source(perfect)}).summary
+    assert found["corpus"] == {"folder": str(tmp_path / "corpus"), "scenes": 40}
+    assert found["set_headlines"]["mem"] == 1
+    assert found["checkpoints"]["perfect"]["set"]["mem"]["mean"] > 0.5
+    for corpus, kind, words in (("nowhere", Kind.DIVERSITY, "is no folder"), (tmp_path / "corpus", Kind.TEXT, "of kind text does not ask")):
+        wrong = run(tmp_path / "wrong", suite=replace(suite, kind=kind), corpus=str(corpus))
+        with pytest.raises(ValueError, match=words):
+            evaluate(wrong, quiet(), {"x": Source({}, refuse)})
 
 
 def test_one_row_per_clip_and_checkpoint(done: Path) -> None:

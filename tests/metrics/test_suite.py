@@ -23,6 +23,7 @@ from vgen.metrics.suite import Grid, Kind, Suite, tasks
 from vgen.resources import conf_dir
 from vgen.toybox.edits import Edit
 from vgen.toybox.renderer import render
+from vgen.toybox.sampling import Mix, corpus
 from vgen.toybox.scenes import DIRECTION, Motion, Relation
 from vgen.toybox.splits import Bucket, bucket_of, triple_held_out
 
@@ -276,6 +277,17 @@ def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
     assert abs(found["set_energy"].mean) < 0.1 < copies["set_energy"].mean
     assert abs(found["set_mmd2"].mean) < 0.3 < copies["set_mmd2"].mean
     assert "set_frechet" not in found, "it falls with n: 1,024 clips or none"
+
+
+def test_clips_that_lie_on_training_scenes_are_recalled() -> None:
+    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=24))
+    rows = [(t, score(render(t.scene).video, t)) for t in todo]
+    recall = todo[0].kind.score_recall
+    others = list(corpus(300, seed=9, mix=Mix()))
+    recalled = recall(rows, [*others, *(replace(t.scene, num_frames=4) for t in todo)])["mem"]
+    made = recall(rows, others)["mem"]
+    assert recalled.high < 0.5
+    assert made.low < 1 < made.high
 
 
 def test_another_clip_of_the_same_caption_is_no_trick() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vgen.metrics.identity import bits_of, identity, impostors, leak, prior_drop, prompt_fidelity
+from vgen.metrics.identity import bits_of, identity, impostors, leak, prompt_fidelity
 from vgen.metrics.selftest import blurred, jpeg, noisy
 from vgen.toybox.oracle.identicon import Sprite, read_identicon
 from vgen.toybox.renderer import render
@@ -90,13 +90,6 @@ def test_prompt_and_leak_ask_for_ground_and_motion(scenes: list[Scene]) -> None:
     assert leak(ignored, asked, shown=moving) == 1
     assert leak(obeyed, asked, shown=moving) == 0
     assert leak(obeyed, moving, shown=moving) is None
-
-
-def test_prior_is_a_paired_difference() -> None:
-    before, after = [{"exact": 1.0}] * 8, [{"exact": 1.0}] * 6 + [{"exact": 0.0}] * 2
-    lost = prior_drop(before, after)
-    assert lost.mean == pytest.approx(-0.25)
-    assert lost.num == 8
 
 
 def test_floats_are_refused(scenes: list[Scene]) -> None:

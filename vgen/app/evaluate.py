@@ -25,6 +25,7 @@ from vgen.app.leaderboard import aggregate
 from vgen.app.learned import check, measured
 from vgen.app.learned import table as learned_table
 from vgen.app.page import write_report
+from vgen.app.recall import taught_scenes
 from vgen.app.results import headline_table, load
 from vgen.app.scoreboard import ceiling_rows, lines, summary
 from vgen.app.scorer import codec_is_known, score_all
@@ -35,6 +36,7 @@ from vgen.app.tracking import mirror
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
 from vgen.resources import conf_dir
+from vgen.toybox.scenes import Scene
 
 _INPUT_PX = 64
 __all__ = ["EvaluateRun", "Evaluated", "Source", "Stage", "evaluate"]
@@ -129,6 +131,7 @@ def evaluate(
         return None
     if run.metrics:
         check(run.metrics, run.learned, len(todo), run.suite.num_frames)
+    taught = [] if run.stage is Stage.SAMPLE or mine.index else taught_scenes(run, todo[0].kind)
     if sources is None:
         sources = sources_of(run, todo)
         codec = codec_of(run)
@@ -144,7 +147,7 @@ def evaluate(
         if run.stage is Stage.SAMPLE or mine.index:
             return None
         _await(run, store, needed, todo, mine, progress)
-        done = _score(run, store, sources, todo, progress)
+        done = _score(run, store, sources, todo, progress, taught)
     _show(run, store, done, config or {}, console)
     console.print(
         f"{len(todo) * len(sources)} clips in {time.perf_counter() - began:.0f} s: {store.folder / 'report' / 'index.html'}", soft_wrap=True
@@ -244,11 +247,13 @@ def _await(run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task
         )
 
 
-def _score(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], progress: Progress) -> Evaluated:
+def _score(
+    run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], progress: Progress, taught: list[Scene]
+) -> Evaluated:
     bar = progress.add_task("scoring", total=len(todo) * len(sources))
     rows = score_all(store, list(sources), todo, lambda: progress.advance(bar), run.num_processes or os.cpu_count() or 1)
     size_px = store.read(rows[0].checkpoint, todo[0]).shape[1]
-    found = summary(rows, ceiling_rows(store, todo[: run.selftest]), todo, run.selftest, size_px)
+    found = summary(rows, ceiling_rows(store, todo[: run.selftest]), todo, run.selftest, size_px, taught)
     for name, source in sources.items():
         calls = _calls(run, store, name, source)
         spent = store.seconds_per_clip(name)
@@ -264,6 +269,7 @@ def _score(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo:
         "suite": plain(asdict(run.whole_suite())),
         "rule": run.suite.rule(),
         "sampler": run.sampling(),
+        "corpus": {"folder": run.corpus, "scenes": len(taught)} if taught else None,
         "codec": _codec_digest(run) if codec_is_known(store, todo) else None,
         "num_frames": run.suite.num_frames,
         "size_px": size_px,

@@ -44,9 +44,9 @@ class EvaluateRun:
     with the image model as it is; ``tune`` teaches it each clip first. ``n`` replaces the number of clips of every bucket that the
     suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through the decoder. ``sweep``
     names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A suite with a grid
-    is one evaluation per point (:meth:`points`). ``share`` is ``I/N``
-    where no launcher says it; ``num_processes`` 0 scores on every core. ``metrics`` are those that look through a network, whose weights
-    ``learned`` names."""
+    is one evaluation per point (:meth:`points`). ``share`` is ``I/N`` where no launcher says it; ``num_processes`` 0 scores on every core.
+    ``corpus`` are the toybox shards that the checkpoints were taught from: a suite of diversity then says whether clips are recalled.
+    ``metrics`` are those that look through a network, whose weights ``learned`` names."""
 
     adapter: Any = None
     videos: Any = None
@@ -60,6 +60,7 @@ class EvaluateRun:
     sampler: Sampling = field(default_factory=Sampling)
     page: PageSettings = field(default_factory=PageSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
+    corpus: str = ""
     metrics: list[str] = field(default_factory=list)
     learned: LearnedMetrics = field(default_factory=LearnedMetrics)
     stage: Stage = Stage.ALL

@@ -83,6 +83,7 @@ TITLES = {
     "vendi_ratio": ("Modes", "effective number of different clips of a caption over what the world has: 1 is right"),
     "dup": ("Copies", "clips of a caption that are another one again: 0 is right"),
     "set_energy": ("Set distance", "energy distance of all clips to the world's: 0 is right, unbiased; whiskers over noises"),
+    "mem": ("Made, not recalled", "distance to the nearest training scene over that of other clips of the world: 1 is right"),
     "id_exact": ("Identity", "all sixteen bits of the subject"),
 }
 SHORT = {"bgflick": "flicker /255", "exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
@@ -195,7 +196,7 @@ def _link(folder: Path, result: Result) -> str | None:
 
 
 def _manifest(result: Result) -> dict[str, Any]:
-    kept = ("vgen", "suite_name", "suite", "sampler", "num_clips", "num_frames", "size_px", "metrics")
+    kept = ("vgen", "suite_name", "suite", "sampler", "num_clips", "num_frames", "size_px", "corpus", "metrics")
     own = {
         **result.numbers["identity"],
         **result.numbers["cost"],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from vgen.app.plain import from_plain
+from vgen.metrics.statistics import interval
 from vgen.metrics.suite import Suite, Task, tasks
 
 _SAID = {"guidance": "guidance {:g}", "num_steps": "{} steps", "solver": "{}", "num_frames": "{} frames"}
@@ -40,8 +41,8 @@ class Result:
         return self.summary.get("set_headlines", {})
 
     def number(self, key: str) -> dict[str, Any]:
-        """Mean and interval, of clips one by one or of all together."""
-        return self.numbers["set"][key] if key in self.set_headlines else self.numbers["overall"][key]
+        """Mean and interval, of clips one by one or of all together; nothing where this result lacks what others beside it have."""
+        return self.numbers["overall"].get(key) or self.numbers["set"].get(key) or asdict(interval([]))
 
     def tasks(self) -> list[Task]:
         return tasks(from_plain(Suite, self.summary["suite"]))

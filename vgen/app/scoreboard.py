@@ -19,6 +19,7 @@ from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, self_test, tricks_of
 from vgen.metrics.statistics import interval, paired_difference
 from vgen.metrics.suite import Task, TaskKind
 from vgen.metrics.text_accuracy import CHANCE, chance_corrected
+from vgen.toybox.scenes import Scene
 
 HELD_OUT = ("pair", "triple")
 H264 = "H.264"
@@ -37,10 +38,13 @@ def lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows)
 
 
-def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int) -> dict[str, Any]:
+def summary(
+    rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int, taught: Sequence[Scene] = ()
+) -> dict[str, Any]:
     """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried;
     ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame). ``flicker_floor``: the
-    flicker of a ground that stands still, in 1/255, after a video codec and after the image model's own decoder."""
+    flicker of a ground that stands still, in 1/255, after a video codec and after the image model's own decoder. ``taught``: the scenes
+    that checkpoints were trained on, where they are known."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
@@ -49,7 +53,7 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
     tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
-    checkpoints = {name: _checkpoint(mine, headlines) for name, mine in per.items()}
+    checkpoints = {name: _checkpoint(mine, headlines, taught) for name, mine in per.items()}
     wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of["set"] for of in checkpoints.values())}
     return {
         "headlines": list(headlines),
@@ -69,9 +73,10 @@ def summary(rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], n
     }
 
 
-def _checkpoint(rows: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
+def _checkpoint(rows: Sequence[Row], headlines: Sequence[str], taught: Sequence[Scene]) -> dict[str, Any]:
     """``set``: what only many clips together can say."""
-    together = rows[0].task.kind.score_set([(row.task, row.numbers) for row in rows])
+    kind, pairs = rows[0].task.kind, [(row.task, row.numbers) for row in rows]
+    together = kind.score_set(pairs) | (kind.score_recall(pairs, taught) if taught and kind.score_recall is not None else {})
     return {
         "overall": _intervals(rows),
         "buckets": _buckets(rows),

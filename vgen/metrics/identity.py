@@ -6,12 +6,9 @@ which calls an impostor the same to three digits, is blind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from vgen.metrics.metric import Metric, Numbers
-from vgen.metrics.statistics import Interval, paired_difference
 from vgen.toybox.oracle.identicon import NUM_BITS, Sprite
 from vgen.toybox.sampling import rng_of
 from vgen.toybox.scenes import Scene
@@ -78,8 +75,3 @@ def leak(sprite: Sprite, scene: Scene, shown: Scene) -> float | None:
     pairs = [(sprite.ground, scene.ground, shown.ground), (sprite.motion, scene.things[0].motion, shown.things[0].motion)]
     asked = [(seen, before) for seen, wanted, before in pairs if wanted is not before]
     return float(any(seen is before for seen, before in asked)) if asked else None
-
-
-def prior_drop(before: Sequence[Numbers], after: Sequence[Numbers], key: str = "exact") -> Interval:
-    """PRIOR: what class prompts without the subject lose by tuning (O1 rows of the same tasks); negative is a loss."""
-    return paired_difference([row[key] for row in after], [row[key] for row in before])

@@ -127,9 +127,14 @@ def duplicates(points: np.ndarray) -> float:
     return float((_nearest(points, None) < COPY).mean())
 
 
-def memorisation(points: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> float:
-    """MEM: median distance to the nearest training point over that of points that were held out; below .5 clips are recalled, not made."""
-    return float(np.median(_nearest(points, training)) / max(1e-9, float(np.median(_nearest(held_out, training)))))
+def memorisation(points: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Interval:
+    """MEM: median distance to the nearest training point over that of points that were held out; below .5 clips are recalled, not made.
+    The interval is the bootstrap over points and over held-out points."""
+    made, fresh = _nearest(points, training), _nearest(held_out, training)
+    rng = np.random.default_rng(_SEED)
+    above, below = (np.median(x[rng.integers(len(x), size=(RESAMPLES, len(x)))], 1) for x in (made, fresh))
+    low, high = np.quantile(above / np.maximum(1e-9, below), [0.025, 0.975])
+    return Interval(float(np.median(made) / max(1e-9, float(np.median(fresh)))), float(low), float(high), len(made))
 
 
 def class_entropy(classes: Sequence[object], num_classes: int) -> float:

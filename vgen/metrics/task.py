@@ -46,8 +46,9 @@ class TaskKind:
     """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where the method starts from a clip
     (``has_source``) it also takes what a model's encoder and decoder make of that. ``inputs`` draws what the method is given;
     ``score_set`` turns the rows of one checkpoint into numbers that need many clips, whose ``set_headlines`` are best where they have the
-    value that is given. ``tricks`` are clips that must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by
-    one and must not pay together. ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
+    value that is given; ``score_recall`` does so where the scenes are known that a checkpoint was taught from. ``tricks`` are clips that
+    must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one and must not pay together.
+    ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
 
     name: str
     metrics: tuple[Metric, ...]
@@ -57,6 +58,7 @@ class TaskKind:
     has_source: bool = False
     inputs: Callable[[Task, int], Inputs] = nothing
     score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Interval]] = no_set
+    score_recall: Callable[[Sequence[tuple[Task, Numbers]], Sequence[Scene]], dict[str, Interval]] | None = None
     set_headlines: Mapping[str, float] = field(default_factory=dict)
     tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)
     set_tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)

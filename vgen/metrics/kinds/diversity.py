@@ -22,6 +22,7 @@ from vgen.metrics.sets import (
     energy_interval,
     energy_p,
     frechet,
+    memorisation,
     mmd2_interval,
     vendi,
 )
@@ -106,6 +107,17 @@ def _all_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
     return out
 
 
+def score_recall(rows: Sequence[tuple[Task, Numbers]], taught: Sequence[Scene]) -> dict[str, Interval]:
+    """``mem``: how much nearer clips are to things of the training scenes than other clips of the world are, on all twelve numbers of a
+    state: 1 is right, below .5 they are recalled. Scenes are looked at over the frames of the suite; cameras are not."""
+    asked = rows[0][0].scene
+    timed_alike = (replace(s, num_frames=asked.num_frames, stride_ticks=asked.stride_ticks) for s in taught if s.things)
+    training = np.concatenate([scene_states(scene) for scene in timed_alike])
+    made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
+    world = np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
+    return {"mem": memorisation(made, training, world)}
+
+
 def _another(rng: np.random.Generator, scene: Scene, unspecified: Sequence[str]) -> Scene:
     """Another clip of the world that the same caption fits; an open motion is drawn as the world pairs it with colour and shape."""
     if "motion" in unspecified:
@@ -127,7 +139,8 @@ KIND = TaskKind(
     headlines=("exact", "motion_moving"),
     score=score_state,
     score_set=score_prompts,
-    set_headlines={"energy": 0.0, "vendi_ratio": 1.0, "dup": 0.0, "set_energy": 0.0},
+    score_recall=score_recall,
+    set_headlines={"energy": 0.0, "vendi_ratio": 1.0, "dup": 0.0, "set_energy": 0.0, "mem": 1.0},
     set_tricks={"one clip": one_clip},
 )
 
