@@ -103,6 +103,12 @@ class Control:
     moment: Moment | None = None
     plans: dict[str, Plan] = field(default_factory=dict)
 
+    @property
+    def now(self) -> Moment:
+        """The moment where there has to be one: recorders, swaps, edits and references act in denoising runs alone."""
+        assert self.moment is not None
+        return self.moment
+
     def enter(self, moment: Moment | None) -> None:
         """A step begins; None: no denoising run (training), where frame keys alone act."""
         self.moment = moment
@@ -112,7 +118,7 @@ class Control:
             recorders = () if moment is None else tuple(r for r in self.recorders if r.wants(site, moment))
             edits = () if moment is None else tuple(e for e in self.edits if e.wants(site, moment))
             if (keys is not None and not keys.plain) or recorders or edits:
-                swaps, maps = (tuple(e for e in edits if isinstance(e, kind)) for kind in (QkSwap, MapEdit))
+                swaps, maps = tuple(e for e in edits if isinstance(e, QkSwap)), tuple(e for e in edits if isinstance(e, MapEdit))
                 plan = Plan(None if keys is None or keys.plain else keys, recorders, swaps, maps)
                 before = self.plans.get(path)
                 plans[path] = before if before == plan else plan  # the same object: a compiled processor need not look again

@@ -74,7 +74,8 @@ def _joined(sums: dict[int, Tensor], aspect: tuple[int, int]) -> Tensor:
     grids = {n: grid(n, aspect) for n in sums}
     finest = grids[max(grids)]
     return sum(
-        F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[:, 0] for n, g in grids.items()
+        (F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[:, 0] for n, g in grids.items()),
+        torch.zeros(()),
     )
 
 

@@ -1,13 +1,16 @@
 """The one attention processor of the house: fused attention, whose keys may come from other frames and whose maps may be changed."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from diffusers.models import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgen.attention.control import Control, Plan, Seen
-from vgen.attention.keys import gathered
+from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import attend_with_maps
 from vgen.attention.sites import AttentionSite, attention_sites
 from vgen.backbones.video_unet import FrameCount, VideoUNet
@@ -47,30 +50,32 @@ class VideoAttention:
         q = q.unflatten(0, (-1, num_frames))
         k, v = (x.unflatten(0, (-1, num_frames)) if len(x) != len(q) else x[:, None] for x in (k, v))
         for recorder in plan.recorders:
-            recorder.record(self.site, control.moment, Seen(q, k, v, hidden.unflatten(0, (-1, num_frames))))
+            recorder.record(self.site, control.now, Seen(q, k, v, hidden.unflatten(0, (-1, num_frames))))
         if plan.keys is not None:
-            k, v = self._read(plan, k, v)
-        swapped = [found for swap in plan.swaps if (found := swap(self.site, control.moment, q, k)) is not None]
-        own = [(s, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn)) for s in swapped if s.inside is not None]
+            k, v = self._read(plan.keys, k, v)
+        swapped = [found for swap in plan.swaps if (found := swap(self.site, control.now, q, k)) is not None]
+        own = [
+            (s.row, s.inside, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn)) for s in swapped if s.inside is not None
+        ]
         for s in swapped:
             q, k = q.clone(), k.clone()
             q[s.row], k[s.row] = s.q, s.k
         if plan.edits:
-            return attend_with_maps(q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.moment, control.chunk_bytes)
+            return attend_with_maps(q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.now, control.chunk_bytes)
         out = _attend(q, k, v, attn)
-        for s, kept in own:
-            rows = slice(s.row * num_frames, (s.row + 1) * num_frames)
-            out[rows] = torch.where(s.inside[..., None], kept, out[rows])
+        for row, inside, kept in own:
+            rows = slice(row * num_frames, (row + 1) * num_frames)
+            out[rows] = torch.where(inside[..., None], kept, out[rows])
         return out
 
-    def _read(self, plan: Plan, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, keys: FrameKeys, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``b f s c``, or ``b 1 s c`` where all frames read the same."""
         control = self.control
-        k, v = (gathered(x, plan.keys, control.moment) for x in (k, v))
-        for name in plan.keys.references:
+        k, v = (gathered(x, keys, control.moment) for x in (k, v))
+        for name in keys.references:
             if name not in control.references:
                 raise ValueError(f"attention keys name the reference {name!r}, but the run has {', '.join(control.references) or 'none'}")
-            more = control.references[name].keys_values(self.site, control.moment)
+            more = control.references[name].keys_values(self.site, control.now)
             k, v = (torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2) for x, y in zip((k, v), more, strict=True))
         return k, v
 
@@ -88,11 +93,12 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale).transpose(1, 2).flatten(2)
 
 
-def install(net: nn.Module, frames: FrameCount) -> Control:
+def install(net: UNet2DConditionModel | ControlNetModel, frames: FrameCount) -> Control:
     """Put :class:`VideoAttention` on every attention of a UNet or ControlNet; what they share is returned."""
     sites = attention_sites(net)
     control = Control(frames, {site.path: site for site in sites})
-    net.set_attn_processor({f"{site.path}.processor": VideoAttention(site, control) for site in sites})
+    processors: dict[str, Any] = {f"{site.path}.processor": VideoAttention(site, control) for site in sites}  # Any: diffusers lists its own
+    net.set_attn_processor(processors)
     return control
 
 
@@ -101,7 +107,7 @@ def route(video_unet: VideoUNet) -> Control:
     return install(video_unet.image_unet, video_unet.frames)
 
 
-def control_of(net: nn.Module) -> Control:
+def control_of(net: VideoUNet | UNet2DConditionModel | ControlNetModel) -> Control:
     """What the processors of a VideoUNet or ControlNet (or of a copy of it) share."""
     owner = net.image_unet if isinstance(net, VideoUNet) else net
     processor = next(iter(owner.attn_processors.values()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diffusers.models import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from torch import nn
 
 from vgen.backbones.sites import Stage
 from vgen.spec import Choice, field, spec
@@ -52,7 +52,7 @@ class AttentionWhere:
         )
 
 
-def attention_sites(net: nn.Module) -> list[AttentionSite]:
+def attention_sites(net: UNet2DConditionModel | ControlNetModel) -> list[AttentionSite]:
     """Every attention of ``net`` in the order of execution; 16 self and 16 cross on SD-1.x, 7 of each in its ControlNet."""
     out: list[AttentionSite] = []
     counts = dict.fromkeys(AttentionKind, 0)
@@ -72,7 +72,7 @@ def attention_sites(net: nn.Module) -> list[AttentionSite]:
     return out
 
 
-def _blocks(net: nn.Module) -> Iterator[tuple[str, Stage, int]]:
+def _blocks(net: UNet2DConditionModel | ControlNetModel) -> Iterator[tuple[str, Stage, int]]:
     down = list(net.down_blocks)
     for i in range(len(down)):
         yield f"down_blocks.{i}", Stage.DOWN, i

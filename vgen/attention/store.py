@@ -125,6 +125,7 @@ class AttentionStore(Recorder, Reference):
                     name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()
                 }
             case Place.DISK:
+                assert self._folder is not None  # made together with a store on disk
                 path = self._folder / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
                 self._held[at] = path

@@ -2,19 +2,20 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
 class Tokenizer(Protocol):
-    """What is needed of transformers' CLIPTokenizer."""
+    """What is needed of transformers' CLIPTokenizer; it returns an encoding with ``input_ids``."""
 
     model_max_length: int
 
-    def __call__(self, text: str, **kwargs: object) -> object: ...
+    def __call__(self, text: str, **kwargs: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
     return Alignment(a, b, mapper, kept, tuple(swaps), tuple(added))
 
 
-def _operations(a: Words, b: Words, replace: bool) -> list[tuple[str, int, int, int, int]]:
+def _operations(a: Words, b: Words, replace: bool) -> Sequence[tuple[str, int, int, int, int]]:
     if replace:
         return [("swap", 0, len(a.words), 0, len(b.words))]
     return difflib.SequenceMatcher(None, [_bare(w) for w in a.words], [_bare(w) for w in b.words], autojunk=False).get_opcodes()
