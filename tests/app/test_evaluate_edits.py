@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from vgen.app.edit import EditRun
 from vgen.app.evaluate import EvaluateRun, evaluate, evaluate_points, main
 from vgen.app.leaderboard import aggregate
 from vgen.app.loading import UNTRAINED, open_checkpoint
@@ -18,6 +19,7 @@ from vgen.app.results import difference_of_kind, load
 from vgen.app.suite_edits import Copy, Editor, Tune
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
+from vgen.diffusion.windows import Sliding
 from vgen.methods._editing import Edited, EditSession
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
@@ -101,6 +103,26 @@ def test_a_clip_does_not_depend_on_those_beside_it() -> None:
     assert np.array_equal(together, alone)
     assert together.shape == (2, 2, 64, 64, 3)
     assert not np.array_equal(together[0], together[1])
+
+
+def test_a_suite_of_long_clips_is_edited_in_windows_as_a_file_is(tmp_path: Path) -> None:
+    """What the UNet sees is counted: four frames in windows of three that overlap by two are six frames for every evaluation."""
+    method, suite = FateZero(num_steps=2, guidance=2.0, reconstruct=False), replace(SUITE, num_frames=4)
+
+    def edited(window: Sliding) -> tuple[np.ndarray, int]:
+        editor = Editor(recipe=method, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method), window=window)
+        return editor(tasks(suite)[:1]), editor.work.unet_frames
+
+    (whole, once), (parts, more) = edited(Sliding()), edited(Sliding(num_frames=3, overlap=2))
+    assert (once, more) == (4 * (2 + 2 * 2), 6 * (2 + 2 * 2))
+    assert whole.shape == parts.shape
+    assert not np.array_equal(whole, parts)
+    assert run(tmp_path, method).window == EditRun(method=method).window, "the same windows as vgen edit"
+
+
+def test_windows_are_a_setting_where_a_clip_is_longer(tmp_path: Path) -> None:
+    assert "window" not in run(tmp_path, DDIM).sampling()
+    assert run(tmp_path, DDIM, window=Sliding(num_frames=1, overlap=0)).sampling()["window"] == {"num_frames": 1, "overlap": 0}
 
 
 @spec

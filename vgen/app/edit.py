@@ -29,7 +29,7 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
-from vgen.methods._editing import Editing, EditSession, Matching, Wish, encoded, start_noise
+from vgen.methods._editing import Editing, EditSession, Matching, Wish, encoded, long_clips, start_noise
 from vgen.methods._editing import Progress as Told
 from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
@@ -70,7 +70,7 @@ class EditRun:
     start_seconds: float = 0.0
     size_px: int = 0
     seed: int = 0
-    window: Sliding = field(default_factory=lambda: Sliding(num_frames=24))
+    window: Sliding = field(default_factory=long_clips)
     save: list[Extra] = field(default_factory=list)
     least_px: int = 256
     device: str | None = None

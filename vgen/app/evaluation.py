@@ -15,8 +15,10 @@ from vgen.app.loading import SHIPPED, UNTRAINED
 from vgen.app.page import PageSettings
 from vgen.app.shares import share
 from vgen.app.suite_edits import Tune, check_method, known_as
+from vgen.diffusion.windows import Sliding, windows
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe
+from vgen.methods._editing import long_clips
 from vgen.methods._sampling import Sampling
 from vgen.metrics.learned.settings import LearnedMetrics
 from vgen.metrics.suite import Grid, Suite, Task, tasks
@@ -41,9 +43,9 @@ class Stage(Choice):
 class EvaluateRun:
     """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos`` one folder or a list of
     folders of clips that any tool made, with ``prompts`` naming their captions. ``method`` edits the clips of a suite of edits, by default
-    with the image model as it is; ``tune`` teaches it each clip first. ``n`` replaces the number of clips of every bucket that the
-    suite uses; frames and stride are the suite's. ``selftest`` clips go through the oracle's own tests and through the decoder. ``sweep``
-    names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A suite with a grid
+    with the image model as it is; ``tune`` teaches it each clip first; a clip longer than ``window`` is edited in windows, as by
+    ``vgen edit``. ``n`` replaces the number of clips of every bucket that the suite uses; frames and stride are the suite's. ``selftest``
+    clips go through the oracle's own tests and through the decoder. ``sweep`` names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A suite with a grid
     is one evaluation per point (:meth:`points`). ``share`` is ``I/N`` where no launcher says it; ``num_processes`` 0 scores on every core.
     ``corpus`` are the toybox shards that the checkpoints were taught from: a suite of diversity then says whether clips are recalled.
     ``metrics`` are those that look through a network, whose weights ``learned`` names."""
@@ -55,6 +57,7 @@ class EvaluateRun:
     method: Recipe | None = None
     method_name: str | None = None
     tune: Tune = field(default_factory=Tune)
+    window: Sliding = field(default_factory=long_clips)
     suite: Suite = field(default_factory=Suite)
     suite_name: str = "custom"
     sampler: Sampling = field(default_factory=Sampling)
@@ -120,7 +123,11 @@ class EvaluateRun:
     def sampling(self) -> dict[str, Any]:
         """How clips are drawn, or edited."""
         own: Any = self.sampler if self.method is None else self.method
-        named = {} if self.method is None else {"method": self.method_name, "tune": plain(asdict(self.tune))}
+        named: dict[str, Any] = {}
+        if self.method is not None:
+            named = {"method": self.method_name, "tune": plain(asdict(self.tune))}
+            if len(windows(self.suite.num_frames, self.window)) > 1:  # a window that no clip fills is no setting
+                named["window"] = plain(asdict(self.window))
         return {**named, **plain(asdict(own)), "num_frames": self.suite.num_frames}
 
     def points(self) -> list[EvaluateRun]:

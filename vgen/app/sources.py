@@ -70,7 +70,9 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
     if run.method is None:
         return Source(identity, lambda: sampler_of(open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames))
     method = run.method
-    editor = Editor(recipe=method, open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method), tune=run.tune)
+    editor = Editor(
+        recipe=method, open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method), tune=run.tune, window=run.window
+    )  # fmt: skip
     return Source(identity | {"method": run.method_name}, lambda: editor, work=editor.work)
 
 

@@ -16,8 +16,9 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
+from vgen.diffusion.windows import Sliding
 from vgen.methods import Recipe, catalogue
-from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, start_noise
+from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, long_clips, start_noise
 from vgen.methods._objectives import Batch, Denoising, denoising_as_trained
 from vgen.methods._recipe import Regime
 from vgen.metrics.task import Task
@@ -105,6 +106,7 @@ class Editor:
     recipe: Recipe
     open: Callable[[], Checkpoint]
     tune: Tune = field(default_factory=Tune)
+    window: Sliding = field(default_factory=long_clips)
     work: Work = field(default_factory=Work)
     _opened: Checkpoint | None = None
 
@@ -123,7 +125,7 @@ class Editor:
         session = EditSession(
             model=model, unet=checkpoint.unet, objective=self.recipe.objective(model), latents=latents,
             noise=start_noise(model, num_frames, (h, w), task.seed, latents.device),
-            wish=Wish(source=given.source_caption, target=task.caption),
+            wish=Wish(source=given.source_caption, target=task.caption), window=self.window,
         )  # fmt: skip
         assert isinstance(self.recipe, Editing), "the run was checked"
         done = self.recipe.edit(session)

@@ -19,7 +19,8 @@ class Sliding:
     def __post_init__(self) -> None:
         if self.num_frames and not 0 <= self.overlap < self.num_frames:
             raise ValueError(
-                f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}"
+                f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}; "
+                f"give window.overlap={self.num_frames // 2}"
             )
 
 

@@ -36,6 +36,11 @@ TARGET = Rows(("null", "text"), ("target",))
 PAIR = Rows(("null", "text"), ("source", "target"))
 
 
+def long_clips() -> Sliding:
+    """The windows in which a long clip is edited where nobody says otherwise."""
+    return Sliding(num_frames=24)
+
+
 class Matching(Choice):
     """How words of source and target belong together: ``replace`` one by one, ``refine`` where some are new, ``auto`` by their number."""
 
@@ -272,5 +277,5 @@ def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tenso
 
 def start_noise(model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device) -> Tensor:
     """``1 f c h w`` standard normal, a function of the seed alone."""
-    like = torch.empty(1, num_frames, model.unet.config.in_channels, *size, device=device)
+    like = torch.empty(1, num_frames, model.unet.config["in_channels"], *size, device=device)
     return Draws(0, [("clip", seed)]).normal("start", like)
