@@ -1,7 +1,7 @@
 """Where an edit acts: masks from the cross-attention maps of words."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class WordHeat(MapEdit):
     ``tokens`` maps a branch to its token positions. ``heat(branch)`` is ``f h w`` (the finest map's grid), a mean over what was seen.
     """
 
-    def __init__(self, tokens: dict[str, Sequence[int]], settings: MaskSpec, aspect: tuple[int, int], num_frames: int) -> None:
+    def __init__(self, tokens: Mapping[str, Sequence[int]], settings: MaskSpec, aspect: tuple[int, int], num_frames: int) -> None:
         self.tokens, self.settings, self.aspect, self.num_frames = tokens, settings, aspect, num_frames
         self._sums: dict[str, dict[int, Tensor]] = {branch: {} for branch in tokens}
 

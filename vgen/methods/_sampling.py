@@ -48,7 +48,7 @@ class Prompt:
 
 def latent_size(model: ImageModel, sampling: Sampling) -> tuple[int, int]:
     """Height and width in latent cells; raises ValueError where the UNet cannot halve them often enough."""
-    factor, halvings = model.vae_factor, 2 ** (len(model.unet.config.block_out_channels) - 1)
+    factor, halvings = model.vae_factor, 2 ** (len(model.unet.config["block_out_channels"]) - 1)
     out = []
     for name, px in (("height_px", sampling.height_px), ("width_px", sampling.width_px)):
         px = px or model.size_px
@@ -67,7 +67,7 @@ def generate(
     weight = next(unet.image_unet.parameters())
     h, w = latent_size(model, sampling)
     draws = Draws(0, [("clip", p.seed) for p in prompts])
-    like = torch.empty(len(prompts), sampling.num_frames, model.unet.config.in_channels, h, w, device=weight.device)
+    like = torch.empty(len(prompts), sampling.num_frames, model.unet.config["in_channels"], h, w, device=weight.device)
     context = model.encode_text([p.text for p in prompts])
     if sampling.guidance != 1:
         context = Context.cat([model.encode_text([p.negative for p in prompts]), context])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.masks import MaskSpec, stored_mask
@@ -65,7 +66,7 @@ class FateZero(Recipe, Editing):
         sites = list(session.control.sites.values())
         source = Recorded(store, self._keys_of(session))
         mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
-        edits = [
+        edits: list[MapEdit | QkSwap] = [
             SwapCross(
                 source=source, window=self.cross, words=session.cross_by_word(alignment), alignment=alignment,
                 max_queries=self.store.max_queries,

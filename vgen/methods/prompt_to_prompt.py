@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Sibling, SwapCross
 from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
 from vgen.attention.moment import Direction, Rows
@@ -55,8 +56,9 @@ class PromptToPrompt(Recipe, Editing):
     def edit(self, session: EditSession) -> Edited:
         parts = [self._image(session.frame(i)) for i in range(session.num_frames)]
         masks = [p.mask for p in parts if p.mask is not None]
+        sources = [p.reconstruction for p in parts if p.reconstruction is not None]  # every part's: the source is a row of its run
         return Edited(
-            torch.cat([p.latents for p in parts], 1), torch.cat([p.reconstruction for p in parts], 1), torch.cat(masks) if masks else None,
+            torch.cat([p.latents for p in parts], 1), torch.cat(sources, 1), torch.cat(masks) if masks else None,
             {"words": parts[0].report["words"]},
         )
 
@@ -67,7 +69,7 @@ class PromptToPrompt(Recipe, Editing):
             start = trajectory.start
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
-        edits = [
+        edits: list[MapEdit | QkSwap] = [
             SwapCross(source=Sibling(), window=self.cross, words=session.cross_by_word(alignment), alignment=alignment),
             CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries), *session.amplified(StepWindow()),
         ]

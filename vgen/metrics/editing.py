@@ -50,16 +50,15 @@ def score_edit(
     read_frames = _by_frame(edited_video, facts or read(edited_video, pair.scene.stride_ticks))
     frames = [_judged(frame, pair, place) for frame, place in zip(read_frames, _places(pair.scene), strict=True)]
     shown, kept, astray = (np.array(x) for x in zip(*frames, strict=True))
-    out["edit_acc"], out["edit_acc_all"] = float(shown.mean()), float(shown.min() == 1)
-    out["keep_acc"] = float(kept.mean())
-    out["traj"] = float(np.exp(-astray.mean() / ASTRAY))
+    out["edit_acc"], out["edit_acc_all"] = share, every = float(shown.mean()), float(shown.min() == 1)
+    out["keep_acc"] = keep = float(kept.mean())
+    out["traj"] = traj = float(np.exp(-astray.mean() / ASTRAY))
     ground = ~_touched(pair, edited_video.shape[1])
-    out["psnr_bg"] = psnr(target if pair.edit is Edit.GROUND else source_video, edited_video, ground)
-    out["psnr_codec"] = None if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
-    best = NOMINAL_DB if out["psnr_codec"] is None else out["psnr_codec"]
-    out["bg"] = float(np.clip((out["psnr_bg"] - WORST_DB) / (best - WORST_DB), 0, 1))
-    rest = (out["keep_acc"], out["traj"], out["bg"])
-    out["edit"], out["edit_strict"] = harmonic((out["edit_acc"], *rest)), harmonic((out["edit_acc_all"], *rest))
+    out["psnr_bg"] = seen_db = psnr(target if pair.edit is Edit.GROUND else source_video, edited_video, ground)
+    out["psnr_codec"] = codec_db = None if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
+    best = NOMINAL_DB if codec_db is None else codec_db
+    out["bg"] = bg = float(np.clip((seen_db - WORST_DB) / (best - WORST_DB), 0, 1))
+    out["edit"], out["edit_strict"] = harmonic((share, keep, traj, bg)), harmonic((every, keep, traj, bg))
     out["oracle_psnr"] = psnr(target, edited_video)
     return out
 

@@ -28,7 +28,7 @@ def temporal_consistency(facts: Facts, scene: Scene, video: np.ndarray, unspecif
     truth = paths(scene)[..., :2]
     seen = [s for _, s in pairs]
     num = max(1, len(pairs))
-    out: Numbers = {
+    out: dict[str, float] = {
         "perm": sum(len(s.frames) for s in seen if s is not None) / (num * facts.num_frames),
         "idsw": max(0, facts.num_tracks - int(facts.counts.max(initial=0))) / num,
         "area_cv": _mean(seen, lambda s: float((s.radii**2).std() / (s.radii**2).mean())),
@@ -44,8 +44,7 @@ def temporal_consistency(facts: Facts, scene: Scene, video: np.ndarray, unspecif
     ]  # fmt: skip
     free = "motion" in unspecified
     right = bool(pairs) and all(s is not None and s.motion is not None if free else agrees(t, s, "motion") for t, s in pairs)
-    out["tc"] = float(right) * float(np.prod(np.clip(np.array(terms, float), 0, 1)))
-    return out
+    return {**out, "tc": float(right) * float(np.prod(np.clip(np.array(terms, float), 0, 1)))}
 
 
 def background_flicker(video: np.ndarray, covered: np.ndarray) -> float:

@@ -37,10 +37,10 @@ def text_accuracy(facts: Facts, scene: Scene, unspecified: Sequence[str] = ()) -
         out[a] = sum(marks) / len(marks) if marks else None
     moving = [agrees(t, s, "motion") for t, s in pairs if t.motion is not Motion.STATIC and asks(t, "motion", unspecified)]
     out["motion_moving"] = sum(moving) / len(moving) if moving else None
-    out["count"] = float((facts.counts == len(scene.things)).mean())
+    out["count"] = count = float((facts.counts == len(scene.things)).mean())
     out["ground"] = None if "ground" in unspecified else float(facts.ground is scene.ground)
-    out["unexplained"] = float(facts.unexplained.mean())
-    stage = out["count"] >= FEWEST_RIGHT_COUNTS and out["ground"] != 0 and out["unexplained"] < MOST_UNEXPLAINED
+    out["unexplained"] = unexplained = float(facts.unexplained.mean())
+    stage = count >= FEWEST_RIGHT_COUNTS and out["ground"] != 0 and unexplained < MOST_UNEXPLAINED
     out["exact"] = _all(out, ATTRIBUTES, stage)
     out["exact_without_speed"] = _all(out, ATTRIBUTES[:-1], stage)
     out["exact_image"] = _all(out, STILL_ATTRIBUTES, stage)
