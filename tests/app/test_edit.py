@@ -71,10 +71,32 @@ def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: 
         edit_files(wish(video, backbone, out=str(out)), {})
 
 
-def test_five_lines_of_python(video: str, backbone: str) -> None:
-    done = edit(EditRun(method=FateZero(num_steps=2), video=video, backbone=backbone, source=SOURCE, target=TARGET, num_frames=FRAMES))
+def test_five_lines_of_python(video: str, backbone: str, tmp_path: Path) -> None:
+    program = f"""
+from vgen.app.edit import EditRun, edit
+from vgen.methods.fatezero import FateZero
+done = edit(EditRun(method=FateZero(num_steps=2), video={video!r}, source={SOURCE!r}, target={TARGET!r}, backbone={backbone!r}))
+done.save({str(tmp_path / "edit")!r})
+"""
+    assert len(program.strip().splitlines()) <= 5
+    run = subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert {p.name for p in (tmp_path / "edit").iterdir()} == {"edited.mp4", "side_by_side.mp4", "card.json"}
+
+
+def test_from_python_as_from_the_command_line(video: str, backbone: str, tmp_path: Path) -> None:
+    done = edit(wish(Path(video), backbone, save=[Extra.RECONSTRUCTION]))
     assert done.video.shape == done.source.shape == (FRAMES, 64, 64, 3)
     assert done.video.dtype == np.uint8
+    asked = wish(video, backbone, save=[Extra.RECONSTRUCTION], out=str(tmp_path / "command"))
+    for folder in (done.save(tmp_path / "python"), edit_files(asked, {})):
+        assert (folder / "reconstruction.mp4").stat().st_size > 0
+    frames = [frames_of(tmp_path / side / "edited.mp4") for side in ("python", "command")]
+    assert np.array_equal(*frames)
+    with pytest.raises(ValueError, match="python is not empty; choose another folder, nothing is overwritten"):
+        done.save(tmp_path / "python")
+    with pytest.raises(ValueError, match=r"an edit needs a method, as EditRun\(method=FateZero"):
+        edit(EditRun(video=video, source=SOURCE, target=TARGET))
 
 
 def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -> None:
@@ -125,8 +147,10 @@ def test_without_a_video_the_source_is_drawn(backbone: str, tmp_path: Path) -> N
 def test_a_poor_reconstruction_is_told_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     _warn(Console(width=400), {"reconstruction_psnr": 11.04, "ceiling_psnr": 26.5})
     assert "the source is not given back well (11.0 dB against 26.5 dB)" in capsys.readouterr().out
+    _warn(Console(width=400), {"reconstruction_psnr": 9.6, "ceiling_psnr": 10.8})
+    assert "this image model can't show the clip: its encoder and decoder alone give 10.8 dB" in capsys.readouterr().out
     _warn(Console(width=400), {"reconstruction_psnr": 24.0, "ceiling_psnr": 26.5})
-    assert "not given back" not in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == ["reconstruction 24.0 dB, the decoder alone 26.5 dB"]
 
 
 def test_phases_are_told(video: str, backbone: str) -> None:

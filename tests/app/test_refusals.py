@@ -27,6 +27,7 @@ class Trainer:
 
 @dataclass
 class Run:
+    names: list[str] = field(default_factory=list)
     trainer: Trainer = field(default_factory=Trainer)
     method: dict = field(default_factory=dict)
     out: str = MISSING
@@ -47,11 +48,13 @@ def compose(tmp_path: Path):
 
 REFUSED = {
     "trainer.max_step=3": "trainer.max_step is not a key; did you mean trainer.max_steps? trainer has trainer.max_steps, trainer.precision",
-    "mehtod=lumiere": "mehtod is not a key; did you mean method? the top level has method, out, trainer",
+    "mehtod=lumiere": "mehtod is not a key; did you mean method? the top level has method, names, out, trainer",
     "method.head=3": "method.head is not a key; did you mean method.heads? method has method.heads",
     "method=animatedif": "method=animatedif is not an option; did you mean animatediff? method can be animatediff, lumiere",
     "trainer.precision=bf17": "trainer.precision: Invalid value 'bf17', expected one of [bf16, fp32]",
     "trainer.max_steps=many": "trainer.max_steps: Value 'many' of type 'str' could not be converted to Integer",
+    "names=a": "names takes a list; write names=[A,B], or names=[A] for one",
+    "names={a:1}": "names takes a list; write names=[A,B], or names=[A] for one",
     "out=[a": "'out=[a' cannot be read as key=value",
 }
 

@@ -266,6 +266,16 @@ def test_refining_keeps_common_words_and_frees_new_ones(model: ImageModel) -> No
     assert alignment.mapper[circle] == 1
 
 
+def test_a_comma_is_not_another_word(model: ImageModel) -> None:
+    """"circle" hands all its attention to "circle", not half of it to the comma behind it; and nobody reads that it was replaced."""
+    target = "a large red circle, on a black background, at night"
+    alignment = align(SOURCE, target, model.tokenizer, replace=False)
+    assert alignment.preview() == "adds at, night"
+    (before,), (circle, comma) = Words.of(SOURCE, model.tokenizer).positions("circle"), Words.of(target, model.tokenizer).positions("circle")
+    assert (alignment.mapper[before, circle], alignment.mapper[before, comma]) == (1, 0)
+    assert (alignment.kept[circle], alignment.kept[comma]) == (1, 0)
+
+
 def test_words_that_do_not_fit_speak(model: ImageModel) -> None:
     with pytest.raises(ValueError, match="replace needs as many words in the target as in the source, got 3 and 8"):
         align(SOURCE, "a blue circle", model.tokenizer, replace=True)

@@ -39,6 +39,8 @@ from vgen.spec import Choice, field, spec
 log = logging.getLogger(__name__)
 POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
+POOR_CEILING_DB = 18.0
+"""So is a decoder that gives no more than this of the source itself: the image model can't show the clip at all."""
 
 
 class Extra(Choice):
@@ -75,6 +77,9 @@ class EditRun:
     least_px: int = 256
     device: str | None = None
     out: str = ""
+
+    def __post_init__(self) -> None:
+        self.video, self.adapter, self.out = (str(given) for given in (self.video, self.adapter, self.out))  # Python hands over paths too
 
     def wish(self) -> Wish:
         if not self.target.strip() or not self.source.strip():
@@ -117,6 +122,21 @@ class EditedClip:
     reconstruction: np.ndarray | None
     mask: np.ndarray | None
     report: dict[str, Any]
+    run: EditRun
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``; returns the folder. Raises
+        ValueError for a folder that holds something."""
+        run, out, panels = self.run, _new(Path(folder)), [self.source, self.video]
+        for extra, video in ((Extra.RECONSTRUCTION, self.reconstruction), (Extra.MASK, self.mask)):
+            if extra in run.save and video is not None:
+                panels.append(video)
+                write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
+        card = {"vgen": vgen.__version__, "method": name_of(run.method), **plain(asdict(run)), "report": self.report}
+        write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
+        write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
+        (out / "card.json").write_text(json.dumps(card, indent=2))
+        return out
 
 
 def offer() -> None:
@@ -155,10 +175,12 @@ def edit(
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
     mask = None if done.mask is None else _shown(done.mask, source)
-    return EditedClip(video, source, back, mask, report)
+    return EditedClip(video, source, back, mask, report, run)
 
 
 def _check(run: EditRun, recipe: Recipe) -> None:
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"an edit needs a method, as EditRun(method=FateZero(), ...); those that edit are {', '.join(editors())}")
     name = name_of(recipe)
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
@@ -225,9 +247,9 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
 def _frames(session: EditSession, recipe: Recipe) -> str:
     num, parts = session.num_frames, session.windows
     if recipe.frame_by_frame:
-        return f"{num} frame{'s' * (num != 1)} one by one"
+        return f"{_counted(num)} one by one"
     if len(parts) == 1:
-        return f"{num} frame{'s' * (num != 1)} at once"
+        return f"{_counted(num)} at once"
     return (
         f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} or more and are averaged at "
         "every step (window.num_frames=0 for all at once)"
@@ -255,27 +277,27 @@ def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
 
 
 def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
-    """Write ``edited.mp4``, ``side_by_side.mp4``, what ``save`` asks for and ``card.json`` into a new folder; returns it."""
+    """What ``vgen edit`` does: the edit, told as it goes, saved in a new folder; returns it."""
     console = Console()
-    out = Path(run.out or f"outputs/edit-{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+    out = _new(Path(run.out or f"outputs/edit-{time.strftime('%Y%m%d-%H%M%S')}"))  # before minutes are spent
     with _bars(console) as told:
         done = edit(run, told, console)
     if Extra.MASK in run.save and done.mask is None:
         console.print("[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere")
     _warn(console, done.report)
-    panels = [done.source, done.video]
-    for extra, video in ((Extra.RECONSTRUCTION, done.reconstruction), (Extra.MASK, done.mask)):
-        if extra in run.save and video is not None:
-            panels.append(video)
-            write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
-    card = {"vgen": vgen.__version__, "method": name_of(run.method), **plain(asdict(run)), "report": done.report}
-    write_mp4(out / "edited.mp4", enlarged(done.video, run.least_px), run.fps, card)
-    write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
-    (out / "card.json").write_text(json.dumps(card, indent=2))
-    console.print(f"{len(done.video)} frames in {done.report['seconds']:.1f} s: {out}/")
+    done.save(out)
+    console.print(f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s: {out}/")
     return out
+
+
+def _new(out: Path) -> Path:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out} is {'not empty' if out.is_dir() else 'a file'}; choose another folder, nothing is overwritten")
+    return out
+
+
+def _counted(num_frames: int) -> str:
+    return f"{num_frames} frame{'s' * (num_frames != 1)}"
 
 
 def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
@@ -290,6 +312,12 @@ def _warn(console: Console, report: dict[str, Any]) -> None:
     if found is None:
         return
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
+    if ceiling < POOR_CEILING_DB:
+        console.print(
+            f"[yellow]this image model can't show the clip[/]: its encoder and decoder alone give {ceiling:.1f} dB of the source, "
+            f"and under {POOR_CEILING_DB:g} dB little of it is left; give a backbone that knows such pictures, or a larger size_px",
+            soft_wrap=True,
+        )
     if found < ceiling - POOR_DB:
         console.print(
             f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "

@@ -42,13 +42,14 @@ class Stage(Choice):
 @spec
 class EvaluateRun:
     """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos`` one folder or a list of
-    folders of clips that any tool made, with ``prompts`` naming their captions. ``method`` edits the clips of a suite of edits, by default
-    with the image model as it is; ``tune`` teaches it each clip first; a clip longer than ``window`` is edited in windows, as by
+    folders of clips that any tool made, with ``prompts`` naming their captions. ``method`` edits the clips of a suite of edits, by
+    default with the image model as it is; ``tune`` teaches it each clip first; a clip longer than ``window`` is edited in windows, as by
     ``vgen edit``. ``n`` replaces the number of clips of every bucket that the suite uses; frames and stride are the suite's. ``selftest``
-    clips go through the oracle's own tests and through the decoder. ``sweep`` names what this evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A suite with a grid
-    is one evaluation per point (:meth:`points`). ``share`` is ``I/N`` where no launcher says it; ``num_processes`` 0 scores on every core.
-    ``corpus`` are the toybox shards that the checkpoints were taught from: a suite of diversity then says whether clips are recalled.
-    ``metrics`` are those that look through a network, whose weights ``learned`` names."""
+    clips go through the oracle's own tests and through the decoder. ``sweep`` names what this evaluation is part of, ``objective`` what a
+    learning sweeper maximises (empty: the first headline). A suite with a grid is one evaluation per point (:meth:`points`). ``share`` is
+    ``I/N`` where no launcher says it; ``num_processes`` 0 scores on every core. ``corpus`` are the toybox shards that the checkpoints
+    were taught from: a suite of diversity then says whether clips are recalled. ``metrics`` are those that look through a network, whose
+    weights ``learned`` names."""
 
     adapter: Any = None
     videos: Any = None

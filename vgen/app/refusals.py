@@ -75,8 +75,10 @@ def _unknown_key(error: BaseException) -> str | None:
 
 
 def _wrong_value(error: BaseException) -> str | None:
-    """trainer.precision=bf17: a value of the wrong type."""
+    """trainer.precision=bf17: a value of the wrong type; blend=jeep: one value where a list is asked for."""
     key = getattr(error, "full_key", None)
+    if key and ("is not a ListConfig" in str(error) or "with ListConfig" in str(error)):
+        return f"{key} takes a list; write {key}=[A,B], or {key}=[A] for one"
     return f"{key}: {_first_line(error)}" if key else None
 
 

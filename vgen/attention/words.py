@@ -97,8 +97,11 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
     for tag, i0, i1, j0, j1 in _operations(a, b, replace):
         if tag in ("equal", "swap"):
             for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
-                _share(mapper, a.spans[i], b.spans[j])
-                if a.words[i] != b.words[j]:
+                same = tag == "equal"
+                both = min(len(a.spans[i]), len(b.spans[j])) if same else None  # "dog" and "dog,": the comma alone is new
+                _share(mapper, a.spans[i][:both], b.spans[j][:both])
+                kept[list(b.spans[j][both:] if same else ())] = 0
+                if _bare(a.words[i]) != _bare(b.words[j]):
                     swaps.append((a.words[i], b.words[j]))
         else:  # words of the target alone; for "delete" there are none
             for j in range(j0, j1):
