@@ -19,6 +19,7 @@ from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.clip_pair import ClipPair
 
 SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
 
@@ -127,6 +128,11 @@ def test_a_cut_adapter_and_a_foreign_file_are_refused(backbone: Path, adapter: P
     save_adapter(tmp_path / "short.safetensors", tensors, card)
     with pytest.raises(ValueError, match="lacks 1 tensors"):
         open_checkpoint(str(tmp_path / "short.safetensors"), str(backbone))
+
+
+def test_what_learns_no_denoising_draws_nothing(backbone: Path) -> None:
+    with pytest.raises(ValueError, match="ClipPair learns Agreement, not Denoising, so no clip can be drawn"):
+        open_checkpoint(UNTRAINED, str(backbone), untrained=ClipPair())
 
 
 def test_an_untrained_module_leaves_every_frame_to_the_image_model(backbone: Path) -> None:

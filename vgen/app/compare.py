@@ -47,11 +47,11 @@ def chosen(runs: Sequence[str]) -> list[Result]:
     """A run is an evaluation's folder, or ``FOLDER:CHECKPOINT``; at least two checkpoints in all."""
     picked: list[tuple[Path, str]] = []
     for run in runs:
-        folder, _, name = (run, "", "") if Path(run).is_dir() else run.rpartition(":")
-        folder = folder or run
-        if not Path(folder).is_dir():
+        place, _, name = (run, "", "") if Path(run).is_dir() else run.rpartition(":")
+        place = place or run
+        if not Path(place).is_dir():
             raise ValueError(f"{run} is no folder; give folders that vgen evaluate made, or FOLDER:CHECKPOINT for one of several in it")
-        picked.append((Path(folder), name))
+        picked.append((Path(place), name))
     results = load(*dict.fromkeys(folder for folder, _ in picked))
     out = [r for folder, name in picked for r in results if r.folder == folder and name in ("", r.name)]
     for folder, name in picked:

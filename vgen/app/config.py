@@ -88,6 +88,7 @@ def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
 
 def job_suffix() -> str:
     """Tells the jobs of a multirun apart."""
-    if HydraConfig.initialized() and HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN":
+    mode = HydraConfig.get().mode if HydraConfig.initialized() else None
+    if mode is not None and mode.name == "MULTIRUN":
         return f"-{HydraConfig.get().job.num}"
     return ""

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import vgen
 from vgen.app.config import run_hydra
-from vgen.app.loading import TOYBOX, UNTRAINED, open_checkpoint
+from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.attention.processor import control_of
 from vgen.attention.store import Payload, Place, stored_bytes
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
@@ -159,18 +159,20 @@ def edit(
     wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
     _check(run, recipe)
+    assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
-    session.latents = None if source is None else encoded(session.model, source, session.noise.device)
+    session.latents = latents = None if source is None else encoded(session.model, source, session.noise.device)
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
-    video, back = (None if z is None else _decoded(session, z) for z in (done.latents, done.reconstruction))
+    video, back = _decoded(session, done.latents), None if done.reconstruction is None else _decoded(session, done.reconstruction)
     report = {**done.report, "seconds": round(time.perf_counter() - began, 2)}
-    if source is None:
+    if source is None or latents is None:
+        assert back is not None  # the source is a row of the run that draws it
         source, back = back, None  # what was drawn is the source itself
     else:
-        report["ceiling_psnr"] = psnr(_decoded(session, session.latents), source)
+        report["ceiling_psnr"] = psnr(_decoded(session, latents), source)
     progress("decode", 1, 1)
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
@@ -206,7 +208,7 @@ def _session(
     """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
     checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
     size_px = run.size_px or checkpoint.model.size_px
-    step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config.block_out_channels) - 1)
+    step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
     if size_px % step:
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
@@ -219,7 +221,7 @@ def _session(
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device)
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
-        model=checkpoint.model, unet=checkpoint.unet, objective=recipe.objective(checkpoint.model), wish=wish, noise=noise,
+        model=checkpoint.model, unet=checkpoint.unet, objective=denoising(recipe, checkpoint.model), wish=wish, noise=noise,
         progress=progress, window=run.window, structure=structure,
     )
     return session, source
@@ -227,6 +229,7 @@ def _session(
 
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
+    assert isinstance(recipe, Editing)
     h, _ = session.size
     words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
     line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *words])
@@ -244,7 +247,7 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     return line
 
 
-def _frames(session: EditSession, recipe: Recipe) -> str:
+def _frames(session: EditSession, recipe: Editing) -> str:
     num, parts = session.num_frames, session.windows
     if recipe.frame_by_frame:
         return f"{_counted(num)} one by one"
@@ -309,7 +312,7 @@ def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
 
 def _warn(console: Console, report: dict[str, Any]) -> None:
     found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
-    if found is None:
+    if found is None or ceiling is None:
         return
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
     if ceiling < POOR_CEILING_DB:

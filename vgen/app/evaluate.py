@@ -208,6 +208,12 @@ def _once(open_: Callable[[], Callable[[_T], _R]]) -> Callable[[_T], _R]:
     return act
 
 
+def _source(task: Task, size_px: int) -> np.ndarray:
+    source = task.inputs(size_px).source
+    assert source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
+    return source
+
+
 def _draw_codec(
     run: EvaluateRun, store: ClipStore, needed: Sequence[str], todo: list[Task], mine: Share, reconstruct: Callable[[], Reconstruct],
     progress: Progress,
@@ -222,7 +228,7 @@ def _draw_codec(
         bar = progress.add_task("sources through the decoder", total=len(todo))
 
         def sources(batch: list[Task]) -> np.ndarray:
-            return np.stack([through(task.inputs(size_px).source) for task in batch])
+            return np.stack([through(_source(task, size_px)) for task in batch])
 
         for num in store.fill(SOURCE, todo, sources, 1, mine.pair(), timed=False):
             progress.advance(bar, num)

@@ -107,7 +107,7 @@ class EvaluateRun:
 
     def whole_suite(self) -> Suite:
         """With ``n`` put in."""
-        counts = {bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n}
+        counts: dict[str, Any] = {bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n}
         return replace(self.suite, **counts)
 
     def names(self) -> dict[str, str]:

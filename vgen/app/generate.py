@@ -18,6 +18,7 @@ from vgen.app.config import run_hydra
 from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
+from vgen.layers.motion_module import PositionalEncoding
 from vgen.methods._sampling import Prompt, Sampling, latent_size
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
@@ -111,7 +112,7 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
     """What would fail in the first step fails here, before anything is drawn."""
     latent_size(checkpoint.model, sampling)
-    rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if hasattr(m, "pe")), default=None)
+    rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
     at_once = sampling.window.num_frames or sampling.num_frames
     if rows is not None and at_once > rows:
         raise ValueError(

@@ -127,7 +127,18 @@ def open_checkpoint(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(place, dtype)
     unet.to(place, dtype).eval().requires_grad_(False)
-    return Checkpoint(model, unet, recipe, recipe.objective(model), card, adapter)
+    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter)
+
+
+def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
+    """The recipe's objective, to draw or edit clips by. Raises ValueError where the recipe learns something else."""
+    objective = recipe.objective(model)
+    if not isinstance(objective, Denoising):
+        raise ValueError(
+            f"{type(recipe).__name__} learns {type(objective).__name__}, not Denoising, so no clip can be drawn with it; "
+            "choose a method that inserts layers or edits ('vgen show METHOD' says its objective)"
+        )
+    return objective
 
 
 def recipe_of(card: Card) -> Recipe:

@@ -24,7 +24,7 @@ def _value(hint: Any, value: Any) -> Any:
         if value is None:
             return None
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_plain(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)

@@ -142,7 +142,7 @@ def _gap(rows: Sequence[Row], key: str) -> dict[str, float] | None:
     squares."""
     seen = interval([r.numbers[key] for r in rows if r.task.bucket.value == "iid"])
     unseen = interval([r.numbers[key] for r in rows if r.task.bucket.value in HELD_OUT])
-    if seen.mean is None or unseen.mean is None:
+    if seen.mean is None or seen.low is None or seen.high is None or unseen.mean is None or unseen.low is None or unseen.high is None:
         return None
     mean = seen.mean - unseen.mean
     down, up = math.hypot(seen.mean - seen.low, unseen.high - unseen.mean), math.hypot(seen.high - seen.mean, unseen.mean - unseen.low)

@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
@@ -32,7 +33,8 @@ def main() -> None:
 def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
     """The row as text; ``docs/methods.md`` is built from the same."""
     schema = OmegaConf.structured(catalogue()[name])
-    recipe: Recipe = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.from_dotlist([f"{k}={v}" for k, v in knobs.items()])))
+    merged = OmegaConf.merge(schema, OmegaConf.from_dotlist([f"{k}={v}" for k, v in knobs.items()]))
+    recipe = cast(Recipe, OmegaConf.to_object(merged))
     model = _shapes(backbone)
     lines = [f"{name}: {recipe.paper.title} (arXiv {recipe.paper.arxiv}, {recipe.paper.year})", f"regime: {recipe.regime.value}", "knobs:"]
     lines += ["  " + line for line in OmegaConf.to_yaml(OmegaConf.create(plain(asdict(recipe)))).strip().splitlines()]
@@ -50,7 +52,8 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         hit = sum(keys.where(site) for site in attention_sites(unet.image_unet) if site.kind is AttentionKind.SELF)
         lines.append(f"self-attention reads {' + '.join(read)} at {hit} sites")
     lines.append(f"learns {', '.join(recipe.learns()) or 'nothing'}" + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""))
-    lines.append(f"objective: {type(recipe.objective(model)).__name__} {plain(asdict(recipe.objective(model)))}")
+    objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
+    lines.append(f"objective: {type(objective).__name__} {plain(asdict(objective))}")
     return "\n".join(lines)
 
 
@@ -63,4 +66,5 @@ def _shapes(backbone: str) -> ImageModel:
         unet, vae = blank_unet(size), blank_vae(size)
     prediction = "v_prediction" if backbone == TOYBOX else "epsilon"
     config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": prediction}
-    return ImageModel(unet=unet, vae=vae, text_encoders=[], tokenizer=None, scheduler_config=config, source=backbone)
+    tokenizer: Any = None  # shapes read no words
+    return ImageModel(unet=unet, vae=vae, text_encoders=[], tokenizer=tokenizer, scheduler_config=config, source=backbone)

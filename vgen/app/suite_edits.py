@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.app.loading import UNTRAINED, Checkpoint
+from vgen.app.loading import UNTRAINED, Checkpoint, denoising
 from vgen.attention.processor import control_of
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
@@ -123,7 +123,7 @@ class Editor:
             teach(checkpoint, self.recipe, self.tune, latents, given.source_caption, self.work)
         num_frames, _, h, w = latents.shape[1:]
         session = EditSession(
-            model=model, unet=checkpoint.unet, objective=self.recipe.objective(model), latents=latents,
+            model=model, unet=checkpoint.unet, objective=denoising(self.recipe, model), latents=latents,
             noise=start_noise(model, num_frames, (h, w), task.seed, latents.device),
             wish=Wish(source=given.source_caption, target=task.caption), window=self.window,
         )  # fmt: skip

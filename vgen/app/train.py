@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -62,7 +62,7 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     if config.is_file() and not resume:
         raise ValueError(f"run {folder} exists; continue it with run.resume=auto or choose another run.name")
     if config.is_file():
-        before = OmegaConf.to_container(OmegaConf.load(config))
+        before = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config)))  # written below
         changed = [k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]]
         if changed:
             raise ValueError(

@@ -259,10 +259,11 @@ def _said(window: StepWindow, num_steps: int) -> str:
 
 
 class Editing(ABC):
-    """A recipe that edits clips; ``frame_by_frame`` where every frame is an image of its own."""
+    """A recipe that edits clips in ``num_steps``; ``frame_by_frame`` where every frame is an image of its own."""
 
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
+    num_steps: int
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...
