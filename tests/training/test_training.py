@@ -11,6 +11,7 @@ import torch
 
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import load
+from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
@@ -195,8 +196,17 @@ def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:
     assert latest(tmp_path) == tmp_path / "step-0000002.ckpt"
 
 
-def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path) -> None:
-    folder = fit(job(tmp_path / "bf16", toy_shards, 1, precision=Precision.BF16))
+def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass through the UNet is under autocast, those of hooks too: CUDA refuses bfloat16 beside float32, a CPU mostly does not."""
+    casts: list[bool] = []
+    forward = VideoUNet.forward
+    monkeypatch.setattr(VideoUNet, "forward", lambda *a, **k: casts.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k))
+    wish = job(tmp_path / "bf16", toy_shards, 2, precision=Precision.BF16, preflight=False)
+    sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
+    wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)
+    folder = fit(wish)
+    assert len(casts) > 10, "steps, validation, use of time, a sample"
+    assert all(casts)
     tensors, _ = load_adapter(folder / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())
 

@@ -76,7 +76,8 @@ class TimeUse(pl.Callback):
         if not isinstance(objective, Denoising):
             return
         assert trainer.val_dataloaders is not None  # validation has just run over them
-        figures = measure_time_use(module, list(trainer.val_dataloaders)[:4], objective)
+        with trainer.precision_plugin.forward_context():  # a hook is not a step: Lightning casts nothing here, and CUDA mixes no dtypes
+            figures = measure_time_use(module, list(trainer.val_dataloaders)[:4], objective)
         module.log_dict(figures, sync_dist=True, batch_size=1)
 
 

@@ -42,7 +42,8 @@ class SampleClips(pl.Callback):
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
-        clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
+        with trainer.precision_plugin.forward_context():
+            clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
         if not trainer.is_global_zero:
             return
         paths = [write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256)) for i, clip in enumerate(clips)]
