@@ -1,18 +1,23 @@
-"""Editing methods on the toybox's edit suite (O4): EDIT and its parts, against a copy of the source and against editing frame by frame.
+"""Editing methods on the toybox's edit suite (O4): EDIT with its four parts, and TC, by method and kind of edit, against per-frame edits.
 
-    python benchmarks/toybox_edits.py n=64 methods=copy,ddim,p2p,fatezero frames=8 steps=20 guidance=3
-    python benchmarks/toybox_edits.py n=8 methods=p2p,tav steps_tuned=200           # tunes on every clip first
+    python benchmarks/toybox_edits.py n=64                                   # every method; Tune-A-Video is taught 500 steps on every clip
+    python benchmarks/toybox_edits.py n=8 methods=p2p,tav steps_tuned=20 steps=4 out=outputs/try
 
-``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame, ``p2p`` Prompt-to-Prompt frame by frame (fast
-mode), ``fatezero`` FateZero with the middle frame, ``first`` the same edit with the keys of the first frame everywhere, ``tav``
-Tune-A-Video. Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out`` (what is there is not drawn again), and together
-they are one leaderboard and report. Prints one JSON line: means with 95 % bootstrap intervals, and paired differences to the first method.
+``p2p`` is Prompt-to-Prompt frame by frame, what all others are compared with clip by clip (it always runs; ``null_text=10`` gives it the
+paper's inner steps, 0 is its fast mode), ``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame,
+``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame everywhere, ``tav`` Tune-A-Video. Each is
+one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method is only
+scored again, and other settings in the same folder are refused. Prints tables in Markdown: means with 95 % bootstrap intervals, and
+differences from ``p2p`` over the same clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out`` gets
+them as ``edits.json``, a leaderboard and a report.
 """
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,59 +26,119 @@ from vgen.app.evaluate import evaluate
 from vgen.app.evaluation import EvaluateRun
 from vgen.app.leaderboard import aggregate
 from vgen.app.loading import TOYBOX
-from vgen.app.results import load, worded
+from vgen.app.results import Result, load, worded
 from vgen.app.suite_edits import Copy, Tune
 from vgen.attention.keys import Frame
+from vgen.data.files import write_json
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import Recipe
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
+from vgen.metrics.statistics import Interval, interval, paired_difference
 from vgen.metrics.suite import Kind, Suite
 
-SHOWN = ("edit", "edit_strict", "edit_acc", "keep_acc", "traj", "bg", "oracle_psnr")
+BASE = "p2p"
+SHOWN = ("edit", "edit_acc", "keep_acc", "traj", "bg", "tc", "tc_edited")
+FEWEST = 8
+DEFAULTS = {
+    "n": "64", "frames": "8", "steps": "20", "guidance": "3", "cross": "0.8", "self": "0.5", "null_text": "0", "steps_tuned": "500",
+    "lr": "3e-4", "methods": "p2p,copy,ddim,fatezero,first,tav", "backbone": TOYBOX, "out": "outputs/toybox_edits",
+}
+
+
+def options_of(words: Sequence[str]) -> dict[str, str]:
+    given = dict(word.partition("=")[::2] for word in words)
+    options = DEFAULTS | given
+    names = list(dict.fromkeys([BASE, *options["methods"].split(",")]))
+    unknown = [*(given.keys() - DEFAULTS.keys()), *(name for name in names if name not in recipes(DEFAULTS))]
+    if unknown:
+        raise ValueError(f"unknown: {' '.join(unknown)}; keys are {', '.join(DEFAULTS)}, methods {', '.join(recipes(DEFAULTS))}")
+    return options | {"methods": ",".join(names)}
 
 
 def recipes(options: dict[str, str]) -> dict[str, Recipe]:
-    both = {"num_steps": int(options.get("steps", 20)), "guidance": float(options.get("guidance", 3))}
-    cross, own = (StepWindow(end=float(options.get(name, default))) for name, default in (("cross", 0.8), ("self", 0.5)))
-    never, fast = StepWindow(end=0.0), NullText(inner_steps=0)
+    both = {"num_steps": int(options["steps"]), "guidance": float(options["guidance"])}
+    cross, own, never = (StepWindow(end=float(end)) for end in (options["cross"], options["self"], 0))
+    maps = {"cross": cross, "self_attention": own}
     return {
+        "p2p": PromptToPrompt(**both, **maps, null_text=NullText(inner_steps=int(options["null_text"]))),
         "copy": Copy(),
-        "ddim": PromptToPrompt(**both, cross=never, self_attention=never, null_text=fast),
-        "p2p": PromptToPrompt(**both, cross=cross, self_attention=own, null_text=fast),
-        "fatezero": FateZero(**both, cross=cross, self_attention=own, reconstruct=False),
-        "first": FateZero(**both, cross=cross, self_attention=own, frames=[Frame.FIRST], from_level=0, reconstruct=False),
+        "ddim": PromptToPrompt(**both, cross=never, self_attention=never, null_text=NullText(inner_steps=0)),
+        "fatezero": FateZero(**both, **maps, reconstruct=False),
+        "first": FateZero(**both, **maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
         "tav": TuneAVideo(**both, reconstruct=False),
     }
 
 
+def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
+    num, out = int(options["n"]), Path(options["out"]) / name
+    suite = Suite(
+        kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options["frames"]), stride_ticks=2
+    )
+    tune = Tune(num_steps=int(options["steps_tuned"]) if name == "tav" else 0, lr=float(options["lr"]))
+    evaluate(
+        EvaluateRun(
+            suite=suite, suite_name="edit", method=recipes(options)[name], method_name=name, backbone=options["backbone"], tune=tune,
+            selftest=min(num, 24), out=str(out),
+        ),
+        console,
+    )
+    return out
+
+
+def kinds_of(result: Result) -> dict[str, list[str]]:
+    """Clips by the kind of their edit, which their names end with."""
+    kinds = dict.fromkeys(name.rsplit("-", 1)[-1] for name in result.rows)
+    return {"all": list(result.rows)} | {kind: [name for name in result.rows if name.endswith(f"-{kind}")] for kind in kinds}
+
+
+def figures(results: Sequence[Result]) -> dict[str, Any]:
+    """By kind and method: means, and differences from the first result on the same clips."""
+
+    def values(result: Result, key: str, clips: Sequence[str]) -> list[float | None]:
+        return [result.rows[clip][key] for clip in clips]
+
+    def one(result: Result, clips: Sequence[str]) -> dict[str, dict[str, Interval]]:
+        base = results[0]
+        return {
+            "mean": {key: interval(values(result, key, clips)) for key in SHOWN},
+            "difference": {key: paired_difference(values(result, key, clips), values(base, key, clips)) for key in SHOWN},
+        }
+
+    return {kind: {r.name: one(r, clips) for r in results} for kind, clips in kinds_of(results[0]).items()}
+
+
+def markdown(found: dict[str, Any], what: str) -> Iterator[str]:
+    for kind, methods in found.items():
+        num = methods[BASE]["mean"]["edit"].num
+        yield f"\n{kind}, n = {num}: {'mean' if what == 'mean' else f'difference from {BASE}'}\n"
+        yield f"| method | {' | '.join(SHOWN)} |"
+        yield "|---" * (1 + len(SHOWN)) + "|"
+        for name, of in methods.items():
+            if what == "mean" or name != BASE:
+                yield f"| {name} | " + " | ".join(_cell(of[what][key], what) for key in SHOWN) + " |"
+
+
+def _cell(x: Interval, what: str) -> str:
+    text = worded(asdict(x), ".2f" if what == "mean" else "+.2f")
+    sure = what != "mean" and x.num >= FEWEST and (x.low > 0 or x.high < 0)
+    return f"**{text}**" if sure else text
+
+
 def main() -> None:
-    options = dict(a.split("=", 1) for a in sys.argv[1:])
-    num, frames = int(options.get("n", 64)), int(options.get("frames", 8))
-    suite = Suite(kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=frames, stride_ticks=2)
-    console, out = Console(stderr=True), Path(options.get("out", "outputs/toybox_edits"))
-    names = options.get("methods", "p2p,copy,ddim,fatezero").split(",")
-    for name in names:
-        taught = int(options.get("steps_tuned", 200)) if name == "tav" else 0
-        run = EvaluateRun(
-            suite=suite, suite_name="edit", method=recipes(options)[name], method_name=name, backbone=options.get("backbone", TOYBOX),
-            tune=Tune(num_steps=taught, lr=float(options.get("lr", 3e-4))), selftest=min(num, 24), out=str(out / name),
-        )
-        evaluate(run, console)
+    options = options_of(sys.argv[1:])
+    console, out = Console(stderr=True), Path(options["out"])
+    folders = [evaluated(name, options, console) for name in options["methods"].split(",")]
+    results = load(*folders)
+    if len(results) > 1:
+        compare(results)  # refuses results that are no pair
+    found = figures(results)
     aggregate(out, console)
-    results = load(*(out / name for name in names))
-    shown = [key for key in (*results[0].headlines, *SHOWN) if key in results[0].numbers["overall"]]
-    against = compare(results, shown)["against"] if len(results) > 1 else {}
-    print(json.dumps({
-        "n": num, "options": options,
-        "methods": {r.name: {k: worded(r.numbers["overall"][k], ".3f") for k in dict.fromkeys(shown)} for r in results},
-        "cost": {r.name: r.numbers["cost"] for r in results},
-        f"minus {results[0].name}": {
-            name: {k: worded(of[k]["all"]["difference"], "+.3f") for k in results[0].headlines} for name, of in against.items()
-        },
-    }))
+    plain = {kind: {n: {w: {k: asdict(x) for k, x in of[w].items()} for w in of} for n, of in ms.items()} for kind, ms in found.items()}
+    write_json(out / "edits.json", {"options": options, "cost": {r.name: r.numbers["cost"] for r in results}, "figures": plain})
+    print("\n".join(line for what in ("mean", "difference") for line in markdown(found, what)))
 
 
 if __name__ == "__main__":
