@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,15 +210,132 @@ def test_values_are_written_as_hydra_reads_them(tmp_path: Path) -> None:
         (["guidance", "launch=moon"], "usage: vgen sweep NAME"),
         (["guidence"], "guidence is no sweep; there are guidance, search, steps"),
         (["search", "launch=local"], "is method=bayes, whose trials W&B chooses"),
-        (["guidance", "launch=wandb"], "a W&B sweep needs a key and a server that answers"),
+        (["guidance", "launch=wandb"], "there is no key for it: run 'wandb login'; or give launch=local"),
         (["aggregate=nowhere"], "holds no finished evaluation"),
     ],
 )
 def test_mistakes_speak(words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(sys, "argv", ["vgen sweep", *words])
     with pytest.raises(ValueError, match=sentence):
         verb.main()
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"WANDB_MODE": "offline"}, "WANDB_MODE=offline forbids asking it: unset WANDB_MODE"),
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "it can't be reached from here"),
+    ],
+)
+def test_launching_without_a_server_names_what_is_lacking(
+    environment: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["vgen sweep", "guidance", "launch=wandb"])
+    with pytest.raises(ValueError, match=sentence):
+        verb.main()
+
+
+class Sweeps:
+    """As much of W&B's server as a sweep asks of it: it takes one, deals out its grid and says that it is through.
+    ``knows_key`` false turns every client away."""
+
+    def __init__(self, knows_key: bool) -> None:
+        self.knows_key, self.config, self.trials, self.num_dealt = knows_key, "", [], 0
+
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        name = query.replace("(", " ").split()[1] if query.split() else ""
+        project = {"id": "p", "name": "vgen", "entity": {"id": "e", "name": "me"}}
+        match name:
+            case "Viewer":
+                return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+            case "UpsertSweep":
+                self.config, parameters = variables["config"], yaml.safe_load(variables["config"])["parameters"]
+                values = [of.get("values", [of.get("value")]) for of in parameters.values()]
+                self.trials = [dict(zip(parameters, point, strict=True)) for point in itertools.product(*values)]
+                return {"upsertSweep": {"sweep": {"name": "abcd1234", "project": project}, "configValidationWarnings": []}}
+            case "CreateAgent":
+                return {"createAgent": {"agent": {"id": "agent"}}}
+            case "Heartbeat":
+                return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(self._deal(variables))}}
+            case _:
+                sweep = {"id": "s", "name": "abcd1234", "method": "grid", "state": "RUNNING", "config": self.config, "runs": {"edges": []}}
+                return {"project": project | {"sweep": sweep}}
+
+    def _deal(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        if any(json.loads(variables.get("runState") or "{}").values()):
+            return []
+        if not self.trials:
+            return [{"type": "exit", "id": "end"}]
+        self.num_dealt += 1
+        words = {key: {"value": value} for key, value in self.trials.pop(0).items()}
+        return [{"type": "run", "id": str(self.num_dealt), "run_id": f"run{self.num_dealt}", "args": words, "program": "evaluate.py"}]
+
+
+@contextmanager
+def serve(sweeps: Sweeps) -> Iterator[str]:
+    """The address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.path != "/graphql":
+                return self._send(200, {})
+            if not sweeps.knows_key:
+                return self._send(401, {"errors": [{"message": "user is not logged in"}]})
+            asked = json.loads(body)
+            return self._send(200, {"data": sweeps.answer(asked["query"], asked.get("variables") or {})})
+
+        def _send(self, code: int, value: dict[str, Any]) -> None:
+            payload = json.dumps(value).encode()
+            self.send_response(code)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_wandbs_agent_runs_the_grid_to_one_leaderboard(tmp_path: Path) -> None:
+    """W&B's own client registers the sweep and its own agent runs each trial, from a shell whose PATH has no vgen; a key that the server
+    does not know ends in a sentence."""
+    words = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "page.max_clips=0"]
+    values = {"adapter": {"value": "untrained"}, "sampler.guidance": {"values": [1, 2]}, "suite": {"value": "smoke"}}
+    trial = ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=mini", "logger=offline"]
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump({"method": "grid", "command": trial, "parameters": values}))
+
+    def launched(sweeps: Sweeps) -> subprocess.CompletedProcess[str]:
+        with serve(sweeps) as address:
+            told = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": address, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+            command = [Path(sys.executable).with_name("vgen"), "sweep", "mini.yaml", "launch=wandb", *words]
+            kept = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}  # which tests have at "disabled"
+            return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**kept, **told})
+
+    refused = launched(Sweeps(knows_key=False))
+    assert refused.returncode == 2
+    assert "vgen sweep: W&B's server does not take the sweep (" in refused.stderr
+    done = launched(Sweeps(knows_key=True))
+    assert done.returncode == 0, done.stderr
+    assert "other machines join with: wandb agent vgen/abcd1234" in done.stdout
+    [board] = json.loads((tmp_path / "outputs/sweeps/mini/leaderboard.json").read_text())["leaderboards"]
+    assert sorted(row["sampler"]["guidance"] for row in board["rows"]) == [1, 2]
+    assert len(list((tmp_path / "outputs/sweeps/mini").glob("*/wandb/offline-run-*"))) == 2, "one run for each trial"
 
 
 def test_a_file_with_another_command_is_refused(tmp_path: Path) -> None:

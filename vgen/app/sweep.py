@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from vgen.app.evaluation import SWEEPS
 from vgen.app.refusals import listed
 from vgen.resources import conf_dir
-from vgen.training.records import LoggerSettings, WandbMode, effective_mode
+from vgen.training.records import WandbMode, has_key, is_reachable
 
 _ARGUMENTS = "${args_no_hyphens}"
 _WAYS = ("local", "wandb")
@@ -94,7 +95,8 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
         lines += ["", "here, one after another, without W&B:", f"  vgen sweep {sweep.path.stem} launch=local{extra}", "which is"]
         lines += [f"  vgen evaluate {' '.join(sweep.multirun(more))}"]
     lines += ["", "with W&B, on as many machines as share this folder:", f"  vgen sweep {sweep.path.stem} launch=wandb{extra}", "which is"]
-    lines += [f"  wandb sweep {sweep.path}", "  wandb agent SWEEP_ID", f"  vgen sweep aggregate={sweep.folder(more)}"]
+    added = f"   (a copy of it, with '{extra.strip()}' at the end of its command)" if more else ""
+    lines += [f"  wandb sweep {sweep.path}{added}", "  wandb agent SWEEP_ID", f"  vgen sweep aggregate={sweep.folder(more)}"]
     return "\n".join(lines)
 
 
@@ -108,17 +110,38 @@ def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
 
 def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
     """Registers the sweep and works on it until it is done; other machines may join with the printed command."""
-    if effective_mode(LoggerSettings(wandb=WandbMode.ONLINE)) is not WandbMode.ONLINE:
-        raise ValueError("a W&B sweep needs a key and a server that answers: run 'wandb login' first, or launch=local without W&B")
+    lack = _lack()
+    if lack is not None:
+        raise ValueError(f"launch=wandb lets W&B's server deal out the trials, and {lack}; or give launch=local, which needs no W&B")
     import wandb
 
     from vgen.app.leaderboard import aggregate
 
     project = sweep.plain.get("project", "vgen")
-    number = wandb.sweep({**sweep.plain, "command": [*sweep.plain["command"], *more]}, project=project)
+    try:
+        number = wandb.sweep({**sweep.plain, "command": [*sweep.plain["command"], *more]}, project=project)
+    except wandb.Error as error:
+        raise ValueError(f"W&B's server does not take the sweep ({error}); run 'wandb login' again, or give launch=local") from error
     print(f"other machines join with: wandb agent {project}/{number}", flush=True)
-    subprocess.run([sys.executable, "-m", "wandb", "agent", "--project", project, number], check=True)
+    # the agent looks for vgen on the PATH, where it need not be: it is beside the Python that runs this
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+    done = subprocess.run([sys.executable, "-m", "wandb", "agent", "--project", project, number], env=environment, check=False)
+    if done.returncode or not any(sweep.folder(more).glob("*/summary.json")):
+        raise ValueError(
+            f"W&B's agent has ended ({done.returncode}) before the sweep was through, and says above why; once that is mended, go on with "
+            f"'wandb agent {project}/{number}' and 'vgen sweep aggregate={sweep.folder(more)}'"
+        )
     aggregate(sweep.folder(more), Console())
+
+
+def _lack() -> str | None:
+    """What stands between this machine and W&B's server, with its remedy."""
+    mode = os.environ.get("WANDB_MODE", WandbMode.ONLINE.value)
+    if mode != WandbMode.ONLINE.value:
+        return f"WANDB_MODE={mode} forbids asking it: unset WANDB_MODE"
+    if not has_key():
+        return "there is no key for it: run 'wandb login'"
+    return None if is_reachable() else "it can't be reached from here: check the network, or WANDB_BASE_URL"
 
 
 def _written(value: Any) -> str:
