@@ -4,6 +4,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -76,8 +77,9 @@ class TimeUse(pl.Callback):
         if not isinstance(objective, Denoising):
             return
         assert trainer.val_dataloaders is not None  # validation has just run over them
+        batches = list(islice(trainer.val_dataloaders, 4))
         with trainer.precision_plugin.forward_context():  # a hook is not a step: Lightning casts nothing here, and CUDA mixes no dtypes
-            figures = measure_time_use(module, list(trainer.val_dataloaders)[:4], objective)
+            figures = measure_time_use(module, batches, objective)
         module.log_dict(figures, sync_dist=True, batch_size=1)
 
 
