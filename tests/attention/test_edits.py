@@ -271,7 +271,7 @@ def test_a_comma_is_not_another_word(model: ImageModel) -> None:
     target = "a large red circle, on a black background, at night"
     alignment = align(SOURCE, target, model.tokenizer, replace=False)
     assert alignment.preview() == "adds at, night"
-    (before,), (circle, comma) = Words.of(SOURCE, model.tokenizer).positions("circle"), Words.of(target, model.tokenizer).positions("circle")
+    (before,), (circle, comma) = (Words.of(prompt, model.tokenizer).positions("circle") for prompt in (SOURCE, target))
     assert (alignment.mapper[before, circle], alignment.mapper[before, comma]) == (1, 0)
     assert (alignment.kept[circle], alignment.kept[comma]) == (1, 0)
 

@@ -118,6 +118,41 @@ def test_a_target_row_reads_the_source_row(unet: VideoUNet, tiny: ImageModel) ->
     assert torch.equal(run(unet, tiny, x, beyond, moment=moment), plain), "there is no seventeenth layer"
     early = Moment(3, 10, 600, Direction.DENOISE, rows)
     assert torch.equal(run(unet, tiny, x, keys, moment=early), run(unet, tiny, x, moment=early)), "before its window it does nothing"
+    never = FrameKeys(rows_from="source", window=StepWindow(start=10, end=99, unit=Unit.STEP))
+    for step in range(10):
+        at = Moment(step, 10, 900 - 90 * step, Direction.DENOISE, rows)
+        assert torch.equal(run(unet, tiny, x, never, moment=at), run(unet, tiny, x, moment=at)), "it would start after the last step"
+
+
+@pytest.mark.parametrize("keys", [
+    FrameKeys(rows_from="source"), FrameKeys(rows_from="source", beside_own=True),
+    FrameKeys(rows_from="source", where=AttentionWhere(stages=[Stage.UP])),
+    FrameKeys(rows_from="source", where=AttentionWhere(from_level=1)),
+    FrameKeys(frames=[Frame.FIRST, Frame.PREVIOUS], rows_from="source"), FrameKeys(frames=[Frame.ALL], rows_from="source", beside_own=True),
+], ids=["all", "union", "up", "coarse", "first+previous", "union of all frames"])
+@pytest.mark.parametrize("guidance", [("text",), ("null", "text")], ids=len)
+def test_no_setting_of_mutual_attention_changes_the_source(
+    unet: VideoUNet, tiny: ImageModel, keys: FrameKeys, guidance: tuple[str, ...]
+) -> None:
+    """The source is denoised as if the target were not beside it; its frames may read each other, then they do so without a target too."""
+    rows = Rows(guidance, ("source", "target"))
+    moment, alone = Moment(5, 10, 400, Direction.DENOISE, rows), Moment(5, 10, 400, Direction.DENOISE, Rows(guidance, ("source",)))
+    x, own = clip(rows=2).repeat(len(guidance), 1, 1, 1, 1), FrameKeys(frames=keys.frames)
+    both = run(unet, tiny, x, keys, moment=moment)
+    torch.testing.assert_close(both[::2], run(unet, tiny, x[::2], own, moment=alone))
+    assert not torch.allclose(both[1::2], run(unet, tiny, x, own, moment=moment)[1::2])
+
+
+def test_the_union_of_a_row_and_its_twin_is_plain(unet: VideoUNet, tiny: ImageModel) -> None:
+    """Every key twice is every key once; and a target that differs reads both, which neither of the two alone gives."""
+    moment = Moment(5, 10, 400, Direction.DENOISE, Rows(("text",), ("source", "target")))
+    union = FrameKeys(rows_from="source", beside_own=True)
+    x = clip(rows=2)
+    same = x[:1].expand_as(x)
+    torch.testing.assert_close(run(unet, tiny, same, union, moment=moment), run(unet, tiny, same, moment=moment))
+    target = run(unet, tiny, x, union, moment=moment)[1]
+    for other in ([FrameKeys(rows_from="source")], []):
+        assert not torch.allclose(target, run(unet, tiny, x, *other, moment=moment)[1])
 
 
 def test_keys_may_act_in_one_direction_alone(unet: VideoUNet, tiny: ImageModel) -> None:
@@ -228,6 +263,7 @@ def test_a_compiled_unet_may_still_be_copied_and_edited(unet: VideoUNet, tiny: I
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: FrameKeys(frames=[]), "name no source"),
+    (lambda: FrameKeys(beside_own=True), "needs the branch; give rows_from=source"),
     (lambda: FrameKeys(frames=[Frame.ALL, Frame.FIRST]), "already holds every frame"),
     (lambda: FrameKeys(frames=[], key_frames=[4]).indices(4), r"must lie in 0\.\.3"),
     (lambda: StepWindow(start=0.8, end=0.2), "must run forward"),

@@ -27,13 +27,15 @@ class FrameKeys:
     """Keys and values are those of ``frames``, of the frames numbered ``key_frames`` and of the stores named ``references``, end to end.
 
     Without ``self`` they substitute the frame's own. ``rows_from`` names the branch whose keys and values every branch reads (MasaCtrl,
-    Cao et al. 2023, eq. 4). Inside ``window``, in the given ``directions`` (none: all), at self-attentions that ``where`` accepts.
+    Cao et al. 2023, eq. 4), with ``beside_own`` end to end with its own (the released code's union). Inside ``window``, in the given
+    ``directions`` (none: all), at self-attentions that ``where`` accepts.
     """
 
     frames: list[Frame] = field(default_factory=lambda: [Frame.SELF])
     key_frames: list[int] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     rows_from: str = ""
+    beside_own: bool = False
     where: AttentionWhere = field(default_factory=AttentionWhere)
     window: StepWindow = field(default_factory=StepWindow)
     directions: list[Direction] = field(default_factory=list)
@@ -41,6 +43,8 @@ class FrameKeys:
     def __post_init__(self) -> None:
         if not (self.frames or self.key_frames or self.references):
             raise ValueError("frame keys name no source; give frames=[first,previous], key_frames=[0] or references=[NAME]")
+        if self.beside_own and not self.rows_from:
+            raise ValueError("beside_own puts another branch's keys beside a row's own and needs the branch; give rows_from=source")
         if Frame.ALL in self.frames and (len(self.frames) > 1 or self.key_frames):
             raise ValueError(
                 f"frames=[all] already holds every frame, got {[f.value for f in self.frames]} with key_frames={self.key_frames}; "
@@ -77,11 +81,17 @@ class FrameKeys:
 
 
 def gathered(x: Tensor, keys: FrameKeys, moment: Moment | None) -> Tensor:
-    """Keys or values ``b f n c`` to what each frame reads: ``b f (s n) c``, or ``b 1 (f n) c`` where ``keys.folds``."""
+    """Keys or values ``b f n c`` to what each frame reads: ``b f (s n) c``, or ``b 1 (f n) c`` where ``keys.folds``; twice as many tokens
+    with ``keys.beside_own``."""
     if keys.rows_from:
         if moment is None:
             raise ValueError(f"rows_from={keys.rows_from!r} needs a run with branches; in training there is one row per clip")
-        x = moment.rows.of_branch(x, keys.rows_from)
+        other = moment.rows.of_branch(x, keys.rows_from)
+        return torch.cat([_of_frames(x, keys), _of_frames(other, keys)], 2) if keys.beside_own else _of_frames(other, keys)
+    return _of_frames(x, keys)
+
+
+def _of_frames(x: Tensor, keys: FrameKeys) -> Tensor:
     if keys.folds:
         return x.flatten(1, 2)[:, None]
     return x[:, keys.indices(x.shape[1], x.device)].flatten(2, 3)
