@@ -67,6 +67,7 @@ def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: 
     assert card["method"] == {"num_steps": 2} | card["method"] if isinstance(card["method"], dict) else card["method"] == "fatezero"
     assert card["report"]["ceiling_psnr"] > 5
     assert card["report"]["store_bytes"] > 0
+    assert card["report"]["peak_gib"] > 0
     with pytest.raises(ValueError, match="is not empty"):
         edit_files(wish(video, backbone, out=str(out)), {})
 
@@ -158,6 +159,14 @@ def test_phases_are_told(video: str, backbone: str) -> None:
     recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=1))
     edit(wish(video, backbone, method=recipe, num_frames=1), lambda phase, done, total: phases.append(phase))
     assert list(dict.fromkeys(phases)) == ["invert", "null text", "edit", "decode"]
+
+
+def test_frames_one_by_one_fill_one_bar(video: str, backbone: str) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=0))
+    run = wish(video, backbone, method=recipe, num_frames=3)
+    edit(run, lambda phase, done, total: told.setdefault(phase, []).append((done, total)))
+    assert told["invert"] == told["edit"] == [(done, 6) for done in range(1, 7)]
 
 
 def test_a_picture_is_edited_too(backbone: str, tmp_path: Path) -> None:

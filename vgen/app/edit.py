@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-import logging
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,6 @@ from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
-log = logging.getLogger(__name__)
 POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
 POOR_CEILING_DB = 18.0
@@ -115,7 +115,7 @@ def _share(text: str) -> tuple[str, StepWindow]:
 @dataclass(frozen=True, slots=True)
 class EditedClip:
     """uint8 f h w 3 each; ``mask`` is the source, dimmed where the mask is shut.
-    ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds."""
+    ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
 
     video: np.ndarray
     source: np.ndarray
@@ -167,7 +167,7 @@ def edit(
     done = recipe.edit(session)
     progress("decode", 0, 1)
     video, back = _decoded(session, done.latents), None if done.reconstruction is None else _decoded(session, done.reconstruction)
-    report = {**done.report, "seconds": round(time.perf_counter() - began, 2)}
+    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "peak_gib": round(_peak_gib(), 2)}
     if source is None or latents is None:
         assert back is not None  # the source is a row of the run that draws it
         source, back = back, None  # what was drawn is the source itself
@@ -259,6 +259,13 @@ def _frames(session: EditSession, recipe: Editing) -> str:
     )
 
 
+def _peak_gib() -> float:
+    """Of this process: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 def _free_bytes() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -289,7 +296,7 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
         console.print("[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere")
     _warn(console, done.report)
     done.save(out)
-    console.print(f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s: {out}/")
+    console.print(f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB at the peak: {out}/")
     return out
 
 

@@ -120,10 +120,14 @@ class EditSession:
         return self.noise.shape[-2], self.noise.shape[-1]
 
     def frame(self, i: int) -> EditSession:
-        """The same for one frame alone."""
+        """The same for one frame alone, whose phases are told as its share of the clip's."""
+
+        def told(phase: str, done: int, total: int) -> None:
+            self.progress(phase, i * total + done, self.num_frames * total)
+
         latents = None if self.latents is None else self.latents[:, i : i + 1]
         structure = None if self.structure is None else self.structure.frame(i)
-        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure)
+        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure, progress=told)
 
     def text(self, *prompts: str) -> Context:
         """One row per prompt, on the UNet's device and in its dtype."""
