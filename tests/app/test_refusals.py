@@ -34,12 +34,13 @@ class Run:
 
 
 @pytest.fixture
-def compose(tmp_path: Path):
+def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Composes a small run with overrides, as the verbs do; the working part of hydra.main."""
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "animatediff.yaml").write_text("heads: 8\n")
     (tmp_path / "method" / "lumiere.yaml").write_text("heads: 4\n")
     (tmp_path / "run.yaml").write_text("defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n")
+    monkeypatch.delitem(ConfigStore.instance().repo, "method", raising=False)  # what other tests' verbs offered
     ConfigStore.instance().store("test_refusals_run", Run)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
