@@ -101,6 +101,24 @@ def test_a_steady_ground_says_how_much_of_flicker_is_the_codec(done: Path) -> No
     assert f"flickers by {found['flicker_floor']['H.264']:.2f}/255 once it has been H.264" in (done / "report" / "index.html").read_text()
 
 
+def test_a_second_reader_audits_the_truth_and_each_checkpoint(tmp_path: Path) -> None:
+    """What jumps about divides the two: it is listed by clip, in summary and page."""
+
+    def shuffled(todo: list[Task]) -> np.ndarray:
+        return perfect(todo)[:, [2, 0, 5, 1, 7, 3, 6, 4]]
+
+    suite = replace(SUITE, num_frames=8, stride_ticks=2)
+    found = evaluate(run(tmp_path, suite=suite, selftest=5), quiet(), {"perfect": source(perfect), "shuffled": source(shuffled)}).summary
+    assert [found["audit"][name]["share"]["mean"] for name in ("truth", "perfect")] == [1, 1]
+    assert found["audit"]["truth"]["apart"] == {}
+    apart = found["audit"]["shuffled"]["apart"]
+    assert found["audit"]["shuffled"]["share"]["mean"] == pytest.approx(1 - len(apart) / 5)
+    assert apart
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Does a second reader agree?" in page
+    assert all(id in page for id in apart)
+
+
 def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> None:
     """One right clip over and over is exact clip by clip; table, report and leaderboard say that it is one clip."""
     suite = replace(SUITE, iid=16, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=8)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import vgen
+from vgen.app.audit import audited
 from vgen.app.clip_store import CEILING, SOURCE, ClipStore, read_clip, truth
 from vgen.app.config import job_suffix, run_hydra
 from vgen.app.evaluation import NO_SUITE, EvaluateRun, Stage
@@ -274,6 +275,7 @@ def _score(
         "suite_name": run.suite_name,
         "suite": plain(asdict(run.whole_suite())),
         "rule": run.suite.rule(),
+        "audit": audited(store, list(sources), todo[: run.selftest], size_px),
         "sampler": run.sampling(),
         "corpus": {"folder": run.corpus, "scenes": len(taught)} if taught else None,
         "codec": _codec_digest(run) if codec_is_known(store, todo) else None,

@@ -29,7 +29,7 @@ def check(names: Sequence[str], settings: LearnedMetrics, num_clips: int, num_fr
     few = Clips(videos=[blank] * num_clips, references=[blank] * num_clips)
     refusals = [why for plugin in find(names) if (why := plugin.refusal(few, settings.minimums))]
     if refusals:
-        raise ValueError("; ".join(refusals) + "; give more clips with n= or longer ones with suite.num_frames=, or leave these metrics out")
+        raise ValueError("; ".join(refusals) + "; give more clips with n= or frames with suite.num_frames=, or leave these metrics out")
     tools = Tools(settings, few)
     for slot in {slot.name: slot for plugin in find(names) for slot in plugin.slots}.values():
         with suppress(Absent):  # said in the results
