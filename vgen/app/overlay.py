@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from scipy import ndimage
 
 from vgen.metrics.task import Task
@@ -74,4 +74,5 @@ def read_seen(path: Path) -> Seen:
     if not path.is_file():
         return {}
     with Image.open(path) as image:
-        return json.loads(image.text.get(_KEY, "{}"))  # type: ignore[attr-defined]
+        assert isinstance(image, PngImageFile)  # as written
+        return json.loads(image.text.get(_KEY, "{}"))

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from vgen.metrics.matching import match
 from vgen.toybox.motion import paths, ticks_of
 from vgen.toybox.oracle import Facts
-from vgen.toybox.scenes import RGB, Colour, Scene
+from vgen.toybox.scenes import RGB, Colour, Scene, Thing
 
 STATE = ("x_first", "y_first", "x_middle", "y_middle", "x_last", "y_last", "radius_first", "radius_last", "stray", "red", "green", "blue")
 LOST = np.full(len(STATE), -0.5)
@@ -71,6 +71,6 @@ def _key(scene: Scene) -> tuple[tuple, np.ndarray]:
     return key, np.concatenate(states) if states else np.zeros(1)
 
 
-def _canonical(scene: Scene, thing: object) -> Scene:
+def _canonical(scene: Scene, thing: Thing) -> Scene:
     """One thing alone over the canonical clip: another number of frames does not hide a copy."""
-    return Scene(things=(thing,), camera=scene.camera)  # type: ignore[arg-type]
+    return Scene(things=(thing,), camera=scene.camera)

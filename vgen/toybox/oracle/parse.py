@@ -136,7 +136,11 @@ def _is_mark_of(colour: int, thing: np.ndarray, part: np.ndarray, difference: np
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
     """The box around a mask, with a margin."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return tuple(slice(max(0, x[0] - _MARGIN), x[-1] + _MARGIN + 1) for x in (rows, columns))  # type: ignore[return-value]
+    return _around(rows), _around(columns)
+
+
+def _around(cells: np.ndarray) -> slice:
+    return slice(max(0, cells[0] - _MARGIN), cells[-1] + _MARGIN + 1)
 
 
 def _by_colour(piece: np.ndarray, colour: np.ndarray, core: np.ndarray, smallest: float) -> list[tuple[int, np.ndarray]]:

@@ -49,7 +49,8 @@ def classify_parts(samples: np.ndarray, weights: np.ndarray, radius_px: float) -
     m n are zero where nothing is known: under another body, or where the gray nose of a white thing is."""
     templates, _ = _templates(max(2, round(radius_px)))
     iou = np.empty((*templates.shape[:2], len(samples)), np.float32)
-    for m, (x, w) in enumerate(zip(samples.astype(np.float32), weights.astype(np.float32), strict=True)):
+    samples, weights = samples.astype(np.float32), weights.astype(np.float32)
+    for m, (x, w) in enumerate(zip(samples, weights, strict=True)):
         both = np.minimum(templates, x) @ w
         iou[..., m] = both / np.maximum(templates @ w + x @ w - both, 1e-6)
     s, k, place = np.unravel_index(iou.argmax(), iou.shape)
