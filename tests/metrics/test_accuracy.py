@@ -11,6 +11,7 @@ from vgen.metrics.scoring import score
 from vgen.metrics.suite import Suite, Task, tasks
 from vgen.metrics.text_accuracy import chance_corrected
 from vgen.toybox.renderer import render
+from vgen.toybox.sampling import redraw
 from vgen.toybox.scenes import Ground, Motion, Scene, Size
 
 SUITE = Suite(iid=12, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2)
@@ -88,3 +89,15 @@ def test_a_thing_that_blinks_costs_permanence_and_coherence(task: Task) -> None:
     numbers = score(video, task)
     assert numbers["perm"] == pytest.approx(7 / 8)
     assert numbers["coherence"] == pytest.approx(5 / 7)
+
+
+def test_right_stills_at_other_places_are_not_coherent() -> None:
+    """An image model without time draws every frame right, each for itself."""
+    for task in [t for t in tasks(SUITE) if len(t.scene.things) == 1][:4]:
+        rng = np.random.default_rng(0)
+        scattered = np.concatenate([drawn(redraw(rng, task.scene))[:1] for _ in range(8)])
+        assert score(drawn(task.scene), task)["coherence"] == 1
+        numbers = score(scattered, task)
+        assert numbers["colour"] == 1
+        assert numbers["coherence"] is not None
+        assert numbers["coherence"] <= 3 / 7

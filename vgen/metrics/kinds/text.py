@@ -38,7 +38,7 @@ def score_text(video: np.ndarray, task: Task, facts: Facts | None = None) -> Num
         **text_accuracy(facts, task.scene, task.unspecified),
         **related,
         **temporal_consistency(facts, task.scene, video, task.unspecified),
-        **coherence(facts, video),
+        **coherence(facts, video, task.scene.stride_ticks),
     }
 
 
