@@ -20,6 +20,7 @@ from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.autoencoder import Autoencoder
+from vgen.methods.clip_pair import ClipPair
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus, loaders, split
@@ -104,6 +105,13 @@ def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -
     unheard = pytest.warns(UserWarning, match="None of the inputs have requires_grad")
     with unheard, pytest.raises(ValueError, match=r"down_blocks.*gets no gradient"):
         preflight(made, batch())
+
+
+def test_a_part_that_the_image_model_lacks_is_named() -> None:
+    model = blank(Blank.TOYBOX)
+    model.image_encoder = None
+    with pytest.raises(ValueError, match=r"trains image_encoder, which image model .* lacks; it has unet, vae, text_encoder"):
+        Learner(ClipPair(), model, Optimisation(), seed=0, max_steps=1)
 
 
 def test_preflight_names_a_frozen_parameter_with_a_gradient() -> None:

@@ -34,7 +34,13 @@ class Learner(pl.LightningModule):
         self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
         model.freeze()
         self.unet_holder = (assemble(recipe, model),)
-        parts = {name: self.unet if name == "unet" else model.components()[name] for name in recipe.engages()}
+        have = model.components()
+        if lacking := [name for name in recipe.engages() if name not in have]:
+            raise ValueError(
+                f"this method trains {', '.join(lacking)}, which image model {model.source or 'given'} lacks; it has {', '.join(have)}: "
+                "give a backbone.path with that part"
+            )
+        parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
         self.parts = nn.ModuleDict(parts)
         self.learning = select(self.parts, recipe.learns())
         self.objective = recipe.objective(model)
