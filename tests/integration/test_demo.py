@@ -1,6 +1,8 @@
 """The demo at its smallest: every stage runs on the shipped model and leaves what it says."""
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from vgen.app.demo import demo
 
 def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    found = demo(out, steps=2, num_clips=2, console=Console(quiet=True))
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    found = demo(out, steps=2, num_clips=2, console=console)
+    assert re.search(r"coherence: untrained [\d.]+ \[.*trained .*shipped [\d.]+ \[", console.export_text())
     assert set(found.summary["checkpoints"]) == {"untrained", "trained", "shipped"}
     report = out / "evaluation" / "report"
     assert "shipped" in (report / "index.html").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from vgen.app.evaluate import Evaluated, EvaluateRun, evaluate
 from vgen.app.export import Export, Format, export
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import SHIPPED, TOYBOX, UNTRAINED, Backbone, load_backbone
+from vgen.app.results import worded
 from vgen.app.train import train
 from vgen.data.clips import Window
 from vgen.data.prepare import Prepare, prepare
@@ -27,10 +28,10 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
 from vgen.training.loader import Corpus
-from vgen.training.optimisation import Decay, Optimisation
+from vgen.training.optimisation import Decay, Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings
 
-NUM_CLIPS, NUM_FRAMES, STRIDE, STEPS = 160, 8, 2, 150
+NUM_CLIPS, NUM_FRAMES, STRIDE, STEPS = 480, 8, 2, 400
 PROMPT = "a large red circle that moves right fast on a black background"
 ONE_THING = Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0, two_things=0)
 _KEYS = {"out": "outputs/demo", "steps": str(STEPS), "clips": "24"}
@@ -76,6 +77,9 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     modules = "the untrained, the just-trained and the shipped module"
     found = stage(5, f"drawing and scoring {num_clips} captions with {modules}", lambda: evaluate(wish, console))
     assert isinstance(found, Evaluated)
+    coherence = {name: worded(of["overall"].get("coherence")) for name, of in found.summary["checkpoints"].items()}
+    shares = ", ".join(f"{name} {share}" for name, share in coherence.items())
+    console.print(f"minutes of training hold a clip together, motion takes longer; coherence: {shares}")
     clip = next((out / "clips").glob("*.gif"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
@@ -98,7 +102,7 @@ def _train(shards: Path, run: Path, steps: int) -> None:
     wish = TrainRun(
         method=AnimateDiff(), backbone=Backbone(), run=RunSettings(name=run.name, dir=str(run.parent), seed=7),
         data=Corpus(path=str(shards), window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE), batch_size=4, val_clips=16, cache=True),
-        optim=Optimisation(lr=1e-3, betas=[0.9, 0.99], warmup_steps=20, decay=Decay.COSINE, ema_decay=0.98),
+        optim=Optimisation(kind=Optimiser.MUON, lr=1e-3, betas=[0.9, 0.99], warmup_steps=20, decay=Decay.COSINE, ema_decay=0.98),
         trainer=TrainerSettings(max_steps=steps, val_every_steps=max(1, steps // 2), checkpoint_every_steps=steps),
     )
     train(wish, plain({"method": "animatediff", "note": "vgen demo", "steps": steps}))
