@@ -199,6 +199,11 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
         edit(wish(video, str(other), method=TuneAVideo(num_steps=2), adapter=str(tmp_path / "tuned")))
 
 
+def test_a_module_that_was_not_tuned_on_the_clip_is_refused(video: str) -> None:
+    with pytest.raises(ValueError, match="adapter=shipped was made by method=animatediff and is not tuned on the clip"):
+        edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter="shipped"))
+
+
 @pytest.mark.parametrize(("how", "message"), [
     ({"target": ""}, "an edit needs both prompts"),
     ({"method": AnimateDiff()}, "method=animatediff does not edit"),

@@ -207,6 +207,11 @@ def _session(
 ) -> tuple[EditSession, np.ndarray | None]:
     """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
     checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
+    if recipe.regime is Regime.CLIP and checkpoint.card is not None and type(checkpoint.recipe) is not type(recipe):
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the clip, as method={name_of(recipe)} "
+            "asks; give a run of that method, adapter=untrained, or method=fatezero, which edits on any checkpoint"
+        )
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
     if size_px % step:
