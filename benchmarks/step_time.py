@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -30,6 +29,7 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
+from vgen.training.monitors import peak_memory_gb
 
 FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor; options frames= and latent=
 PEAK_TFLOPS = 989.0  # dense bf16 of one H100 or H200 SXM, by NVIDIA's data sheet: what "mfu" is a share of
@@ -139,12 +139,6 @@ def encoding(size: str, device: str, frames: int, side: int) -> Callable[[], Non
     return run
 
 
-def peak_gb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def alone(bench: Bench, rounds: int) -> dict[str, object]:
     """Our step: median time, the arithmetic it does as torch counts it (recomputed blocks included), and peak memory."""
     _, step = bench.ours()
@@ -160,7 +154,7 @@ def alone(bench: Bench, rounds: int) -> dict[str, object]:
     low, _, high = statistics.quantiles(times, n=4)
     out = {
         "checkpointing": bench.checkpointing, "median_s": round(seconds, 4), "quartiles_s": [round(low, 4), round(high, 4)],
-        "tflop": round(flops / 1e12, 3), "tflop_per_s": round(flops / seconds / 1e12, 1), "peak_gb": round(peak_gb(), 2),
+        "tflop": round(flops / 1e12, 3), "tflop_per_s": round(flops / seconds / 1e12, 1), "peak_gb": round(peak_memory_gb(), 2),
     }
     return out | ({"mfu": round(flops / seconds / 1e12 / PEAK_TFLOPS, 3)} if bench.device == "cuda" else {})
 
@@ -176,10 +170,11 @@ def main() -> None:
     }
     if "memory" in options:
         _, step = getattr(bench, options["memory"])()
-        base = peak_gb()
+        base = peak_memory_gb()
         for _ in range(2):
             step()
-        print(json.dumps(facts | {"side": options["memory"], "peak_gb": round(peak_gb(), 3), "before_first_step_gb": round(base, 3)}))
+        found = {"side": options["memory"], "peak_gb": round(peak_memory_gb(), 3), "before_first_step_gb": round(base, 3)}
+        print(json.dumps(facts | found))
         return
     if options.get("alone") == "true":
         print(json.dumps(facts | alone(bench, int(options.get("rounds", 9)))))

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +34,7 @@ from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
+from vgen.training.monitors import peak_memory_gb
 
 POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
@@ -167,7 +166,7 @@ def edit(
     done = recipe.edit(session)
     progress("decode", 0, 1)
     video, back = _decoded(session, done.latents), None if done.reconstruction is None else _decoded(session, done.reconstruction)
-    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "peak_gib": round(_peak_gib(), 2)}
+    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "peak_gib": round(peak_memory_gb(), 2)}
     if source is None or latents is None:
         assert back is not None  # the source is a row of the run that draws it
         source, back = back, None  # what was drawn is the source itself
@@ -262,13 +261,6 @@ def _frames(session: EditSession, recipe: Editing) -> str:
         f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} or more and are averaged at "
         "every step (window.num_frames=0 for all at once)"
     )
-
-
-def _peak_gib() -> float:
-    """Of this process: on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _free_bytes() -> int | None:

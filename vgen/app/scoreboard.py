@@ -95,7 +95,10 @@ def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[f
 def _set_floors(tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: Mapping[str, float]) -> dict[str, Any]:
     """The trick that comes nearest to what the world has, over the clips of the self-test together."""
     kind, floors = todo[0].kind, {*tricks_of(todo), *todo[0].kind.set_tricks}
-    means = {name: _set_means(kind, list(zip(todo, rows, strict=False))) for name, rows in tried.items() if wanted and name in floors}
+    means = {}
+    for name, rows in tried.items():
+        if wanted and name in floors:
+            means[name] = _set_means(kind, list(zip(todo[: len(rows)], rows, strict=True)))
     out: dict[str, tuple[float | None, str | None]] = {}
     for key, target in wanted.items():
         earned = {name: mean for name, of in means.items() if (mean := of.get(key)) is not None}

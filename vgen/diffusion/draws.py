@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ _STRIDE = 0x9E3779B97F4A7C15 - (1 << 64)  # as int64; torch has no arithmetic on
 _MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)), (31, 1))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Draws:
     """Streams of numbers, one per sample of a batch and per purpose.
 
@@ -24,7 +24,6 @@ class Draws:
 
     seed: int
     keys: Sequence[tuple[str, int]]  # (sample id, epoch)
-    _starts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
         """Standard normal, shape and device of ``like`` (b ...), float32 before the cast (Box and Muller 1958)."""
@@ -48,11 +47,10 @@ class Draws:
 
     def _bits(self, purpose: str, count: int, device: torch.device) -> Tensor:
         """The first ``count`` numbers of every stream, int64 b n."""
-        if purpose not in self._starts:
-            prefixes = (f"{self.seed}/{sample_id}/{epoch}/{purpose}" for sample_id, epoch in self.keys)
-            digests = b"".join(hashlib.blake2b(p.encode(), digest_size=8).digest() for p in prefixes)
-            self._starts[purpose] = torch.frombuffer(bytearray(digests), dtype=torch.int64)
-        out = self._starts[purpose].to(device)[:, None] + _STRIDE * torch.arange(1, count + 1, device=device)
+        names = (f"{self.seed}/{sample_id}/{epoch}/{purpose}" for sample_id, epoch in self.keys)
+        digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+        starts = torch.frombuffer(bytearray(digests), dtype=torch.int64).to(device)
+        out = starts[:, None] + _STRIDE * torch.arange(1, count + 1, device=device)
         for shift, factor in _MIX:
             out = (out ^ _shifted(out, shift)) * factor
         return out

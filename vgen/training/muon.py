@@ -31,10 +31,7 @@ class StackedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else _with_gradients(closure)
         for group in self.param_groups:
             shapes: dict[tuple, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
@@ -59,6 +56,11 @@ class StackedMuon(torch.optim.Muon):
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(alike, list(updates.to(alike[0].dtype)), alpha=-rate)
+
+
+def _with_gradients(closure: Callable[[], float]) -> float:
+    with torch.enable_grad():
+        return closure()
 
 
 def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
@@ -104,10 +106,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else _with_gradients(closure)
         for p, flat in self._pairs:
             flat.grad = None if p.grad is None else as_matrix(p.grad, p)
         for part in self._parts:
