@@ -1,7 +1,7 @@
 """One training step of motion modules, ours against diffusers' UNetMotionModel: same weights, inputs, noise and precision.
 
     python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
-    python benchmarks/step_time.py size=toybox whole=true          # encoders in the peer's loop, cached in ours
+    python benchmarks/step_time.py size=sd15 whole=true            # encoders (SD-1.5's, but toybox) in the peer's loop, cached in ours
     python benchmarks/step_time.py size=toybox memory=ours|theirs  # peak memory of one side alone, in a fresh process
     python benchmarks/step_time.py size=sd15 precision=bf16 frames=16 latent=64 alone=true [checkpointing=true]  # ours: FLOP/s, memory
 
@@ -126,15 +126,21 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def encoding(size: str, device: str, frames: int, side: int) -> Callable[[], None]:
-    """What the peer's loop does before every step, and ours did once: VAE on the frames, text encoder on the caption."""
-    model = blank(Blank.TOYBOX if size == "toybox" else Blank.SD15 if size == "sd15" else Blank.SD15_NARROW).freeze().to(device)
-    video = torch.rand(1, frames, 3, side * model.vae_factor, side * model.vae_factor) * 2 - 1
+def encoding(bench: Bench) -> Callable[[], None]:
+    """What the peer's loop does before every step, and ours did once: VAE on the frames, text encoder on the caption.
+
+    In the precision of the peer's frozen weights. Every size but the toybox's gets Stable Diffusion 1.5's VAE and text encoder.
+    """
+    model = blank(Blank.TOYBOX if bench.size == "toybox" else Blank.SD15)
+    model.unet = blank_unet(Blank.TOYBOX)  # the peer has its own: this one would only take memory
+    model.freeze().to(bench.device, torch.bfloat16 if bench.autocast else torch.float32)
+    side = bench.side * model.vae_factor
+    video = (torch.rand(bench.batch, bench.frames, 3, side, side, device=bench.device) * 2 - 1).to(model.vae.dtype)
 
     @torch.no_grad()
     def run() -> None:
         model.encode(video)
-        model.encode_text(["a small red circle moves left"])
+        model.encode_text(["a small red circle moves left"] * bench.batch)
 
     return run
 
@@ -179,12 +185,12 @@ def main() -> None:
     if options.get("alone") == "true":
         print(json.dumps(facts | alone(bench, int(options.get("rounds", 9)))))
         return
+    before = encoding(bench) if options.get("whole") == "true" else lambda: None
     (theirs_forward, theirs), (ours_forward, ours) = bench.theirs(), bench.ours()
     with torch.no_grad():
         difference = float((theirs_forward() - ours_forward()).abs().max())
     if difference > (5e-2 if bench.autocast else 1e-4):
         raise SystemExit(f"outputs differ by {difference}: the two sides do not compute the same, nothing is timed")
-    before = encoding(bench.size, bench.device, bench.frames, bench.side) if options.get("whole") == "true" else lambda: None
     sides: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {"ours": (lambda: None, ours), "theirs": (before, theirs)}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(int(options.get("rounds", 9)) + 2):

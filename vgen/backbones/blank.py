@@ -94,10 +94,10 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
         tokenizer = CLIPTokenizer.from_pretrained(folder)
         ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
 
-        def text_config(hidden: int, layers: int) -> CLIPTextConfig:
+        def text_config(hidden: int, layers: int, heads: int = 4) -> CLIPTextConfig:
             return CLIPTextConfig(
                 vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
-                num_attention_heads=4, max_position_embeddings=tokens, projection_dim=hidden, **ids,
+                num_attention_heads=heads, max_position_embeddings=tokens, projection_dim=hidden, **ids,
             )
 
         schedule = dict(SCHEDULER, beta_schedule="scaled_linear", prediction_type="epsilon")
@@ -119,5 +119,7 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
             case Blank.SDXL_NARROW:
                 second = CLIPTextModelWithProjection(text_config(32, 2))
                 return ImageModel(text_encoders=[CLIPTextModel(text_config(32, 2)), second], second_tokenizer=tokenizer, **common)
-            case _:
+            case Blank.SD15:
+                return ImageModel(text_encoders=[CLIPTextModel(text_config(768, 12, 12))], **common)
+            case Blank.SD15_NARROW:
                 return ImageModel(text_encoders=[CLIPTextModel(text_config(unet.config["cross_attention_dim"], 2))], **common)
