@@ -144,3 +144,30 @@ def test_a_sentence_arrives_as_it_was_written(text: str) -> None:
 def test_what_is_quoted_or_no_sentence_is_left_alone() -> None:
     for argument in ("prompt=\"a, b\"", "prompt='a, b'", "optim.lr=1e-4,3e-4", "--cfg", "prompt="):
         assert cli.as_sentence(argument) == argument
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('["jeep":1.5]', ["jeep:1.5"]), ('{"jeep":1.5}', ["jeep:1.5"]), ("{jeep: 1.5}", ["jeep:1.5"]), ('"jeep":1.5', ["jeep:1.5"]),
+    ("jeep:1.5", ["jeep:1.5"]), ("[jeep:1.5]", ["jeep:1.5"]), ("['red jeep:1.5', car:2]", ["red jeep:1.5", "car:2"]),
+    ('{"red jeep": 1.5, it\'s: 2}', ["red jeep:1.5", "it's:2"]), ("jeep:0.2-0.6,car:0.4", ["jeep:0.2-0.6", "car:0.4"]),
+    ("jeep", ["jeep"]), ('["man","red jeep"]', ["man", "red jeep"]),
+])
+def test_words_with_numbers_may_be_written_as_people_write_them(text: str, words: list[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for key in cli.WORD_LISTS:
+        assert OverridesParser.create().parse_override(cli.as_words(f"{key}={text}")).value() == words
+
+
+def test_what_is_no_list_of_words_is_left_for_hydra_to_refuse() -> None:
+    for argument in ("amplify=[jeep:1.5", "amplify=[a:1:2]", "amplify=", "amplify=null", "amplify=[]", "blend=[${x}]", 'out=["a":1]', "-m"):
+        assert cli.as_words(argument) == argument
+
+
+def test_one_value_of_a_sweep_keeps_its_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under --multirun a comma divides runs."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr(cli, "_dispatch", lambda verb: seen.append(sys.argv[1:]) or cli.DONE)
+    for sweep in ([], ["-m"]):
+        cli.run("edit", [*sweep, "amplify=jeep:1,jeep:2"])
+    assert seen == [['amplify=["jeep:1","jeep:2"]'], ["-m", "amplify=jeep:1,jeep:2"]]

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 
 from vgen import __version__
@@ -11,6 +12,8 @@ from vgen.app.verbs import VERBS, overview
 DONE, REFUSED, INTERRUPTED = 0, 2, 130
 SENTENCES = ("prompt", "negative", "source", "target", "data.prompt")
 """Keys whose values people write as sentences; Hydra would take a comma in one for a sweep."""
+WORD_LISTS = ("amplify", "blend", "cross_replace_steps")
+"""Keys whose values are words, some with a number; people write them as JSON, as YAML or bare."""
 HELP = ("--help", "-h", "help")
 
 
@@ -36,7 +39,7 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
         print(VERBS[verb].page(verb))
         return DONE
     sweep = "-m" in arguments or "--multirun" in arguments
-    sys.argv = [f"vgen {verb}", *(arguments if sweep else map(as_sentence, arguments))]
+    sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own reading of an error and exits before we see it
     return _dispatch(verb)
 
@@ -48,6 +51,24 @@ def as_sentence(argument: str) -> str:
         return argument
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}="{escaped}"'
+
+
+_WORD = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([^][{}$,:"'\s](?:[^][{}$,:"]*[^][{}$,:"\s])?))\s*(?::\s*([^,:"'\s]+)\s*)?(,|$)""")
+
+
+def as_words(argument: str) -> str:
+    """``amplify=["red jeep":1.5]``, ``{"red jeep": 1.5}`` or ``red jeep:1.5`` as the list of strings that Hydra's grammar can read; what
+    is written otherwise stays, for Hydra to refuse."""
+    key, given, value = argument.partition("=")
+    if not given or key not in WORD_LISTS or value == "null":
+        return argument
+    inner = value[1:-1] if (value[:1], value[-1:]) in (("[", "]"), ("{", "}")) else value
+    found, at = [], 0
+    while at < len(inner) and (match := _WORD.match(inner, at)):
+        word = match[1] or match[2] or match[3]
+        found.append(f'"{word}:{match[4]}"' if match[4] else f'"{word}"')
+        at = match.end()
+    return f"{key}=[{','.join(found)}]" if found and at == len(inner) else argument
 
 
 def _dispatch(verb: str) -> int:
