@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vgen.app import cli
 from vgen.app.train import claim
+from vgen.formats.adapter import load_adapter
 
 TINY = [
     "method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "trainer=cpu", "trainer.num_threads=1",
@@ -99,3 +101,30 @@ def test_multirun_gives_each_job_a_folder_with_its_resolved_settings(
         assert saved["data"]["path"] == str(toy_shards)
         assert (folder / "adapter.safetensors").is_file()
     assert "run: runs/a-1" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_may_start_from_what_another_learnt(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path) -> None:
+    data, still = f"data.path={toy_shards}", ["optim.lr=1e-12", "run.init_from=runs/a"]
+    assert vgen(*ONE_STEP, data, "run.name=a", "optim.lr=0.1") == cli.DONE
+    assert vgen(*ONE_STEP, data, "run.name=b", *still, "method.motion.num_positions=48") == cli.DONE
+    a, b = (load_adapter(tmp_path / "runs" / name / "adapter.safetensors") for name in "ab")
+    silent = [name for name in a[0] if name.endswith("proj_out.weight")]
+    assert all(a[0][name].abs().max() > 0.01 for name in silent), "fresh layers are silent: these are not"
+    for name, value in a[0].items():
+        torch.testing.assert_close(b[0][name], value, rtol=0, atol=1e-6)
+    assert b[1].run["run"]["init_from"] == "runs/a"
+
+    refused = {
+        "other heads": (["method.motion.heads=2"], "holds layers with heads=4, this run's have other values"),
+        "other sites": (["method.mid_block=true"], "adapter lacks"),
+        "another method": (["method=tune_a_video", "~method.motion"], "was made by method animatediff, this run's is tune_a_video"),
+        "the image model itself": (["method=latent_diffusion", "~method.motion"], "starts from backbone.path=FOLDER"),
+        "nothing there": (["run.init_from=runs/c"], "adapter=runs/c is no file"),
+    }
+    for arguments, sentence in refused.values():
+        without = [x for x in ONE_STEP if not (x.startswith("method.") and "~method.motion" in arguments)]
+        capfd.readouterr()
+        assert vgen(*without, data, "run.name=d", *still, *(x for x in arguments if x != "~method.motion")) == cli.REFUSED
+        assert sentence in capfd.readouterr().err
+        assert not (tmp_path / "runs" / "d").exists()

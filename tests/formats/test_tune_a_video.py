@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vgen.app.loading import put
+from vgen.formats.adapter import put
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.tune_a_video import export, import_, recognises
 from vgen.methods import assemble

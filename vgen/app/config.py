@@ -31,12 +31,16 @@ class Resume(Choice):
 
 @spec
 class RunSettings:
-    """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten."""
+    """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten.
+
+    ``init_from`` (a run, an ``adapter.safetensors`` or ``shipped``) gives the weights that learning starts from; all else begins anew.
+    """
 
     name: str = ""
     dir: str = "runs"
     seed: int = 0
     resume: Resume = Resume.NEVER
+    init_from: str | None = None
 
 
 @spec

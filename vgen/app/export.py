@@ -17,11 +17,11 @@ from rich.table import Table
 from torch import Tensor
 
 from vgen.app.config import run_hydra
-from vgen.app.loading import adapter_path, load_backbone, put, recipe_of
+from vgen.app.loading import adapter_path, load_backbone, recipe_of
 from vgen.app.plain import from_plain
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
-from vgen.formats.adapter import Card, load_adapter, save_adapter, unet_fingerprint
+from vgen.formats.adapter import Card, load_adapter, put, save_adapter, unet_fingerprint
 from vgen.formats.animatediff import ROWS_IF_ABSENT, Imported
 from vgen.formats.readers import identify
 from vgen.formats.state_file import Container

@@ -1,7 +1,6 @@
 """Opening what a command names: an image model, and a checkpoint on top of it."""
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from vgen.app.plain import from_plain
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
-from vgen.formats.adapter import Card, load_adapter, unet_fingerprint
+from vgen.formats.adapter import Card, load_adapter, put, unet_fingerprint
 from vgen.methods import Recipe, assemble, catalogue
 from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import Prompt, Sampling, generate
@@ -146,23 +145,3 @@ def recipe_of(card: Card) -> Recipe:
     if card.recipe not in catalogue():
         raise ValueError(f"adapter was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
     return from_plain(catalogue()[card.recipe], card.knobs)
-
-
-@torch.no_grad()
-def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) -> None:
-    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must be there."""
-    named = {f"unet.{name}": p for name, p in unet.named_parameters()}
-    unknown = [name for name in tensors if name not in named]
-    wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
-    if unknown or wrong:
-        raise ValueError(
-            f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
-            f"{len(wrong)} of another shape (first: {wrong[:3]})"
-        )
-    missing = [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)] if tensors else []
-    if missing:
-        raise ValueError(
-            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method"
-        )
-    for name, value in tensors.items():
-        named[name].copy_(value)

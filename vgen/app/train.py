@@ -6,15 +6,22 @@ import logging
 import os
 import shutil
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
-from vgen.methods import name_of
+from vgen.app.loading import adapter_path, recipe_of
+from vgen.formats.adapter import load_adapter
+from vgen.formats.adapter import plain as plain_of
+from vgen.methods import Regime, name_of
 from vgen.training import ranks
 from vgen.training.run import Job, fit
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -45,6 +52,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         job = Job(
             recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger,
             samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
+            start=start_of(run),
         )
         fit(job)
     except ValueError:
@@ -54,6 +62,33 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     if rank == 0:
         print(f"run: {folder}", flush=True)
     return folder
+
+
+def start_of(run: TrainRun) -> dict[str, Tensor] | None:
+    """What ``run.init_from`` holds. Raises ValueError where it is of another method or of layers with other knobs."""
+    wish = run.run.init_from
+    if wish is None:
+        return None
+    if run.method.regime is Regime.IMAGE:
+        raise ValueError(f"run.init_from={wish}: this method trains the image model, which starts from backbone.path=FOLDER")
+    tensors, card = load_adapter(adapter_path(wish))
+    before = recipe_of(card)
+    if type(before) is not type(run.method):
+        raise ValueError(f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; start from its own")
+    pairs = list(zip(before.insertions(), run.method.insertions(), strict=False))
+    differs = {
+        f"{knob}={plain_of(value)}"
+        for theirs, ours in pairs
+        for knob, value in asdict(theirs.layer).items()
+        if knob not in ours.layer.free and value != getattr(ours.layer, knob, None)
+    }
+    if differs:
+        raise ValueError(
+            f"run.init_from={wish} holds layers with {', '.join(sorted(differs))}, this run's have other values; "
+            f"set the same ('vgen show {name_of(run.method)}' says where)"
+        )
+    log.info("starting from %s, trained on image model %s", wish, card.backbone_source)
+    return tensors
 
 
 def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:

@@ -1,6 +1,7 @@
 """vgen's own format: what was learnt as safetensors, with a card that says on what and how. Reading it executes nothing."""
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import vgen
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoUNet
 
 FORMAT = "vgen-adapter-1"
 
@@ -94,3 +96,23 @@ def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise ValueError(f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen")
     known = {f.name for f in fields(Card)}
     return tensors, Card(**{k: v for k, v in data.items() if k in known})
+
+
+@torch.no_grad()
+def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) -> None:
+    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must be there."""
+    named = {f"unet.{name}": p for name, p in unet.named_parameters()}
+    unknown = [name for name in tensors if name not in named]
+    wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
+    if unknown or wrong:
+        raise ValueError(
+            f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
+            f"{len(wrong)} of another shape (first: {wrong[:3]})"
+        )
+    missing = [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)] if tensors else []
+    if missing:
+        raise ValueError(
+            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method"
+        )
+    for name, value in tensors.items():
+        named[name].copy_(value)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -33,7 +33,12 @@ class Inserted(nn.Module, ABC):
 
 @spec
 class LayerSpec(ABC):
-    """Knobs of an inserted layer; ``build`` is where a config value meets the runtime facts of a site."""
+    """Knobs of an inserted layer; ``build`` is where a config value meets the runtime facts of a site.
+
+    ``free`` names knobs that no learnt tensor depends on: training may go on with other values of them.
+    """
+
+    free: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def build(self, site: Site, frames: FrameCount) -> Inserted: ...

@@ -5,6 +5,7 @@ Module names are those of its checkpoints.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -147,6 +148,8 @@ class MotionModule(Inserted):
 @spec
 class MotionModuleSpec(LayerSpec):
     """Knobs of the motion module with the paper's values."""
+
+    free: ClassVar[frozenset[str]] = frozenset({"num_positions"})  # the table is computed, not learnt
 
     heads: int = 8
     num_attentions: int = 2

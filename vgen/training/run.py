@@ -19,7 +19,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
-from vgen.formats.adapter import Card, save_adapter
+from vgen.formats.adapter import Card, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
 from vgen.training import ranks
@@ -41,7 +41,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """Everything a run needs, typed. ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards."""
+    """Everything a run needs, typed.
+
+    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards.
+
+    ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh ones.
+    """
 
     recipe: Recipe
     model: ImageModel
@@ -55,6 +60,7 @@ class Job:
     seed: int
     resume: bool
     plain: dict[str, Any]
+    start: dict[str, Tensor] | None = None
 
 
 def fit(job: Job) -> Path:
@@ -76,6 +82,8 @@ def fit(job: Job) -> Path:
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
     learner = Learner(job.recipe, job.model, job.optimisation, job.seed, settings.max_steps, FROZEN_DTYPE[settings.precision])
+    if job.start is not None:
+        put(learner.unet, job.start, job.recipe.learns())
     if settings.gradient_checkpointing:
         learner.unet.enable_gradient_checkpointing()
     if job.corpus.cache:
