@@ -53,7 +53,7 @@ VERBS = {
             ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
             ("trainer.max_steps", "optimiser steps"),
             ("logger", "disabled, offline, online; without a key W&B runs offline"),
-            ("run.name", "the run's folder under runs/; run.resume=auto continues it, run.init_from=RUN starts from another's"),
+            ("run.name", "its folder under runs/; run.resume=auto continues it, run.init_from=RUN builds on another"),
             ("experiment", "a ready-made combination from conf/experiment/"),
         ),
         examples=(

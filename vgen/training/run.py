@@ -81,11 +81,7 @@ def fit(job: Job) -> Path:
     parts = split(job.corpus, job.seed, job.model.size_px)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
-    learner = Learner(job.recipe, job.model, job.optimisation, job.seed, settings.max_steps, FROZEN_DTYPE[settings.precision])
-    if job.start is not None:
-        put(learner.unet, job.start, job.recipe.learns())
-    if settings.gradient_checkpointing:
-        learner.unet.enable_gradient_checkpointing()
+    learner = _learner(job)
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
     if settings.preflight and found is None and rank == 0:
@@ -115,6 +111,15 @@ def fit(job: Job) -> Path:
     if rank == 0:
         _write(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _learner(job: Job) -> Learner:
+    learner = Learner(job.recipe, job.model, job.optimisation, job.seed, job.settings.max_steps, FROZEN_DTYPE[job.settings.precision])
+    if job.start is not None:
+        put(learner.unet, job.start, job.recipe.learns())
+    if job.settings.gradient_checkpointing:
+        learner.unet.enable_gradient_checkpointing()
+    return learner
 
 
 def _set_up_cpu(settings: TrainerSettings) -> None:
