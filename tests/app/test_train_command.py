@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from vgen.app import cli
+from vgen.app.loading import open_checkpoint
 from vgen.app.train import claim
 from vgen.formats.adapter import load_adapter
 
@@ -114,6 +115,7 @@ def test_a_run_may_start_from_what_another_learnt(vgen, capfd: pytest.CaptureFix
     for name, value in a[0].items():
         torch.testing.assert_close(b[0][name], value, rtol=0, atol=1e-6)
     assert b[1].run["run"]["init_from"] == "runs/a"
+    assert open_checkpoint("runs/b").model.source == "blank:toybox:0", "a card names random weights so that they are found again"
 
     refused = {
         "other heads": (["method.motion.heads=2"], "holds layers with heads=4, this run's have other values"),

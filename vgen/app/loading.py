@@ -37,17 +37,15 @@ class Backbone:
     seed: int = 0
 
     def open(self) -> ImageModel:
-        return load_backbone(self.path) if self.blank is None else _blank(self.blank, self.seed)
-
-
-def _blank(size: Blank, seed: int) -> ImageModel:
-    model = blank(size, seed)
-    model.source = f"blank {size.value}, seed {seed}"
-    return model.freeze()
+        return load_backbone(self.path if self.blank is None else f"blank:{self.blank.value}:{self.seed}")
 
 
 def load_backbone(name: str) -> ImageModel:
-    """An image model by name, frozen, fp32. Raises ValueError where there is none."""
+    """An image model by name, frozen, fp32; ``blank:SIZE:SEED`` is how cards name random weights. Raises ValueError where there is none."""
+    if random := re.fullmatch(rf"blank:({'|'.join(size.value for size in Blank)}):(\d+)", name):
+        model = blank(Blank(random[1]), int(random[2])).freeze()
+        model.source = name
+        return model
     folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
     if name == TOYBOX and not folder.is_dir():
         raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or give backbone.path=FOLDER")
