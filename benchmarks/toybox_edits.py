@@ -5,11 +5,12 @@
 
 ``p2p`` is Prompt-to-Prompt frame by frame, what all others are compared with clip by clip (it always runs; ``null_text=10`` gives it the
 paper's inner steps, 0 is its fast mode), ``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame,
-``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame everywhere, ``tav`` Tune-A-Video. Each is
-one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method is only
-scored again, and other settings in the same folder are refused. Prints tables in Markdown: means with 95 % bootstrap intervals, and
-differences from ``p2p`` over the same clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out`` gets
-them as ``edits.json``, a leaderboard and a report.
+``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame everywhere, ``tav`` Tune-A-Video,
+``fatezero_tav`` FateZero on the checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
+Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method
+is only scored again, and other settings in the same folder are refused. Prints tables in Markdown: means with 95 % bootstrap intervals,
+and differences from ``p2p`` over the same clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out``
+gets them as ``edits.json``, a leaderboard and a report.
 """
 from __future__ import annotations
 
@@ -42,9 +43,11 @@ from vgen.metrics.suite import Kind, Suite
 BASE = "p2p"
 SHOWN = ("edit", "edit_acc", "keep_acc", "traj", "bg", "tc", "tc_edited")
 FEWEST = 8
+TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video"}
+"""Methods for which each clip is tuned first, and what learns it; empty: they themselves."""
 DEFAULTS = {
     "n": "64", "frames": "8", "steps": "20", "guidance": "3", "cross": "0.8", "self": "0.5", "null_text": "0", "steps_tuned": "500",
-    "lr": "3e-4", "methods": "p2p,copy,ddim,fatezero,first,tav", "backbone": TOYBOX, "out": "outputs/toybox_edits",
+    "lr": "3e-4", "methods": "p2p,copy,ddim,fatezero,first,tav,fatezero_tav", "backbone": TOYBOX, "out": "outputs/toybox_edits",
 }
 
 
@@ -69,7 +72,14 @@ def recipes(options: dict[str, str]) -> dict[str, Recipe]:
         "fatezero": FateZero(**both, **maps, reconstruct=False),
         "first": FateZero(**both, **maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
         "tav": TuneAVideo(**both, reconstruct=False),
+        "fatezero_tav": FateZero(**both, **maps, frames=[], reconstruct=False),
     }
+
+
+def tune_of(name: str, options: dict[str, str]) -> Tune:
+    if name not in TAUGHT_BY:
+        return Tune(lr=float(options["lr"]))
+    return Tune(num_steps=int(options["steps_tuned"]), lr=float(options["lr"]), method=TAUGHT_BY[name])
 
 
 def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
@@ -77,11 +87,10 @@ def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
     suite = Suite(
         kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options["frames"]), stride_ticks=2
     )
-    tune = Tune(num_steps=int(options["steps_tuned"]) if name == "tav" else 0, lr=float(options["lr"]))
     evaluate(
         EvaluateRun(
-            suite=suite, suite_name="edit", method=recipes(options)[name], method_name=name, backbone=options["backbone"], tune=tune,
-            selftest=min(num, 24), out=str(out),
+            suite=suite, suite_name="edit", method=recipes(options)[name], method_name=name, backbone=options["backbone"],
+            tune=tune_of(name, options), selftest=min(num, 24), out=str(out),
         ),
         console,
     )

@@ -204,6 +204,14 @@ def test_a_module_that_was_not_tuned_on_the_clip_is_refused(video: str) -> None:
         edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter="shipped"))
 
 
+@pytest.mark.parametrize("published", ["pipeline", "unet.bin"])
+def test_a_published_checkpoint_is_sent_to_the_import(video: str, tmp_path: Path, published: str) -> None:
+    (tmp_path / "pipeline" / "unet").mkdir(parents=True)
+    (tmp_path / "unet.bin").touch()
+    with pytest.raises(ValueError, match=r"import it first with 'vgen export from=.* to=vgen backbone=FOLDER out=NEW'"):
+        edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter=str(tmp_path / published)))
+
+
 @pytest.mark.parametrize(("how", "message"), [
     ({"target": ""}, "an edit needs both prompts"),
     ({"method": AnimateDiff()}, "method=animatediff does not edit"),

@@ -17,9 +17,13 @@ from vgen.app.leaderboard import aggregate
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.app.results import difference_of_kind, load
 from vgen.app.suite_edits import Copy, Editor, Tune
+from vgen.attention.keys import Frame
+from vgen.attention.processor import control_of
+from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
+from vgen.methods import assemble
 from vgen.methods._editing import Edited, EditSession
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
@@ -160,6 +164,27 @@ def test_a_method_that_learns_is_taught_every_clip(tmp_path: Path) -> None:
     assert found["checkpoints"]["tune_a_video"]["cost"]["unet_calls"] == 1 + 2 + 2 * 2
 
 
+@pytest.mark.slow
+def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> None:
+    """On the checkpoint that Tune-A-Video makes of each clip, with its frames (shape editing, section 4.3) or with FateZero's own."""
+    own, todo, teacher = FateZero(num_steps=2, guidance=2.0, frames=[], reconstruct=False), tasks(SUITE)[:1], "tune_a_video"
+
+    def edited(method: FateZero, tune: Tune) -> tuple[np.ndarray, Editor]:
+        editor = Editor(recipe=method, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method), tune=tune)
+        return editor(todo), editor
+
+    (taught, editor), (plain, _) = (edited(own, tune) for tune in (Tune(num_steps=2, lr=1e-2, method=teacher), Tune()))
+    assert not np.array_equal(taught, plain)
+    unet = editor._opened.unet
+    assert len(unet.inserted) == len(assemble(TuneAVideo(), blank(Blank.TOYBOX, seed=0)).inserted), "the temporal layers are there"
+    assert [keys.frames for keys in control_of(unet).keys] == [[Frame.FIRST, Frame.PREVIOUS]]
+    _, editor = edited(replace(own, frames=[Frame.MIDDLE]), Tune(num_steps=1, method=teacher))
+    assert [keys.frames for keys in control_of(editor._opened.unet).keys] == [[Frame.MIDDLE]]
+    found = settle(tmp_path, own, tune=Tune(num_steps=1, method=teacher), n=1).summary
+    assert found["sampler"]["tune"]["method"] == teacher
+    assert found["checkpoints"]["fatezero"]["cost"]["unet_calls"] == 1 + 2 + 2 * 2
+
+
 def test_a_grid_is_about_the_methods_own_settings(tmp_path: Path) -> None:
     points = run(tmp_path, DDIM, suite=replace(SUITE, grid=Grid(num_steps=[2, 3]))).points()
     assert [point.method.num_steps for point in points] == [2, 3]
@@ -185,7 +210,7 @@ def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -
     [
         ({"method": TuneAVideo()}, "method=tune_a_video edits with what it has learnt from the clip; give tune.num_steps=200"),
         ({"method": AnimateDiff(), "method_name": "x"}, "method=x does not edit; methods that do are copy, ddim, fatezero"),
-        ({"method": FateZero(), "tune": Tune(num_steps=3)}, "method=fatezero learns nothing, got tune.num_steps=3"),
+        ({"method": FateZero(), "tune": Tune(num_steps=3)}, "learns nothing, got tune.num_steps=3; .* give tune.method=tune_a_video"),
         ({"method": TuneAVideo(), "tune": Tune(num_steps=3), "adapter": "runs/x"}, "tune starts from the image model, got adapter=runs/x"),
         ({"tune": Tune(num_steps=3)}, "got tune.num_steps=3 without method"),
         ({"method": DDIM, "suite": Suite(iid=1)}, "method=prompt_to_prompt edits clips, and suite edit asks for text; use suite=edit"),
@@ -195,5 +220,9 @@ def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_mistakes_speak(tmp_path: Path, settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         evaluate(EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "out": str(tmp_path), **settings}), Console(quiet=True))
-    with pytest.raises(ValueError, match="tune needs num_steps >= 0"):
-        Tune(num_steps=-1)
+    for bad, message in (
+        ({"num_steps": -1}, "tune needs num_steps >= 0"), ({"num_steps": 1, "method": "fatezero"}, "tune.method=fatezero teaches no clip"),
+        ({"method": "tune_a_video"}, "tune.method=tune_a_video teaches nothing in 0 steps; give tune.num_steps=200"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Tune(**bad)

@@ -210,12 +210,53 @@ def test_queries_and_keys_are_a_fraction_of_the_maps() -> None:
     assert originals > 70e9
 
 
-def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel) -> None:
-    settings = StoreSpec(max_queries=16)
-    store = AttentionStore(settings)
+@pytest.mark.parametrize("payload", Payload)
+@pytest.mark.parametrize("kept", [Kept.FP16, Kept.BF16, Kept.FP32])
+def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel, payload: Payload, kept: Kept) -> None:
+    settings = StoreSpec(max_queries=16, kept=kept)
+    store = AttentionStore(settings, payload)
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
     sites, tokens = list(control_of(unet).sites.values()), model.tokenizer.model_max_length
-    assert store.nbytes == stored_bytes(sites, SIDE, FRAMES, 1, tokens, settings, Payload.QK)
+    assert store.nbytes == stored_bytes(sites, SIDE, FRAMES, 1, tokens, settings, payload)
+
+
+def test_recorded_maps_are_those_of_recorded_queries_and_keys(unet: VideoUNet, model: ImageModel) -> None:
+    """The originals' payload and ours, of one run; and the same edit comes of either."""
+    stores = [AttentionStore(StoreSpec(kept=Kept.FP32), payload) for payload in (Payload.QK, Payload.MAPS)]
+    run(unet, model, clip(), [SOURCE], moment(ONE, Direction.INVERT), recorders=stores)
+    for site in control_of(unet).sites.values():
+        ours, theirs = (store.maps(site, moment(ONE), slice(None), slice(None)) for store in stores)
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
+    ours, theirs = (run(unet, model, clip(), [TARGET], moment(ONE), edits=[swap(model, source=Recorded(store))]) for store in stores)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="a store of maps holds no queries and keys; record with payload qk"):
+        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=Recorded(stores[1]), window=ALWAYS)])
+
+
+@pytest.mark.parametrize("place", Place)
+def test_keys_and_values_of_another_run_are_a_reference(unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path) -> None:
+    """Rerender's and MasaCtrl's way across runs. At one site (beyond it the earlier run's frames had not read each other) a clip that
+    reads what was kept of itself reads all of its frames."""
+    store = AttentionStore(StoreSpec(place=place, kept=Kept.FP32, folder=str(tmp_path)), Payload.KV)
+    run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
+    one = AttentionWhere(ordinals=[0])
+    control_of(unet).references["before"] = store
+    kept, everything = (FrameKeys(where=one, **how) for how in ({"frames": [], "references": ["before"]}, {"frames": [Frame.ALL]}))
+    found, expected, plain = (run(unet, model, clip(), [SOURCE], moment(ONE), keys=keys) for keys in ([kept], [everything], []))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-4)
+
+
+def test_hidden_states_are_what_projections_are_made_from(unet: VideoUNet, model: ImageModel) -> None:
+    """Rerender's payload: projected again they give the keys that were read."""
+    hidden, qk = (AttentionStore(StoreSpec(kept=Kept.FP32), payload) for payload in (Payload.HIDDEN, Payload.QK))
+    run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[hidden, qk])
+    for path, site in control_of(unet).sites.items():
+        if site.kind is AttentionKind.SELF:
+            project = unet.image_unet.get_submodule(path).to_k.float()
+            again = project(hidden.get(site, moment(ONE))["hidden"])
+            torch.testing.assert_close(again, qk.get(site, moment(ONE))["k"], atol=1e-5, rtol=1e-4)
+            project.double()
 
 
 # -- masks -----------------------------------------------------------------------------------------------------------------------------

@@ -155,6 +155,20 @@ def test_the_union_of_a_row_and_its_twin_is_plain(unet: VideoUNet, tiny: ImageMo
         assert not torch.allclose(target, run(unet, tiny, x, *other, moment=moment)[1])
 
 
+def test_each_layer_may_have_a_list_of_its_own(unet: VideoUNet, tiny: ImageModel) -> None:
+    """vid2vid-zero's: all frames in some layers, first and previous in the rest. The first rule that accepts a site is its own."""
+    control = control_of(unet)
+    in_some, elsewhere = FrameKeys(frames=[Frame.ALL], where=AttentionWhere(stages=[Stage.UP])), FrameKeys(frames=[Frame.FIRST])
+    with control.acting(keys=[in_some, elsewhere]):
+        control.enter(DENOISING)
+        read = {path: plan.keys for path, plan in control.plans.items()}
+    asked = {path: site.stage for path, site in control.sites.items() if site.kind is AttentionKind.SELF}
+    assert read == {path: in_some if stage is Stage.UP else elsewhere for path, stage in asked.items()}
+    found = run(unet, tiny, clip(), in_some, elsewhere, moment=DENOISING)
+    for alone in (in_some, elsewhere):
+        assert not torch.allclose(found, run(unet, tiny, clip(), alone, moment=DENOISING))
+
+
 def test_keys_may_act_in_one_direction_alone(unet: VideoUNet, tiny: ImageModel) -> None:
     keys = FrameKeys(frames=[Frame.FIRST], directions=[Direction.DENOISE])
     inverting = Moment(0, 10, 900, Direction.INVERT, Rows())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vgen.attention.control import Recorder
-from vgen.attention.edits import CopySelf, Recorded
+from vgen.attention.edits import Amplify, CopySelf, Recorded, Sibling, SwapCross
 from vgen.attention.keys import Frame
 from vgen.attention.masks import MaskSpec
 from vgen.attention.moment import Direction, Rows
@@ -18,13 +18,13 @@ from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
-from vgen.diffusion.solvers import solve
+from vgen.diffusion.solvers import Solver, Spacing, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
+from vgen.methods._editing import PAIR, EditSession, Wish, start_noise
 from vgen.methods._editing import TARGET as TARGET_ROWS
-from vgen.methods._editing import EditSession, Wish, start_noise
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
@@ -121,12 +121,70 @@ def test_null_text_brings_the_source_row_closer(model: ImageModel) -> None:
         own = session(model, recipe).frame(0)
         nulls = recipe._nulls(own, own.invert(SOURCE, STEPS)) if inner_steps else None
         context = recipe._contexts(own, nulls)
-        from vgen.methods._editing import PAIR
-
         out = own.sample(own.invert(SOURCE, STEPS).start, PAIR, context, Cfg(scale=guidance), STEPS)
         return (out[0] - own.latents[0]).square().mean().item()
 
     assert error(5) < error(0)
+
+
+def test_a_null_embedding_may_be_shared_by_all_frames(model: ImageModel) -> None:
+    """Video-P2P's and vid2vid-zero's: asked of the whole clip, one embedding a step serves all frames, and brings them closer."""
+    settings = NullText(inner_steps=5, epsilon=0.0, epsilon_per_step=0.0)
+    recipe = PromptToPrompt(num_steps=STEPS, null_text=settings)
+    own = session(model, recipe)
+    trajectory = own.invert(SOURCE, STEPS)
+    nulls = recipe._nulls(own, trajectory)
+    assert [value.shape for value in nulls.values] == [own.text("").tokens.shape] * STEPS, "one row, whatever the number of frames"
+    context = own.text("", SOURCE)
+
+    def back(values: tuple[torch.Tensor, ...] | None) -> float:
+        def at(step: int) -> Context:
+            return context if values is None else Context(torch.cat([values[step], context.tokens[1:]]), context.pooled)
+
+        found = own.sample(trajectory.start, TARGET_ROWS, at, Cfg(scale=recipe.guidance), STEPS)
+        return (found - own.latents).square().mean().item()
+
+    assert back(nulls.values) < back(None)
+
+
+def test_without_guidance_null_text_has_nothing_to_do(model: ImageModel) -> None:
+    """At scale 1 the prediction is the conditional one: no gradient reaches the null embedding, and it stays to the bit."""
+    settings = NullText(inner_steps=3, epsilon=0.0, epsilon_per_step=0.0)
+
+    def moved(guidance: float) -> float:
+        recipe = PromptToPrompt(num_steps=2, guidance=guidance, null_text=settings)
+        own = session(model, recipe).frame(0)
+        nulls = recipe._nulls(own, own.invert(SOURCE, 2))
+        return max((value - own.text("").tokens).abs().max().item() for value in nulls.values)
+
+    assert moved(1.0) == 0 < moved(4.0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("solver", [Solver.DDIM, Solver.EULER, Solver.DPM_PP_2M], ids=lambda s: s.value)
+def test_attention_control_knows_neither_solver_nor_prediction(model: ImageModel, prediction: str, solver: Solver) -> None:
+    """Equal prompts give the source, and a word's own factor does not, by whatever rule the steps are taken."""
+    recipe = PromptToPrompt(num_steps=STEPS)
+    before = model.scheduler_config
+    model.scheduler_config = {**before, "prediction_type": prediction}
+    try:
+        own = session(model, recipe, target=SOURCE, real=False)
+    finally:
+        model.scheduler_config = before
+    alignment = own.alignment()
+    edits = [SwapCross(source=Sibling(), window=ALWAYS, alignment=alignment), CopySelf(source=Sibling(), window=ALWAYS)]
+    context = own.text("", "", SOURCE, SOURCE)
+
+    def drawn(*more: Amplify) -> torch.Tensor:
+        ask = own.denoiser(PAIR, lambda _: context, Cfg(scale=3.0), STEPS, Direction.DENOISE, "")
+        with own.control.acting(edits=[*edits, *more]):
+            return solve(ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver, Spacing.LEADING)
+
+    source, target = drawn()
+    torch.testing.assert_close(target, source, atol=1e-3, rtol=1e-3)
+    red = alignment.target.positions("red")[0]
+    assert not torch.allclose(*drawn(Amplify(factors={red: 5.0}, window=ALWAYS)), atol=1e-2)
+    assert own.objective.prediction.value in (prediction, prediction.removesuffix("_prediction"))
 
 
 def assert_no_worse_than_its_reconstruction(recipe: FateZero, own: EditSession) -> None:

@@ -40,6 +40,8 @@ POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
 POOR_CEILING_DB = 18.0
 """So is a decoder that gives no more than this of the source itself: the image model can't show the clip at all."""
+PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
+"""Suffixes of checkpoints that are not vgen's."""
 
 
 class Extra(Choice):
@@ -197,6 +199,16 @@ def _check(run: EditRun, recipe: Recipe) -> None:
         )
 
 
+def _refuse_published(adapter: str) -> None:
+    """A checkpoint as others publish it is imported once, not read in passing: what it lacks is said then."""
+    path = Path(adapter).expanduser()
+    if (path.is_file() and path.suffix in PUBLISHED) or (path / "unet").is_dir():
+        raise ValueError(
+            f"adapter={adapter} is no adapter of vgen; import it first with 'vgen export from={adapter} to=vgen backbone=FOLDER out=NEW' "
+            "and give adapter=NEW"
+        )
+
+
 def editors() -> list[str]:
     return [name for name, recipe in catalogue().items() if issubclass(recipe, Editing)]
 
@@ -205,6 +217,7 @@ def _session(
     run: EditRun, recipe: Recipe, wish: Wish, progress: Told, structure: Structure | None = None
 ) -> tuple[EditSession, np.ndarray | None]:
     """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
+    _refuse_published(run.adapter)
     checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
     if recipe.regime is Regime.CLIP and checkpoint.card is not None and type(checkpoint.recipe) is not type(recipe):
         raise ValueError(

@@ -126,7 +126,7 @@ class EvaluateRun:
         own: Any = self.sampler if self.method is None else self.method
         named: dict[str, Any] = {}
         if self.method is not None:
-            named = {"method": self.method_name, "tune": plain(asdict(self.tune))}
+            named = {"method": self.method_name, "tune": plain(self.tune.settings())}
             if len(windows(self.suite.num_frames, self.window)) > 1:  # a window that no clip fills is no setting
                 named["window"] = plain(asdict(self.window))
         return {**named, **plain(asdict(own)), "num_frames": self.suite.num_frames}

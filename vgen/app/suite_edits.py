@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,15 +45,32 @@ class Copy(Recipe, Editing):
 
 @spec
 class Tune:
-    """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is taught."""
+    """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is taught. ``method`` says by which
+    method, empty by the one that edits: FateZero edits shapes on a checkpoint of Tune-A-Video (Qi et al. 2023, section 4.3)."""
 
     num_steps: int = 0
     lr: float = 3e-4
     seed: int = 0
+    method: str = ""
 
     def __post_init__(self) -> None:
         if self.num_steps < 0 or self.lr <= 0:
             raise ValueError(f"tune needs num_steps >= 0 and a positive lr, got {self.num_steps} and {self.lr}; 200 and 3e-4 are usual")
+        if self.method and self.method not in teachers():
+            raise ValueError(f"tune.method={self.method} teaches no clip; methods that do are {', '.join(teachers())}")
+        if self.method and not self.num_steps:
+            raise ValueError(f"tune.method={self.method} teaches nothing in 0 steps; give tune.num_steps=200, or leave it out")
+
+    def teacher(self, recipe: Recipe) -> Recipe:
+        """What learns the clip that ``recipe`` edits."""
+        return catalogue()[self.method]() if self.method else recipe
+
+    def settings(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "method" or value}
+
+
+def teachers() -> list[str]:
+    return [name for name, recipe in catalogue().items() if recipe.regime is Regime.CLIP]
 
 
 def editors() -> dict[str, type[Recipe]]:
@@ -75,8 +92,11 @@ def check_method(recipe: Recipe, name: str, tune: Tune, adapters: list[str]) -> 
     none meaning the image model."""
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(choices())}")
-    if tune.num_steps and not recipe.learns():
-        raise ValueError(f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out")
+    if tune.num_steps and not tune.teacher(recipe).learns():
+        raise ValueError(
+            f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out, or give tune.method={teachers()[0]} to "
+            "edit each clip on a checkpoint that was tuned on it"
+        )
     if tune.num_steps and set(adapters) - {UNTRAINED}:
         raise ValueError(f"tune starts from the image model, got adapter={','.join(adapters)}; give one of the two")
     if recipe.regime is Regime.CLIP and not tune.num_steps and not adapters:
@@ -120,7 +140,8 @@ class Editor:
         assert given.source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
         latents = encoded(model, given.source, next(checkpoint.unet.parameters()).device)
         if self.tune.num_steps:
-            teach(checkpoint, self.recipe, self.tune, latents, given.source_caption, self.work)
+            teach(checkpoint, self.tune.teacher(self.recipe), self.tune, latents, given.source_caption, self.work)
+            self._route(checkpoint, self.tune.teacher(self.recipe))
         num_frames, _, h, w = latents.shape[1:]
         session = EditSession(
             model=model, unet=checkpoint.unet, objective=denoising(self.recipe, model), latents=latents,
@@ -135,11 +156,15 @@ class Editor:
     def _checkpoint(self) -> Checkpoint:
         if self._opened is None or self.tune.num_steps:
             self._opened = self.open()
-            keys = self.recipe.attention_keys()
-            if keys and type(self._opened.recipe) is not type(self.recipe):  # the checkpoint's own frames otherwise
-                control_of(self._opened.unet).keys = tuple(keys)
+            self._route(self._opened, self._opened.recipe)
             self.work.watch(self._opened.unet)  # one that is taught is another, and is watched then
         return self._opened
+
+    def _route(self, checkpoint: Checkpoint, made_by: Recipe) -> None:
+        """The frames that the editing method reads, where it names some; otherwise those of the checkpoint's own method."""
+        keys = self.recipe.attention_keys()
+        if keys and type(made_by) is not type(self.recipe):
+            control_of(checkpoint.unet).keys = tuple(keys)
 
 
 def teach(checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work) -> None:
