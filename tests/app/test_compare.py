@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,8 +15,13 @@ from vgen.app import compare as verb
 from vgen.app.clip_store import truth
 from vgen.app.compare import chosen, compare
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.leaderboard import alike
 from vgen.app.page import PageSettings
-from vgen.metrics.suite import Suite, Task
+from vgen.app.results import load
+from vgen.data.prepare import Prepare, prepare
+from vgen.data.toybox import ToyboxSource
+from vgen.metrics.kinds.diversity import one_clip
+from vgen.metrics.suite import Kind, Suite, Task
 
 SUITE = Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
 
@@ -52,6 +58,68 @@ def test_the_difference_is_paired_and_by_bucket(before: Path, after: Path) -> No
     assert moved["all"]["difference"]["mean"] == 1 == moved["all"]["difference"]["low"]
     assert moved["all"]["better"] == moved["all"]["difference"]["num"] <= 6
     assert found["against"]["same"]["motion_moving"]["all"]["difference"]["mean"] == 0
+
+
+SETS = Suite(kind=Kind.DIVERSITY, iid=32, pair=0, triple=0, extrapolation=0, paraphrase=0, seeds_per_prompt=8, num_frames=4, stride_ticks=4)
+
+
+def the_same(todo: list[Task]) -> np.ndarray:
+    return np.stack([one_clip(task, 64) for task in todo])
+
+
+def test_numbers_of_many_clips_differ_by_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One clip for every noise of a caption is right clip by clip; only the numbers of many clips tell it from the world."""
+    clips = {"world": perfect, "again": the_same, "twin": perfect}
+    folders = [settle(tmp_path / name, SETS, **{name: made}) for name, made in clips.items()]
+    found = compare(chosen([*map(str, folders)]))["sets"]
+    assert list(found["again"]) == ["energy", "vendi_ratio", "dup", "set_energy"]
+    for key, of in found["again"].items():
+        x = of["buckets"]["all"]
+        summary = {name: load(folders[i])[0].numbers["set"][key] for i, name in enumerate(("base", "other"))}
+        assert {name: x[name] for name in summary} == summary, "both values are those of the evaluations"
+        assert x["difference"]["mean"] == pytest.approx(x["other"]["mean"] - x["base"]["mean"])
+        assert not x["difference"]["low"] <= 0 <= x["difference"]["high"], key
+        same = found["twin"][key]["buckets"]["all"]["difference"]
+        assert (same["mean"], same["low"], same["high"]) == (0, 0, 0)
+    asked = compare(chosen([*map(str, folders[:2])]), ["set_mmd2", "entropy_ground"])["sets"]["again"]
+    assert {"set_mmd2", "entropy_ground"} < set(asked)
+    assert asked["entropy_ground"]["right"] is None
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys, "argv", ["vgen compare", *map(str, folders[:2])])
+    verb.main()
+    assert re.search(r"dup +│ all +│ +4 │ +0\.000 \[0\.000, 0\.000\] │ +1\.000 \[1\.000, 1\.000\] │ +\+1\.000", capsys.readouterr().out)
+
+
+def test_both_of_a_minimal_pair_differ_by_pairs(tmp_path: Path) -> None:
+    suite = Suite(minimal_pairs=True, iid=6, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
+    found = compare(chosen([str(settle(tmp_path / "both", suite, world=perfect, still=frozen))]), ["pair_colour"])["sets"]["still"]
+    assert found["pair"]["buckets"]["all"]["difference"]["mean"] < 0
+    assert found["pair"]["right"] == 1
+    assert found["pair"]["buckets"]["all"]["base"]["num"] == 6
+    assert list(found) == ["pair", "pair_colour"]
+
+
+def test_recall_from_other_scenes_is_refused(tmp_path: Path) -> None:
+    """And so is recall that one of two was not asked for; the same scenes may lie in another folder."""
+    corpora = {"a": 20, "twin": 20, "more": 30}
+    for name, count in corpora.items():
+        prepare(Prepare(data=ToyboxSource(num_clips=count), out=str(tmp_path / "corpus" / name)))
+    for name in (*corpora, ""):
+        run = EvaluateRun(
+            suite=SETS, out=str(tmp_path / f"run{name}"), selftest=0, page=PageSettings(max_clips=0),
+            corpus=str(tmp_path / "corpus" / name) if name else "",
+        )  # fmt: skip
+        evaluate(run, Console(quiet=True), {f"x{name}": Source({"adapter": name}, lambda: perfect)})
+    same = compare(chosen([str(tmp_path / "runa"), str(tmp_path / "runtwin")]))["sets"]["xtwin"]["mem"]["buckets"]["all"]
+    assert same["difference"]["mean"] == same["difference"]["high"] == 0 < same["base"]["mean"]
+    words = r"xa and xmore can't be compared, their clips were held against different training scenes.* of 20 and .* of 30; "
+    with pytest.raises(ValueError, match=words):
+        compare(chosen([str(tmp_path / "runa"), str(tmp_path / "runmore")]))
+    bare = chosen([str(tmp_path / "runa"), str(tmp_path / "run")])
+    assert compare(bare)["sets"]["x"]["mem"] == {"refused": "mem was not measured for x; score it again with corpus=SHARDS"}
+    with pytest.raises(ValueError, match="numbers=mem: mem was not measured for x"):
+        compare(bare, ["mem"])
+    assert [len(group) for group in alike(load(tmp_path / "run", tmp_path / "runa", tmp_path / "runmore"))] == [2, 1]
 
 
 def test_one_of_several_and_more_numbers(after: Path) -> None:

@@ -148,12 +148,19 @@ def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> Non
 
 def test_the_corpus_says_whether_clips_are_recalled(tmp_path: Path) -> None:
     """And what is no corpus, or says nothing to this suite, is refused before a clip is drawn."""
-    suite = replace(SUITE, iid=8, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=8)
+    suite = replace(SUITE, iid=8, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=4)
     prepare(Prepare(data=ToyboxSource(num_clips=40), out=str(tmp_path / "corpus")))
-    found = evaluate(run(tmp_path / "run", suite=suite, corpus=str(tmp_path / "corpus")), quiet(), {"perfect": source(perfect)}).summary
-    assert found["corpus"] == {"folder": str(tmp_path / "corpus"), "scenes": 40}
+    ours = run(tmp_path / "run", suite=suite, corpus=str(tmp_path / "corpus"), selftest=8)
+    found = evaluate(ours, quiet(), {"perfect": source(perfect)}, lambda: lambda clip: clip).summary
+    assert found["corpus"] == {"folder": str(tmp_path / "corpus"), "scenes": 40, "sha256": found["corpus"]["sha256"]}
+    assert len(found["corpus"]["sha256"]) == 64
     assert found["set_headlines"]["mem"] == 1
     assert found["checkpoints"]["perfect"]["set"]["mem"]["mean"] > 0.5
+    assert found["ceiling"]["mem"] == found["checkpoints"]["perfect"]["set"]["mem"]["mean"], "the truth, through a decoder that keeps all"
+    assert found["floors"]["mem"][1] == "training clips"
+    assert found["floors"]["mem"][0] < 0.2
+    rows = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
+    assert all(row["taught"] > 0 < row["taught_world"] for row in rows)
     for corpus, kind, words in (("nowhere", Kind.DIVERSITY, "is no folder"), (tmp_path / "corpus", Kind.TEXT, "of kind text does not ask")):
         wrong = run(tmp_path / "wrong", suite=replace(suite, kind=kind), corpus=str(corpus))
         with pytest.raises(ValueError, match=words):

@@ -19,12 +19,13 @@ from vgen.metrics.kinds.pairs import Factor, words_apart
 from vgen.metrics.metric import Metric
 from vgen.metrics.scoring import metrics_of, score
 from vgen.metrics.selftest import CONTROLS, self_test, tricks_of
+from vgen.metrics.statistics import Interval
 from vgen.metrics.suite import Grid, Kind, Suite, tasks
 from vgen.resources import conf_dir
 from vgen.toybox.edits import Edit
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, corpus
-from vgen.toybox.scenes import DIRECTION, Motion, Relation
+from vgen.toybox.scenes import DIRECTION, Motion, Relation, Scene
 from vgen.toybox.splits import Bucket, bucket_of, triple_held_out
 
 ROOT = Path(__file__).parents[2] / "vgen"
@@ -247,16 +248,16 @@ def test_minimal_pairs_are_for_those_who_hear_the_word() -> None:
     deaf = [score(render(todo[i - i % 2].scene).video, t) for i, t in enumerate(todo)]  # the first member's clip for both
     kind = todo[0].kind
     heard = kind.score_set(list(zip(todo, rows, strict=True)))
-    assert heard["pair"].mean == 1
-    assert {key: heard[key].mean for key in heard} == {"pair": 1, **{f"pair_{f.value}": 1 for f in Factor}}
-    assert kind.score_set(list(zip(todo, deaf, strict=True)))["pair"].mean == 0
+    assert heard["pair"].value == 1
+    assert {key: heard[key].value for key in heard} == {"pair": 1, **{f"pair_{f.value}": 1 for f in Factor}}
+    assert kind.score_set(list(zip(todo, deaf, strict=True)))["pair"].value == 0
 
 
 def test_every_noise_of_a_minimal_pair_is_a_pair() -> None:
     todo = tasks(Suite(**ONE, minimal_pairs=True, num_seeds=3))
     found = todo[0].kind.score_set([(t, {"exact": float(t.seed % 2)}) for t in todo])
     assert found["pair"].num == len(todo) // 2 == 30
-    assert 0 < found["pair"].mean < 1, "both members of a pair have its seed"
+    assert 0 < found["pair"].value < 1, "both members of a pair have its seed"
 
 
 def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
@@ -265,29 +266,43 @@ def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
     assert len({t.caption for t in todo}) == 2
     found = kind.score_set([(t, score(render(t.scene).video, t)) for t in todo])
     copies = kind.score_set([(t, score(one_clip(t, 64), t)) for t in todo])
-    assert abs(found["energy"].mean) < 0.1 < copies["energy"].mean
-    assert found["energy_ok"].mean == 1
-    assert copies["energy_ok"].mean == 0
-    assert found["dup"].mean < 0.2
-    assert copies["dup"].mean == 1
-    assert found["vendi_ratio"].mean > 3 * copies["vendi_ratio"].mean
-    assert found["entropy_ground"].mean > 0.7
-    assert copies["entropy_ground"].mean == 0
+    assert abs(found["energy"].value) < 0.1 < copies["energy"].value
+    assert found["energy_ok"].value == 1
+    assert copies["energy_ok"].value == 0
+    assert found["dup"].value < 0.2
+    assert copies["dup"].value == 1
+    assert found["vendi_ratio"].value > 3 * copies["vendi_ratio"].value
+    assert found["entropy_ground"].value > 0.7
+    assert copies["entropy_ground"].value == 0
     assert "entropy_motion" not in found
-    assert abs(found["set_energy"].mean) < 0.1 < copies["set_energy"].mean
-    assert abs(found["set_mmd2"].mean) < 0.3 < copies["set_mmd2"].mean
+    assert abs(found["set_energy"].value) < 0.1 < copies["set_energy"].value
+    assert abs(found["set_mmd2"].value) < 0.3 < copies["set_mmd2"].value
     assert "set_frechet" not in found, "it falls with n: 1,024 clips or none"
 
 
 def test_clips_that_lie_on_training_scenes_are_recalled() -> None:
-    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=24))
+    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=6))
     rows = [(t, score(render(t.scene).video, t)) for t in todo]
-    recall = todo[0].kind.score_recall
+    kind = todo[0].kind
     others = list(corpus(300, seed=9, mix=Mix()))
-    recalled = recall(rows, [*others, *(replace(t.scene, num_frames=4) for t in todo)])["mem"]
-    made = recall(rows, others)["mem"]
+
+    def mem(taught: list[Scene]) -> Interval:
+        near = kind.recall.measure(rows, taught)
+        return kind.score_set([(task, row | more) for (task, row), more in zip(rows, near, strict=True)])["mem"].interval()
+
+    recalled, made = mem([*others, *(replace(t.scene, num_frames=4) for t in todo)]), mem(others)
     assert recalled.high < 0.5
     assert made.low < 1 < made.high
+    assert "mem" not in kind.score_set(rows), "no corpus, no number"
+
+
+def test_a_copy_of_the_corpus_is_the_training_clip_nearest_to_what_is_asked() -> None:
+    todo = tasks(Suite(**ONE | {"iid": 4, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=4))
+    taught = [*corpus(20, seed=9, mix=Mix()), todo[2].scene]
+    copies = todo[0].kind.recall.copies(todo, taught, 64)
+    assert [clip.shape for clip in copies] == [(ONE["num_frames"], 64, 64, 3)] * 4
+    assert (copies[2] == render(todo[2].scene).video).all()
+    assert not (copies[1] == render(todo[1].scene).video).all()
 
 
 def test_another_clip_of_the_same_caption_is_no_trick() -> None:
@@ -306,8 +321,8 @@ def test_a_caption_may_leave_the_motion_open_and_its_entropy_is_asked_for() -> N
     assert all(bucket_of(t.scene.things[0]) is Bucket.IID for t in todo)
     truth = [(t, score(render(t.scene).video, t)) for t in todo]
     frozen = [(t, score(np.repeat(render(t.scene).video[:1], 8, 0), t)) for t in todo]
-    assert todo[0].kind.score_set(truth)["entropy_motion"].mean > 0.6
-    assert todo[0].kind.score_set(frozen)["entropy_motion"].mean == 0
+    assert todo[0].kind.score_set(truth)["entropy_motion"].value > 0.6
+    assert todo[0].kind.score_set(frozen)["entropy_motion"].value == 0
     assert all(row["exact"] == 1 and row["motion"] is row["motion_moving"] is None for _, row in truth)
 
 

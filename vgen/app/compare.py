@@ -1,4 +1,4 @@
-"""``vgen compare RUN RUN ...``: the paired difference of finished evaluations, clip by clip, with its interval."""
+"""``vgen compare RUN RUN ...``: paired differences of finished evaluations with intervals, clip by clip and of many clips together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from vgen.app.learned import better, refusal
 from vgen.app.results import Result, difference_of_kind, load, worded
 from vgen.data.files import write_json
-from vgen.metrics.statistics import interval, paired_difference
+from vgen.metrics.statistics import Resampled, interval, paired_difference
 
 _KEYS = ("out", "numbers", "format")
 
@@ -64,17 +64,21 @@ def chosen(runs: Sequence[str]) -> list[Result]:
 
 
 def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, Any]:
-    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and by bucket. Plain data."""
+    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and by bucket; in ``sets`` those
+    of many clips together, from the same resamples for both. Plain data."""
     base = results[0]
     for other in results[1:]:
         why = difference_of_kind(base, other)
         if why is not None:
             raise ValueError(f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with one vgen")
     measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
-    keys = list(dict.fromkeys([*base.headlines, *(k for k in more if k not in measured)]))
+    together = list(dict.fromkeys(key for r in results for key in r.numbers["set"]))
+    keys = list(dict.fromkeys([*base.headlines, *(k for k in more if k not in measured and k not in together)]))
     unknown = [k for k in keys if k not in base.numbers["overall"]]
     if unknown:
-        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {', '.join([*base.numbers['overall'], *measured])}")
+        known = ", ".join([*base.numbers["overall"], *together, *measured])
+        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {known}")
+    asked = [k for k in together if k in more or any(k in r.set_headlines for r in results)]
     learned = {other.label: {name: _learned(base, other, name, name in more) for name in measured} for other in results[1:]}
     return {
         "base": base.label,
@@ -84,8 +88,40 @@ def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, An
         "metrics": base.summary["metrics"],
         "rule": base.summary["rule"],
         "against": {other.label: {key: _paired(base, other, key) for key in keys} for other in results[1:]},
+        "sets": _sets(base, results[1:], asked, more),
         "learned": learned,
     }
+
+
+def _sets(base: Result, others: Sequence[Result], asked: Sequence[str], more: Sequence[str]) -> dict[str, Any]:
+    """By label and number: both values, their difference and which number is ``right``; or ``refused`` with the reason. Raises ValueError
+    where a number that was asked for must not be compared."""
+    if not asked:
+        return {other.label: {} for other in others}
+    theirs, out = _together(base), {}
+    for other in others:
+        ours = _together(other)
+        out[other.label] = {key: _apart(base, other, key, theirs.get(key), ours.get(key)) for key in asked}
+        refused = [f"numbers={key}: {of['refused']}" for key, of in out[other.label].items() if key in more and "refused" in of]
+        if refused:
+            raise ValueError("; ".join(refused))
+    return out
+
+
+def _together(result: Result) -> dict[str, Resampled]:
+    """From the rows, as the evaluation made them."""
+    todo = result.tasks()
+    return todo[0].kind.score_set([(task, result.rows[task.id]) for task in todo])
+
+
+def _apart(base: Result, other: Result, key: str, theirs: Resampled | None, ours: Resampled | None) -> dict[str, Any]:
+    if theirs is None or ours is None:
+        lacking = [r.label for r, number in ((base, theirs), (other, ours)) if number is None]
+        remedy = "score it again with corpus=SHARDS" if key == "mem" else "score it again"
+        return {"refused": f"{key} was not measured for {' and '.join(lacking)}; {remedy}"}
+    numbers = {"base": theirs.interval(), "other": ours.interval(), "difference": ours.minus(theirs)}
+    right = next((r.set_headlines[key] for r in (base, other) if key in r.set_headlines), None)
+    return {"right": right, "buckets": {"all": {name: asdict(number) for name, number in numbers.items()}}}
 
 
 def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str, Any]:
@@ -138,18 +174,31 @@ def tables(found: dict[str, Any]) -> list[Table]:
 
 
 def _table(found: dict[str, Any], label: str) -> Table:
-    refused = "\n".join(escape(x["refused"]) for x in found["learned"][label].values() if "refused" in x)
+    beside = [*found["sets"][label].values(), *found["learned"][label].values()]
+    refused = "\n".join(escape(x["refused"]) for x in beside if "refused" in x)
     out = Table(title=f"{label} against {found['base']}", title_justify="left", caption=refused, caption_justify="left")
-    for column in ("number", "bucket", "clips"):
-        out.add_column(column, justify="right" if column == "clips" else "left")
+    for column in ("number", "bucket", "n"):
+        out.add_column(column, justify="right" if column == "n" else "left")
     for column in (found["base"], label, "difference", "better/worse"):
         out.add_column(column, justify="right")
     for key, buckets in found["against"][label].items():
         _rows(out, key, buckets, 1 if key in found["headlines"] else 0)
+    for key, of in found["sets"][label].items():
+        if "refused" not in of:
+            _rows(out, key, of["buckets"], _towards(of), ".3f")
     for key, of in found["learned"][label].items():
         if "refused" not in of:
             _rows(out, key, of["buckets"], {"higher": 1, "lower": -1, "": 0}[of["better"]], ".4g")
     return out
+
+
+def _towards(of: dict[str, Any]) -> int:
+    """1 where more is nearer to what is right, -1 where less is, 0 where nothing is known to be right."""
+    if of["right"] is None:
+        return 0
+    base, other = (abs(of["buckets"]["all"][side]["mean"] - of["right"]) for side in ("base", "other"))
+    grew = of["buckets"]["all"]["difference"]["mean"] > 0
+    return 1 if grew == (other < base) else -1
 
 
 def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = ".2f") -> None:

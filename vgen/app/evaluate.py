@@ -26,7 +26,7 @@ from vgen.app.leaderboard import aggregate
 from vgen.app.learned import check, measured
 from vgen.app.learned import table as learned_table
 from vgen.app.page import write_report
-from vgen.app.recall import taught_scenes
+from vgen.app.recall import identity, recalled, taught_scenes
 from vgen.app.results import headline_table, load
 from vgen.app.scoreboard import ceiling_rows, lines, summary
 from vgen.app.scorer import codec_is_known, score_all
@@ -258,9 +258,10 @@ def _score(
     run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], progress: Progress, taught: list[Scene]
 ) -> Evaluated:
     bar = progress.add_task("scoring", total=len(todo) * len(sources))
-    rows = score_all(store, list(sources), todo, lambda: progress.advance(bar), run.num_processes or os.cpu_count() or 1)
+    rows = recalled(score_all(store, list(sources), todo, lambda: progress.advance(bar), run.num_processes or os.cpu_count() or 1), taught)
     size_px = store.read(rows[0].checkpoint, todo[0]).shape[1]
-    found = summary(rows, ceiling_rows(store, todo[: run.selftest]), todo, run.selftest, size_px, taught)
+    ceiling = recalled(ceiling_rows(store, todo[: run.selftest]), taught)
+    found = summary(rows, ceiling, todo, run.selftest, size_px, taught)
     for name, source in sources.items():
         calls = _calls(run, store, name, source)
         spent = store.seconds_per_clip(name)
@@ -277,7 +278,7 @@ def _score(
         "rule": run.suite.rule(),
         "audit": audited(store, list(sources), todo[: run.selftest], size_px),
         "sampler": run.sampling(),
-        "corpus": {"folder": run.corpus, "scenes": len(taught)} if taught else None,
+        "corpus": identity(run.corpus, taught),
         "codec": _codec_digest(run) if codec_is_known(store, todo) else None,
         "num_frames": run.suite.num_frames,
         "size_px": size_px,

@@ -36,7 +36,7 @@ def alike(results: Sequence[Result]) -> list[list[Result]]:
     """Results in groups that may be compared."""
     groups: list[list[Result]] = []
     for result in results:
-        home = next((g for g in groups if difference_of_kind(g[0], result) is None), None)
+        home = next((g for g in groups if all(difference_of_kind(one, result) is None for one in g)), None)
         if home is None:
             groups.append([result])
         else:

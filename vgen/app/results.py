@@ -96,6 +96,10 @@ def difference_of_kind(a: Result, b: Result) -> str | None:
     only = sorted(set(a.rows) ^ set(b.rows))
     if only:
         return f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and {len(b.rows)} clips"
+    corpora = [corpus for r in (a, b) if (corpus := r.summary.get("corpus"))]
+    if len({corpus.get("sha256") for corpus in corpora}) > 1:
+        told = " and ".join(f"corpus={c['folder']} of {c['scenes']}" for c in corpora)
+        return f"their clips were held against different training scenes ({told}; score both again with one corpus, or with none)"
     codecs = [r.summary.get("codec") for r in (a, b)]
     if codecs[0] != codecs[1]:
         return f"the ground is measured against what another image model's decoder keeps ({codecs[0]} and {codecs[1]}; backbone= names one)"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vgen.app.clip_store import CEILING, SOURCE, ClipStore
+from vgen.app.recall import copied
 from vgen.app.scorer import Row, codec_is_known, score_one
 from vgen.data.mp4 import decode_mp4, encode_mp4
 from vgen.metrics.metric import Numbers
@@ -44,7 +45,7 @@ def summary(
     """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried;
     ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame). ``flicker_floor``: the
     flicker of a ground that stands still, in 1/255, after a video codec and after the image model's own decoder. ``taught``: the scenes
-    that checkpoints were trained on, where they are known."""
+    that checkpoints were trained on, where they are known; rows then say how near they are."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
@@ -53,7 +54,7 @@ def summary(
     tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
-    checkpoints = {name: _checkpoint(mine, headlines, taught) for name, mine in per.items()}
+    checkpoints = {name: _checkpoint(mine, headlines) for name, mine in per.items()}
     wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of["set"] for of in checkpoints.values())}
     return {
         "headlines": list(headlines),
@@ -63,7 +64,9 @@ def summary(
         "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
         "self_test": tested,
         "left_out": [name for name in CONTROLS if tested and name not in tested],
-        "floors": {k: _best_trick(tricks, k) for k in headlines} | _set_floors(tried, todo, wanted),
+        "floors": {k: _best_trick(tricks, k) for k in headlines}
+        | _set_floors(tried, todo, wanted)
+        | _recall_floor(todo[:num_selftest], wanted, taught, size_px),
         "flicker_floor": {name: x for name, of in ((H264, tested.get(H264, {})), (CEILING, top)) if (x := of.get(FLICKER)) is not None},
         "ceiling": top | _set_means(kind, [(row.task, row.numbers) for row in ceiling]),
         "valid": None if best is None else best >= LOWEST_CEILING,
@@ -73,16 +76,15 @@ def summary(
     }
 
 
-def _checkpoint(rows: Sequence[Row], headlines: Sequence[str], taught: Sequence[Scene]) -> dict[str, Any]:
+def _checkpoint(rows: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
     """``set``: what only many clips together can say."""
-    kind, pairs = rows[0].task.kind, [(row.task, row.numbers) for row in rows]
-    together = kind.score_set(pairs) | (kind.score_recall(pairs, taught) if taught and kind.score_recall is not None else {})
+    together = rows[0].task.kind.score_set([(row.task, row.numbers) for row in rows])
     return {
         "overall": _intervals(rows),
         "buckets": _buckets(rows),
         "chance_corrected": _corrected(rows),
         "gap": _gap(rows, headlines[0]),
-        "set": {key: asdict(number) for key, number in together.items()},
+        "set": {key: asdict(number.interval()) for key, number in together.items()},
     }
 
 
@@ -107,8 +109,17 @@ def _set_floors(tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: M
     return out
 
 
+def _recall_floor(todo: Sequence[Task], wanted: Mapping[str, float], taught: Sequence[Scene], size_px: int) -> dict[str, Any]:
+    """One trick alone is about recall, repeating the training clips: what is wrong without being one of them is not recalled."""
+    recall = todo[0].kind.recall if todo else None
+    if recall is None or recall.key not in wanted:
+        return {}
+    means = _set_means(todo[0].kind, list(zip(todo, copied(todo, taught, size_px), strict=True)))
+    return {recall.key: (means.get(recall.key), recall.trick)}
+
+
 def _set_means(kind: TaskKind, rows: Sequence[tuple[Task, Numbers]]) -> dict[str, float | None]:
-    return {key: number.mean for key, number in kind.score_set(rows).items()} if len(rows) > 1 else {}
+    return {key: number.value for key, number in kind.score_set(rows).items()} if len(rows) > 1 else {}
 
 
 def ceiling_rows(store: ClipStore, todo: Sequence[Task]) -> list[Row]:

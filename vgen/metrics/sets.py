@@ -10,10 +10,11 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from scipy import linalg
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from vgen.metrics.metric import Metric
-from vgen.metrics.statistics import RESAMPLES, Interval
+from vgen.metrics.statistics import RESAMPLES, Resampled, tail_of
 
 METRIC = Metric("toybox/sets", 2, "unbiased energy distance with permutation p, unbiased MMD2, Vendi, DUP, class entropy, MEM, Frechet")
 FEWEST_FOR_FRECHET = 1024
@@ -62,20 +63,21 @@ def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
     return xx, yy, xy
 
 
-def energy_interval(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Interval:
-    """:func:`energy_distance` with its bootstrap interval over noises: ``groups`` are the captions of ``a`` and of ``b`` alike, which stay
-    as they are. Eight captions are too few to stand for all captions; a paired comparison needs no more than this."""
-    return _set_interval(energy_distance(a, b), -cdist(a, a), -cdist(b, b), -cdist(a, b), groups)
+def energy_resampled(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Resampled:
+    """:func:`energy_distance`, resampled over noises: ``groups`` are the captions of ``a`` and of ``b`` alike, which stay as they are.
+    Eight captions are too few to stand for all captions; a paired comparison needs no more than this."""
+    return _set_resampled(energy_distance(a, b), -cdist(a, a), -cdist(b, b), -cdist(a, b), groups)
 
 
-def mmd2_interval(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Interval:
+def mmd2_resampled(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable]) -> Resampled:
     """:func:`mmd2` in the same way; the kernel's scale is that of all points."""
-    return _set_interval(mmd2(a, b), *_kernels(a, b), groups)
+    return _set_resampled(mmd2(a, b), *_kernels(a, b), groups)
 
 
-def _set_interval(value: float, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, groups: Sequence[Hashable]) -> Interval:
-    """Percentiles of xx + yy - 2 xy where the points of each group are drawn again. A point that is drawn twice makes no pair with itself:
-    its distance of zero would push every resample up, as the plain bootstrap of such sums does."""
+def _set_resampled(value: float, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, groups: Sequence[Hashable]) -> Resampled:
+    """xx + yy - 2 xy where the points of each group are drawn again. A point that is drawn twice makes no pair with itself: its distance of
+    zero would push every resample up, as the plain bootstrap of such sums does. The pairs left of a group of n come (n - 1) / n as often
+    as those of two groups, which are farther apart, and are weighed against that: unweighed, resamples lie too low."""
     if not len(xx) == len(yy) == len(groups):
         raise ValueError(
             f"an interval of a set distance needs as many points on both sides, each with its group, got {len(xx)}, {len(yy)} and "
@@ -84,13 +86,12 @@ def _set_interval(value: float, xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, 
     at = np.unique([str(g) for g in groups], return_inverse=True)[1]
     rng = np.random.default_rng(_SEED)
     drawn = [_counts(at, rng) for _ in range(2)]
-    sums = [np.einsum("rn,rn->r", d @ (k - np.diag(np.diag(k))), d) for d, k in zip(drawn, (xx, yy), strict=True)]
-    pairs = [len(at) ** 2 - np.square(d).sum(1) for d in drawn]
-    kept = np.minimum(*pairs) > 0  # of one point drawn again and again there is no pair
-    within = sums[0][kept] / pairs[0][kept] + sums[1][kept] / pairs[1][kept]
-    values = within - 2 * np.einsum("rn,rn->r", drawn[0] @ xy, drawn[1])[kept] / len(at) ** 2
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(value, float(low), float(high), len(at))
+    size = np.bincount(at)[at]
+    weight = np.where(at[:, None] == at, size / np.maximum(1, size - 1), 1.0) * (1 - np.eye(len(at)))
+    sums = [np.einsum("rn,rn->r", d @ (weight * k), d) for d, k in zip(drawn, (xx, yy), strict=True)]
+    pairs = [np.where(left > 0, left, np.nan) for d in drawn for left in [np.einsum("rn,rn->r", d @ weight, d)]]  # one point over and over
+    values = sums[0] / pairs[0] + sums[1] / pairs[1] - 2 * np.einsum("rn,rn->r", drawn[0] @ xy, drawn[1]) / len(at) ** 2
+    return Resampled(value, values, len(at))
 
 
 def _counts(at: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -124,17 +125,30 @@ def vendi(points: np.ndarray) -> float:
 
 def duplicates(points: np.ndarray) -> float:
     """DUP: share of points with another one nearer than .02 widths."""
-    return float((_nearest(points, None) < COPY).mean())
+    distance = cdist(points, points)
+    np.fill_diagonal(distance, np.inf)
+    return float((distance.min(1) < COPY).mean())
 
 
-def memorisation(points: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Interval:
-    """MEM: median distance to the nearest training point over that of points that were held out; below .5 clips are recalled, not made.
-    The interval is the bootstrap over points and over held-out points."""
-    made, fresh = _nearest(points, training), _nearest(held_out, training)
+def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """``n``: distance of each point to the nearest of the others."""
+    return cKDTree(others).query(points)[0]
+
+
+def memorisation(made: np.ndarray, fresh: np.ndarray, groups: Sequence[Hashable]) -> Resampled:
+    """MEM, from distances to the nearest training point (:func:`nearest`): median of what was made over that of what was held out; below .5
+    clips are recalled, not made. Captions (``groups`` of both) are resampled whole: clips of one that are copies of each other are no
+    independent samples, and drawn one by one they made intervals that held the truth 8 times in 10. One caption alone gives no interval."""
+    at = np.unique([str(g) for g in groups], return_inverse=True)[1]
+    members = [np.flatnonzero(at == group) for group in range(at.max() + 1)]
     rng = np.random.default_rng(_SEED)
-    above, below = (np.median(x[rng.integers(len(x), size=(RESAMPLES, len(x)))], 1) for x in (made, fresh))
-    low, high = np.quantile(above / np.maximum(1e-9, below), [0.025, 0.975])
-    return Interval(float(np.median(made) / max(1e-9, float(np.median(fresh)))), float(low), float(high), len(made))
+    drawn = [np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))]) for _ in range(RESAMPLES)]
+    ratios = np.array([_ratio(made[i], fresh[i]) for i in drawn]) if len(members) > 1 else None
+    return Resampled(_ratio(made, fresh), ratios, len(made), tail_of(len(members)))
+
+
+def _ratio(made: np.ndarray, fresh: np.ndarray) -> float:
+    return float(np.median(made) / max(1e-9, float(np.median(fresh))))
 
 
 def class_entropy(classes: Sequence[object], num_classes: int) -> float:
@@ -144,13 +158,6 @@ def class_entropy(classes: Sequence[object], num_classes: int) -> float:
         return 0.0
     share = np.unique([str(c) for c in known], return_counts=True)[1] / len(known)
     return float(-(share * np.log(share)).sum() / np.log(num_classes)) * len(known) / len(classes)
-
-
-def _nearest(points: np.ndarray, others: np.ndarray | None) -> np.ndarray:
-    distance = cdist(points, points if others is None else others)
-    if others is None:
-        np.fill_diagonal(distance, np.inf)
-    return distance.min(1)
 
 
 def _points(a: np.ndarray, b: np.ndarray) -> None:

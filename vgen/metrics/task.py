@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vgen.metrics.metric import Metric, Numbers
-from vgen.metrics.statistics import Interval
+from vgen.metrics.statistics import Resampled
 from vgen.toybox.scenes import Scene
 from vgen.toybox.splits import Bucket
 
@@ -36,9 +36,20 @@ def nothing(task: Task, size_px: int = 64) -> Inputs:
     return Inputs()
 
 
-def no_set(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+def no_set(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
     """Clips are scored one by one and nothing more is asked of them together."""
     return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """What can be asked where the scenes are known that a checkpoint was taught from: ``measure`` gives each row more numbers, from which
+    ``score_set`` makes number ``key``; ``copies`` are the clips of one who only repeats those scenes, ``trick`` what they are called."""
+
+    key: str
+    measure: Callable[[Sequence[tuple[Task, Numbers]], Sequence[Scene]], list[Numbers]]
+    trick: str
+    copies: Callable[[Sequence[Task], Sequence[Scene], int], list[np.ndarray]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +57,7 @@ class TaskKind:
     """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where the method starts from a clip
     (``has_source``) it also takes what a model's encoder and decoder make of that. ``inputs`` draws what the method is given;
     ``score_set`` turns the rows of one checkpoint into numbers that need many clips, whose ``set_headlines`` are best where they have the
-    value that is given; ``score_recall`` does so where the scenes are known that a checkpoint was taught from. ``tricks`` are clips that
+    value that is given; the same clips give the same resamples, so that two checkpoints are compared by pairs. ``tricks`` are clips that
     must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one and must not pay together.
     ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
 
@@ -57,8 +68,8 @@ class TaskKind:
     score: Callable[..., Numbers]
     has_source: bool = False
     inputs: Callable[[Task, int], Inputs] = nothing
-    score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Interval]] = no_set
-    score_recall: Callable[[Sequence[tuple[Task, Numbers]], Sequence[Scene]], dict[str, Interval]] | None = None
+    score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Resampled]] = no_set
+    recall: Recall | None = None
     set_headlines: Mapping[str, float] = field(default_factory=dict)
     tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)
     set_tricks: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)

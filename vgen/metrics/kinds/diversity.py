@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from vgen.metrics import sets as _sets
 from vgen.metrics.kinds import text
@@ -19,16 +20,17 @@ from vgen.metrics.sets import (
     class_entropy,
     duplicates,
     energy_distance,
-    energy_interval,
     energy_p,
+    energy_resampled,
     frechet,
     memorisation,
-    mmd2_interval,
+    mmd2_resampled,
+    nearest,
     vendi,
 )
 from vgen.metrics.states import STATE, scene_states, seen_states
-from vgen.metrics.statistics import Interval, interval
-from vgen.metrics.task import Task, TaskKind
+from vgen.metrics.statistics import Resampled, average
+from vgen.metrics.task import Recall, Task, TaskKind
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.renderer import render
@@ -65,15 +67,18 @@ def _open(task: Task) -> tuple[str, ...]:
     return tuple(f for f in task.unspecified if not (f == "speed" and still))
 
 
-def score_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+def score_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
     """Means over prompts: ``energy`` to as many clips of the world (0 is right, unbiased), ``energy_ok`` share of prompts at which they
     cannot be told apart (p >= .05), ``vendi_ratio`` (1 is right), ``dup``, ``entropy_*`` of open factors. Over all clips at once, on all
-    twelve numbers of a state: ``set_energy`` and ``set_mmd2`` (unbiased, 0 is right), ``set_frechet`` of 1,024 clips and more."""
+    twelve numbers of a state: ``set_energy`` and ``set_mmd2`` (unbiased, 0 is right), ``set_frechet`` of 1,024 clips and more; ``mem`` of
+    rows that say how near they are to training scenes: 1 is right, below .5 they are recalled. Prompts are resampled whole: in a
+    resample of noises each clip that is drawn twice would be a copy to ``dup`` and one mode less to ``vendi_ratio``."""
     prompts: dict[str, list[tuple[Task, Numbers]]] = {}
     for task, numbers in rows:
         prompts.setdefault(task.group, []).append((task, numbers))
     found = [_prompt(members) for members in prompts.values() if len(members) > 1]
-    return {key: interval([f.get(key) for f in found]) for key in dict.fromkeys(k for f in found for k in f)} | _all_prompts(rows)
+    named = {key: average([f.get(key) for f in found]) for key in dict.fromkeys(k for f in found for k in f)}
+    return {key: number for key, number in named.items() if number is not None} | _all_prompts(rows)
 
 
 def _prompt(members: Sequence[tuple[Task, Numbers]]) -> Numbers:
@@ -94,28 +99,48 @@ def _prompt(members: Sequence[tuple[Task, Numbers]]) -> Numbers:
     return out
 
 
-def _all_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+def _all_prompts(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
     """O7, against one clip of the world for each."""
     if len(rows) < 2:
         return {}
-    made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
-    world = np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
-    prompts = [task.group for task, _ in rows]
-    out = {"set_energy": energy_interval(made, world, prompts), "set_mmd2": mmd2_interval(made, world, prompts)}
+    made, world, prompts = _made(rows), _world(rows), [task.group for task, _ in rows]
+    out = {"set_energy": energy_resampled(made, world, prompts), "set_mmd2": mmd2_resampled(made, world, prompts)}
     if len(rows) >= FEWEST_FOR_FRECHET:
-        out["set_frechet"] = Interval(frechet(made, world), None, None, len(rows))  # biased by n, and more so in any resample
+        out["set_frechet"] = Resampled(frechet(made, world), None, len(rows))  # biased by n, and more so in any resample
+    if "taught" in rows[0][1]:
+        near, near_world = (np.array([numbers[key] for _, numbers in rows], float) for key in ("taught", "taught_world"))
+        out["mem"] = memorisation(near, near_world, prompts)
     return out
 
 
-def score_recall(rows: Sequence[tuple[Task, Numbers]], taught: Sequence[Scene]) -> dict[str, Interval]:
-    """``mem``: how much nearer clips are to things of the training scenes than other clips of the world are, on all twelve numbers of a
-    state: 1 is right, below .5 they are recalled. Scenes are looked at over the frames of the suite; cameras are not."""
-    asked = rows[0][0].scene
-    timed_alike = (replace(s, num_frames=asked.num_frames, stride_ticks=asked.stride_ticks) for s in taught if s.things)
-    training = np.concatenate([scene_states(scene) for scene in timed_alike])
-    made = np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
-    world = np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
-    return {"mem": memorisation(made, training, world)}
+def _made(rows: Sequence[tuple[Task, Numbers]]) -> np.ndarray:
+    return np.array([[numbers[f"state_{name}"] for name in STATE] for _, numbers in rows], float)
+
+
+def _world(rows: Sequence[tuple[Task, Numbers]]) -> np.ndarray:
+    """One clip of the world for each."""
+    return np.array([scene_states(_another(rng_of(task.seed, 3), task.scene, task.unspecified))[0] for task, _ in rows])
+
+
+def nearest_taught(rows: Sequence[tuple[Task, Numbers]], taught: Sequence[Scene]) -> list[Numbers]:
+    """How far the clip, and another clip of the world, are from the nearest thing of the training scenes, on all twelve numbers of a state
+    (``taught``, ``taught_world``). Scenes are looked at over the frames of the suite."""
+    states = np.concatenate([scene_states(scene) for scene in _timed_alike(taught, rows[0][0].scene)])
+    near = [nearest(points, states) for points in (_made(rows), _world(rows))]
+    return [{"taught": float(made), "taught_world": float(world)} for made, world in zip(*near, strict=True)]
+
+
+def taught_copies(todo: Sequence[Task], taught: Sequence[Scene], size_px: int) -> list[np.ndarray]:
+    """For each task the training clip that has the thing nearest to the one asked for: what a retriever makes."""
+    scenes = _timed_alike(taught, todo[0].scene)
+    owner = np.repeat(np.arange(len(scenes)), [len(scene.things) for scene in scenes])
+    asked = np.array([scene_states(task.scene)[0] for task in todo])
+    _, at = cKDTree(np.concatenate([scene_states(scene) for scene in scenes])).query(asked)
+    return [render(scenes[i], size_px).video for i in owner[at]]
+
+
+def _timed_alike(taught: Sequence[Scene], asked: Scene) -> list[Scene]:
+    return [replace(s, num_frames=asked.num_frames, stride_ticks=asked.stride_ticks) for s in taught if s.things]
 
 
 def _another(rng: np.random.Generator, scene: Scene, unspecified: Sequence[str]) -> Scene:
@@ -139,7 +164,7 @@ KIND = TaskKind(
     headlines=("exact", "motion_moving"),
     score=score_state,
     score_set=score_prompts,
-    score_recall=score_recall,
+    recall=Recall(key="mem", measure=nearest_taught, trick="training clips", copies=taught_copies),
     set_headlines={"energy": 0.0, "vendi_ratio": 1.0, "dup": 0.0, "set_energy": 0.0, "mem": 1.0},
     set_tricks={"one clip": one_clip},
 )

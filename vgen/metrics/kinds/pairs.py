@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vgen.metrics.metric import Numbers
-from vgen.metrics.statistics import Interval, interval
+from vgen.metrics.statistics import Resampled, average
 from vgen.metrics.task import Task
 from vgen.spec import Choice
 from vgen.toybox.captions import caption
@@ -80,7 +80,7 @@ def words_apart(a: str, b: str) -> int:
     return sum(x != y for x, y in zip(first, second, strict=True)) if len(first) == len(second) else max(len(first), len(second))
 
 
-def pair_accuracy(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
+def pair_accuracy(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
     """PAIR: share of pairs both of whose members are exact, over all of them and by factor. Another noise makes another pair."""
     pairs: dict[tuple[str, int], list[tuple[Factor, float]]] = {}
     for task, numbers in rows:
@@ -88,10 +88,8 @@ def pair_accuracy(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Interval]:
             exact = numbers.get("exact", numbers.get("exact_image")) or 0.0
             pairs.setdefault((task.group, task.seed), []).append((task.about.factor, exact))
     both = [(members[0][0], min(exact for _, exact in members)) for members in pairs.values() if len(members) == 2]
-    if not both:
-        return {}
-    by = {f"pair_{f.value}": interval([v for g, v in both if g is f]) for f in Factor if any(g is f for g, _ in both)}
-    return {"pair": interval([v for _, v in both]), **by}
+    named = {"pair": average([v for _, v in both])} | {f"pair_{f.value}": average([v for g, v in both if g is f]) for f in Factor}
+    return {key: number for key, number in named.items() if number is not None}
 
 
 def _varied(scene: Scene, factor: Factor, bucket: Bucket, rng: np.random.Generator) -> Scene | None:
