@@ -20,7 +20,7 @@ import vgen
 from vgen.app.config import run_hydra
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.attention.processor import control_of
-from vgen.attention.store import Payload, Place, stored_bytes
+from vgen.attention.store import Place
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
@@ -28,7 +28,7 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
-from vgen.methods._editing import Editing, EditSession, Matching, Wish, encoded, long_clips, start_noise
+from vgen.methods._editing import Editing, EditSession, Matching, Recording, Wish, encoded, long_clips, start_noise
 from vgen.methods._editing import Progress as Told
 from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
@@ -247,13 +247,10 @@ def _session(
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    h, _ = session.size
     words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
     line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *words])
-    store = getattr(recipe, "store", None)
-    if store is not None:
-        sites, tokens = list(session.control.sites.values()), session.model.tokenizer.model_max_length
-        need = sum(stored_bytes(sites, h, len(frames), recipe.num_steps, tokens, store, Payload.QK) for frames in session.windows)
+    if isinstance(recipe, Recording):
+        store, need = recipe.store, recipe.store_bytes(session)
         free = _free_bytes()
         if store.place is Place.CPU and free is not None and need > 0.9 * free:
             raise ValueError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -74,12 +75,20 @@ Address = tuple[int, str, range | None]
 """Step, site path, frames of the window."""
 
 
-class AttentionStore(Recorder, Reference):
-    """Records one clip's run, addressed by (step, site path, frames of the window).
-    ``nbytes`` is what it holds, wherever that lies."""
+Reads = Callable[[AttentionSite, int], bool]
+"""Whether what a site did at a step will be read."""
 
-    def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK) -> None:
-        self.settings, self.payload = settings, payload
+
+def always(site: AttentionSite, step: int) -> bool:
+    return True
+
+
+class AttentionStore(Recorder, Reference):
+    """Records one clip's run, addressed by (step, site path, frames of the window); of sites and steps that ``reads`` names, where it is
+    given: what nobody will read is not kept. ``nbytes`` is what it holds, wherever that lies."""
+
+    def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK, reads: Reads = always) -> None:
+        self.settings, self.payload, self.reads = settings, payload, reads
         self._bytes: dict[Address, int] = {}
         self._held: dict[Address, dict[str, Tensor] | Path] = {}
         self._folder: Path | None = None
@@ -94,7 +103,8 @@ class AttentionStore(Recorder, Reference):
 
     # -- writing -----------------------------------------------------------------------------------------------------------------
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
-        return self.settings.where(site) and self.settings.window.holds(moment.step, moment.num_steps)
+        chosen = self.settings.where(site) and self.settings.window.holds(moment.step, moment.num_steps)
+        return chosen and self.reads(site, moment.step)
 
     def record(self, site: AttentionSite, moment: Moment, seen: Seen) -> None:
         if len(seen.q) != 1:
@@ -174,7 +184,8 @@ def _named(frames: range | None) -> str:
 
 
 def stored_bytes(
-    sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload
+    sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload,
+    reads: Reads = always,
 ) -> int:
     """What a run would store, by arithmetic alone: shown before anything is allocated."""
     total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
@@ -193,5 +204,5 @@ def stored_bytes(
                 numbers = num_frames * n * site.channels
             case Payload.MAPS:
                 numbers = site.heads * num_frames * n * (text_tokens if cross else n)
-        total += numbers * size
-    return total * len(settings.window.steps(num_steps))
+        total += numbers * size * sum(reads(site, step) for step in settings.window.steps(num_steps))
+    return total

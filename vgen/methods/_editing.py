@@ -15,6 +15,7 @@ from vgen.attention.control import Control, MapEdit, QkSwap, Recorder
 from vgen.attention.edits import Amplify
 from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import control_of
+from vgen.attention.store import StoreSpec
 from vgen.attention.words import Alignment, Words, align
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
@@ -271,6 +272,17 @@ class Editing(ABC):
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...
+
+
+class Recording(Editing):
+    """Keeps attention of the inversion in ``store``."""
+
+    __slots__ = ()
+    store: StoreSpec
+
+    @abstractmethod
+    def store_bytes(self, session: EditSession) -> int:
+        """What an edit will keep, by arithmetic alone."""
 
 
 @torch.no_grad()

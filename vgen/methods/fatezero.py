@@ -18,11 +18,11 @@ from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.masks import MaskSpec, stored_mask
 from vgen.attention.moment import Direction, Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
-from vgen.attention.store import AttentionStore, StoreSpec
+from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stored_bytes
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import TARGET, Edited, Editing, EditSession
+from vgen.methods._editing import TARGET, Edited, EditSession, Recording
 from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
@@ -33,7 +33,7 @@ from vgen.spec import field, spec
     regime=Regime.EDIT,
 )
 @spec
-class FateZero(Recipe, Editing):
+class FateZero(Recipe, Recording):
     """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8) for style, (.5-.8, .4-.6) for
     attributes, (0-.3, .5) for shape. With words to blend, self maps are injected outside their mask alone (``mask.threshold``; 2 is
     everywhere). ``from_level`` is the finest level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
@@ -59,7 +59,7 @@ class FateZero(Recipe, Editing):
         return ()
 
     def edit(self, session: EditSession) -> Edited:
-        alignment, store = session.alignment(), AttentionStore(self.store)
+        alignment, store = session.alignment(), AttentionStore(self.store, reads=self._reads(session))
         tokens = session.blend_tokens().get("source", [])
         trajectory = session.invert(session.wish.source, self.num_steps, [store], self.fixed_point_steps)
         reconstruction = session.reconstruct(trajectory.start, session.wish.source, self.num_steps) if self.reconstruct else None
@@ -78,6 +78,25 @@ class FateZero(Recipe, Editing):
         latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)
         shown = None if mask is None else self._halfway(mask, session)
         return Edited(latents, reconstruction, shown, {"words": alignment.preview(), "store_bytes": store.nbytes})
+
+    def store_bytes(self, session: EditSession) -> int:
+        sites, (side, _), tokens = list(session.control.sites.values()), session.size, session.model.tokenizer.model_max_length
+        reads = self._reads(session)
+        return sum(
+            stored_bytes(sites, side, len(frames), self.num_steps, tokens, self.store, Payload.QK, reads) for frames in session.windows
+        )
+
+    def _reads(self, session: EditSession) -> Reads:
+        """What of the inversion the edit will read, by its windows and for its masks."""
+        cross, blends = (self.cross, *session.wish.cross_replace_steps.values()), bool(session.blend_tokens().get("source"))
+
+        def reads(site: AttentionSite, step: int) -> bool:
+            injected = self.self_attention.holds(step, self.num_steps)
+            if site.kind is AttentionKind.SELF:
+                return injected
+            return any(w.holds(step, self.num_steps) for w in cross) or (blends and (injected or step == self.num_steps // 2))
+
+        return reads
 
     def _halfway(self, mask: Callable[[Moment], Tensor], session: EditSession) -> Tensor:
         """The mask of the middle step for people to see; where windows overlap, what either of them holds."""
