@@ -1,19 +1,24 @@
 """Whose keys and values self-attention reads, and nothing else: warp error of edits along the true motion.
 
-    python benchmarks/frame_keys.py n=16 frames=8 steps=20 guidance=3 start=inverted|noised strength=0.7   # one JSON line
+    python benchmarks/frame_keys.py n=16 frames=8 steps=20 guidance=3 start=noised|inverted strength=0.7 words=open|told|none   # JSON
 
-Clips of the toybox's edit suite are inverted with plain attention, then denoised with the new prompt from the same latents under one list
-of frames after another (``per_frame`` is plain self-attention); no map is edited. ``start=noised`` begins from the clip under fresh noise
-of ``strength`` (q-sample), independent from frame to frame and the same for every list: there frames owe their agreement to attention
-alone, while inverted latents carry it already. Errors are those of ``warp_error`` (vgen.metrics) with the renderer's own flow, hidden
+Clips of the toybox's edit suite are denoised with the new prompt from the same latents under one list of frames after another
+(``per_frame`` is plain self-attention); no map is edited. ``start=noised`` begins from the clip under fresh noise of ``strength``
+(q-sample), independent from frame to frame and the same for every list: there frames owe their agreement to attention alone;
+``start=inverted`` from the clip's inversion with plain attention, which carries it already. ``words=told`` takes the suite's captions,
+which name the colour of everything: then the words make frames agree, whoever reads whose keys. ``words=open`` leaves words of colour
+out, so that structure comes from the clip and appearance is the model's choice, as where a photograph's prompt stands beside a ControlNet
+(the published ablation); ``words=none`` all words. Errors are those of ``warp_error`` (vgen.metrics) with the renderer's own flow, hidden
 pixels left out, printed times 100 with 95 % bootstrap intervals over clips, and the paired differences to ``per_frame``. A frozen clip
-would win here: ``motion`` is how much neighbouring frames differ inside the moving things, as a share of the true clip's.
+would win here: ``motion`` is how much neighbouring frames differ inside the moving things, as a share of the true clip's. ``ground`` is
+how far the median colours of neighbouring frames are apart, 0 to 441.
 """
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -37,11 +42,16 @@ from vgen.metrics.statistics import Interval, interval, paired_difference
 from vgen.metrics.suite import Kind, Suite, tasks
 from vgen.metrics.task import Task
 from vgen.toybox.renderer import Rendered, render
+from vgen.toybox.scenes import Colour, Ground
 
 LISTS = {
     "per_frame": [Frame.SELF], "first": [Frame.FIRST], "middle": [Frame.MIDDLE], "first+previous": [Frame.FIRST, Frame.PREVIOUS],
     "self+middle": [Frame.SELF, Frame.MIDDLE], "all": [Frame.ALL],
 }
+
+
+COLOURS = re.compile(rf"\b(?:{'|'.join(c.value for c in (*Colour, *Ground))}|checkered|striped)\b *")
+WORDS: dict[str, Callable[[str], str]] = {"open": lambda text: COLOURS.sub("", text), "told": str, "none": lambda text: ""}
 
 
 def hidden_of(rendered: Rendered) -> np.ndarray:
@@ -61,6 +71,7 @@ class Bench:
     def __init__(self, options: dict[str, str]) -> None:
         self.options = options
         self.num_steps, self.guidance = int(options.get("steps", 20)), float(options.get("guidance", 3))
+        self.words = WORDS[options.get("words", "open")]
         self.model = load_backbone(options.get("backbone", TOYBOX))
         self.recipe = PromptToPrompt()  # plain attention, nothing inserted
         self.unet = assemble(self.recipe, self.model).requires_grad_(False)
@@ -71,14 +82,14 @@ class Bench:
         noise = start_noise(self.model, latents.shape[1], tuple(latents.shape[-2:]), task.seed, latents.device)
         return EditSession(
             model=self.model, unet=self.unet, objective=self.recipe.objective(self.model), noise=noise, latents=latents,
-            wish=Wish(source=given.source_caption, target=task.caption),
+            wish=Wish(source=given.source_caption, target=self.words(task.caption)),
         )
 
     @torch.no_grad()
     def clips(self, task: Task) -> Iterator[tuple[str, np.ndarray]]:
         own = self.session(task)
         schedule, first = own.objective.schedule, 0
-        if self.options.get("start", "inverted") == "inverted":
+        if self.options.get("start", "noised") == "inverted":
             start = own.invert(own.wish.source, self.num_steps).start
         else:
             first, start = noised(own.latents, own.noise, schedule, self.num_steps, float(self.options.get("strength", 0.7)))
@@ -102,6 +113,12 @@ def motion(video: np.ndarray, rendered: Rendered) -> float:
     return float(found / max(true, 1e-9))
 
 
+def ground(video: np.ndarray) -> float:
+    """Distance in RGB between the medians of neighbouring frames' pixels."""
+    medians = np.median(video.reshape(len(video), -1, 3).astype(float), 1)
+    return float(np.linalg.norm(np.diff(medians, axis=0), axis=-1).mean())
+
+
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     num, frames = int(options.get("n", 16)), int(options.get("frames", 8))
@@ -123,6 +140,7 @@ def main() -> None:
     print(json.dumps({
         "options": options, "n": len(todo), "warp_error_x100": {name: rounded(interval(values)) for name, values in errors.items()},
         "motion": {n: round(float(np.mean([motion(v, t) for v, t in zip(made, truths, strict=True)])), 2) for n, made in videos.items()},
+        "ground": {name: rounded(interval([ground(video) for video in made])) for name, made in videos.items()},
         "minus per_frame": {
             name: rounded(paired_difference(errors[name], errors["per_frame"])) for name in LISTS if name != "per_frame"
         },

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from vgen.app.edit import EditRun
@@ -17,14 +18,16 @@ from vgen.app.leaderboard import aggregate
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.app.results import difference_of_kind, load
 from vgen.app.suite_edits import Copy, Editor, Tune
-from vgen.attention.keys import Frame
+from vgen.attention.keys import Frame, FrameKeys
+from vgen.attention.moment import Rows
 from vgen.attention.processor import control_of
 from vgen.backbones.blank import Blank, blank
+from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
-from vgen.methods._editing import Edited, EditSession
+from vgen.methods._editing import Edited, EditSession, Wish, start_noise
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
@@ -183,6 +186,27 @@ def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> Non
     found = settle(tmp_path, own, tune=Tune(num_steps=1, method=teacher), n=1).summary
     assert found["sampler"]["tune"]["method"] == teacher
     assert found["checkpoints"]["fatezero"]["cost"]["unet_calls"] == 1 + 2 + 2 * 2
+
+
+def test_shared_keys_make_frames_agree_where_words_leave_appearance_open() -> None:
+    """The published ablation's order with shipped weights (per frame above any cross-frame): every frame starts from noise of its own and
+    no word says a colour, so the grounds of neighbouring frames are as far apart as the model likes, unless they read the same keys.
+    Where the caption names all colours the words make frames agree, and shared keys have nothing to mend (benchmarks/frame_keys.py)."""
+    recipe = PromptToPrompt(num_steps=8)
+    checkpoint = open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=recipe)
+    control, objective = control_of(checkpoint.unet), recipe.objective(checkpoint.model)
+
+    def apart(seed: int, *frames: Frame) -> float:
+        noise = start_noise(checkpoint.model, 4, (8, 8), seed, torch.device("cpu"))
+        own = EditSession(model=checkpoint.model, unet=checkpoint.unet, objective=objective, wish=Wish(), noise=noise)
+        control.keys = (FrameKeys(frames=list(frames)),)
+        context = own.text("a circle moves on a background")
+        video = checkpoint.model.decode(own.sample(noise, Rows(), lambda _: context, Cfg(scale=1.0), recipe.num_steps))[0]
+        return video.flatten(2).median(2).values.diff(dim=0).norm(dim=1).mean().item()
+
+    alone = sum(apart(seed, Frame.SELF) for seed in range(3))
+    for shared in ([Frame.FIRST], [Frame.FIRST, Frame.PREVIOUS], [Frame.ALL]):
+        assert sum(apart(seed, *shared) for seed in range(3)) < 0.5 * alone
 
 
 def test_a_grid_is_about_the_methods_own_settings(tmp_path: Path) -> None:
