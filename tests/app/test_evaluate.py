@@ -143,6 +143,9 @@ def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> Non
     assert re.search(r"the world .* 0 .* 1 .* 0 .* 0 ", out.getvalue())
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("<h3>Set distance</h3>") == 1
+    [apart] = found["differences"].values()
+    assert list(apart) == [*found["headlines"], *found["set_headlines"]]
+    assert apart["dup"]["mean"] == apart["dup"]["low"] == 1
     assert [row["dup"]["mean"] for row in board(load(tmp_path))["rows"]] == [0, 1]
 
 

@@ -71,7 +71,7 @@ def test_the_shipped_clip_measures_an_evaluation(done: Path) -> None:
 def test_what_has_no_weights_says_why_and_where_to_get_them(done: Path) -> None:
     skipped = learned(done, "good")["aesthetic_quality"]
     assert skipped["value"] is None
-    assert skipped["skipped"].startswith("aesthetic_quality: no weights: set aesthetic.path to ")
+    assert skipped["skipped"].startswith("aesthetic_quality: no weights: set learned.aesthetic.path to ")
     page = (done / "report" / "index.html").read_text()
     assert "skipped: aesthetic_quality: no weights" in page
     assert f"{learned(done, 'good')['clip_text']['value']:.4g}" in page

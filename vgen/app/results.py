@@ -121,10 +121,10 @@ def headline_table(found: dict[str, Any]) -> Table:
     below."""
     tricks = f"stills: tricks that act on time are left out ({', '.join(found['left_out'])})" if found["left_out"] else None
     out = Table(title="evaluation", title_justify="left", caption=tricks, caption_justify="left")
-    out.add_column("checkpoint", style="bold")
+    out.add_column("checkpoint", style="bold", overflow="fold")
     keys = [*found["headlines"], *found["set_headlines"]]
     for key in keys:
-        out.add_column(key, justify="right")
+        out.add_column(key, justify="right", overflow="fold")
     for name, numbers in found["checkpoints"].items():
         out.add_row(name, *(worded((numbers["overall"] if key in found["headlines"] else numbers["set"])[key]) for key in keys))
     out.add_section()

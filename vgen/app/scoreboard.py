@@ -17,7 +17,7 @@ from vgen.data.mp4 import decode_mp4, encode_mp4
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of
 from vgen.metrics.selftest import CONTROLS, LOWEST_CEILING, self_test, tricks_of
-from vgen.metrics.statistics import interval, paired_difference
+from vgen.metrics.statistics import Resampled, interval, paired_difference
 from vgen.metrics.suite import Task, TaskKind
 from vgen.metrics.text_accuracy import CHANCE, chance_corrected
 from vgen.toybox.scenes import Scene
@@ -54,14 +54,19 @@ def summary(
     tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
-    checkpoints = {name: _checkpoint(mine, headlines) for name, mine in per.items()}
-    wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of["set"] for of in checkpoints.values())}
+    together = {name: kind.score_set([(row.task, row.numbers) for row in mine]) for name, mine in per.items()}
+    wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of for of in together.values())}
     return {
         "headlines": list(headlines),
         "set_headlines": wanted,
         "kind": kind.name,
-        "checkpoints": checkpoints,
-        "differences": {f"{b} - {a}": _differences(per[a], per[b], headlines) for i, a in enumerate(names) for b in names[i + 1 :]},
+        "checkpoints": {name: _checkpoint(mine, headlines, together[name]) for name, mine in per.items()},
+        "differences": {
+            f"{b} - {a}": _differences(per[a], per[b], headlines)
+            | {key: asdict(together[b][key].minus(together[a][key])) for key in wanted}
+            for i, a in enumerate(names)
+            for b in names[i + 1 :]
+        },
         "self_test": tested,
         "left_out": [name for name in CONTROLS if tested and name not in tested],
         "floors": {k: _best_trick(tricks, k) for k in headlines}
@@ -76,9 +81,8 @@ def summary(
     }
 
 
-def _checkpoint(rows: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
-    """``set``: what only many clips together can say."""
-    together = rows[0].task.kind.score_set([(row.task, row.numbers) for row in rows])
+def _checkpoint(rows: Sequence[Row], headlines: Sequence[str], together: Mapping[str, Resampled]) -> dict[str, Any]:
+    """``set``: what only many clips ``together`` can say."""
     return {
         "overall": _intervals(rows),
         "buckets": _buckets(rows),

@@ -44,8 +44,10 @@ def decode_mp4(payload: bytes) -> np.ndarray:
                 frames.append(to_rgb(frame))
                 if len(frames) * frames[0].nbytes > MAX_BYTES:
                     raise ValueError(f"it decodes to more than {MAX_BYTES:,} bytes")
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"it is no readable video ({error})") from error
+    except av.FFmpegError as error:
+        raise ValueError(f"it is damaged, cut off or no mp4 ({error.strerror})") from error
+    except IndexError as error:
+        raise ValueError("it holds no video stream, as of a file that was cut off") from error
     if not frames:
         raise ValueError("it holds no frame")
     return np.stack(frames)

@@ -34,7 +34,7 @@ def test_everything_can_be_asked_for_without_any_weights(clips):
 
 def test_weights_that_are_not_there_skip_the_metric_and_say_where_to_get_them(clips, tmp_path):
     settings = LearnedMetrics(lpips=Weights(path=str(tmp_path / "gone.pth")))
-    assert "gone.pth: lpips.path should be torchvision's" in measure(["lpips"], clips, settings)["lpips"].skipped
+    assert "gone.pth: learned.lpips.path should be torchvision's" in measure(["lpips"], clips, settings)["lpips"].skipped
 
 
 def test_other_weights_than_declared_are_an_error(clips, tmp_path):

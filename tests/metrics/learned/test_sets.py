@@ -110,9 +110,9 @@ def test_too_few_clips_are_refused_with_both_counts_and_the_setting(settings, cl
     with pytest.raises(ValueError, match=r"^fvd needs") as refusal:
         measure(["fvd", "kvd", "fid"], Clips(videos=clips[:12], references=clips), settings)
     assert str(refusal.value) == (
-        "fvd needs 256 clips a side (minimums.frechet_clips), got 12 clips of videos and 24 clips of references; "
-        "kvd needs 16 clips a side (minimums.mmd_clips), got 12 clips of videos; "
-        "fid needs 2048 frames a side (minimums.frechet_frames), got 120 frames of videos and 240 frames of references; "
+        "fvd needs 256 clips a side (learned.minimums.frechet_clips), got 12 clips of videos and 24 clips of references; "
+        "kvd needs 16 clips a side (learned.minimums.mmd_clips), got 12 clips of videos; "
+        "fid needs 2048 frames a side (learned.minimums.frechet_frames), got 120 frames of videos and 240 frames of references; "
         "give more, or leave these metrics out"
     )
 
@@ -133,7 +133,8 @@ def test_clip_mmd_is_kids_estimator_with_the_cosine_in_its_kernel(settings, clip
 
 
 def test_too_few_clips_do_not_matter_to_a_metric_that_is_skipped_anyway(clips):
-    assert measure(["fvd"], Clips(videos=clips[:2], references=clips[:2]))["fvd"].skipped.startswith("fvd: no weights: set i3d.path")
+    found = measure(["fvd"], Clips(videos=clips[:2], references=clips[:2]))["fvd"]
+    assert found.skipped.startswith("fvd: no weights: set learned.i3d.path")
 
 
 def test_i3d_needs_ten_frames(settings, clips):

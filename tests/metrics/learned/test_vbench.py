@@ -80,7 +80,7 @@ def test_aesthetic_quality_is_the_linear_head_over_ten(tiny_clip, videos, tmp_pa
     assert result.value == pytest.approx(0.5)
     assert set(result.manifest.weights) == {"clip", "aesthetic"}
     torch.save({"weight": torch.zeros(1, 768), "bias": torch.tensor([5.0])}, tmp_path / "head.pth")
-    with pytest.raises(ValueError, match=r"reads 768 CLIP features, clip.path gives 16; use its own CLIP"):
+    with pytest.raises(ValueError, match=r"reads 768 CLIP features, learned.clip.path gives 16; use its own CLIP"):
         measure(["aesthetic_quality"], Clips(videos=videos), settings)
     torch.save({"a": torch.zeros(1)}, tmp_path / "head.pth")
     with pytest.raises(ValueError, match="must hold a linear layer with one output, got a"):

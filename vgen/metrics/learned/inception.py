@@ -34,7 +34,9 @@ def inception_ready(tools: Tools) -> None:
     """A plain state file needs torch-fidelity's network around it."""
     path = tools.located(INCEPTION).path
     if not is_torchscript(path) and importlib.util.find_spec("torch_fidelity") is None:
-        raise Absent(f"{path} needs torch-fidelity's network, which is not installed: install it, or set inception.path to the program")
+        raise Absent(
+            f"{path} needs torch-fidelity's network, which is not installed: install it, or set learned.inception.path to the program"
+        )
 
 
 def load_inception(located: Located, device: str) -> Inception:

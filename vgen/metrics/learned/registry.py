@@ -31,7 +31,7 @@ class Least:
         if self.unit == "frames" and min(clips.num, len(clips.references or ())) < 2:
             return "two clips a side, since frames of one clip are no independent samples"
         short = [f"{num} {self.unit} of {name}" for name, num in have.items() if num < wanted]
-        return f"{wanted} {self.unit} a side (minimums.{self.minimum}), got {' and '.join(short)}" if short else None
+        return f"{wanted} {self.unit} a side (learned.minimums.{self.minimum}), got {' and '.join(short)}" if short else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ class Minimums:
     def __post_init__(self) -> None:
         for name in ("frechet_clips", "mmd_clips", "frechet_frames", "mmd_frames"):
             if getattr(self, name) < 2:
-                raise ValueError(f"minimums.{name} must be 2 or more, since one sample has no spread, got {getattr(self, name)}")
+                raise ValueError(f"learned.minimums.{name} must be 2 or more, since one sample has no spread, got {getattr(self, name)}")
 
 
 @spec

@@ -26,7 +26,7 @@ from vgen.metrics.learned.tools import Tools
 from vgen.metrics.learned.weights import Slot, read_state
 from vgen.metrics.metric import Metric
 
-AESTHETIC = Slot("aesthetic", "LAION's linear head sa_0_4_vit_l_14_linear.pth (and set clip.path to openai/clip-vit-large-patch14)")
+AESTHETIC = Slot("aesthetic", "LAION's linear head sa_0_4_vit_l_14_linear.pth (and set learned.clip.path to openai/clip-vit-large-patch14)")
 
 
 @plugin(
@@ -83,7 +83,9 @@ def aesthetic_quality(tools: Tools) -> Scores:
     weight, bias = tools.network(AESTHETIC, lambda located, device: _head(located.path))
     features = _clip_features(tools)
     if features[0].shape[1] != len(weight):
-        raise ValueError(f"the aesthetic head reads {len(weight)} CLIP features, clip.path gives {features[0].shape[1]}; use its own CLIP")
+        raise ValueError(
+            f"the aesthetic head reads {len(weight)} CLIP features, learned.clip.path gives {features[0].shape[1]}; use its own CLIP"
+        )
     return Scores(per_clip=[float((x @ weight + bias).mean()) / 10 for x in features], resize=_clip_resize(tools))
 
 

@@ -66,12 +66,14 @@ DIMENSIONS = (
 def _ready(tools: Tools, dimension: Dimension) -> None:
     wanted = tools.settings.vbench
     if not wanted.python:
-        raise Absent("set vbench.python to the Python of an environment with the package vbench, and vbench.cache to its weights")
+        raise Absent(
+            "set learned.vbench.python to the Python of an environment with the package vbench, and learned.vbench.cache to its weights"
+        )
     if not Path(wanted.python).is_file():
         raise Absent(f"vbench.python={wanted.python} is not there: it should be the Python of an environment with the package vbench")
     missing = [file for file in dimension.files if not (Path(wanted.cache) / file).exists()]
     if missing:
-        raise Absent(f"weights not found in {wanted.cache or 'no folder'}: set vbench.cache to one that holds {', '.join(missing)}")
+        raise Absent(f"weights not found in {wanted.cache or 'no folder'}: set learned.vbench.cache to one that holds {', '.join(missing)}")
 
 
 def _measure(tools: Tools, dimension: Dimension) -> Scores:

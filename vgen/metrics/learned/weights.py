@@ -37,23 +37,25 @@ class Located:
 def locate(slot: Slot, weights: Weights) -> Located:
     """The files of ``slot``, hashed. Raises Absent where there are none, ValueError where they are not the declared ones."""
     if not weights.path:
-        raise Absent(f"no weights: set {slot.name}.path to {slot.where}")
+        raise Absent(f"no weights: set learned.{slot.name}.path to {slot.where}")
     path = Path(weights.path)
     if not path.exists():
-        raise Absent(f"weights not found at {path}: {slot.name}.path should be {slot.where}")
+        raise Absent(f"weights not found at {path}: learned.{slot.name}.path should be {slot.where}")
     found = digest(path)
     if weights.sha256 and found != weights.sha256:
         raise ValueError(
-            f"{slot.name}.path={path} must have the declared sha256 {weights.sha256}, got {found}; get the right file or correct "
-            f"{slot.name}.sha256"
+            f"learned.{slot.name}.path={path} must have the declared sha256 {weights.sha256}, got {found}; get the right file or "
+            f"correct learned.{slot.name}.sha256"
         )
     named = re.search(r"-([0-9a-f]{8,64})\.pth?$", path.name)
     if named and not found.startswith(named[1]):
-        raise ValueError(f"{slot.name}.path={path} carries the start of its sha256 in its name, but has {found}; get it again, whole")
+        raise ValueError(
+            f"learned.{slot.name}.path={path} carries the start of its sha256 in its name, but has {found}; get it again, whole"
+        )
     if slot.is_code(path) and not weights.sha256:
         raise ValueError(
-            f"{slot.name}.path={path} is a TorchScript program, and loading it runs its code, so its sha256 must be declared; this file "
-            f"has {found}: compare it with a source that you trust and set {slot.name}.sha256"
+            f"learned.{slot.name}.path={path} is a TorchScript program, and loading it runs its code, so its sha256 must be declared; this "
+            f"file has {found}: compare it with a source that you trust and set learned.{slot.name}.sha256"
         )
     return Located(path, found)
 
