@@ -7,6 +7,7 @@
 paper's inner steps, 0 is its fast mode), ``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame,
 ``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame everywhere, ``tav`` Tune-A-Video,
 ``fatezero_tav`` FateZero on the checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
+``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to keep.
 Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method
 is only scored again, and other settings in the same folder are refused. Prints tables in Markdown: means with 95 % bootstrap intervals,
 and differences from ``p2p`` over the same clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out``
@@ -43,11 +44,13 @@ from vgen.metrics.suite import Kind, Suite
 BASE = "p2p"
 SHOWN = ("edit", "edit_acc", "keep_acc", "traj", "bg", "tc", "tc_edited")
 FEWEST = 8
+WORDS = {"told": 0.0, "open": 1.0}
 TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video"}
 """Methods for which each clip is tuned first, and what learns it; empty: they themselves."""
 DEFAULTS = {
     "n": "64", "frames": "8", "steps": "20", "guidance": "3", "cross": "0.8", "self": "0.5", "null_text": "0", "steps_tuned": "500",
-    "lr": "3e-4", "methods": "p2p,copy,ddim,fatezero,first,tav,fatezero_tav", "backbone": TOYBOX, "out": "outputs/toybox_edits",
+    "lr": "3e-4", "words": "told", "methods": "p2p,copy,ddim,fatezero,first,tav,fatezero_tav", "backbone": TOYBOX,
+    "out": "outputs/toybox_edits",
 }
 
 
@@ -55,6 +58,8 @@ def options_of(words: Sequence[str]) -> dict[str, str]:
     given = dict(word.partition("=")[::2] for word in words)
     options = DEFAULTS | given
     names = list(dict.fromkeys([BASE, *options["methods"].split(",")]))
+    if options["words"] not in WORDS:
+        raise ValueError(f"words={options['words']}: give one of {', '.join(WORDS)}")
     unknown = [*(given.keys() - DEFAULTS.keys()), *(name for name in names if name not in recipes(DEFAULTS))]
     if unknown:
         raise ValueError(f"unknown: {' '.join(unknown)}; keys are {', '.join(DEFAULTS)}, methods {', '.join(recipes(DEFAULTS))}")
@@ -85,7 +90,8 @@ def tune_of(name: str, options: dict[str, str]) -> Tune:
 def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
     num, out = int(options["n"]), Path(options["out"]) / name
     suite = Suite(
-        kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options["frames"]), stride_ticks=2
+        kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options["frames"]), stride_ticks=2,
+        open_share=WORDS[options["words"]],
     )
     evaluate(
         EvaluateRun(

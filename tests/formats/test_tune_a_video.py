@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vgen.formats.adapter import put
 from vgen.backbones.image_model import ImageModel
+from vgen.formats.adapter import put
 from vgen.formats.tune_a_video import export, import_, recognises
 from vgen.methods import assemble
 from vgen.methods.tune_a_video import TuneAVideo

@@ -22,6 +22,7 @@ from vgen.metrics.selftest import CONTROLS, self_test, tricks_of
 from vgen.metrics.statistics import Interval
 from vgen.metrics.suite import Grid, Kind, Suite, tasks
 from vgen.resources import conf_dir
+from vgen.toybox.captions import ADVERBS, SIZES, ground_words
 from vgen.toybox.edits import Edit
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, corpus
@@ -205,6 +206,18 @@ def test_edits_take_turns_and_lie_in_their_bucket() -> None:
         if task.bucket is not Bucket.EXTRAPOLATION and changed:
             assert changed == {task.bucket if task.bucket is not Bucket.PARAPHRASE else Bucket.IID}
         assert task.caption == task.about.target
+
+
+def test_terse_prompts_of_an_edit_leave_to_the_clip_what_stays() -> None:
+    told, terse = (tasks(Suite(kind=Kind.EDIT, iid=16, pair=0, triple=0, open_share=share)) for share in (0, 1))
+    for full, short in zip(told, terse, strict=True):
+        grounds = {ground_words(scene.ground) for scene in (short.about.scene, short.about.edited)}
+        for prompt in (short.about.source, short.about.target):
+            unsaid = {word for words in (*SIZES.values(), *ADVERBS.values()) for word in words}
+            assert not unsaid & set(prompt.split())
+            assert bool(grounds & set(prompt.split())) == (short.about.edit is Edit.GROUND)
+        assert (short.scene, short.about.scene) == (full.scene, full.about.scene)
+        assert short.about.source != short.about.target
 
 
 def test_a_subject_keeps_its_face_in_every_still_and_prompt() -> None:

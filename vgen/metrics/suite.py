@@ -43,6 +43,7 @@ _RULE = {
 """What the tasks of a kind depend on, beside frames and seed."""
 _RULE_IF: dict[Kind, tuple[tuple[str, str], ...]] = dict.fromkeys(Kind, ()) | {
     Kind.TEXT: (("pair_factors", "minimal_pairs"), ("related", "related")), Kind.DIVERSITY: (("open_motion", "open_motion"),),
+    Kind.EDIT: (("open_share", "open_share"),),
 }  # fmt: skip
 """What they depend on too where something else is asked for."""
 _LACKS = {
@@ -71,7 +72,8 @@ class Suite:
     things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``num_seeds`` draws each with as many
     noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of the captions leave a factor open,
     ``related`` the share of scenes (not of three things) that stand above or left of each other, ``minimal_pairs`` makes two tasks of each,
-    one word and nothing else apart, whose ``pair_factors`` take turns. Kind edit: ``edits`` take turns. Kind control: ``control``.
+    one word and nothing else apart, whose ``pair_factors`` take turns. Kind edit: ``edits`` take turns, ``open_share`` of the prompts leave
+    size, speed and a ground that stays unsaid. Kind control: ``control``.
     Kind identity: subjects by their prompts and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption, ``open_motion`` leaves
     the motion to the model too."""
 

@@ -43,9 +43,10 @@ class EditPair:
         return self.changed[0] if self.changed else None
 
 
-def edit_pair(scene: Scene, edit: Edit, seed: int, *, paraphrase: bool = False) -> EditPair:
-    """Change one fact of ``scene`` (two colours for ``BOTH``); ``paraphrase`` says so in sentences that training never reads. Raises
-    ValueError where the scene has nothing of the kind."""
+def edit_pair(scene: Scene, edit: Edit, seed: int, *, paraphrase: bool = False, terse: bool = False) -> EditPair:
+    """Change one fact of ``scene`` (two colours for ``BOTH``); ``paraphrase`` says so in sentences that training never reads. ``terse``
+    prompts name what things are and where they go, and leave size, speed and a ground that stays to the clip, as people's prompts do.
+    Raises ValueError where the scene has nothing of the kind."""
     rng = rng_of(seed, scene.seed)
     changed: tuple[int, ...] = ()
     if edit is Edit.GROUND:
@@ -55,7 +56,10 @@ def edit_pair(scene: Scene, edit: Edit, seed: int, *, paraphrase: bool = False) 
         changed = _chosen(scene, edit, rng)
         edited, instruction = _change(scene, edit, changed, rng)
     # one stream: the same sentence twice
-    source, target = (caption(s, rng_of(seed, scene.seed, 1), paraphrase=paraphrase).text for s in (scene, edited))
+    unsaid = () if not terse else ("size", "speed") if edit is Edit.GROUND else ("size", "speed", "ground")
+    source, target = (
+        caption(s, rng_of(seed, scene.seed, 1), paraphrase=paraphrase, unspecified=unsaid).text for s in (scene, edited)
+    )
     return EditPair(scene=scene, edited=edited, edit=edit, changed=changed, instruction=instruction, source=source, target=target)
 
 

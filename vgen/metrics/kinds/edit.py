@@ -15,7 +15,7 @@ from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.temporal_consistency import temporal_consistency
 from vgen.toybox.edits import Edit, EditPair, edit_pair
 from vgen.toybox.oracle import Facts, read
-from vgen.toybox.sampling import Mix
+from vgen.toybox.sampling import Mix, rng_of
 from vgen.toybox.splits import Bucket, bucket_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     for _ in range(MOST_TRIES):
         source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
         scene = timed(scene_of(rng, source, mix), suite, i)
-        pair = edit_pair(scene, edit, int(rng.integers(2**31)), paraphrase=bucket is Bucket.PARAPHRASE)
+        said = int(rng.integers(2**31))
+        terse = bool(rng_of(said, 2).random() < suite.open_share)  # drawn apart: the clips are the same whatever is said of them
+        pair = edit_pair(scene, edit, said, paraphrase=bucket is Bucket.PARAPHRASE, terse=terse)
         if _lies_in(pair, bucket):
             break
     else:
