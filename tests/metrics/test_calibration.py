@@ -167,24 +167,26 @@ _CELLS = ("colour", "shape", "motion", "count", "exact", "perm", "ade", "jerk", 
 _TABLE = """
 truth            .99-1    .99-1    .99-1    1-1      .98-1    1-1      0-.005   0-.005   0-.02    0-.05    .98-.995
 blur 1 px        .99-1    .99-1    .98-1    .99-1    .95-1    .99-1    0-.008   0-.005   0-.02    0-.1     .98-.996
-blur 2 px        .93-1    .85-1    .9-1     .9-1     .7-1     .9-1     0-.06    0-.1     0-.1     0-.4     .98-.997
+blur 2 px        .93-1    .85-.96  .9-1     .9-1     .7-.9    .9-1     0-.04    0-.05    0-.06    0-.4     .98-.997
 noise .05        .99-1    .98-1    .98-1    .98-1    .95-1    .98-1    0-.008   0-.01    0-.03    12-15    .93-.95
-noise .10        .98-1    .95-1    .95-1    .97-1    .85-1    .97-1    0-.015   0-.02    0-.04    22-27    .88-.91
+noise .10        .98-1    .95-1    .95-1    .97-1    .95-1    .97-1    0-.015   0-.02    0-.04    22-27    .88-.91
 jpeg q75         .99-1    .98-1    .98-1    .99-1    .95-1    .99-1    0-.008   0-.005   0-.02    .2-1.2   .98-.995
-jpeg q30         .97-1    .95-1    .97-1    .97-1    .85-1    .97-1    0-.02    0-.02    0-.04    .3-1.5   .98-.995
-frozen           .99-1    .99-1    STATIC   1-1      STATIC   1-1      .03-.2   0-0      0-0      0-0      1-1
-shuffled         .99-1    .99-1    STATIC   1-1      STATIC   1-1      .03-.16  .1-.3    0-.02    0-.05    .95-.985
-reversed         .99-1    .99-1    STATIC   1-1      STATIC   1-1      .03-.25  0-.005   0-.02    0-.05    .98-.995
-swapped colours  .4-.75   .9-1     .9-1     1-1      .35-.7   1-1      0-.08    0-.005   0-.02    0-.05    .98-.995
-other clip       0-.3     0-.5     0-.35    .35-.75  0-0      .75-1    .15-.5   0-.3     0-.3     0-.05    .98-.995
+jpeg q30         .97-1    .95-1    .97-1    .97-1    .9-1     .97-1    0-.02    0-.02    0-.04    .3-1.5   .98-.995
+frozen           .99-1    .99-1    STATIC   1-1      STATIC   1-1      .09-.18  0-0      0-0      0-0      1-1
+shuffled         .99-1    .99-1    STATIC   1-1      STATIC   1-1      .06-.13  .12-.23  0-.02    0-.05    .96-.98
+reversed         .99-1    .99-1    STATIC   1-1      STATIC   1-1      .1-.19   0-.005   0-.02    0-.05    .98-.995
+swapped colours  .5-.7    .9-1     .9-1     1-1      .4-.62   1-1      .01-.06  0-.005   0-.02    0-.05    .98-.995
+other clip       .05-.25  .05-.4   .1-.25   .45-.65  0-0      .8-.95   .25-.4   0-.15    0-.15    0-.05    .98-.995
 blank            0-0      0-0      0-0      0-0      0-0      0-0      .5-.5    1-1      1-1      0-0      1-1
 mean of all      0-0      0-0      0-0      0-0      0-0      0-0      .5-.5    1-1      1-1      0-2      .99-1
-jitter 2 px      .99-1    .98-1    .8-1     .99-1    .75-1    .99-1    .02-.04  .05-.1   0-.02    0-.05    .97-.99
+jitter 2 px      .99-1    .98-1    .8-.96   .99-1    .75-.95  .99-1    .02-.04  .05-.1   0-.02    0-.05    .97-.99
 flicker 8 %      .97-1    .95-1    .97-1    .95-1    .9-1     .95-1    0-.015   0-.02    .03-.1   3-6      .96-.98
 missing 4 of 16  .99-1    .99-1    .98-1    .75-.75  .95-1    .7-.78   0-.15    0-.02    0-.02    0-.05    .96-.99
 """
 """Least and most in each cell, which hold what evaluations elsewhere found and what this world gives. STATIC: the share of captions in
-which nothing moves. What was not found counts here: half a width in ``ade``, 1 in ``jerk`` and ``area_cv``."""
+which nothing moves. What was not found counts here: half a width in ``ade``, 1 in ``jerk`` and ``area_cv``. Elsewhere JPEG q30 costs no
+fact (EXACT 1; here .94 over 256 clips): this world has smaller things in colours nearer to their ground, whose corners 4:2:0 rounds off,
+and six shapes to confuse, of which another clip has the right one less often."""
 _BOUNDS = [
     (name.strip(), cell, bounds)
     for name, cells in ((line[:17], line[17:].split()) for line in _TABLE.strip().splitlines())
@@ -229,5 +231,5 @@ def _blinking(video: np.ndarray, scene: Scene) -> np.ndarray:
 @pytest.mark.parametrize(("row", "cell", "bounds"), _BOUNDS)
 def test_the_table_of_controls(controlled: tuple[dict[str, dict[str, float]], float], row: str, cell: str, bounds: str) -> None:
     means, static = controlled
-    least, most = (0, static + 0.1) if bounds == "STATIC" else map(float, bounds.split("-"))
+    least, most = (static - 0.05, static + 0.1) if bounds == "STATIC" else map(float, bounds.split("-"))
     assert least - 1e-9 <= means[row][cell] <= most + 1e-9

@@ -86,6 +86,43 @@ def test_tricks_stay_far_below_the_truth(scenes: list[Scene], truths: list[np.nd
     assert numbers["on_time"] <= 0.5
 
 
+_CONTROL_TABLE = {  # least and most of J, F at 1 px, F at 2 px
+    "recoloured": ((0.88, 1), (0.97, 1), (0.98, 1)),  # the table: .883, .997, 1
+    "2 px": ((0.48, 0.6), (0.3, 0.42), (0.7, 0.82)),  # .544, .350, .760: 2 px aside and 2 px down
+    "lag 1": ((0.72, 0.86), (0.76, 0.92), (0.95, 1)),  # .741, .776, .974
+    "lag 3": ((0.46, 0.66), (0.4, 0.58), (0.55, 0.82)),  # .490, .439, .588: things are slower here
+    "wrong shape": ((0.45, 0.75), (0.55, 0.82), (0.78, 0.94)),  # .744, .814, .939: among compacter shapes than a star or a ring
+    "unrelated": ((0, 0.15), (0, 0.15), (0.05, 0.22)),  # .10, .13, .21
+}
+
+
+@pytest.mark.parametrize("control", list(_CONTROL_TABLE))
+def test_the_table_of_controls(scenes: list[Scene], control: str) -> None:
+    every_tick = [replace(s, num_frames=16, stride_ticks=1) for s in scenes]
+    wanted = [mask(s) for s in every_tick]
+    colours, shapes = list(Colour), list(Shape)
+    made = []
+    for i, scene in enumerate(every_tick):
+        video = render(scene).video
+        match control:
+            case "recoloured":
+                things = tuple(replace(t, colour=colours[colours.index(t.colour) - 3]) for t in scene.things)
+                made.append(render(replace(scene, things=things)).video)
+            case "wrong shape":
+                things = tuple(replace(t, shape=shapes[shapes.index(t.shape) - 3]) for t in scene.things)
+                made.append(render(replace(scene, things=things)).video)
+            case "2 px":
+                made.append(np.roll(video, (2, 2), (1, 2)))
+            case "unrelated":
+                made.append(render(every_tick[i - 2]).video)
+            case _:
+                late = int(control[-1])
+                made.append(np.concatenate([video[:1]] * late + [video[:-late]]))
+    numbers = scored(made, wanted)
+    for cell, (least, most) in zip(("j", "f1", "f2"), _CONTROL_TABLE[control], strict=True):
+        assert least <= numbers[cell] <= most, (cell, numbers)
+
+
 def test_a_model_that_ignores_its_control_has_no_gain(scenes: list[Scene], truths: list[np.ndarray]) -> None:
     videos = [render(scenes[i - 2]).video for i in range(len(scenes))]
     numbers = scored(videos, truths)

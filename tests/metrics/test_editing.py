@@ -138,6 +138,69 @@ def test_recolouring_the_ground_too_costs_the_ground(scenes: list[Scene]) -> Non
     assert numbers["edit"] < 0.15
 
 
+_EDIT_CELLS = ("edit_acc", "keep_acc", "traj", "psnr_bg", "edit")
+_EDIT_TABLE = {  # least and most: the table's value and this world's lie within, but where a comment says why not
+    "oracle": ((1, 1), (0.98, 1), (0.93, 1), (60, 60), (0.97, 1)),  # the table: 1, 1, .99, 60, .997; centres are read to .002 widths here
+    "source": ((0, 0), (0.98, 1), (0.93, 1), (60, 60), (0, 0.01)),  # 0, 1, .99, 60, .004
+    "codec": ((0.97, 1), (0.95, 1), (0.9, 1), (33, 35), (0.95, 1)),  # 1, 1, .99, 34.0, .984
+    "too much": ((1, 1), (0, 0), (0.93, 1), (60, 60), (0, 0.01)),  # 1, 0, .99, 60, .004
+    "drift .12": ((0.6, 0.75), (0.58, 0.75), (0.16, 0.2), (20, 25), (0.28, 0.42)),  # .68, .68, .18, 23.6, .37
+    "fresh": ((0, 0.15), (0, 0.1), (0, 0.03), (10, 15), (0, 0.01)),  # .10, .04, .02, 13.4, .002
+    "ground too": ((1, 1), (0.98, 1), (0.93, 1), (10, 16), (0, 0.15)),  # 1, 1, .98, 12.7, .02: grounds of equal brightness cost less
+    "half": ((0.5, 0.5), (0.98, 1), (0.93, 1), (60, 60), (0.77, 0.81)),  # .50, 1, .99, 60, .80
+}
+
+
+@pytest.fixture(scope="module")
+def recolours() -> list[EditPair]:
+    found = [t.scene for t in tasks(replace(SUITE, iid=60)) if len(t.scene.things) == 2]
+    return [edit_pair(scene, Edit.RECOLOUR, seed=0) for scene in found[:12]]
+
+
+@pytest.mark.parametrize("control", list(_EDIT_TABLE))
+def test_the_table_of_edits(recolours: list[EditPair], control: str) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for i, pair in enumerate(recolours):
+        source, target, codec = drawn(pair.scene), drawn(pair.edited), None
+        match control:
+            case "oracle":
+                made = target
+            case "source":
+                made = source
+            case "codec":
+                made, codec = (noisy(blurred(v, 0.7), rng, 0.02) for v in (target, source))
+            case "too much":
+                made = drawn(replace(pair.edited, things=edit_pair(pair.scene, Edit.BOTH, seed=0).edited.things))
+                pair = _half_asked(pair)
+            case "drift .12":
+                made = _drifting(pair.edited, 0.12)
+            case "fresh":
+                other = recolours[i - 1].edited
+                there = tuple(replace(t, x=o.x, y=o.y) for t, o in zip(pair.edited.things, other.things, strict=True))
+                made = drawn(replace(pair.edited, things=there, ground=other.ground))
+            case "ground too":
+                made = drawn(replace(pair.edited, ground=edit_pair(pair.scene, Edit.GROUND, seed=0).edited.ground))
+            case _:
+                made = np.concatenate([source[:4], target[4:]])
+        rows.append(score_edit(source, made, pair, codec))
+    numbers = mean(rows)
+    for cell, (least, most) in zip(_EDIT_CELLS, _EDIT_TABLE[control], strict=True):
+        assert least - 1e-9 <= numbers[cell] <= most + 1e-9, (cell, numbers)
+
+
+def _half_asked(pair: EditPair) -> EditPair:
+    """One thing is to be recoloured, as :data:`Edit.BOTH` does it."""
+    both = edit_pair(pair.scene, Edit.BOTH, seed=0).edited.things
+    return replace(pair, edited=replace(pair.scene, things=(both[0], pair.scene.things[1])), changed=(0,))
+
+
+def _drifting(scene: Scene, most: float) -> np.ndarray:
+    """Everything slides aside by up to ``most`` widths in either axis, evenly from the first frame to the last."""
+    shifts = np.linspace(0, most, scene.num_frames)
+    astray = (replace(scene, things=tuple(replace(t, x=t.x + d, y=t.y + d) for t in scene.things)) for d in shifts)
+    return np.stack([drawn(s)[k] for k, s in enumerate(astray)])
+
+
 def test_something_added_is_not_kept(scenes: list[Scene]) -> None:
     p = edit_pair(scenes[0], Edit.RECOLOUR, seed=0)
     scene, edited = (replace(s, things=s.things[:1]) for s in (p.scene, p.edited))

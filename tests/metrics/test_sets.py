@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from vgen.metrics.sets import (
     class_entropy,
@@ -145,6 +146,48 @@ def test_diversity_is_two_sided(rng: np.random.Generator) -> None:
     assert vendi(recalled) < 8.5
     assert duplicates(recalled) == duplicates(sets["collapsed"]) == 1
     assert duplicates(honest) < 0.05
+
+
+_SPAN = 0.6  # canvas widths that places are drawn over; the table's distances are in such spans, which makes its energies 1 / .6 of ours
+
+
+@pytest.fixture(scope="module")
+def controlled() -> dict[str, np.ndarray]:
+    """``20 4`` by control: ratio of mean distances, energy in spans, ratio of Vendi, DUP, in twenty draws of 64 points against 256."""
+    rng, rows = np.random.default_rng(0), []
+    for _ in range(20):
+        reference, honest, fresh = prior(rng, 256), prior(rng, 64), prior(rng, 64)
+        sets = {
+            "prior": honest,
+            "collapsed": 0.5 + rng.normal(0, 0.004, (64, 4)),
+            "half": 0.25 + honest / 2,
+            "recalled": prior(rng, 8)[np.arange(64) % 8],
+            "corners": np.where(honest < 0.5, 0.2, 0.8),
+        }
+        spread, modes = pdist(reference).mean(), vendi(fresh)
+        rows.append(
+            {
+                name: (pdist(x).mean() / spread, energy_distance(x, reference) / _SPAN, vendi(x) / modes, duplicates(x))
+                for name, x in sets.items()
+            }
+        )
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.mark.parametrize(
+    ("control", "spread", "energy", "modes", "copies"),
+    [
+        ("prior", (0.97, 1.03), (-0.006, 0.006), (0.96, 1.04), (0, 0)),  # the table: .99, -.002, .99, 0
+        ("collapsed", (0.02, 0.03), (0.3, 0.35), (0.02, 0.03), (0.98, 1)),  # .03, .311, .03, .98
+        ("half", (0.48, 0.52), (0.065, 0.08), (0.25, 0.3), (0, 0.02)),  # .50, .071, .28, 0
+        ("recalled", (0.82, 0.95), (0.06, 0.12), (0.17, 0.2), (1, 1)),  # .88, .102, .19, 1
+        ("corners", (1.7, 1.76), (0.115, 0.14), (0.34, 0.4), (0.96, 1)),  # 1.73, .126, .37, .99
+    ],
+)
+def test_the_table_of_sets(controlled: dict[str, np.ndarray], control: str, spread, energy, modes, copies) -> None:
+    """Means of twenty draws lie about the table's single ones; the ratio of distances alone would call corners the most diverse."""
+    for bounds, value in zip((spread, energy, modes, copies), controlled[control].mean(0), strict=True):
+        assert bounds[0] <= value <= bounds[1], controlled[control].mean(0)
 
 
 def test_memorising_is_recalling_the_training_set(rng: np.random.Generator) -> None:

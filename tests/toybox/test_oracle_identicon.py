@@ -62,16 +62,51 @@ def test_no_sprite_has_no_identity(scenes: list[Scene]) -> None:
 
 
 def test_a_square_of_the_mean_colour_is_chance(scenes: list[Scene]) -> None:
-    flat = [render(s).masks.max(1)[..., None] for s in scenes]
-    videos = []
-    for s, mask in zip(scenes, flat, strict=True):
-        video = render(s).video
-        inside = mask[..., 0] > 0.5
-        video[inside] = video[inside].mean(0).astype(np.uint8)
-        videos.append(video)
-    numbers = scored(videos, scenes)
+    numbers = scored([flattened(s) for s in scenes], scenes)
     assert numbers["id_exact"] == 0
     assert numbers["bitacc"] <= 0.6
+
+
+def histogram_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of whole clips, four bins a channel."""
+    counts = [np.bincount((v.reshape(-1, 3) // 64) @ np.array([16, 4, 1]), minlength=64).astype(float) for v in (a, b)]
+    return float(counts[0] @ counts[1] / np.prod([np.linalg.norm(c) for c in counts]))
+
+
+@pytest.mark.parametrize(
+    ("control", "bits", "exact", "histogram"),
+    [
+        ("same", (1, 1), (1, 1), (1, 1)),  # the table: 1, 1, 1
+        ("blur 1 px", (0.99, 1), (0.95, 1), (0.99, 1)),  # .997, .98, .999
+        ("blur 2 px", (0.84, 0.95), (0.5, 0.9), (0.98, 1)),  # .87, .52, .996: sprites are larger here
+        ("impostor", (0.45, 0.55), (0, 0), (0.995, 1)),  # .475, 0, 1.000
+        ("mean colour", (0.4, 0.55), (0, 0), (0.96, 0.99)),  # .50, 0, .987
+    ],
+)
+def test_the_table_of_identities(scenes: list[Scene], control: str, bits, exact, histogram) -> None:
+    """Colours alone call an impostor the same, which is why no such number is offered."""
+    truth = [render(s).video for s in scenes]
+    match control:
+        case "impostor":
+            codes = [scenes[i - 1].things[0].code for i in range(len(scenes))]
+            made = [render(replace(s, things=(replace(s.things[0], code=c),))).video for s, c in zip(scenes, codes, strict=True)]
+        case "mean colour":
+            made = [flattened(s) for s in scenes]
+        case _:
+            sigma_px = {"same": 0, "blur 1 px": 1, "blur 2 px": 2}[control]
+            made = [blurred(v, sigma_px) if sigma_px else v for v in truth]
+    numbers = scored(made, scenes)
+    seen = (numbers["bitacc"], numbers["id_exact"], np.mean([histogram_cosine(a, b) for a, b in zip(made, truth, strict=True)]))
+    for (least, most), value in zip((bits, exact, histogram), seen, strict=True):
+        assert least - 1e-9 <= value <= most + 1e-9, seen
+
+
+def flattened(scene: Scene) -> np.ndarray:
+    """The subject in its mean colour."""
+    drawn = render(scene)
+    video, inside = drawn.video.copy(), drawn.masks.max(1) > 0.5
+    video[inside] = video[inside].mean(0).astype(np.uint8)
+    return video
 
 
 def test_impostors_have_as_many_bits_and_are_the_same_every_time() -> None:
