@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,35 @@ def test_a_clip_does_not_depend_on_its_batch() -> None:
     apart = np.abs(together.astype(int) - alone)
     assert apart.max() <= 1
     assert (apart > 0).mean() < 0.01
+
+
+SUB_PIXEL = {"unexplained", "area_cv", "jerk", "mcres", "bgflick", "tc", "coherence", "pixel_agreement"}
+"""Numbers that are measured on pixels and places; all others are facts, counted."""
+
+
+def test_scores_do_not_depend_on_the_size_of_a_batch(tmp_path: Path) -> None:
+    """The shipped model's clips, drawn alone and by fours, are read alike. Their pixels need not be: sums of floating point in another
+    order move a few by 1/255, and with them the clip's own hash and, far behind the comma, what is measured on pixels."""
+    suite = replace(SUITE, iid=4)
+    draw = sampler_of(open_checkpoint("shipped"), Sampling(num_steps=4, guidance=3.0), num_frames=suite.num_frames)
+    alone, together = (
+        evaluate(
+            EvaluateRun(suite=suite, out=str(tmp_path / str(size)), selftest=0, batch_size=size),
+            Console(quiet=True),
+            {"a": Source({"adapter": "shipped"}, lambda: draw)},
+        )
+        for size in (1, 4)
+    )
+    rows = [[json.loads(line) for line in (tmp_path / str(size) / "scores.jsonl").read_text().splitlines()] for size in (1, 4)]
+    assert len(rows[0]) == len(rows[1]) == 6
+    assert 0 < np.mean([row["shape"] for row in rows[0]]) < 1, "there is something to read and something wrong"
+    for one, other in zip(*rows, strict=True):
+        assert set(one) == set(other)
+        assert {k: one[k] for k in set(one) - SUB_PIXEL - {"clip"}} == {k: other[k] for k in set(one) - SUB_PIXEL - {"clip"}}
+        for key in SUB_PIXEL & set(one):
+            assert one[key] == pytest.approx(other[key], abs=1e-3), (one["id"], key)
+    headlines = [{k: found.summary["checkpoints"]["a"]["overall"][k] for k in ("exact", "motion_moving")} for found in (alone, together)]
+    assert headlines[0] == headlines[1]
 
 
 @pytest.mark.slow
