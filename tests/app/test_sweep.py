@@ -24,7 +24,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from vgen.app import sweep as verb
 from vgen.app.clip_store import truth
-from vgen.app.evaluate import EvaluateRun, Source, evaluate, evaluate_points
+from vgen.app.evaluate import EvaluateRun, Source, _objective, evaluate, evaluate_points
 from vgen.app.leaderboard import aggregate, pareto
 from vgen.app.sweep import known, read_sweep, told
 from vgen.methods._sampling import Sampling
@@ -239,6 +239,18 @@ def test_launching_without_a_server_names_what_is_lacking(
     monkeypatch.setattr(sys, "argv", ["vgen sweep", "guidance", "launch=wandb"])
     with pytest.raises(ValueError, match=sentence):
         verb.main()
+
+
+def test_a_sweeper_is_told_the_best_checkpoints_number(tmp_path: Path) -> None:
+    asked = partial(EvaluateRun, suite=SUITE, adapter="x")
+    sources = {"good": Source({"adapter": "g"}, lambda: perfect), "bad": Source({"adapter": "b"}, lambda: frozen)}
+    done = [evaluate(asked(out=str(tmp_path), selftest=0), Console(quiet=True), sources)]
+    assert _objective(asked(), done) == done[0].summary["checkpoints"]["good"]["overall"]["exact"]["mean"] == 1
+    assert _objective(asked(objective="motion_moving"), done) == 1
+    with pytest.raises(ValueError, match="objective=exactt is not a number of this suite; it has colour, shape"):
+        _objective(asked(objective="exactt"), done)
+    with pytest.raises(ValueError, match="objective=rel has a value in none of the 3 clips; choose another, as exact"):
+        _objective(asked(objective="rel"), done)
 
 
 class Sweeps:

@@ -96,7 +96,10 @@ def _objective(run: EvaluateRun, done: Sequence[Evaluated]) -> float | None:
     numbers = [of["overall"] for one in done for of in one.summary["checkpoints"].values()]
     if key not in numbers[0]:
         raise ValueError(f"objective={key} is not a number of this suite; it has {', '.join(numbers[0])}")
-    return max(of[key]["mean"] for of in numbers if of[key]["mean"] is not None)
+    values = [of[key]["mean"] for of in numbers if of[key]["mean"] is not None]
+    if run.objective and not values:
+        raise ValueError(f"objective={key} has a value in none of the {done[0].summary['num_clips']} clips; choose another, as exact")
+    return max(values, default=None)
 
 
 def evaluate_points(

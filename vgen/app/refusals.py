@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 MOST_LISTED = 30
+_EXTRAS = {"hydra/sweeper=optuna": "pip install 'vgen[optuna]'"}
+"""Options that a package of their own brings."""
 
 
 def refusal(error: BaseException) -> str | None:
@@ -47,7 +49,10 @@ def _unknown_option(error: BaseException) -> str | None:
     if not options or not wanted:
         return None
     group, _, name = wanted.rpartition("/")
-    return f"{group}={name} is not an option{nearest(name, options)} {group} can be {listed(options)}"
+    remedy = _EXTRAS.get(f"{group}={name}")
+    if remedy:
+        return f"{group}={name} is not installed; {remedy}"
+    return f"{group}={name} is not an option{nearest(name, options) or ';'} {group} can be {listed(options)}"
 
 
 def _unreadable_override(error: BaseException) -> str | None:
@@ -71,7 +76,7 @@ def _unknown_key(error: BaseException) -> str | None:
         return None
     section = key.rpartition(".")[0]
     known = [f"{section}.{name}" if section else str(name) for name in parent if name != "hydra"]
-    return f"{key} is not a key{nearest(key, known)} {section or 'the top level'} has {listed(sorted(known)) or 'no keys'}"
+    return f"{key} is not a key{nearest(key, known) or ';'} {section or 'the top level'} has {listed(sorted(known)) or 'no keys'}"
 
 
 def _wrong_value(error: BaseException) -> str | None:
