@@ -1,6 +1,7 @@
-"""A real Slurm of two nodes on this host runs slurm/train.sbatch."""
+"""A real Slurm of two nodes on this host runs slurm/train.sbatch and slurm/evaluate.sbatch."""
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -106,6 +107,15 @@ class Slurm:
         found = re.search(r"JobState=(\w+)", self.ask("scontrol", "show", "job", job))
         return found[1] if found else "UNKNOWN"
 
+    def finished(self, job: str, log: Path) -> str:
+        """What a job that has to succeed said."""
+        end = time.monotonic() + 240
+        while self.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "UNKNOWN") and time.monotonic() < end:
+            time.sleep(0.5)
+        said = log.read_text() if log.exists() else "no output"
+        assert self.state(job) == "COMPLETED", said + self.logs()
+        return said
+
     def _until(self, what: str, is_so: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not is_so():
@@ -148,7 +158,7 @@ def free_ports(num: int) -> list[int]:
     return ports
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
     with tempfile.TemporaryDirectory(prefix="vgen-slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets have short names
         Path(name).chmod(0o755)  # munge wants to be reachable
@@ -160,22 +170,29 @@ def slurm() -> Iterator[Slurm]:
             cluster.stop()
 
 
-def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
-    slurm: Slurm, environment, overrides: list[str], toy_shards: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def submit(slurm: Slurm, environment, tmp_path: Path) -> Callable[..., str]:
+    """Submits a script of the repository; gives the job's number."""
     settings = tmp_path / "cluster.env"
     settings.write_text("GLOO_SOCKET_IFNAME=lo\n")  # the names of these nodes do not resolve
     env = environment(SLURM_CONF=slurm.env["SLURM_CONF"], PATH=SEARCH, VGEN_CLUSTER_ENV=str(settings))
+
+    def submit(script: str, *arguments: str, options: tuple[str, ...]) -> str:
+        asked = ["sbatch", "--parsable", *options, str(ROOT / "slurm" / script), *arguments]
+        done = subprocess.run(asked, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return submit
+
+
+def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
+    slurm: Slurm, submit: Callable[..., str], overrides: list[str], toy_shards: Path, tmp_path: Path
+) -> None:
     arguments = [*overrides, f"data.path={toy_shards}", "data.batch_size=1", "trainer.max_steps=2", f"run.dir={tmp_path}"]
     log = tmp_path / "job.log"
-    asked = ["sbatch", "--parsable", f"--output={log}", str(ROOT / "slurm" / "train.sbatch"), *arguments]
-    submitted = subprocess.run(asked, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
-    assert submitted.returncode == 0, submitted.stderr
-    job, end = submitted.stdout.strip(), time.monotonic() + 240
-    while slurm.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "UNKNOWN") and time.monotonic() < end:
-        time.sleep(0.5)
-    said = log.read_text() if log.exists() else "no output"
-    assert slurm.state(job) == "COMPLETED", said + slurm.logs()
+    job = submit("train.sbatch", *arguments, options=(f"--output={log}",))
+    said = slurm.finished(job, log)
     assert "train.sbatch: 2 nodes (na,nb) x 1 processes, rank 0 at 127.0.0.1:" in said
     for node in NODES:
         assert f"launch task StepId={job}.0" in (slurm.folder / f"slurmd{node}.log").read_text(), f"node {node} took no part"
@@ -183,3 +200,16 @@ def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
     _, card = load_adapter(run / "adapter.safetensors")
     assert card.summary == {"steps": 2, "clips": 4}, "two processes of one clip, two steps"
     assert said.count(f"run: {run}") == 1
+
+
+def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
+    out, log = tmp_path / "evaluation", tmp_path / "share-%a.log"
+    asked = ["adapter=untrained", "suite=smoke", "sampler.num_steps=1", "batch_size=1", "selftest=2", f"out={out}"]
+    drawing = submit("evaluate.sbatch", *asked, options=("--array=0-1", f"--output={log}"))
+    log = tmp_path / "score.log"
+    scoring = submit("evaluate.sbatch", *asked, "stage=score", options=(f"--dependency=afterok:{drawing}", f"--output={log}"))
+    slurm.finished(scoring, log)
+    shares = sorted((out / "samples" / "untrained").glob("seconds-*.jsonl"))
+    assert [bool(share.read_text().strip()) for share in shares] == [True, True], "each task of the array draws some of the clips"
+    summary = json.loads((out / "summary.json").read_text())
+    assert [*summary["checkpoints"]] == ["untrained"]
