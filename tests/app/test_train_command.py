@@ -117,6 +117,12 @@ def test_a_run_may_start_from_what_another_learnt(vgen, capfd: pytest.CaptureFix
     assert b[1].run["run"]["init_from"] == "runs/a"
     assert open_checkpoint("runs/b").model.source == "blank:toybox:0", "a card names random weights so that they are found again"
 
+    kept = [*ONE_STEP, data, "run.name=e", *still, "trainer.checkpoint_every_steps=1"]
+    assert vgen(*kept) == cli.DONE
+    (tmp_path / "runs" / "a").rename(tmp_path / "runs" / "elsewhere")
+    assert vgen(*kept, "trainer.max_steps=2", "run.resume=auto") == cli.DONE, "a requeued run asks again for what it started from"
+    (tmp_path / "runs" / "elsewhere").rename(tmp_path / "runs" / "a")
+
     refused = {
         "other heads": (["method.motion.heads=2"], "holds layers with heads=4, this run's have other values"),
         "other sites": (["method.mid_block=true"], "adapter lacks"),

@@ -19,6 +19,7 @@ from vgen.formats.adapter import load_adapter
 from vgen.formats.adapter import plain as plain_of
 from vgen.methods import Regime, name_of
 from vgen.training import ranks
+from vgen.training.checkpoints import latest
 from vgen.training.run import Job, fit
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         job = Job(
             recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger,
             samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
-            start=start_of(run),
+            start=None if resume and latest(folder / "checkpoints") else start_of(run),
         )
         fit(job)
     except ValueError:
@@ -65,7 +66,10 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
 
 
 def start_of(run: TrainRun) -> dict[str, Tensor] | None:
-    """What ``run.init_from`` holds. Raises ValueError where it is of another method or of layers with other knobs."""
+    """What ``run.init_from`` holds; a resumed run has its own weights and no longer needs it.
+
+    Raises ValueError where it is of another method or of layers with other knobs.
+    """
     wish = run.run.init_from
     if wish is None:
         return None
@@ -75,12 +79,14 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
     before = recipe_of(card)
     if type(before) is not type(run.method):
         raise ValueError(f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; start from its own")
-    pairs = list(zip(before.insertions(), run.method.insertions(), strict=False))
+    theirs, ours = ([insertion.layer for insertion in recipe.insertions()] for recipe in (before, run.method))
+    if len(theirs) != len(ours):
+        raise ValueError(f"run.init_from={wish} has {len(theirs)} kinds of layers, this run {len(ours)}; give the knobs it was made with")
     differs = {
         f"{knob}={plain_of(value)}"
-        for theirs, ours in pairs
-        for knob, value in asdict(theirs.layer).items()
-        if knob not in ours.layer.free and value != getattr(ours.layer, knob, None)
+        for had, has in zip(theirs, ours, strict=True)
+        for knob, value in asdict(had).items()
+        if knob not in has.free and value != getattr(has, knob, None)
     }
     if differs:
         raise ValueError(
