@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import Betas, Prediction, Schedule, add_noise, schedule_of, target, to_sample_and_noise
+from vgen.diffusion.schedule import Betas, Prediction, Schedule, add_noise, schedule_of, shifted, target, to_sample_and_noise
 from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
 from vgen.diffusion.windows import Sliding, in_windows, windows
 
@@ -131,6 +131,18 @@ def test_draws_are_normal_and_independent() -> None:
     assert float((x * Draws(3, keys).normal("other", x)).mean().abs()) < 0.005, "purposes"
     assert Draws(3, keys).normal("noise", torch.empty(256, 3, 5, dtype=torch.float16)).shape == (256, 3, 5)
     torch.testing.assert_close(Draws(3, keys).normal("noise", torch.empty(256, 15)), x[:, :15])
+
+
+@pytest.mark.parametrize(("shift", "median", "noisy_share"), [(1.0, 0.5, 0.3), (3.0, 0.75, 0.5625), (0.5, 1 / 3, 0.176)])
+def test_shifted_timesteps_keep_their_range_and_order(shift: float, median: float, noisy_share: float) -> None:
+    t = torch.arange(1000)
+    got = shifted(t, shift, 1000)
+    assert got.min() >= 0
+    assert got.max() <= 999
+    assert (got.diff() >= 0).all()
+    assert got.double().median() / 1000 == pytest.approx(median, abs=2e-3)
+    assert (got >= 700).double().mean() == pytest.approx(noisy_share, abs=2e-3)
+    assert shift != 1 or torch.equal(got, t)
 
 
 def test_windows_cover_and_end_with_the_clip() -> None:

@@ -3,15 +3,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from vgen.app.show import describe
 from vgen.backbones.blank import Blank, blank_unet
-from vgen.backbones.image_model import ImageModel
-from vgen.diffusion.schedule import Betas
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.video_unet import VideoUNet
+from vgen.diffusion.draws import Draws
+from vgen.diffusion.schedule import Betas, shifted
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
+from vgen.methods._objectives import Batch, Denoising
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.latent_diffusion import LatentDiffusion
 
 
 @pytest.mark.parametrize(("mid_block", "modules", "parameters"), [(False, 20, 417_137_600), (True, 21, 453_209_280)])
@@ -57,3 +62,29 @@ def test_show_prints_the_row() -> None:
     text = describe("animatediff", {"mid_block": "true"}, "sd15")
     assert "21 layers" in text
     assert "453,209,280 parameters" in text
+
+
+@pytest.mark.parametrize("recipe", [AnimateDiff, LatentDiffusion])
+def test_draws_of_training_are_checked_before_a_model_is_loaded(recipe: type[AnimateDiff | LatentDiffusion], tiny: ImageModel) -> None:
+    with pytest.raises(ValueError, match=r"text_drop is a probability, got 1\.5"):
+        recipe(text_drop=1.5)
+    with pytest.raises(ValueError, match=r"timestep_shift must be above 0, got 0"):
+        recipe(timestep_shift=0.0)
+    assert recipe(timestep_shift=3.0).objective(tiny).timestep_shift == 3.0
+
+
+def test_a_timestep_shift_trains_on_the_shifted_timesteps(tiny: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch(keys=[(str(i), 0) for i in range(200)], captions=["a circle"] * 200, latents=torch.zeros(200, 1, 4, 1, 1))
+    seen: list[Tensor] = []
+
+    def errors(self: Denoising, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context) -> Tensor:
+        seen.append(t)
+        return torch.zeros(len(t))
+
+    monkeypatch.setattr(Denoising, "errors", errors)
+    unet = VideoUNet(tiny.unet)
+    for shift in (1.0, 3.0):
+        LatentDiffusion(timestep_shift=shift).objective(tiny).loss(tiny, unet, batch, Draws(0, batch.keys))
+    plain, shifted_ones = seen
+    assert torch.equal(shifted_ones, shifted(plain, 3.0, 1000))
+    assert shifted_ones.float().mean() > plain.float().mean() + 100

@@ -54,6 +54,13 @@ class Schedule:
         return squared.sqrt().to(like.dtype), (1 - squared).sqrt().to(like.dtype)
 
 
+def shifted(t: Tensor, shift: float, num_timesteps: int) -> Tensor:
+    """Uniform integers ``t`` moved to the noisy end (``shift`` > 1): s u / (1 + (s - 1) u) of u = (t + 1/2) / T, rounded down
+    (Esser et al. 2024, eq. 23). 1 leaves them as they are; at 3, 56 in 100 lie above .7 T."""
+    u = (t.double() + 0.5) / num_timesteps
+    return (shift * u / (1 + (shift - 1) * u) * num_timesteps).long()
+
+
 def schedule_of(config: dict[str, Any]) -> Schedule:
     """The schedule of a diffusers ``scheduler_config.json``."""
     kind = config.get("beta_schedule", "linear")

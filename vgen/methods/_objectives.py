@@ -13,7 +13,7 @@ from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.objectives import autoencoding_loss, contrastive_loss
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import Prediction, Schedule, add_noise, schedule_of, target
+from vgen.diffusion.schedule import Prediction, Schedule, add_noise, schedule_of, shifted, target
 
 
 @dataclass(slots=True)
@@ -48,18 +48,22 @@ class Objective(ABC):
 
 @dataclass(slots=True, kw_only=True)
 class Denoising(Objective):
-    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of clips is dropped."""
+    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a share of clips is dropped.
+
+    ``timestep_shift`` above 1 draws noisy timesteps more often, where layout, count and motion are decided; 1 is uniform."""
 
     schedule: Schedule
     prediction: Prediction
     text_drop: float
+    timestep_shift: float = 1.0
 
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         device = next(unet.parameters()).device
         with torch.no_grad():
             latents = batch.latents.to(device).float() if batch.latents is not None else model.encode(batch.pixels(device)).float()
             keep = draws.uniform("text_drop", device) >= self.text_drop
-            t = draws.integers("timestep", self.schedule.num_timesteps, device)
+            num = self.schedule.num_timesteps
+            t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
             context = self.context(model, batch, device, keep)
         return {"loss": self.errors(unet, latents, t, draws.normal("noise", latents), context).mean()}
 
@@ -77,11 +81,19 @@ class Denoising(Objective):
         return F.mse_loss(out.float(), target(self.prediction, latents, noise, alpha, sigma), reduction="none").flatten(1).mean(1)
 
 
-def denoising_as_trained(model: ImageModel, text_drop: float = 0.0) -> Denoising:
+def check_training_draws(text_drop: float, timestep_shift: float) -> None:
+    """Refuses knobs of :class:`Denoising` that mean nothing, when a recipe is made: before any model is loaded."""
+    if not 0 <= text_drop <= 1:
+        raise ValueError(f"text_drop is a probability, got {text_drop}; the usual value is 0.1")
+    if not 0 < timestep_shift < float("inf"):
+        raise ValueError(f"timestep_shift must be above 0, got {timestep_shift}; 1 is uniform, 3 draws mostly noisy timesteps")
+
+
+def denoising_as_trained(model: ImageModel, text_drop: float = 0.0, timestep_shift: float = 1.0) -> Denoising:
     """The image model's own schedule and prediction, as its scheduler's configuration states them."""
     config = model.scheduler_config
     prediction = Prediction(config.get("prediction_type", "epsilon"))
-    return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=text_drop)
+    return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=text_drop, timestep_shift=timestep_shift)
 
 
 @dataclass(slots=True, kw_only=True)

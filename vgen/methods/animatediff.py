@@ -12,7 +12,7 @@ from vgen.backbones.sites import Kind, Stage, after
 from vgen.diffusion.schedule import Betas, Prediction, Schedule
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, check_training_draws
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
@@ -31,10 +31,10 @@ class AnimateDiff(Recipe):
     image_norm_scope: NormScope = NormScope.FRAME
     schedule: Schedule = field(default_factory=lambda: Schedule(betas=Betas.LINEAR))
     text_drop: float = 0.1
+    timestep_shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.text_drop <= 1:
-            raise ValueError(f"text_drop is a probability, got {self.text_drop}; the paper's value is 0.1")
+        check_training_draws(self.text_drop, self.timestep_shift)
 
     def insertions(self) -> list[Insertion]:
         stages = [Stage.DOWN, Stage.MID, Stage.UP] if self.mid_block else [Stage.DOWN, Stage.UP]
@@ -45,7 +45,7 @@ class AnimateDiff(Recipe):
 
     def objective(self, model: ImageModel) -> Denoising:
         prediction = Prediction(model.scheduler_config.get("prediction_type", "epsilon"))
-        return Denoising(schedule=self.schedule, prediction=prediction, text_drop=self.text_drop)
+        return Denoising(schedule=self.schedule, prediction=prediction, text_drop=self.text_drop, timestep_shift=self.timestep_shift)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*",)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.methods._objectives import Denoising, denoising_as_trained
+from vgen.methods._objectives import Denoising, check_training_draws, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
@@ -16,9 +16,13 @@ class LatentDiffusion(Recipe):
     """The schedule and the prediction are those of the image model's own scheduler."""
 
     text_drop: float = 0.1
+    timestep_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_training_draws(self.text_drop, self.timestep_shift)
 
     def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model, self.text_drop)
+        return denoising_as_trained(model, self.text_drop, self.timestep_shift)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.image_unet.*",)
