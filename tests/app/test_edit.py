@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -253,9 +254,17 @@ def test_a_refusal_has_no_empty_bar_before_it(capsys: pytest.CaptureFixture[str]
 
 def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
     recipe = FateZero(num_steps=900, store=StoreSpec(max_queries=2**30))
-    with pytest.raises(ValueError, match="of memory are free; use fewer num_frames"):
+    with pytest.raises(ValueError, match=r"are free; set method.store.max_memory_gb=\S+ \(the rest goes to disk\)"):
         edit(wish(video, backbone, method=recipe, num_frames=8, size_px=2048))
     assert edit(wish(video, backbone, method=FateZero(num_steps=2, store=StoreSpec(place=Place.DISK)))).report["store_bytes"] > 0
+
+
+def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, backbone: str) -> None:
+    whole, bounded = FateZero(num_steps=2), FateZero(num_steps=2, store=StoreSpec(max_memory_gb=1e-4))
+    session, _ = _session(wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None)
+    assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", _plan(session, bounded))
+    ours, theirs = (edit(wish(video, backbone, method=recipe)) for recipe in (bounded, whole))
+    assert np.array_equal(ours.video, theirs.video)
 
 
 def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:

@@ -1,6 +1,7 @@
 """Map edits obey their no-op cases exactly; recorded maps are those of the run."""
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,29 @@ def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel, pa
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
     sites, tokens = list(control_of(unet).sites.values()), model.tokenizer.model_max_length
     assert store.nbytes == stored_bytes(sites, SIDE, FRAMES, 1, tokens, settings, payload)
+
+
+@pytest.mark.parametrize("place", [Place.DEVICE, Place.CPU])
+def test_what_memory_has_no_room_for_goes_to_disk(unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path) -> None:
+    """The same is read wherever it lies, memory stays within its bound, and the files go with the store."""
+    whole = AttentionStore(StoreSpec(place=place))
+    run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[whole])
+    bound = 0.6 * whole.nbytes
+    spilling = AttentionStore(StoreSpec(place=place, max_memory_gb=bound / 1e9, folder=str(tmp_path)))
+    for _ in range(2):  # as a fixed point asks twice
+        run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[spilling])
+        assert spilling.nbytes == whole.nbytes
+        assert 0.2 * bound < spilling.nbytes - spilling.nbytes_on_disk <= bound
+    for site in control_of(unet).sites.values():
+        ours, theirs = spilling.get(site, moment(ONE)), whole.get(site, moment(ONE))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert whole.nbytes_on_disk == 0
+    assert list(tmp_path.glob("*/*.safetensors"))
+    del spilling
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"store.max_memory_gb must be 0 \(no bound\) or more, got -1"):
+        StoreSpec(max_memory_gb=-1)
 
 
 def test_recorded_maps_are_those_of_recorded_queries_and_keys(unet: VideoUNet, model: ImageModel) -> None:

@@ -2,17 +2,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vgen.backbones.blank import Blank, blank
-from vgen.backbones.image_model import load
+from vgen.backbones.image_model import Context, ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
+from vgen.data.mp4 import encode_mp4
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
@@ -21,6 +24,7 @@ from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.autoencoder import Autoencoder
 from vgen.methods.clip_pair import ClipPair
+from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus, loaders, split
@@ -157,6 +161,35 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: 
     )
     for column in columns:
         assert column in figures.splitlines()[0]
+
+
+def test_one_clip_is_encoded_before_the_first_step_and_never_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original encodes pixels and text anew in each of its 500 steps."""
+    read, count = [], {"frames": 0, "texts": 0}
+    encode, encode_text = ImageModel.encode, ImageModel.encode_text
+
+    def counted(self: ImageModel, video: torch.Tensor, **how: Any) -> torch.Tensor:
+        count["frames"] += video.shape[0] * video.shape[1]
+        return encode(self, video, **how)
+
+    def counted_text(self: ImageModel, prompts: Sequence[str]) -> Context:
+        count["texts"] += sum(text != "" for text in prompts)
+        return encode_text(self, prompts)
+
+    monkeypatch.setattr(ImageModel, "encode", counted)
+    monkeypatch.setattr(ImageModel, "encode_text", counted_text)
+    noise = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    (tmp_path / "clip.mp4").write_bytes(encode_mp4(noise, fps=8, crf=18))
+    for steps in (2, 6):
+        wish = job(tmp_path / f"run{steps}", tmp_path, steps)
+        corpus = Corpus(
+            video=str(tmp_path / "clip.mp4"), prompt="a red circle", window=Window(num_frames=4), batch_size=1, val_clips=1, cache=True,
+            cache_dir=str(tmp_path / f"cache{steps}"),
+        )
+        count.update(frames=0, texts=0)
+        fit(replace(wish, recipe=TuneAVideo(), corpus=corpus))
+        read.append(dict(count))
+    assert read[0] == read[1] == {"frames": 8, "texts": 2}, "once for training and once for its own held-out figures"
 
 
 def test_a_share_of_training_batches_is_coarse(toy_shards: Path) -> None:

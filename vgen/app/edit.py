@@ -251,14 +251,21 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *words])
     if isinstance(recipe, Recording):
         store, need = recipe.store, recipe.store_bytes(session)
-        free = _free_bytes()
-        if store.place is Place.CPU and free is not None and need > 0.9 * free:
+        free, held = _free_bytes(), store.in_memory(need)
+        if store.place is Place.CPU and free is not None and held > 0.9 * free:
             raise ValueError(
-                f"the inversion's attention needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; "
-                "use fewer num_frames or method.num_steps, lower method.store.max_queries, or set method.store.place=disk"
+                f"the inversion's attention needs {held / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; "
+                f"set method.store.max_memory_gb={max(0.1, 0.8 * free / 1e9):.1f} (the rest goes to disk) or method.store.place=disk, "
+                "or use fewer num_frames or method.num_steps, or a lower method.store.max_queries"
             )
-        line += f"; attention kept: {need / 2**20:.0f} MiB ({store.place.value})"
+        line += f"; attention kept: {need / 2**20:.0f} MiB ({_placed(store.place, held, need)})"
     return line
+
+
+def _placed(place: Place, held: int, need: int) -> str:
+    if held in (0, need):
+        return place.value if held else Place.DISK.value
+    return f"{held / 2**20:.0f} {place.value}, {(need - held) / 2**20:.0f} disk"
 
 
 def _frames(session: EditSession, recipe: Editing) -> str:

@@ -34,7 +34,8 @@ class Payload(Choice):
 
 
 class Place(Choice):
-    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files removed with the store."""
+    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files removed with the store. What a
+    bound on memory leaves no room for lies there too (``StoreSpec.max_memory_gb``)."""
 
     DEVICE = "device"
     CPU = "cpu"
@@ -56,12 +57,14 @@ _DTYPE = {Kept.FP32: torch.float32, Kept.FP16: torch.float16, Kept.BF16: torch.b
 class StoreSpec:
     """``max_queries`` caps the resolution: sites with more query tokens in a frame are not kept (FateZero keeps 32 x 32 = 1024).
 
-    ``folder`` is where a disk store puts its files; the system's temporary folder if empty.
+    ``max_memory_gb`` bounds what stays on the device or in main memory (1e9 bytes; 0 is no bound): what comes after goes to disk.
+    ``folder`` is where files of a store on disk lie; the system's temporary folder if empty.
     """
 
     place: Place = Place.CPU
     kept: Kept = Kept.FP16
     max_queries: int = 1024
+    max_memory_gb: float = 0.0
     folder: str = ""
     where: AttentionWhere = field(default_factory=AttentionWhere)
     window: StepWindow = field(default_factory=StepWindow)
@@ -69,6 +72,14 @@ class StoreSpec:
     def __post_init__(self) -> None:
         if self.max_queries < 1:
             raise ValueError(f"store.max_queries must be at least 1, got {self.max_queries}; 1024 keeps maps of 32 x 32 and below")
+        if not self.max_memory_gb >= 0:
+            raise ValueError(f"store.max_memory_gb must be 0 (no bound) or more, got {self.max_memory_gb}; what is over goes to disk")
+
+    def in_memory(self, nbytes: int) -> int:
+        """How many of a store's ``nbytes`` stay off the disk."""
+        if self.place is Place.DISK:
+            return 0
+        return min(nbytes, int(self.max_memory_gb * 1e9)) if self.max_memory_gb else nbytes
 
 
 Address = tuple[int, str, range | None]
@@ -93,13 +104,14 @@ class AttentionStore(Recorder, Reference):
         self._held: dict[Address, dict[str, Tensor] | Path] = {}
         self._folder: Path | None = None
         self._device: torch.device | None = None
-        if settings.place is Place.DISK:
-            self._folder = Path(tempfile.mkdtemp(prefix="vgen-attention-", dir=settings.folder or None))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     @property
     def nbytes(self) -> int:
         return sum(self._bytes.values())
+
+    @property
+    def nbytes_on_disk(self) -> int:
+        return sum(self._bytes[at] for at, held in self._held.items() if isinstance(held, Path))
 
     # -- writing -----------------------------------------------------------------------------------------------------------------
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
@@ -125,8 +137,10 @@ class AttentionStore(Recorder, Reference):
         self._put(_address(site, moment), {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()})
 
     def _put(self, at: Address, parts: dict[str, Tensor]) -> None:
-        self._bytes[at] = sum(x.numel() * x.element_size() for x in parts.values())  # asked again (fixed point), it replaces the last
-        match self.settings.place:
+        self._held.pop(at, None)  # asked again (fixed point), it replaces the last
+        self._bytes[at] = sum(x.numel() * x.element_size() for x in parts.values())
+        in_memory = self.nbytes - self.nbytes_on_disk
+        match self.settings.place if self.settings.in_memory(in_memory) == in_memory else Place.DISK:
             case Place.DEVICE:
                 self._held[at] = {name: x.contiguous().clone() for name, x in parts.items()}
             case Place.CPU:
@@ -135,10 +149,16 @@ class AttentionStore(Recorder, Reference):
                     name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()
                 }
             case Place.DISK:
-                assert self._folder is not None  # made together with a store on disk
-                path = self._folder / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
+                path = self._on_disk() / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
                 self._held[at] = path
+
+    def _on_disk(self) -> Path:
+        """The store's own folder, made with its first file and removed with the store."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="vgen-attention-", dir=self.settings.folder or None))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder
 
     # -- reading -----------------------------------------------------------------------------------------------------------------
     def holds(self, site: AttentionSite, moment: Moment) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -14,7 +15,9 @@ import torch
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clips import Clip, Clips, clip_rng
 
+log = logging.getLogger(__name__)
 _CHUNK = 64
+_TELL_EVERY_SECONDS = 15.0
 _PIXELS_AT_ONCE = 2**23
 """What a GPU encodes in one call: 32 pictures of 512 px, or 2048 of 64 px."""
 WAIT_SECONDS = 3600.0
@@ -98,6 +101,7 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
         encoder.to(device)
     ids, captions, starts = [], [], [0]
     parts: dict[str, list[np.ndarray]] = {"latents": [], "text": [], "pooled": []}
+    began = told = time.monotonic()
     for chunk in range(0, len(clips.rows), _CHUNK):
         samples = [clips.reader[row] for row in clips.rows[chunk : chunk + _CHUNK]]
         for sample in samples:
@@ -111,6 +115,9 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
         parts["text"].append(context.tokens.half().cpu().numpy())
         if context.pooled is not None:
             parts["pooled"].append(context.pooled.half().cpu().numpy())
+        if (now := time.monotonic()) - told >= _TELL_EVERY_SECONDS:
+            told, left = now, (now - began) / len(ids) * (len(clips.rows) - len(ids))
+            log.info("encoding clips, once for all epochs: %d of %d, %.1f min left", len(ids), len(clips.rows), left / 60)
     names = [name for name, values in parts.items() if values]
     for name in names:
         np.save(temporary / f"{name}.npy", np.concatenate(parts[name]), allow_pickle=False)
