@@ -16,11 +16,13 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from rich.console import Console
 
-from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
+from vgen.app.edit import ControlNetRun, EditRun, Extra, _plan, _session, _warn, edit, edit_files
 from vgen.app.loading import UNTRAINED
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clip_files import write_mp4
+from vgen.data.decode import Cut
+from vgen.data.one_clip import read_clip
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import load_adapter
@@ -122,12 +124,61 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
     assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
 
 
-def test_a_control_net_from_python(video: str, backbone: str) -> None:
-    unet = UNet2DConditionModel.from_pretrained(backbone, subfolder="unet")
+def control_net(backbone: str) -> ControlNetModel:
+    """One that is heard: its outputs are not born zero."""
     torch.manual_seed(0)
-    net = ControlNetModel.from_unet(unet)
+    net = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(backbone, subfolder="unet"))
     for conv in (*net.controlnet_down_blocks, net.controlnet_mid_block):
         torch.nn.init.normal_(conv.weight, std=0.3)
+    return net
+
+
+def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path: Path) -> None:
+    """As from Python, of files; and one that fits nothing is named."""
+    net, edges = control_net(backbone), np.random.default_rng(0).integers(0, 255, (FRAMES, 128, 128, 3), dtype=np.uint8)
+    net.save_pretrained(tmp_path / "net")
+    shown = write_mp4(tmp_path / "edges.mp4", edges, 8.0)
+    asked = [f"control_net.path={tmp_path / 'net'}", f"control_net.video={shown}"]
+    command = [
+        sys.executable, "-m", "vgen", "edit", "method=fatezero", "method.num_steps=2", f"video={video}", f"source={SOURCE}",
+        f"target={TARGET}", f"num_frames={FRAMES}", f"backbone={backbone}", f"out={tmp_path / 'edit'}",
+    ]
+    done = subprocess.run([*command, *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "a ControlNet beside the UNet" in done.stdout
+    seen = read_clip(shown, Cut(fps=8.0, num_frames=FRAMES, size_px=128))
+    structure = Structure(net=net.eval().requires_grad_(False), pictures=torch.from_numpy(seen).permute(0, 3, 1, 2)[None].float() / 255)
+    run = wish(video, backbone, method=FateZero(num_steps=2))
+    files = wish(video, backbone, method=FateZero(num_steps=2), control_net=ControlNetRun(path=tmp_path / "net", video=shown))
+    assert np.array_equal(edit(run, structure=structure).video, edit(files).video)
+    assert not np.array_equal(edit(run).video, edit(files).video)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"path": "net"}, r"needs its weights and what it is shown.*got path=.*net, video=nothing"),
+        ({"path": "unet", "video": "edges.mp4"}, r"is a UNet2DConditionModel; give a folder in diffusers' layout"),
+        ({"path": "nowhere", "video": "edges.mp4"}, r"nowhere is without config.json"),
+        ({"path": "pickled", "video": "edges.mp4"}, r"is a ControlNetModel without safetensors"),
+        ({"path": "net", "video": "short.mp4"}, r"short.mp4 can't be used, too short"),
+        ({"path": "narrow", "video": "edges.mp4"}, r"belongs to another image model \(block_out_channels"),
+    ],
+)
+def test_a_control_net_that_does_not_fit_speaks(video: str, backbone: str, tmp_path: Path, asked: dict[str, str], message: str) -> None:
+    net = control_net(backbone)
+    net.save_pretrained(tmp_path / "net")
+    net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    ControlNetModel.from_config({**net.config, "block_out_channels": (16, 16, 16)}).save_pretrained(tmp_path / "narrow")
+    UNet2DConditionModel.from_pretrained(backbone, subfolder="unet").save_pretrained(tmp_path / "unet")
+    for name, frames in (("edges", FRAMES), ("short", 1)):
+        write_mp4(tmp_path / f"{name}.mp4", np.zeros((frames, 64, 64, 3), np.uint8), 8.0)
+    with pytest.raises(ValueError, match=message):
+        edit(wish(video, backbone, control_net=ControlNetRun(**{key: tmp_path / name for key, name in asked.items()})))
+
+
+def test_a_control_net_from_python(video: str, backbone: str) -> None:
+    net = control_net(backbone)
     edges = torch.rand(1, FRAMES, 3, 128, 128)
     structure = Structure(net=net.eval().requires_grad_(False), pictures=edges)
     with_it, without = edit(wish(video, backbone), structure=structure), edit(wish(video, backbone))

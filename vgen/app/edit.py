@@ -21,6 +21,7 @@ from vgen.app.config import run_hydra
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
+from vgen.backbones.control_net import load_control_net, picture_factor
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
@@ -52,11 +53,28 @@ class Extra(Choice):
 
 
 @spec
+class ControlNetRun:
+    """``path`` is a ControlNet of the same image model in diffusers' layout, ``video`` what it is shown: edges, depth or poses as a clip,
+    read as the clip itself is, at the size that the ControlNet takes. ``scale`` 1 is as trained, 0 unheard."""
+
+    path: str = ""
+    video: str = ""
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.path, self.video = str(self.path), str(self.video)
+
+    def __bool__(self) -> bool:
+        return bool(self.path or self.video)
+
+
+@spec
 class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
     checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as in
     :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than
-    ``window`` is edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt, every frame anew."""
+    ``window`` is edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt, every frame anew.
+    ``control_net`` stands beside the UNet while the clip is inverted and while it is edited."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -74,6 +92,7 @@ class EditRun:
     size_px: int = 0
     seed: int = 0
     window: Sliding = field(default_factory=long_clips)
+    control_net: ControlNetRun = field(default_factory=ControlNetRun)
     save: list[Extra] = field(default_factory=list)
     least_px: int = 256
     device: str | None = None
@@ -156,7 +175,7 @@ def main() -> None:
 def edit(
     run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None, structure: Structure | None = None
 ) -> EditedClip:
-    """The edit as arrays; nothing is written. ``structure`` is a ControlNet with its pictures, heeded forth and back."""
+    """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in place of the run's own."""
     wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
     _check(run, recipe)
@@ -230,6 +249,8 @@ def _session(
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
     source = read_clip(run.video, cut, run.start_seconds) if run.video else None
+    if run.control_net and structure is None:
+        structure = _structure(run, size_px // checkpoint.model.vae_factor, next(checkpoint.unet.parameters()).device)
     keys = recipe.attention_keys()
     if keys and type(checkpoint.recipe) is not type(recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
@@ -244,11 +265,25 @@ def _session(
     return session, source
 
 
+def _structure(run: EditRun, latent_side: int, device: torch.device) -> Structure:
+    wish = run.control_net
+    if not (wish.path and wish.video):
+        raise ValueError(
+            "a ControlNet needs its weights and what it is shown, one picture a frame; "
+            f"give control_net.path=FOLDER control_net.video=FILE (got path={wish.path or 'nothing'}, video={wish.video or 'nothing'})"
+        )
+    net = load_control_net(Path(wish.path).expanduser(), device)
+    shown = read_clip(wish.video, Cut(fps=run.fps, num_frames=run.num_frames, size_px=latent_side * picture_factor(net)), run.start_seconds)
+    pictures = torch.from_numpy(shown).permute(0, 3, 1, 2)[None].to(device).float() / 255
+    return Structure(net=net, pictures=pictures, scale=wish.scale)
+
+
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
     words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
-    line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *words])
+    beside = ["a ControlNet beside the UNet, forth and back"] if session.structure else []
+    line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *beside, *words])
     if isinstance(recipe, Recording):
         store, need = recipe.store, recipe.store_bytes(session)
         free, held = _free_bytes(), store.in_memory(need)

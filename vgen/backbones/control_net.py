@@ -1,11 +1,13 @@
 """diffusers' ControlNet beside an image UNet: what it adds to the UNet's skips and middle, for clips (Zhang et al. 2023, section 3)."""
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgen.backbones.image_model import Context
 from vgen.shapes import fold
@@ -17,6 +19,22 @@ class Residuals:
 
     down: tuple[Tensor, ...]
     mid: Tensor
+
+
+def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
+    """Read a diffusers-layout ControlNet from disk in fp32, frozen; nothing is downloaded and no pickle is opened.
+
+    Raises ValueError naming what is missing."""
+    config = folder / "config.json"
+    kind = json.loads(config.read_text()).get("_class_name") if config.is_file() else None
+    if kind != "ControlNetModel" or not any(folder.glob("*.safetensors")):
+        found = f"a {kind} without safetensors" if kind == "ControlNetModel" else f"a {kind}" if kind else "without config.json"
+        raise ValueError(
+            f"ControlNet {folder} is {found}; give a folder in diffusers' layout (config.json of a ControlNetModel, *.safetensors)"
+        )
+    options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}  # True needs accelerate
+    net = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, **options).eval().requires_grad_(False)
+    return nn.Module.to(net, device)  # diffusers' own wraps it in a type that mypy can't read
 
 
 def residuals(net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pictures: Tensor, scale: float) -> Residuals:
