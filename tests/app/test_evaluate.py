@@ -23,6 +23,7 @@ from vgen.data.toybox import ToyboxSource
 from vgen.methods._sampling import Sampling
 from vgen.metrics.kinds.diversity import one_clip
 from vgen.metrics.suite import Kind, Suite, Task
+from vgen.metrics.suite import tasks as suite_tasks
 
 SUITE = Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
 
@@ -67,6 +68,22 @@ def test_truth_is_exact_and_beats_frozen(done: Path) -> None:
     assert found["valid"] is True
     assert found["floors"]["motion_moving"][0] <= 0.5
     assert set(found["checkpoints"]["perfect"]["buckets"]) == {"iid", "pair"}
+
+
+def test_two_things_are_told_from_one(done: Path) -> None:
+    """A mean over both would hide how much harder two are; captions can't be counted by their words ("down and left")."""
+    found, tasks = json.loads((done / "summary.json").read_text()), {task.id: task for task in suite_tasks(SUITE)}
+    rows = [json.loads(line) for line in (done / "scores.jsonl").read_text().splitlines()]
+    for name in ("perfect", "frozen"):
+        of = found["checkpoints"][name]["things"]
+        assert list(of) == ["1 thing", "2 things"]
+        for num, key in enumerate(of, 1):
+            tc = [row["tc"] for row in rows if row["checkpoint"] == name and len(tasks[row["id"]].scene.things) == num]
+            assert of[key]["tc"]["num"] == len(tc)
+            assert of[key]["tc"]["mean"] == pytest.approx(np.mean(tc))
+    page = (done / "report" / "index.html").read_text()
+    assert '<td class="l">1 thing</td>' in page
+    assert '<td class="l">2 things</td>' in page
 
 
 def test_tricks_that_act_on_time_say_nothing_of_stills(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def _checkpoint(rows: Sequence[Row], headlines: Sequence[str], together: Mapping
     return {
         "overall": _intervals(rows),
         "buckets": _buckets(rows),
+        "things": _by_things(rows),
         "chance_corrected": _corrected(rows),
         "gap": _gap(rows, headlines[0]),
         "set": {key: asdict(number.interval()) for key, number in together.items()},
@@ -153,6 +154,14 @@ def _intervals(rows: Sequence[Row]) -> dict[str, Any]:
 def _buckets(rows: Sequence[Row]) -> dict[str, Any]:
     buckets = dict.fromkeys(row.task.bucket for row in rows)
     return {bucket.value: _intervals([row for row in rows if row.task.bucket is bucket]) for bucket in buckets}
+
+
+def _by_things(rows: Sequence[Row]) -> dict[str, Any]:
+    """By how many things a scene has, where clips differ in it: two are harder than one, and a mean over both hides how much."""
+    counts = sorted({len(row.task.scene.things) for row in rows})
+    if len(counts) < 2:
+        return {}
+    return {f"{n} thing{'s' * (n != 1)}": _intervals([row for row in rows if len(row.task.scene.things) == n]) for n in counts}
 
 
 def _gap(rows: Sequence[Row], key: str) -> dict[str, float] | None:
