@@ -54,7 +54,9 @@ def test_the_difference_is_paired_and_by_bucket(before: Path, after: Path) -> No
     found = compare(chosen([str(before), str(after)]))
     assert (found["base"], list(found["against"])) == ("old", ["new", "same"])
     moved = found["against"]["new"]["motion_moving"]
-    assert list(moved) == ["all", "iid", "pair"]
+    assert list(moved) == ["all", "iid", "pair", "1 thing", "2 things"]
+    parts = [moved[name]["difference"]["num"] for name in moved]
+    assert parts[0] == parts[1] + parts[2] == parts[3] + parts[4]
     assert moved["all"]["difference"]["mean"] == 1 == moved["all"]["difference"]["low"]
     assert moved["all"]["better"] == moved["all"]["difference"]["num"] <= 6
     assert found["against"]["same"]["motion_moving"]["all"]["difference"]["mean"] == 0

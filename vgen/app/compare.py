@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vgen.app.learned import better, refusal
-from vgen.app.results import Result, difference_of_kind, load, worded
+from vgen.app.results import Result, counted_things, difference_of_kind, load, worded
 from vgen.data.files import write_json
 from vgen.metrics.statistics import Resampled, interval, paired_difference
 
@@ -64,7 +64,7 @@ def chosen(runs: Sequence[str]) -> list[Result]:
 
 
 def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, Any]:
-    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and by bucket; in ``sets`` those
+    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and by part; in ``sets`` those
     of many clips together, from the same resamples for both. Plain data."""
     base = results[0]
     for other in results[1:]:
@@ -151,12 +151,20 @@ _Values = dict[str, float | None]
 
 def _by_bucket(base: Result, theirs: _Values, ours: _Values, up: bool = True) -> dict[str, Any]:
     """Values by clip. ``up``: more is better."""
-    buckets = list(dict.fromkeys(row["bucket"] for row in base.rows.values()))
-    return {bucket: _over(base, theirs, ours, bucket, up) for bucket in ("all", *buckets)}
+    return {name: _over(base, theirs, ours, ids, up) for name, ids in _parts(base).items()}
 
 
-def _over(base: Result, theirs: _Values, ours: _Values, bucket: str, up: bool) -> dict[str, Any]:
-    ids = [i for i, row in base.rows.items() if bucket in ("all", row["bucket"])]
+def _parts(base: Result) -> dict[str, list[str]]:
+    """Clips in all, by bucket, and by how many things they show where they differ in it (a row of an older evaluation does not say)."""
+    buckets = dict.fromkeys(row["bucket"] for row in base.rows.values())
+    out = {"all": list(base.rows)} | {bucket: [i for i, row in base.rows.items() if row["bucket"] == bucket] for bucket in buckets}
+    counts = sorted({row.get("things", 0) for row in base.rows.values()})
+    if len(counts) > 1:
+        out |= {counted_things(n): [i for i, row in base.rows.items() if row.get("things", 0) == n] for n in counts}
+    return out
+
+
+def _over(base: Result, theirs: _Values, ours: _Values, ids: Sequence[str], up: bool) -> dict[str, Any]:
     groups = [base.rows[i]["group"] for i in ids]
     before, after = [theirs[i] for i in ids], [ours[i] for i in ids]
     pairs = [(b, a) if up else (a, b) for b, a in zip(before, after, strict=True) if a is not None and b is not None]

@@ -147,3 +147,8 @@ def rank(results: Sequence[Result]) -> list[Result]:
         return -(best if best is not None else -1.0), result.numbers["cost"]["unet_calls"] or 0.0
 
     return sorted(results, key=key)
+
+
+def counted_things(num: int) -> str:
+    """The name of a part of a suite: clips by how many things their scenes have."""
+    return f"{num} thing{'s' * (num != 1)}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from vgen.app.clip_store import CEILING, SOURCE, ClipStore
 from vgen.app.recall import copied
+from vgen.app.results import counted_things
 from vgen.app.scorer import Row, codec_is_known, score_one
 from vgen.data.mp4 import decode_mp4, encode_mp4
 from vgen.metrics.metric import Numbers
@@ -161,7 +162,7 @@ def _by_things(rows: Sequence[Row]) -> dict[str, Any]:
     counts = sorted({len(row.task.scene.things) for row in rows})
     if len(counts) < 2:
         return {}
-    return {f"{n} thing{'s' * (n != 1)}": _intervals([row for row in rows if len(row.task.scene.things) == n]) for n in counts}
+    return {counted_things(n): _intervals([row for row in rows if len(row.task.scene.things) == n]) for n in counts}
 
 
 def _gap(rows: Sequence[Row], key: str) -> dict[str, float] | None:

@@ -36,6 +36,7 @@ class Row:
             "id": self.task.id,
             "bucket": self.task.bucket.value,
             "group": self.task.group,
+            "things": len(self.task.scene.things),
             "caption": self.task.caption,
             "seed": self.task.seed,
             "clip": self.clip,
