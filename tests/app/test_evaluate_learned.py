@@ -91,7 +91,7 @@ def test_learned_metrics_are_compared_clip_by_clip(done: Path) -> None:
     found = compare(chosen([f"{done}:bad", f"{done}:good"]))
     text = found["learned"]["good"]["clip_text"]
     assert text["better"] == "higher"
-    assert list(text["buckets"]) == ["all", "iid", "pair"]
+    assert list(text["buckets"]) == ["all", "iid", "pair", "1 thing", "2 things"]
     assert text["buckets"]["all"]["difference"]["low"] > 0
     assert text["buckets"]["all"]["better"] == 4
     warp = found["learned"]["good"]["warp_error"]
