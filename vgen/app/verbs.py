@@ -89,9 +89,8 @@ VERBS = {
             ("cross_replace_steps", "words with another share of the steps than method.cross, as [jeep:0.4]"),
             ("adapter backbone", "a checkpoint tuned on the clip, or toybox or a Stable Diffusion folder"),
             ("num_frames fps start_seconds", "which frames of the video; more than window.num_frames in windows"),
-            ("control_net.path, .video", "a ControlNet, and the clip of edges, depth or poses that it is shown"),
-            ("save out", "also write [reconstruction,mask]; out is a new folder, nothing is overwritten"),
-            ("method.num_steps", "steps of inversion and of denoising"),
+            ("control_net.path .video", "a ControlNet, and the clip of edges, depth or poses that it is shown"),
+            ("save out method.num_steps", "also write [reconstruction,mask]; a new folder; steps forth and back"),
         ),
         examples=(
             'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" save=[reconstruction]',
