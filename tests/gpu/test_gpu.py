@@ -9,7 +9,11 @@ import torch
 from vgen.app.config import RunSettings, TrainRun
 from vgen.app.loading import Backbone
 from vgen.app.train import train
-from vgen.backbones.blank import Blank
+from vgen.attention.moment import Direction, Moment, Rows
+from vgen.attention.processor import control_of, route
+from vgen.attention.store import AttentionStore, Place, StoreSpec
+from vgen.backbones.blank import Blank, blank
+from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
@@ -33,3 +37,24 @@ def test_training_on_a_gpu(tmp_path: Path, toy_shards: Path, precision: Precisio
     )
     tensors, _ = load_adapter(train(run, {}) / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())
+
+
+def test_what_attention_saw_waits_in_pinned_memory_and_comes_back_the_same() -> None:
+    """Beside the model, pinned in main memory, on disk, and pinned with the rest on disk: one run, the same values on the device again."""
+    model = blank(Blank.TOYBOX, seed=0).freeze().to("cuda", torch.float32)
+    unet = VideoUNet(model.unet)
+    route(unet)
+    at = Moment(0, 10, 300, Direction.INVERT, Rows(("text",), ("target",)))
+    settings = [*(StoreSpec(place=place) for place in Place), StoreSpec(max_memory_gb=1e-4)]
+    stores = [AttentionStore(one) for one in settings]
+    with torch.no_grad(), control_of(unet).acting(recorders=stores):
+        control_of(unet).enter(at)
+        unet(torch.randn(1, 4, 4, 16, 16, device="cuda"), torch.tensor(300, device="cuda"), model.encode_text(["a red circle"]))
+    beside, pinned, _, spilling = stores
+    assert all(x.is_pinned() for parts in pinned._held.values() for x in parts.values())
+    assert 0 < spilling.nbytes_on_disk < spilling.nbytes
+    for site in control_of(unet).sites.values():
+        want = beside.get(site, at)
+        for store in stores:
+            got = store.get(site, at)
+            assert all(got[name].is_cuda and torch.equal(got[name], value) for name, value in want.items())
