@@ -5,7 +5,8 @@
 
 ``p2p`` is Prompt-to-Prompt frame by frame, what all others are compared with clip by clip (it always runs; ``null_text=10`` gives it the
 paper's inner steps, 0 is its fast mode), ``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame,
-``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame everywhere, ``tav`` Tune-A-Video,
+``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame at every level, ``self_middle`` with the
+frame's own and the middle one's (the paper's text) at every level, ``tav`` Tune-A-Video,
 ``fatezero_tav`` FateZero on the checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
 ``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to keep.
 Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method
@@ -49,7 +50,7 @@ TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video"}
 """Methods for which each clip is tuned first, and what learns it; empty: they themselves."""
 DEFAULTS = {
     "n": "64", "frames": "8", "steps": "20", "guidance": "3", "cross": "0.8", "self": "0.5", "null_text": "0", "steps_tuned": "500",
-    "lr": "3e-4", "words": "told", "methods": "p2p,copy,ddim,fatezero,first,tav,fatezero_tav", "backbone": TOYBOX,
+    "lr": "3e-4", "words": "told", "methods": "p2p,copy,ddim,fatezero,first,self_middle,tav,fatezero_tav", "backbone": TOYBOX,
     "out": "outputs/toybox_edits",
 }
 
@@ -76,6 +77,7 @@ def recipes(options: dict[str, str]) -> dict[str, Recipe]:
         "ddim": PromptToPrompt(**both, cross=never, self_attention=never, null_text=NullText(inner_steps=0)),
         "fatezero": FateZero(**both, **maps, reconstruct=False),
         "first": FateZero(**both, **maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
+        "self_middle": FateZero(**both, **maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False),
         "tav": TuneAVideo(**both, reconstruct=False),
         "fatezero_tav": FateZero(**both, **maps, frames=[], reconstruct=False),
     }
