@@ -16,7 +16,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from rich.console import Console
 
-from vgen.app.edit import ControlNetRun, EditRun, Extra, _plan, _session, _warn, edit, edit_files
+from vgen.app.control_net import ControlNetRun
+from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
 from vgen.app.loading import UNTRAINED
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank

@@ -138,18 +138,18 @@ def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str,
         whole = {k: {"mean": v, "low": None, "high": None, "num": len(base.rows)} for k, v in numbers.items()}
         return {"better": better(metric), "buckets": {"all": whole}}
     before, after = (dict(zip(base.rows, of["per_clip"], strict=True)) for of in (theirs, ours))
-    return {"better": better(metric), "buckets": _by_bucket(base, before, after, up=better(metric) != "lower")}
+    return {"better": better(metric), "buckets": _by_part(base, before, after, up=better(metric) != "lower")}
 
 
 def _paired(base: Result, other: Result, key: str) -> dict[str, Any]:
     theirs, ours = ({i: row[key] for i, row in r.rows.items()} for r in (base, other))
-    return _by_bucket(base, theirs, ours)
+    return _by_part(base, theirs, ours)
 
 
 _Values = dict[str, float | None]
 
 
-def _by_bucket(base: Result, theirs: _Values, ours: _Values, up: bool = True) -> dict[str, Any]:
+def _by_part(base: Result, theirs: _Values, ours: _Values, up: bool = True) -> dict[str, Any]:
     """Values by clip. ``up``: more is better."""
     return {name: _over(base, theirs, ours, ids, up) for name, ids in _parts(base).items()}
 

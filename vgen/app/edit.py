@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import vgen
 from vgen.app.config import run_hydra
+from vgen.app.control_net import ControlNetRun
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
-from vgen.backbones.control_net import load_control_net, picture_factor
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
@@ -50,22 +50,6 @@ class Extra(Choice):
 
     RECONSTRUCTION = "reconstruction"
     MASK = "mask"
-
-
-@spec
-class ControlNetRun:
-    """``path`` is a ControlNet of the same image model in diffusers' layout, ``video`` what it is shown: edges, depth or poses as a clip,
-    read as the clip itself is, at the size that the ControlNet takes. ``scale`` 1 is as trained, 0 unheard."""
-
-    path: str = ""
-    video: str = ""
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.path, self.video = str(self.path), str(self.video)
-
-    def __bool__(self) -> bool:
-        return bool(self.path or self.video)
 
 
 @spec
@@ -250,7 +234,8 @@ def _session(
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
     source = read_clip(run.video, cut, run.start_seconds) if run.video else None
     if run.control_net and structure is None:
-        structure = _structure(run, size_px // checkpoint.model.vae_factor, next(checkpoint.unet.parameters()).device)
+        device = next(checkpoint.unet.parameters()).device
+        structure = run.control_net.structure(cut, run.start_seconds, checkpoint.model.vae_factor, device)
     keys = recipe.attention_keys()
     if keys and type(checkpoint.recipe) is not type(recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
@@ -263,19 +248,6 @@ def _session(
         progress=progress, window=run.window, structure=structure,
     )
     return session, source
-
-
-def _structure(run: EditRun, latent_side: int, device: torch.device) -> Structure:
-    wish = run.control_net
-    if not (wish.path and wish.video):
-        raise ValueError(
-            "a ControlNet needs its weights and what it is shown, one picture a frame; "
-            f"give control_net.path=FOLDER control_net.video=FILE (got path={wish.path or 'nothing'}, video={wish.video or 'nothing'})"
-        )
-    net = load_control_net(Path(wish.path).expanduser(), device)
-    shown = read_clip(wish.video, Cut(fps=run.fps, num_frames=run.num_frames, size_px=latent_side * picture_factor(net)), run.start_seconds)
-    pictures = torch.from_numpy(shown).permute(0, 3, 1, 2)[None].to(device).float() / 255
-    return Structure(net=net, pictures=pictures, scale=wish.scale)
 
 
 def _plan(session: EditSession, recipe: Recipe) -> str:
