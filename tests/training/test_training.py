@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_one_clip_is_encoded_before_the_first_step_and_never_again(tmp_path: Pat
         fit(replace(wish, recipe=TuneAVideo(), corpus=corpus))
         read.append(dict(count))
     assert read[0] == read[1] == {"frames": 8, "texts": 2}, "once for training and once for its own held-out figures"
+
+
+def test_encoding_a_corpus_tells_how_far_it_is(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vgen.data.cache._TELL_EVERY_SECONDS", 0.0)
+    wish = job(tmp_path / "run", toy_shards, 1)
+    with caplog.at_level("INFO"):
+        fit(replace(wish, corpus=replace(wish.corpus, cache_dir=str(tmp_path / "cache"))))
+    assert re.search(r"encoding clips, once for all epochs: (\d+) of \1, 0.0 min left", caplog.text)
 
 
 def test_a_share_of_training_batches_is_coarse(toy_shards: Path) -> None:
