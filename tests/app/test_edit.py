@@ -159,7 +159,7 @@ def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path
     ("asked", "message"),
     [
         ({"path": "net"}, r"needs its weights and what it is shown.*got path=.*net, video=nothing"),
-        ({"path": "unet", "video": "edges.mp4"}, r"is a UNet2DConditionModel; give a folder in diffusers' layout"),
+        ({"path": "unet", "video": "edges.mp4"}, r"is of class UNet2DConditionModel; give a folder in diffusers' layout"),
         ({"path": "nowhere", "video": "edges.mp4"}, r"nowhere is without config.json"),
         ({"path": "pickled", "video": "edges.mp4"}, r"is a ControlNetModel without safetensors"),
         ({"path": "net", "video": "short.mp4"}, r"short.mp4 can't be used, too short"),

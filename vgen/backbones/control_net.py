@@ -28,7 +28,7 @@ def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
     config = folder / "config.json"
     kind = json.loads(config.read_text()).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel" or not any(folder.glob("*.safetensors")):
-        found = f"a {kind} without safetensors" if kind == "ControlNetModel" else f"a {kind}" if kind else "without config.json"
+        found = f"a {kind} without safetensors" if kind == "ControlNetModel" else f"of class {kind}" if kind else "without config.json"
         raise ValueError(
             f"ControlNet {folder} is {found}; give a folder in diffusers' layout (config.json of a ControlNetModel, *.safetensors)"
         )
