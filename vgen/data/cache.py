@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ import torch
 
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clips import Clip, Clips, clip_rng
+from vgen.data.npy import GrowingArray
+from vgen.data.sample import Sample
 
 log = logging.getLogger(__name__)
-_CHUNK = 64
 _TELL_EVERY_SECONDS = 15.0
-_PIXELS_AT_ONCE = 2**23
-"""What a GPU encodes in one call: 32 pictures of 512 px, or 2048 of 64 px."""
+_PIXELS_AT_ONCE = {"cuda": 2**23, "cpu": 2**18}
+"""What is read before it is encoded, by device: 32 pictures of 512 px or 2048 of 64 px for a GPU, 64 of 64 px for a CPU."""
 WAIT_SECONDS = 3600.0
 
 
@@ -100,27 +103,51 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
     for encoder in (model.vae, *model.text_encoders):
         encoder.to(device)
     ids, captions, starts = [], [], [0]
-    parts: dict[str, list[np.ndarray]] = {"latents": [], "text": [], "pooled": []}
+    arrays: dict[str, GrowingArray] = {}
     began = told = time.monotonic()
-    for chunk in range(0, len(clips.rows), _CHUNK):
-        samples = [clips.reader[row] for row in clips.rows[chunk : chunk + _CHUNK]]
-        for sample in samples:
-            ids.append(sample.id)
-            captions.append(sample.caption)
-            starts.append(starts[-1] + len(sample.video))
-        frames = torch.from_numpy(np.concatenate([s.video for s in samples])).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        at_once = max(1, _PIXELS_AT_ONCE // (frames.shape[2] * frames.shape[3])) if device.type == "cuda" else 32
-        parts["latents"].append(model.encode(frames[None], chunk=at_once)[0].half().cpu().numpy())
-        context = model.encode_text([s.caption for s in samples])
-        parts["text"].append(context.tokens.half().cpu().numpy())
-        if context.pooled is not None:
-            parts["pooled"].append(context.pooled.half().cpu().numpy())
-        if (now := time.monotonic()) - told >= _TELL_EVERY_SECONDS:
-            told, left = now, (now - began) / len(ids) * (len(clips.rows) - len(ids))
-            log.info("encoding clips, once for all epochs: %d of %d, %.1f min left", len(ids), len(clips.rows), left / 60)
-    names = [name for name, values in parts.items() if values]
-    for name in names:
-        np.save(temporary / f"{name}.npy", np.concatenate(parts[name]), allow_pickle=False)
-    (temporary / "facts.json").write_text(json.dumps({"ids": ids, "captions": captions, "starts": starts, "arrays": names}))
+    with ExitStack() as files:
+        for samples in _groups(clips, _at_once(device)):
+            ids += [s.id for s in samples]
+            captions += [s.caption for s in samples]
+            starts += (starts[-1] + np.cumsum([len(s.video) for s in samples])).tolist()
+            for name, rows in _encoded(samples, model, device):
+                if name not in arrays:
+                    arrays[name] = files.enter_context(GrowingArray(temporary / f"{name}.npy"))
+                arrays[name].append(rows.half().cpu().numpy())
+            if (now := time.monotonic()) - told >= _TELL_EVERY_SECONDS:
+                told, left = now, (now - began) / len(ids) * (len(clips.rows) - len(ids))
+                log.info("encoding clips, once for all epochs: %d of %d, %.1f min left", len(ids), len(clips.rows), left / 60)
+    (temporary / "facts.json").write_text(json.dumps({"ids": ids, "captions": captions, "starts": starts, "arrays": list(arrays)}))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
+
+
+def _at_once(device: torch.device) -> int:
+    return _PIXELS_AT_ONCE.get(device.type, _PIXELS_AT_ONCE["cuda"])
+
+
+def _groups(clips: Clips, most_pixels: int) -> Iterator[list[Sample]]:
+    """Samples by what is encoded together, so that memory holds no more: long clips come one by one, stills together."""
+    group: list[Sample] = []
+    num_pixels = 0
+    for row in clips.rows:
+        sample = clips.reader[row]
+        group.append(sample)
+        num_pixels += sample.video[..., 0].size
+        if num_pixels >= most_pixels:
+            yield group
+            group, num_pixels = [], 0
+    if group:
+        yield group
+
+
+def _encoded(samples: list[Sample], model: ImageModel, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+    """Rows for the arrays of a cache, by name; frames are made floats a few at a time."""
+    frames = torch.from_numpy(np.concatenate([s.video for s in samples]))
+    chunk = max(1, _at_once(device) // (frames.shape[1] * frames.shape[2]))
+    for part in frames.split(chunk):
+        yield "latents", model.encode((part.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1)[None], chunk=chunk)[0]
+    context = model.encode_text([s.caption for s in samples])
+    yield "text", context.tokens
+    if context.pooled is not None:
+        yield "pooled", context.pooled

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -61,7 +62,8 @@ class OneClip:
     def __init__(self, video: np.ndarray, caption: str, fps: float) -> None:
         self.sample = Sample("clip", video, caption, {"fps": fps})
         self.content_hash = hashlib.blake2b(video.tobytes() + caption.encode(), digest_size=16).hexdigest()
-        self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{self.content_hash}"  # of its caches: the same for all ranks of a node
+        user = os.getuid() if hasattr(os, "getuid") else "user"  # people of one node may tune on the same clip, and not write to each other's folders
+        self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"  # of its caches: the same for all ranks of a node
 
     def __len__(self) -> int:
         return 1
