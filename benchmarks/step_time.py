@@ -3,6 +3,7 @@
     python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
     python benchmarks/step_time.py size=sd15 whole=true            # encoders (SD-1.5's, but toybox) in the peer's loop, cached in ours
     python benchmarks/step_time.py size=toybox memory=ours|theirs  # peak memory of one side alone, in a fresh process
+    python benchmarks/step_time.py size=sd15 allocator=keep        # both sides on memory that stays with the process, as vgen has it on CPUs
     python benchmarks/step_time.py size=sd15 precision=bf16 frames=16 latent=64 alone=true [checkpointing=true]  # ours: FLOP/s, memory
 
 Outputs are compared before anything is timed. Steps are interleaved and each side's time is the median over rounds; on a GPU the clock is
@@ -29,6 +30,7 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
+from vgen.training.allocator import keep_freed_memory
 from vgen.training.monitors import peak_memory_gb
 
 FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor; options frames= and latent=
@@ -167,10 +169,12 @@ def alone(bench: Bench, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
+    if options.get("allocator") == "keep" and not keep_freed_memory():
+        raise SystemExit("allocator=keep needs glibc's mallopt, which this C library does not have")
     bench = Bench(options)
     facts = {
         "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": bench.frames,
-        "latent": bench.side, "threads": torch.get_num_threads(),
+        "latent": bench.side, "threads": torch.get_num_threads(), "allocator": options.get("allocator", "default"),
         "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__, "diffusers": diffusers.__version__,
     }

@@ -20,6 +20,7 @@ from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.methods.animatediff import AnimateDiff
 from vgen.resources import data_dir
 from vgen.spec import spec
+from vgen.training.allocator import keep_freed_memory
 
 TOYBOX = "toybox"
 SHIPPED, UNTRAINED = "shipped", "untrained"
@@ -122,6 +123,8 @@ def open_checkpoint(
         unet = assemble(recipe, model)
     put(unet, tensors, recipe.learns())
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if place == "cpu":
+        keep_freed_memory()
     model.to(place, dtype)
     unet.to(place, dtype).eval().requires_grad_(False)
     return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter)

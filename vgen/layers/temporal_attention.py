@@ -1,11 +1,11 @@
 """Tune-A-Video's temporal attention: over frames at every position, after a block's feed-forward (Wu et al. 2022, section 4.1)."""
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.backbones.sites import Site
 from vgen.backbones.video_unet import FrameCount
+from vgen.layers.frame_attention import over_frames
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
 
@@ -23,7 +23,7 @@ class FrameAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for project in (self.to_q, self.to_k, self.to_v))
-        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
+        return self.to_out[0](over_frames(q, k, v).transpose(-3, -2).flatten(-2))
 
 
 class TemporalAttentionLayer(Inserted):

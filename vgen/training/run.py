@@ -23,6 +23,7 @@ from vgen.formats.adapter import Card, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
 from vgen.training import ranks
+from vgen.training.allocator import keep_freed_memory
 from vgen.training.checkpoints import keepers, latest
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
@@ -126,6 +127,7 @@ def _set_up_cpu(settings: TrainerSettings) -> None:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     if not settings.on_gpu():
+        keep_freed_memory()
         torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
 
 
