@@ -3,7 +3,7 @@
     python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
     python benchmarks/step_time.py size=sd15 whole=true            # encoders (SD-1.5's, but toybox) in the peer's loop, cached in ours
     python benchmarks/step_time.py size=toybox memory=ours|theirs  # peak memory of one side alone, in a fresh process
-    python benchmarks/step_time.py size=sd15 allocator=keep        # both sides on memory that stays with the process, as vgen has it on CPUs
+    python benchmarks/step_time.py size=sd15 allocator=keep        # both sides on memory that stays with them, as vgen does on CPUs
     python benchmarks/step_time.py size=sd15 precision=bf16 frames=16 latent=64 alone=true [checkpointing=true]  # ours: FLOP/s, memory
 
 Outputs are compared before anything is timed. Steps are interleaved and each side's time is the median over rounds; on a GPU the clock is
