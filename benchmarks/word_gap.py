@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgen.app.loading import load_backbone
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
 from vgen.methods import assemble
 from vgen.methods._objectives import Denoising, denoising_as_trained
@@ -40,15 +41,15 @@ def stills(num: int, two: bool) -> Iterator[tuple[Tensor, str]]:
 
 
 @torch.no_grad()
-def losses(model: ImageModel, objective: Denoising, latents: Tensor, captions: dict[int, str], level: int) -> Tensor:
+def losses(
+    model: ImageModel, unet: VideoUNet, objective: Denoising, latents: Tensor, captions: dict[int, str], level: int
+) -> Tensor:
     """Of the stills that ``captions`` has, in its order; a still gets the same noise whatever its caption."""
-    unet = assemble(LatentDiffusion(), model).eval()
     out = []
     for rows in (list(captions)[at : at + CHUNK] for at in range(0, len(captions), CHUNK)):
         noise = Draws(SEED, [(str(row), level) for row in rows]).normal("noise", latents[rows])
         words = model.encode_text([captions[row] for row in rows]).to(latents.device, latents.dtype)
         out.append(objective.errors(unet, latents[rows], torch.full((len(rows),), level), noise, words))
-    unet.eject()
     return torch.cat(out)
 
 
@@ -64,14 +65,14 @@ def main() -> None:
     wrong = [distractors(text, (str(i), 0), len(KINDS) + 3) for i, text in enumerate(captions)]
     for name in options.get("backbones", "toybox").split(","):
         model = load_backbone(name).freeze()
-        objective = denoising_as_trained(model)
+        unet, objective = assemble(LatentDiffusion(), model).eval(), denoising_as_trained(model)
         latents = model.encode(torch.stack(frames).to(model.vae.device)).float()
         for level in levels:
-            right = losses(model, objective, latents, dict(enumerate(captions)), level)
+            right = losses(model, unet, objective, latents, dict(enumerate(captions)), level)
             line = [f"{name}  {1 + two} things  t {level}  loss {float(right.mean()):.4f}"]
             for kind in KINDS:
                 texts = {i: found[kind] for i, found in enumerate(wrong) if kind in found}
-                line.append(f"{kind} {said(losses(model, objective, latents, texts, level) - right[list(texts)])}")
+                line.append(f"{kind} {said(losses(model, unet, objective, latents, texts, level) - right[list(texts)])}")
             print("  ".join(line), flush=True)
 
 

@@ -12,7 +12,7 @@ LONGEST = 64
 def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``... m f d`` each to ``... m f d``; scaled by d^-.5 (Vaswani et al. 2017, eq. 1).
 
-    torch's fused kernel, but for bf16 on a CPU: there it works in blocks made for long sequences, and 8 to 64 frames take it two to ten
+    torch's fused kernel, but for bf16 on a CPU: there it works in blocks made for long sequences, and 8 to 64 frames take it two to twelve
     times as long, forward and backward, as the three plain operations (benchmarks/frame_attention.py).
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16 and q.shape[-2] <= LONGEST:
