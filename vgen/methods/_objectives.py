@@ -42,6 +42,9 @@ class Batch:
 class Objective(ABC):
     """``loss`` sees the image model, the assembled UNet and one batch; it computes frozen parts without gradient."""
 
+    def begin(self, model: ImageModel) -> None:  # noqa: B027, most objectives have nothing to remember
+        """Called once, with the model as it was loaded: before a checkpoint is restored and before anything learns."""
+
     @abstractmethod
     def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]: ...
 

@@ -44,6 +44,7 @@ class Learner(pl.LightningModule):
         self.parts = nn.ModuleDict(parts)
         self.learning = select(self.parts, recipe.learns())
         self.objective = recipe.objective(model)
+        self.objective.begin(model)
 
     @property
     def model(self) -> ImageModel:
