@@ -19,7 +19,7 @@ from torch import Tensor
 from vgen.app.loading import load_backbone
 from vgen.backbones.image_model import ImageModel
 from vgen.toybox.captions import caption
-from vgen.toybox.clauses import apart
+from vgen.toybox.clauses import JOINT, apart
 from vgen.toybox.sampling import Mix, rng_of, scene_at
 from vgen.toybox.scenes import DIRECTION, Colour, Shape, Speed, Thing
 
@@ -69,7 +69,7 @@ def main() -> None:
         for text, scene in zip(texts, scenes, strict=True):
             parts = apart(text)
             for i, (clause, thing) in enumerate(zip(parts.clauses, scene.things, strict=True)):
-                until = parts.before + " and ".join([*parts.clauses[:i], ""])
+                until = parts.before + JOINT.join([*parts.clauses[:i], ""])
                 noun = clause[: clause.index(thing.shape.value) + len(thing.shape.value)]
                 places.setdefault(f"shape word of thing {i + 1}", []).append(num_words(model, until + noun))
                 places.setdefault(f"last word of thing {i + 1}", []).append(num_words(model, until + clause))

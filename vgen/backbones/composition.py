@@ -47,8 +47,7 @@ def plan(parts: Parts, words: Callable[[str], list[int]], begin: int, end: int, 
 
     whole = sentence(clauses)
     if len(clauses) == 1 or len(whole) > length:
-        whole = [*whole[: length - 1], end] if len(whole) > length else whole
-        return Plan([_padded(whole, end, length)], [[(0, i)] for i in range(length)], [])
+        return Plan([_padded([*whole[: length - 1], end], end, length)], [[(0, i)] for i in range(length)], [])
     alone = [sentence([clause]) for clause in clauses]
     first = 1 + len(before)
     places: list[list[tuple[int, int]]] = [[(1, i)] for i in range(first)]

@@ -1,5 +1,5 @@
-"""The text encoder, taught whose facts are whose: in a caption of several things the words of each are to say what they say in a caption
-of that thing alone (structured guidance, Feng et al. 2022, distilled).
+"""The text encoder, taught whose facts are whose: of several things, the words of each are to say what they say in a caption of it alone
+(structured guidance, Feng et al. 2022, distilled).
 
 The paper encodes noun phrases apart at every sampling and leaves the encoder alone; here the encoder as it was is the teacher, so that
 sampling stays as it is.

@@ -13,19 +13,12 @@ _BETWEEN_THINGS = re.compile(r" and (?=an? )")  # neither "down and left" nor "a
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """A caption as what stands ``before`` its things, a clause for each, and what stands ``after``: the ground on either side."""
+    """A caption as what stands ``before`` its things, a clause for each (``JOINT`` between them), and what stands ``after``: the ground on
+    either side."""
 
     before: str
     clauses: tuple[str, ...]
     after: str
-
-    def alone(self) -> list[str]:
-        """The captions of a picture with each thing by itself, in the same words."""
-        return [self.before + clause + self.after for clause in self.clauses]
-
-    @property
-    def text(self) -> str:
-        return self.before + JOINT.join(self.clauses) + self.after
 
 
 def apart(text: str) -> Apart:
