@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
@@ -13,6 +12,7 @@ from vgen.attention.control import Control, Plan, Seen
 from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import attend_with_maps
 from vgen.attention.sites import AttentionSite, attention_sites
+from vgen.backbones.attend import attend
 from vgen.backbones.video_unet import FrameCount, VideoUNet
 
 
@@ -90,7 +90,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, attn: Attention) -> Tensor:
 def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None) -> Tensor:
     """``rows n c`` each; heads are split here."""
     q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attn.scale).transpose(1, 2).flatten(2)
+    return attend(q, k, v, mask, attn.scale).transpose(1, 2).flatten(2)
 
 
 def install(net: UNet2DConditionModel | ControlNetModel, frames: FrameCount) -> Control:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgen.backbones.attend import attend
 from vgen.backbones.sites import Site
 from vgen.backbones.video_unet import FrameCount
-from vgen.layers.frame_attention import over_frames
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.layers.norm import NormScope
 from vgen.spec import spec
@@ -70,7 +70,7 @@ class TemporalAttention(nn.Module):
         else:
             qkv = F.linear(x, torch.cat([project.weight for project in projections]))
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each n m f d
-        return self.to_out[0](over_frames(q, k, v).transpose(1, 2).flatten(2))
+        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class GeGlu(nn.Module):

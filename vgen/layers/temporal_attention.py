@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from vgen.backbones.attend import attend
 from vgen.backbones.sites import Site
 from vgen.backbones.video_unet import FrameCount
-from vgen.layers.frame_attention import over_frames
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
 
@@ -23,7 +23,7 @@ class FrameAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for project in (self.to_q, self.to_k, self.to_v))
-        return self.to_out[0](over_frames(q, k, v).transpose(-3, -2).flatten(-2))
+        return self.to_out[0](attend(q, k, v).transpose(-3, -2).flatten(-2))
 
 
 class TemporalAttentionLayer(Inserted):
