@@ -27,7 +27,8 @@ def test_one_thing_is_right_until_the_encoder_moves_away_from_its_teacher() -> N
 
     assert loss(ONE) == {"loss": 0.0, "bound": 0.0}
     two = loss(ONE, TWO)
-    assert two["bound"] > two["loss"] > 0  # the second thing's words are what is wrong most
+    assert two["loss"] > 0
+    assert 0 < two["bound"] < 0.05  # the shipped encoder was taught this
     with torch.no_grad():
         model.text_encoders[0].text_model.final_layer_norm.weight.mul_(1.5)
     assert loss(ONE)["loss"] > 0.1

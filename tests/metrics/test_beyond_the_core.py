@@ -76,8 +76,8 @@ texture        blur     .91  1    .95  .95  1    .97  1
 texture        noise    .91  1    .95  .95  1    .97  1
 texture        q75      .91  1    .95  .95  1    .97  1
 texture        q30      .83  .95  .95  .95  .95  .93  .91
-texture        decoder  .83  .95  .95  .95  .95  .93  .91
-in front of    truth    1    1    1    1    1    1    1
+texture        decoder  .75  .87  .83  .87  .87  .93  .91
+in front of    truth    .91  .95  .95  .95  .95  .91  1
 in front of    blur     .83  .95  .95  .91  .95  .95  1
 in front of    noise    .83  .95  .95  .91  .95  .95  1
 in front of    q75      .83  .95  .95  .91  .95  .95  1

@@ -166,5 +166,5 @@ def test_a_paraphrase_is_of_the_same_scene() -> None:
 
 def test_another_generator_is_refused() -> None:
     data = Scene(things=(), ground=SOLIDS[0]).to_dict() | {"version": 0}
-    with pytest.raises(ValueError, match="written by toybox generator 0, this one is 1"):
+    with pytest.raises(ValueError, match="written by toybox generator 0, this one is 2"):
         Scene.from_dict(data)

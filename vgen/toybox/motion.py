@@ -28,7 +28,7 @@ def travelled(motion: Motion, ticks: np.ndarray, velocity: float) -> np.ndarray:
 def path(thing: Thing, ticks: np.ndarray) -> np.ndarray:
     """``f 4``: x, y, angle and scale of one thing at each tick, before the camera."""
     out = np.tile(np.array([thing.x, thing.y, 0.0, 1.0]), (len(ticks), 1))
-    pace = 0.5 + thing.velocity / 0.034  # slow turns at .8, fast at 1.26 of the medium rate
+    pace = 0.5 + thing.velocity / 0.034  # slow turns at .76, fast at 1.38 of the medium rate
     match thing.motion:
         case Motion.ORBIT_CW | Motion.ORBIT_CCW:
             sign = 1.0 if thing.motion is Motion.ORBIT_CW else -1.0  # y points down: growing angle is clockwise

@@ -194,7 +194,7 @@ def _marks(thing: Thing, state: np.ndarray) -> list[tuple[Stencil, tuple[float, 
     x, y, angle, scale = state
     r = thing.radius * scale
     if (heading := _heading(thing, state)) is not None:
-        length, width = 0.02 + 8.5 * thing.velocity, 0.36 * r
+        length, width = 10 * thing.velocity, (0.1 + 19 * thing.velocity) * r
         tails = [_tail(thing, x, y, heading, r, length, width)]
         if thing.motion is Motion.BOUNCE:
             tails.append(_tail(thing, x, y, (-heading[0], -heading[1]), r, length, width))

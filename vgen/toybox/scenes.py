@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 TICKS = 16  # the canonical clip; motion classes are tuned so that they can be told apart within it
 
 
@@ -102,7 +102,7 @@ RGB = {
 GROUND_RGB = {Ground.BLACK: (12, 12, 12), Ground.GRAY: (110, 110, 110), Ground.NAVY: (16, 20, 60), Ground.BROWN: (80, 55, 40)}
 SOLIDS = tuple(GROUND_RGB)
 RADIUS = {Size.SMALL: 0.090, Size.MEDIUM: 0.120, Size.LARGE: 0.158}
-SPEED = {Speed.SLOW: 0.010, Speed.MEDIUM: 0.017, Speed.FAST: 0.026}  # canvas widths per tick
+SPEED = {Speed.SLOW: 0.009, Speed.MEDIUM: 0.017, Speed.FAST: 0.030}  # canvas widths per tick
 _H = math.sqrt(0.5)
 DIRECTION = {
     Motion.LEFT: (-1.0, 0.0), Motion.RIGHT: (1.0, 0.0), Motion.UP: (0.0, -1.0), Motion.DOWN: (0.0, 1.0),

@@ -42,7 +42,7 @@ def controls(num, num_frames):
 
 @pytest.fixture(scope="module")
 def scores():
-    return controls(num=10, num_frames=6)
+    return controls(num=24, num_frames=6)  # of ten, a grey video won eight by the toss of a coin
 
 
 def test_the_exact_edit_wins_where_the_words_are_asked(scores):
@@ -77,7 +77,8 @@ def test_clip_is_blind_to_the_order_of_frames_and_the_warp_error_is_not(scores):
 def test_noise_lowers_everything(scores):
     exact, noisy = scores["exact edit"], scores["exact edit, noise .1"]
     for name in NAMES:
-        assert noisy[name] > exact[name] if name == "warp_error" else noisy[name] <= exact[name], name
+        vote = 0.05 if name == "clip_frame_accuracy" else 0  # a frame near the line between two captions falls on either side
+        assert noisy[name] > exact[name] if name == "warp_error" else noisy[name] <= exact[name] + vote, name
 
 
 if __name__ == "__main__":
