@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FEW_KEYS = 256
-"""Up to so many keys bf16 on a CPU is spared torch's fused kernel; with more, queries x keys would cost more memory than it saves time."""
+"""Up to so many keys bf16 on a CPU is spared torch's fused kernel; more were not measured, and scores of queries x keys take memory."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:

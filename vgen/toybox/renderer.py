@@ -187,8 +187,8 @@ def _nose(thing: Thing, body: Stencil, state: np.ndarray) -> list[tuple[Stencil,
 
 
 def _marks(thing: Thing, state: np.ndarray) -> list[tuple[Stencil, tuple[float, float], float]]:
-    """Translucent marks beneath the bodies: a tail as long as the speed behind what travels, dashed, widening or on both sides according to
-    the kind of travel; four ticks around what grows, shrinks or turns."""
+    """Translucent marks beneath the bodies: a tail as long and as wide as the speed behind what travels, dashed, widening or on both
+    sides according to the kind of travel; four ticks around what grows, shrinks or turns."""
     if thing.kind is not Kind.SHAPE or thing.motion is Motion.STATIC:
         return []
     x, y, angle, scale = state
