@@ -1,5 +1,6 @@
 """What people read when Hydra or OmegaConf refuses: the key, what is wrong, what would be right."""
 
+import errno
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -79,3 +80,12 @@ def test_a_missing_value_is_named(compose) -> None:
 def test_what_is_not_a_refusal_is_left_alone() -> None:
     assert refusal(RuntimeError("boom")) is None
     assert refusal(ValueError("raised by nobody")) is None
+
+
+def test_a_place_that_cannot_be_written_to_is_a_refusal(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as caught:
+        (tmp_path / "file" / "out").mkdir()
+    assert refusal(caught.value) == f"{tmp_path}/file/out can't be written to (Not a directory); choose another place or make room there"
+    assert refusal(OSError(errno.ENOSPC, "No space left on device")) == "writing failed (No space left on device); choose another place or make room there"
+    assert refusal(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None

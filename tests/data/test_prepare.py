@@ -19,7 +19,7 @@ from vgen.data.pool import Died, Hung, run_ordered
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Sample, Video
-from vgen.data.sources import Job, Source
+from vgen.data.sources import Job, ListingSource, Source
 from vgen.data.toybox import ToyboxSource
 from vgen.spec import spec
 from vgen.toybox.renderer import render
@@ -182,6 +182,52 @@ def test_a_complete_folder_is_left_alone(videos, tmp_path, studio):
     assert studio.contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda out: (out / "shard-000001.tar").unlink(), "shard-000001.tar was cut, changed or lost; delete the folder"),
+        (lambda out: (out / "shard-000000.tar").write_bytes(b"short"), "shard-000000.tar was cut, changed or lost"),
+        (lambda out: (out / "ledger.jsonl").unlink(), "ledger .* is missing or damaged"),
+        (lambda out: (out / "manifest.json").write_text("{"), "is damaged .*delete the folder and prepare it again"),
+    ],
+)
+def test_a_complete_folder_that_was_damaged_is_not_called_complete(videos, tmp_path, studio, harm, message):
+    studio.run(videos, tmp_path / "out", shard_megabytes=0.02)
+    harm(tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        studio.run(videos, tmp_path / "out", shard_megabytes=0.02)
+
+
+@pytest.mark.parametrize("lost", ["shard-000000.tar", "shard-000001.tar"])
+def test_a_shard_lost_between_two_runs_is_made_again(videos, tmp_path, studio, undisturbed, lost):
+    def stop(done: int, total: int, counts: object) -> None:
+        if (tmp_path / "out" / ".work" / "shard-000001.tar.json").is_file():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(studio.wish(videos, tmp_path / "out", shard_megabytes=0.02), stop)
+    (tmp_path / "out" / lost).unlink()
+    studio.run(videos, tmp_path / "out", shard_megabytes=0.02)
+    assert studio.contents(tmp_path / "out") == undisturbed
+
+
+def test_how_long_to_wait_for_a_server_is_no_setting_of_the_folder(tmp_path):
+    def wish(seconds: float) -> Prepare:
+        return Prepare(data=ListingSource(path="l.csv", timeout_seconds=seconds), out=str(tmp_path))
+
+    assert wish(3.0).settings() == wish(30.0).settings()
+
+
+def test_a_text_longer_than_readers_take_is_rejected(tmp_path, studio):
+    (tmp_path / "in").mkdir()
+    studio.caption(studio.write_video(tmp_path / "in" / "a.mp4"))
+    studio.caption(studio.write_video(tmp_path / "in" / "b.mp4"), "long " * 300_000)
+    studio.run(tmp_path / "in", tmp_path / "out")
+    [rejection] = read_ledger(tmp_path / "out")
+    assert (rejection.source, rejection.reason) == ("b.mp4", Reason.FAILED)
+    assert "1,499,999 bytes where 1,048,576 are allowed" in rejection.detail
+
+
 def test_other_settings_or_files_are_refused(videos, tmp_path, studio):
     studio.run(videos, tmp_path / "out")
     before = studio.contents(tmp_path / "out")
@@ -251,12 +297,12 @@ class SleepyJob(Job):
 def test_a_hung_row_is_named_and_tried_again(tmp_path, studio):
     def wish(out: str, most: float) -> Prepare:
         source = SleepySource(alarm=str(tmp_path / "alarm"))
-        return Prepare(data=source, out=str(tmp_path / out), video=Video.npy, num_processes=2, deadline_seconds=1.5, max_reject_share=most)
+        return Prepare(data=source, out=str(tmp_path / out), video=Video.npy, num_processes=2, deadline_seconds=4.0, max_reject_share=most)
 
     prepare(wish("finished", 0.5))
     [rejection] = read_ledger(tmp_path / "finished")
-    assert (rejection.source, rejection.reason, rejection.detail) == ("row1", Reason.TIMED_OUT, "not done after 1.5 s (deadline_seconds)")
-    with pytest.raises(ValueError, match=r"1 timed out; first row1: not done after 1\.5 s"):
+    assert (rejection.source, rejection.reason, rejection.detail) == ("row1", Reason.TIMED_OUT, "not done after 4 s (deadline_seconds; long videos need more)")
+    with pytest.raises(ValueError, match=r"1 timed out; first row1: not done after 4 s"):
         prepare(wish("stopped", 0.0))
     (tmp_path / "alarm").touch()
     prepare(wish("stopped", 0.0))
@@ -304,6 +350,8 @@ def test_a_still_is_a_frame_of_its_clip(tmp_path):
         ({"shard_megabytes": 0.0}, "shard_megabytes must be positive"),
         ({"deadline_seconds": 0.0}, "deadline_seconds must be positive"),
         ({"clip_seconds": -1.0}, "clip_seconds must be positive"),
+        ({"clip_seconds": float("nan")}, "clip_seconds must be positive"),
+        ({"shard_megabytes": float("inf")}, "shard_megabytes must be positive and finite"),
     ],
 )
 def test_mistakes_speak(tmp_path, studio, settings, message):

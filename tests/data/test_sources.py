@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import http.server
 import json
+import os
 import threading
 from functools import partial
 
@@ -113,9 +114,92 @@ def test_rows_of_a_listing_are_rejected_at_sight(tmp_path):
     assert [j.reason for j in jobs[1:]] == [Reason.DUPLICATE_KEY, Reason.MISSING_FILE, Reason.MISSING_CAPTION]
 
 
+def test_a_row_that_cannot_be_read_is_one_row(tmp_path):
+    paths = ["a.mp4", ".", "http://[bad/x.mp4", "http://h:abc/x.mp4", "\ud800.mp4", "http://h/."]
+    path = tmp_path / "l.jsonl"
+    path.write_text("".join(json.dumps({"path": p, "caption": "t"}) + "\n" for p in paths))
+    first, *rest = ListingSource(path=str(path)).jobs(CUT)
+    assert first.key == "a"
+    assert [(r.row, r.reason) for r in rest] == [(i, Reason.BAD_ROW) for i in range(1, 6)]
+    json.dumps([r.to_dict() for r in rest], ensure_ascii=False).encode()  # the ledger can hold them
+
+
+def test_keys_may_be_numbers_and_must_be_given(tmp_path):
+    path = tmp_path / "l.jsonl"
+    rows = [{"path": "a.mp4", "id": 0}, {"path": "b.mp4", "id": 0}, {"path": "c.mp4", "id": None}, {"path": "d.mp4", "id": 1}]
+    path.write_text("".join(json.dumps(r | {"caption": "t"}) + "\n" for r in rows))
+    jobs = ListingSource(path=str(path), key_column="id").jobs(CUT)
+    assert [jobs[0].key, jobs[3].key] == ["0", "1"]
+    assert [(j.reason, j.detail) for j in jobs[1:3]] == [
+        (Reason.DUPLICATE_KEY, "row 0 has the key '0' already"),
+        (Reason.BAD_ROW, "the row can't be read: column 'id' is empty"),
+    ]
+
+
+def test_a_caption_that_is_no_text_is_said(tmp_path):
+    path = tmp_path / "l.jsonl"
+    path.write_text('{"path": "a.mp4", "caption": 3}\n')
+    [rejection] = ListingSource(path=str(path)).jobs(CUT)
+    assert (rejection.reason, rejection.detail) == (Reason.MISSING_CAPTION, "column 'caption' holds no text")
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_rows(tmp_path):
+    touch(tmp_path / "in/a.mp4")
+    touch(tmp_path / "elsewhere/c.mp4")
+    (tmp_path / "in/b.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")  # a circle
+    for name in ("in/a", "in/b", "elsewhere/c"):
+        touch(tmp_path / f"{name}.txt", "t")
+    jobs = FolderSource(path=str(tmp_path / "in")).jobs(CUT)
+    assert [j.source for j in jobs] == ["a.mp4", "b.mp4", "linked/c.mp4"]
+    with pytest.raises(Rejected) as caught:
+        list(jobs[1].samples(tmp_path))
+    assert caught.value.reason is Reason.MISSING_FILE
+
+
+def test_a_name_that_is_no_text_is_a_row_like_any(tmp_path, studio):
+    """Names on a disk are bytes."""
+    studio.write_video(tmp_path / "a.mp4", 24, 1.0)
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / "a.mp4").rename(tmp_path / name)
+    (tmp_path / name).with_suffix(".txt").write_text("a bar")
+    [job] = FolderSource(path=str(tmp_path)).jobs(CUT)
+    assert (job.key, job.source) == ("caf%E9", "caf\\udce9.mp4")
+    assert [s.id for s in job.samples(tmp_path)] == ["caf%E9-0000", "caf%E9-0001"]
+
+
+def test_sidecars_that_cannot_be_read_are_named_by_their_own_name(tmp_path):
+    for name in "abc":
+        touch(tmp_path / f"{name}.mp4")
+    touch(tmp_path / "a.json", '{"caption": "good"}')
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    touch(tmp_path / "b.json", "[" * 100_000)
+    touch(tmp_path / "c.json", '{"caption": "good"}')
+    touch(tmp_path / "c.txt", "")
+    a, b, c = FolderSource(path=str(tmp_path)).jobs(CUT)
+    assert a.detail.startswith("a.txt can't be read")
+    assert b.detail.startswith("b.json can't be read")
+    assert c.caption == "good"
+
+
+@pytest.mark.parametrize("settings", [{"timeout_seconds": 0.0}, {"max_download_megabytes": float("inf")}])
+def test_bounds_of_a_download_are_bounds(settings):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        ListingSource(path="l.csv", **settings)
+
+
+def test_columns_must_differ(tmp_path):
+    path = listing(tmp_path / "l.csv", [{"path": "a.mp4", "caption": "t"}])
+    with pytest.raises(ValueError, match="must differ, got path, path"):
+        ListingSource(path=str(path), caption_column="path").jobs(CUT)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("l.csv", "path,caption,caption\na,b,c\n", "more than one column 'caption'"),
+        ("l.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("l.csv", "path,text\na,b\n", "has no column 'caption'; it has path, text: name yours by data.video_column="),
         ("l.csv", "path,caption\na\n", "line 2: as many values as columns"),
         ("l.csv", "path,caption\n", "has no row"),
@@ -215,6 +299,16 @@ def test_downloads_are_bounded_and_failures_keep_secrets(site, tmp_path):
             fetch(url, tmp_path)
         assert caught.value.reason is reason, caught.value
         assert "SECRET" not in str(caught.value)
+
+
+def test_a_full_disk_is_not_the_addresss_fault(site, tmp_path):
+    root, address = site
+    (root / "a b\u00e9.mp4").write_bytes(bytes(5000))
+    assert Fetch(5000, 5)(f"{address}/a b\u00e9.mp4", tmp_path).stat().st_size == 5000  # letters that a request must spell otherwise
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "download").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        Fetch(5000, 5)(f"{address}/a b\u00e9.mp4", tmp_path / "full")
 
 
 def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):

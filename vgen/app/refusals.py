@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
+from vgen.data.files import is_disks_fault
+
 MOST_LISTED = 30
 _EXTRAS = {"hydra/sweeper=optuna": "pip install 'vgen[optuna]'"}
 """Options that a package of their own brings."""
@@ -15,6 +17,10 @@ def refusal(error: BaseException) -> str | None:
         return _config_refusal(error)
     if isinstance(error, ValueError) and _raised_in_vgen(error.__traceback__):
         return str(error)
+    if is_disks_fault(error):
+        assert isinstance(error, OSError)
+        where = f"{error.filename} can't be written to" if error.filename else "writing failed"
+        return f"{where} ({error.strerror}); choose another place or make room there"
     return None
 
 

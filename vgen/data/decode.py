@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,19 +129,37 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 def _shown(stream: av.VideoStream) -> Iterator[Shown]:
     """Every frame with its time, and the check that the file keeps what its header promises."""
     rate = stream.average_rate or stream.guessed_rate or 25
+    counted = stream.container.format.name == "avi" and stream.codec_context.has_b_frames  # AVI stores no time, only an order of decoding
     first = end = None
     for number, frame in enumerate(strict_frames(stream)):
         base = float(frame.time_base or 0)
-        time = number / float(rate) if frame.pts is None else frame.pts * base
+        time = number / float(rate) if frame.pts is None or counted else frame.pts * base
         first = time if first is None else first
         duration = frame.duration * base if frame.duration else 1 / float(rate)
         end = time - first + duration
         yield Shown(time - first, duration, frame)
     if end is None:
         raise Rejected(Reason.NO_FRAMES, "its video stream holds no frame")
-    promised = stream.duration * float(stream.time_base or 0) if stream.duration else end
+    promised = _promised_seconds(stream) or end
     if promised - end > max(2 / float(rate), 0.02 * promised):  # a file cut between two packets decodes without a complaint
         raise Rejected(Reason.CORRUPT, f"it ends after {end:.2f} s where its header promises {promised:.2f} s")
+
+
+def _promised_seconds(stream: av.VideoStream) -> float | None:
+    """How long the header says the video is: the stream's own word, Matroska's tag of it, or the file's word where nothing else is in it.
+
+    None for what makes no promise (MPEG transport and program streams, GIF, files written to a pipe): a cut can't be noticed there.
+    """
+    if stream.duration:
+        return stream.duration * float(stream.time_base or 0)
+    container = stream.container
+    if not container.format.name.startswith("matroska"):
+        return None
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d*)?)\0*", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    assert isinstance(container, av.container.InputContainer)
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
 
 
 def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds: float) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -38,22 +40,36 @@ class Fetch:
         if scheme not in ("http", "https"):
             raise Rejected(Reason.UNREACHABLE, f"only http and https addresses are read, not {scheme}")
         path = scratch / "download"
+        with open(path, "wb") as file:
+            for chunk in self._chunks(_quoted(url)):
+                file.write(chunk)
+        return path
+
+    def _chunks(self, url: str) -> Iterator[bytes]:
+        """What the server sends; only its failures are the address's, those of our disk are not."""
+        received = 0
         try:
-            with _opener().open(url, timeout=self.timeout_seconds) as answer, open(path, "wb") as file:
-                self._check(int(answer.headers.get("Content-Length") or 0))
-                while chunk := answer.read(CHUNK):
-                    file.write(chunk)
-                    self._check(file.tell())
+            with _opener().open(url, timeout=self.timeout_seconds) as answer:
                 promised = answer.headers.get("Content-Length")
-                if promised and file.tell() != int(promised):
-                    raise Rejected(Reason.UNREACHABLE, f"the server sent {file.tell():,} of {int(promised):,} bytes")
+                self._check(int(promised or 0))
+                while chunk := answer.read(CHUNK):
+                    received += len(chunk)
+                    self._check(received)
+                    yield chunk
         except (OSError, http.client.HTTPException, ValueError) as error:  # urllib's errors are OSErrors
             raise Rejected(Reason.UNREACHABLE, _reason(error)) from None
-        return path
+        if promised and received != int(promised):
+            raise Rejected(Reason.UNREACHABLE, f"the server sent {received:,} of {int(promised):,} bytes")
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self.max_bytes:
             raise Rejected(Reason.TOO_LARGE, f"more than {self.max_bytes / 1e6:g} MB (data.max_download_megabytes)")
+
+
+def _quoted(url: str) -> str:
+    """As browsers do: an address may hold any letter and blanks, a request may not."""
+    parts = urlsplit(url)
+    return parts._replace(path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation)).geturl()
 
 
 def _opener() -> OpenerDirector:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import IO, Any
+
+_REFUSALS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")}
 
 
 def write_whole(path: Path, payload: bytes) -> None:
     with open(path.with_name(f".{path.name}.tmp"), "wb") as file:
         file.write(payload)
         put_in_place(file, path)
+
+
+def is_disks_fault(error: BaseException) -> bool:
+    """Whether a place to write to refused: full, over quota, read-only, not ours, no folder."""
+    return isinstance(error, OSError) and error.errno in _REFUSALS
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,6 +25,7 @@ class Reason(Enum):
     TOO_LARGE = "too large"
     MISSING_CAPTION = "missing caption"
     DUPLICATE_KEY = "duplicate key"
+    BAD_ROW = "bad row"
     UNREACHABLE = "unreachable"
     TIMED_OUT = "timed out"
     WORKER_DIED = "worker died"
@@ -67,7 +68,11 @@ def write_ledger(folder: Path, rejections: Iterable[Rejection]) -> None:
 
 
 def read_ledger(folder: Path) -> list[Rejection]:
-    return [Rejection.from_dict(json.loads(line)) for line in (folder / LEDGER).read_text(encoding="utf-8").splitlines()]
+    """The rejections of a finished folder. Raises ``ValueError`` where the ledger is gone or is none."""
+    try:
+        return [Rejection.from_dict(json.loads(line)) for line in (folder / LEDGER).read_text(encoding="utf-8").split("\n") if line]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"ledger {folder / LEDGER} is missing or damaged ({error}); delete {folder} and prepare it again") from error
 
 
 def by_reason(rejections: Iterable[Rejection]) -> dict[str, int]:

@@ -33,6 +33,7 @@ def _table(file: Path, delimiter: str, required: Sequence[str]) -> Iterator[dict
         reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
         try:
             _require(file, reader.fieldnames or [], required)
+            _once(file, reader.fieldnames or [])
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(
@@ -51,7 +52,7 @@ def _json_lines(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"listing {file}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
                 raise ValueError(f"listing {file}, line {number} must hold one object, got a {type(row).__name__}")
@@ -68,10 +69,17 @@ def _parquet(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         with parquet.ParquetFile(file) as table:
             _require(file, table.schema_arrow.names, required)
+            _once(file, table.schema_arrow.names)
             for batch in table.iter_batches(batch_size=1024):
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
         raise ValueError(f"listing {file} is no readable Parquet file: {error}") from error
+
+
+def _once(file: Path, present: Sequence[str]) -> None:
+    twice = sorted({name for name in present if list(present).count(name) > 1})
+    if twice:
+        raise ValueError(f"listing {file} has more than one column {', '.join(map(repr, twice))}; give each a name of its own")
 
 
 def _require(file: Path, present: Sequence[str], required: Sequence[str]) -> None:

@@ -46,20 +46,32 @@ class Manifest:
             kind, claimed = (data.pop("format"), data.pop("version")), data.pop("content_hash")
             manifest = Manifest(**{**data, "shards": [Shard(**s) for s in data["shards"]]})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"manifest {path} is damaged ({error}); prepare the folder again") from error
+            raise ValueError(f"manifest {path} is damaged ({error}); delete the folder and prepare it again") from error
         if kind != (FORMAT, VERSION):
             raise ValueError(
-                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; prepare the folder again"
+                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; delete the folder and prepare it again"
             )
         if claimed != manifest.content_hash:
-            raise ValueError(f"manifest {path} was changed: its content hash does not follow from its shards; prepare the folder again")
+            raise ValueError(f"manifest {path} was changed: its content hash does not follow from its shards; delete the folder and prepare it again")
         _check_names(path, manifest.shards)
         return manifest
+
+
+def check_sizes(folder: Path, shards: Sequence[Shard]) -> None:
+    """Refuse a finished folder whose shards are not all there, at their size; what is in them is checked where they are read."""
+    bad = [s.name for s in shards if not is_whole(folder, s)]
+    if bad:
+        raise ValueError(f"{folder} was complete, and since then {', '.join(bad)} was cut, changed or lost; delete the folder and prepare it again")
+
+
+def is_whole(folder: Path, shard: Shard) -> bool:
+    path = folder / shard.name
+    return path.is_file() and path.stat().st_size == shard.size
 
 
 def _check_names(path: Path, shards: Sequence[Shard]) -> None:
     bad = [s.name for s in shards if not re.fullmatch(r"[\w-][\w.-]*\.tar", s.name)]
     if bad:
         raise ValueError(
-            f"manifest {path} names shards that are no plain .tar beside it: {', '.join(map(repr, bad))}; prepare the folder again"
+            f"manifest {path} names shards that are no plain .tar beside it: {', '.join(map(repr, bad))}; delete the folder and prepare it again"
         )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from typing import Any, Generic, TypeVar
 
+from vgen.data.files import is_disks_fault
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 START_SECONDS = 120.0
@@ -36,6 +38,7 @@ class Hung:
 @dataclass(frozen=True, slots=True)
 class _Raised:
     text: str
+    disk: OSError | None
 
 
 def run_ordered(
@@ -76,7 +79,7 @@ def run_ordered(
             while waiting and waiting[0] in outcomes:
                 outcome = outcomes.pop(waiting.popleft())
                 if isinstance(outcome, _Raised):
-                    raise RuntimeError(f"a worker failed:\n{outcome.text}")
+                    raise outcome.disk or RuntimeError(f"a worker failed:\n{outcome.text}")
                 yield outcome
             if exhausted and not waiting:
                 return
@@ -167,8 +170,8 @@ def _serve(pipe: connection.Connection, work: Callable[[Any], Any]) -> None:
             return
         try:
             outcome = work(task)
-        except Exception:  # noqa: BLE001  it is raised again by the parent
-            outcome = _Raised(traceback.format_exc())
+        except Exception as error:  # noqa: BLE001  it is raised again by the parent
+            outcome = _Raised(traceback.format_exc(), error if isinstance(error, OSError) and is_disks_fault(error) else None)
         pipe.send(outcome)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import zlib
@@ -14,8 +15,9 @@ from typing import Any
 
 from vgen import __version__
 from vgen.data.decode import Cut
+from vgen.data.files import is_disks_fault
 from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
-from vgen.data.manifest import MANIFEST, Manifest
+from vgen.data.manifest import MANIFEST, Manifest, check_sizes
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.data.sample import Encoding, Sample, Video, pack, plain
 from vgen.data.sources import Job, Source, listing_hash
@@ -46,16 +48,16 @@ class Prepare:
     deadline_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.clip_seconds is not None and self.clip_seconds <= 0:
-            raise ValueError(f"clip_seconds must be positive, got {self.clip_seconds}")
-        if self.shard_megabytes <= 0:
-            raise ValueError(f"shard_megabytes must be positive, got {self.shard_megabytes}")
+        if self.clip_seconds is not None and not 0 < self.clip_seconds < math.inf:
+            raise ValueError(f"clip_seconds must be positive and finite, got {self.clip_seconds}")
+        if not 0 < self.shard_megabytes < math.inf:
+            raise ValueError(f"shard_megabytes must be positive and finite, got {self.shard_megabytes}")
         if not 0 <= self.max_reject_share <= 1:
             raise ValueError(f"max_reject_share is a share in 0..1, got {self.max_reject_share}")
         if self.num_processes is not None and self.num_processes < 1:
             raise ValueError(f"num_processes must be at least 1, got {self.num_processes}")
-        if self.deadline_seconds <= 0:
-            raise ValueError(f"deadline_seconds must be positive, got {self.deadline_seconds}")
+        if not 0 < self.deadline_seconds < math.inf:
+            raise ValueError(f"deadline_seconds must be positive and finite, got {self.deadline_seconds}")
         if self.encoding().video is Video.mp4 and self.cut().size_px % 2:
             raise ValueError(
                 f"size_px must be even for video=mp4 (H.264 halves the colour planes), got {self.cut().size_px}; video=npy takes any"
@@ -80,7 +82,7 @@ class Prepare:
 
     def settings(self) -> dict[str, Any]:
         """What decides the bytes, by the names a user would set them by."""
-        source = {f"data.{k}": v for k, v in asdict(self.data).items() if k != "path"}
+        source = {f"data.{k}": v for k, v in asdict(self.data).items() if k not in ("path", "timeout_seconds")}
         return plain(
             {
                 "data": type(self.data).__name__,
@@ -115,6 +117,7 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
     if (folder / MANIFEST).is_file():
         manifest = Manifest.read(folder)
         _same(folder, {"settings": manifest.settings, "listing": manifest.source["listing"]}, facts)
+        check_sizes(folder, manifest.shards)
         if workspace.path.is_dir():  # killed between the manifest and the last sweep
             workspace.remove()
         return Prepared(folder=folder, manifest=manifest, rejected=by_reason(read_ledger(folder)), fresh=False)
@@ -198,7 +201,7 @@ def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int)
     first = rejections[0]
     return (
         f"{len(rejections)} of the first {done} of {total} rows were rejected ({reasons}; first {first.source}: {first.detail}), more than "
-        f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each: "
+        f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each of them: "
         f"mend the source and delete {wish.folder()}, or raise max_reject_share to go on"
     )
 
@@ -230,7 +233,7 @@ def _accident(job: Job, outcome: RowResult | Died | Hung) -> RowResult:
         case Died(exit_code):
             reason, detail = Reason.WORKER_DIED, f"its worker process ended with exit code {exit_code}"
         case Hung(seconds):
-            reason, detail = Reason.TIMED_OUT, f"not done after {seconds:g} s (deadline_seconds)"
+            reason, detail = Reason.TIMED_OUT, f"not done after {seconds:g} s (deadline_seconds; long videos need more)"
         case RowResult():
             return outcome
     return RowResult(row=job.row, samples=[], rejection=_rejection(job, reason, detail))
@@ -269,6 +272,6 @@ def _packed(job: Job, scratch: Path, encoding: Encoding) -> Iterator[tuple[Sampl
         for sample in job.samples(scratch):
             yield sample, pack(sample, encoding)
     except Exception as error:
-        if isinstance(error, Rejected):
+        if isinstance(error, Rejected) or is_disks_fault(error):
             raise
         raise Rejected(Reason.FAILED, f"{type(error).__name__}: {error}") from error

@@ -30,13 +30,13 @@ class ShardReader:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
         if not self.manifest.shards:
-            raise ValueError(f"{self.folder} lists no shard; prepare it again")
+            raise ValueError(f"{self.folder} lists no shard; delete it and prepare it again")
         self.indexes = [ShardIndex.read(self.folder / shard.name) for shard in self.manifest.shards]
         for shard, index in zip(self.manifest.shards, self.indexes, strict=True):
             if (shard.size, shard.num_samples) != (index.shard_size, len(index.samples)):
                 raise ValueError(
                     f"shard {self.folder / shard.name} has {len(index.samples)} samples in {index.shard_size:,} bytes "
-                    f"where the manifest says {shard.num_samples} in {shard.size:,}; prepare the folder again"
+                    f"where the manifest says {shard.num_samples} in {shard.size:,}; delete the folder and prepare it again"
                 )
         self._ends = list(accumulate(len(index.samples) for index in self.indexes))
         self._files: OrderedDict[int, int] = OrderedDict()

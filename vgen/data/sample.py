@@ -62,16 +62,14 @@ def pack(sample: Sample, encoding: Encoding) -> dict[str, bytes]:
     else:
         video = encode_mp4(sample.video, sample.metadata.get("fps", 8.0), encoding.crf)
     metadata = json.dumps(plain(sample.metadata), ensure_ascii=False, allow_nan=False)
-    return {encoding.video.value: video, "txt": sample.caption.encode(), "json": metadata.encode()}
+    members = {encoding.video.value: video, "txt": sample.caption.encode(), "json": metadata.encode()}
+    _check_texts(sample.id, members)
+    return members
 
 
 def unpack(key: str, members: Mapping[str, bytes]) -> Sample:
     """A sample from its members; each is read by its own bounded reader, none can execute anything."""
-    for extension in ("txt", "json"):
-        if extension not in members:
-            raise ValueError(f"sample {key!r} has no .{extension}; it has {', '.join(sorted(members))}")
-        if len(members[extension]) > TEXT_LIMIT:
-            raise ValueError(f"{key}.{extension} has {len(members[extension]):,} bytes where {TEXT_LIMIT:,} are allowed")
+    _check_texts(key, members)
     try:
         extension = "txt"
         caption = members["txt"].decode("utf-8")
@@ -84,6 +82,14 @@ def unpack(key: str, members: Mapping[str, bytes]) -> Sample:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}.{extension} can't be read: {error}") from error
     return Sample(key, video, caption, metadata)
+
+
+def _check_texts(key: str, members: Mapping[str, bytes]) -> None:
+    for extension in ("txt", "json"):
+        if extension not in members:
+            raise ValueError(f"sample {key!r} has no .{extension}; it has {', '.join(sorted(members))}")
+        if len(members[extension]) > TEXT_LIMIT:
+            raise ValueError(f"{key}.{extension} has {len(members[extension]):,} bytes where {TEXT_LIMIT:,} are allowed")
 
 
 def _video(members: Mapping[str, bytes]) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +19,7 @@ from vgen.data.listing import read_listing
 from vgen.data.sample import Sample, Video, plain
 from vgen.spec import spec
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".gif")
+VIDEO_SUFFIXES = tuple(".mp4 .m4v .mov .qt .3gp .webm .mkv .avi .mpg .mpeg .ts .mts .m2ts .ogv .flv .wmv .gif".split())
 LONGEST_KEY = 80
 
 
@@ -33,7 +35,8 @@ class Job:
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What decides the samples, beside the settings; changes between two runs are found by it."""
+        """What decides the samples, beside the settings; changes between two runs are found by it. Of files that is their size: to read all of
+        a corpus before every run would take hours."""
         return asdict(self)
 
 
@@ -90,16 +93,13 @@ class FolderSource(Source):
 
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         folder = self._folder()
-        files = sorted(
-            (f for f in folder.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file()),
-            key=lambda f: f.relative_to(folder).as_posix(),
-        )
+        files = sorted(_videos(folder), key=lambda f: f.relative_to(folder).as_posix())
         if not files:
             raise ValueError(f"folder {folder} holds no video; looked for {' '.join(VIDEO_SUFFIXES)} in it and below")
         rows = []
         for file in files:
             name = file.relative_to(folder)
-            rows.append(_Row(name.with_suffix("").as_posix(), name.as_posix(), str(file.absolute()), *self._caption(file)))
+            rows.append(_Row(name.with_suffix("").as_posix(), _shown(name.as_posix()), str(file.absolute()), *self._caption(file)))
         return _jobs(rows, cut, Fetch())
 
     def _folder(self) -> Path:
@@ -113,17 +113,18 @@ class FolderSource(Source):
     def _caption(self, file: Path) -> tuple[str, dict[str, Any], str]:
         """Caption, other columns, and why there is no caption."""
         text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
-        caption, columns = "", {}
+        caption, columns, reading = "", {}, facts
         try:
             if facts.is_file():
                 columns = json.loads(facts.read_text(encoding="utf-8-sig"))
                 if not isinstance(columns, dict):
                     raise ValueError(f"it holds a {type(columns).__name__} where an object is needed")
                 caption = columns.pop(self.caption_key, None) or ""
+            reading = text
             if text.is_file():
-                caption = text.read_text(encoding="utf-8-sig")
-        except ValueError as error:
-            return "", {}, f"{facts.name if facts.is_file() else text.name} can't be read: {error}"
+                caption = text.read_text(encoding="utf-8-sig").strip() or caption
+        except (ValueError, RecursionError) as error:
+            return "", {}, f"{reading.name} can't be read: {error}"
         if not isinstance(caption, str):
             return "", {}, f"{self.caption_key!r} in {facts.name} is no text"
         found = [f.name for f in (text, facts) if f.is_file()]
@@ -145,36 +146,46 @@ class ListingSource(Source):
     max_download_megabytes: float = 500.0
     timeout_seconds: float = 30.0
 
+    def __post_init__(self) -> None:
+        for name in ("max_download_megabytes", "timeout_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"data.{name} must be positive and finite, got {getattr(self, name)}")
+
     def name(self) -> str:
         return self._file().stem
 
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         file = self._file()
         fetch = Fetch(int(self.max_download_megabytes * 1e6), self.timeout_seconds)
-        required = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
-        rows = []
-        for record in read_listing(file, required):
-            location, caption = str(record.pop(self.video_column) or "").strip(), record.pop(self.caption_column)
-            key = str(record.pop(self.key_column) or "") if self.key_column else ""
-            text = " ".join(caption.split()) if isinstance(caption, str) else ""
-            missing = f"column {self.caption_column!r} is empty"
-            if is_url(location):
-                rows.append(_Row(key or _address_key(location), _bare(location), location, text, record, missing))
-            else:
-                local = (file.parent / location).absolute()
-                rows.append(
-                    _Row(
-                        key or PurePosixPath(location).with_suffix("").as_posix() if location else "",
-                        location,
-                        str(local),
-                        text,
-                        record,
-                        missing,
-                    )
-                )
+        rows = [self._row(record, file.parent) for record in read_listing(file, self._required())]
         if not rows:
             raise ValueError(f"listing {file} has no row")
         return _jobs(rows, cut, fetch)
+
+    def _required(self) -> list[str]:
+        names = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
+        if len(set(names)) < len(names):
+            raise ValueError(f"data.video_column, data.caption_column and data.key_column must differ, got {', '.join(names)}")
+        return names
+
+    def _row(self, record: dict[str, Any], folder: Path) -> _Row:
+        video, caption = record.pop(self.video_column), record.pop(self.caption_column)
+        location = "" if video is None else str(video).strip()
+        given = record.pop(self.key_column) if self.key_column else None
+        text = " ".join(caption.split()) if isinstance(caption, str) else ""
+        missing = f"column {self.caption_column!r} " + ("is empty" if caption is None or isinstance(caption, str) else "holds no text")
+        try:
+            if self.key_column and given in (None, ""):
+                raise ValueError(f"column {self.key_column!r} is empty")
+            if is_url(location):
+                key, shown = _address_key(location), _bare(location)
+            else:
+                key, shown = PurePosixPath(location).with_suffix("").as_posix() if location else "", _shown(location)
+                location = str((folder / location).absolute())
+            safe_key(key := key if given is None else str(given))
+        except ValueError as error:  # an address or a path that is none: a fact about this row, not about the listing
+            return _Row("", "" if is_url(location) else _shown(location), location, text, record, missing, f"the row can't be read: {error}")
+        return _Row(key, shown, location, text, record, missing)
 
     def _file(self) -> Path:
         if self.path is None:
@@ -190,6 +201,25 @@ class _Row:
     caption: str
     columns: dict[str, Any]
     why_no_caption: str
+    defect: str = ""
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    """Video files of a folder and below, through links too: a link that leads nowhere is a file that is missing, not one that never was."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(root)
+        if here in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(here)
+        folders.sort()
+        yield from (path for name in names if (path := Path(root, name)).suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _shown(name: str) -> str:
+    """A file's name in letters that any file can hold: names on a disk are bytes, and may be no text."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]:
@@ -199,7 +229,9 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]
     for number, row in enumerate(rows):
         key = safe_key(row.key)
         where: dict[str, Any] = {"row": number, "key": key, "source": row.source}
-        if not row.source:
+        if row.defect:
+            out.append(Rejection(**where, reason=Reason.BAD_ROW, detail=row.defect))
+        elif not row.source:
             out.append(Rejection(**where, reason=Reason.MISSING_FILE, detail="the row names no video"))
         elif not row.caption:
             out.append(Rejection(**where, reason=Reason.MISSING_CAPTION, detail=row.why_no_caption))
@@ -214,7 +246,7 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]
 def safe_key(text: str) -> str:
     """A key that any tar reader takes: letters, digits, ``_ - /``, the rest percent-encoded, long ones shortened by a hash."""
     parts = [p for p in text.split("/") if p not in ("", ".")]
-    key = "/".join(quote(p, safe="").replace(".", "%2E").replace("~", "%7E") for p in parts)
+    key = "/".join(quote(p, safe="", errors="surrogateescape").replace(".", "%2E").replace("~", "%7E") for p in parts)
     if len(key) > LONGEST_KEY:
         key = key[: LONGEST_KEY - 17].rstrip("%/") + "-" + hashlib.sha256(key.encode()).hexdigest()[:16]
     return key

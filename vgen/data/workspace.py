@@ -9,11 +9,13 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
 from vgen.data.files import write_json
 from vgen.data.ledger import Rejection
+from vgen.data.manifest import is_whole
 from vgen.data.writer import Shard
 
 WORK = ".work"
@@ -106,12 +108,19 @@ class Workspace:
         self.drop_rows(position.row)
 
     def shards(self) -> tuple[list[Shard], Position, list[Rejection]]:
-        """The shards that count, where the next one begins, and the rejections up to there; anything later is removed."""
+        """The shards that count, where the next one begins, and the rejections up to there; anything later is removed.
+
+        Those that count are whole and have no gap before them: after a lost one everything is made again.
+        """
         shards: list[Shard] = []
         rejections: list[Rejection] = []
         position = Position()
-        for path in sorted(self.path.glob("shard-*.tar.json")):
-            record = json.loads(path.read_text(encoding="utf-8"))
+        paths = sorted(self.path.glob("shard-*.tar.json"))
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        whole = list(takewhile(lambda record: is_whole(self.folder, Shard(**record["shard"])), records))
+        for path in reversed(paths[len(whole) :]):  # the last first, so that a kill in between leaves no gap
+            path.unlink()
+        for record in whole:
             shards.append(Shard(**record["shard"]))
             position = Position(**{**record["position"], "counts": Counts(**record["position"]["counts"])})
             rejections += map(Rejection.from_dict, record["rejections"])
