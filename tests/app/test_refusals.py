@@ -87,5 +87,6 @@ def test_a_place_that_cannot_be_written_to_is_a_refusal(tmp_path):
     with pytest.raises(NotADirectoryError) as caught:
         (tmp_path / "file" / "out").mkdir()
     assert refusal(caught.value) == f"{tmp_path}/file/out can't be written to (Not a directory); choose another place or make room there"
-    assert refusal(OSError(errno.ENOSPC, "No space left on device")) == "writing failed (No space left on device); choose another place or make room there"
+    full = refusal(OSError(errno.ENOSPC, "No space left on device"))
+    assert full == "writing failed (No space left on device); choose another place or make room there"
     assert refusal(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
