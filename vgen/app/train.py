@@ -49,10 +49,15 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     fresh = not folder.exists()
     if rank == 0:
         claim(folder, plain, resume)
+
+    def begin() -> None:
+        if rank == 0 and not fresh:
+            save_config(folder, plain)
+
     try:
         job = Job(
             recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger,
-            samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain,
+            samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain, begin=begin,
             start=None if resume and latest(folder / "checkpoints") else start_of(run),
         )
         fit(job)
@@ -98,7 +103,8 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
 
 
 def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
-    """Make the run's folder and save its resolved configuration; a run that exists is never overwritten."""
+    """Make the run's folder and save its resolved configuration; a run that exists is never overwritten, and its configuration not before
+    training goes on."""
     config = folder / "config.yaml"
     if config.is_file() and not resume:
         raise ValueError(f"run {folder} exists; continue it with run.resume=auto or choose another run.name")
@@ -110,10 +116,15 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
                 f"run {folder} was started with other settings for {', '.join(changed)}; "
                 "resume it unchanged (only trainer, data and logger may differ) or choose another run.name"
             )
+        return
     folder.mkdir(parents=True, exist_ok=True)
+    save_config(folder, plain)
+
+
+def save_config(folder: Path, plain: dict[str, Any]) -> None:
     temporary = folder / f".config.{os.getpid()}.tmp"
     temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(plain)))
-    os.replace(temporary, config)
+    os.replace(temporary, folder / "config.yaml")
 
 
 def _quiet(rank: int) -> None:

@@ -14,6 +14,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe, assemble
 from vgen.methods._objectives import Batch
+from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
 
 
@@ -43,6 +44,7 @@ class Learner(pl.LightningModule):
         parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
         self.parts = nn.ModuleDict(parts)
         self.learning = select(self.parts, recipe.learns())
+        self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
         self.objective = recipe.objective(model)
         self.objective.begin(model)
 
@@ -99,6 +101,7 @@ class Learner(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         keep = {f"parts.{name}" for name in self.learning}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+        checkpoint["record"] = self.record
         checkpoint["learning"] = sorted(keep)  # DeepSpeed takes the state_dict away and keeps the weights in files of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -109,6 +112,14 @@ class Learner(pl.LightningModule):
                 f"(first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); "
                 "resume with the method it was written by, or start a new run.name"
             )
+        for name in ("seed", "global_batch"):
+            before, now = (record.get(name) for record in (checkpoint.get("record", {}), self.record))
+            if before != now and None not in (before, now):
+                raise ValueError(
+                    f"the run was begun with {name} {before}, now it is {now}, and its clips would come in another order; resume with the "
+                    "same run.seed and data.batch_size x processes x trainer.accumulate, or start a new run.name"
+                )
+        rewind(checkpoint, checkpoint["global_step"] * self.trainer.accumulate_grad_batches)
 
 
 def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -55,6 +55,8 @@ class Corpus:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.val_clips < 1:
             raise ValueError(f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something to be computed on")
+        if self.num_workers < 0:
+            raise ValueError(f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training process itself")
 
 
 @dataclass(slots=True)
@@ -146,17 +148,39 @@ def collate_of(corpus: Corpus) -> Collate:
 def loaders(
     parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: int, rank: int, world_size: int
 ) -> tuple[DataLoader, DataLoader]:
-    """Training and validation loaders of one rank. The training loader continues at ``consumed`` samples and ends after ``num_draws``."""
-    sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=num_draws)
+    """Training and validation loaders of one rank. The training loader is as long as the whole run of ``num_draws`` samples, and gives
+    those from ``consumed`` on."""
+    left = num_draws - consumed
+    sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left)
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
     seen, held = cast(Dataset[Clip], parts.train), cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
-    train = DataLoader(
-        seen, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse,
+    train = Continued(
+        consumed // (corpus.batch_size * world_size), seen, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse,
         num_workers=corpus.num_workers, persistent_workers=corpus.num_workers > 0,
     )
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
+
+
+class Continued(DataLoader):
+    """A loader that counts ``num_before`` batches which an earlier part of the run has read: Lightning's count of batches goes on, too.
+
+    What Lightning takes for a loader that can resume has the two methods of state; this one's place follows from the steps done.
+    """
+
+    def __init__(self, num_before: int, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.num_before = num_before
+
+    def __len__(self) -> int:
+        return self.num_before + super().__len__()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state
 
 
 def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[int, int]]]:

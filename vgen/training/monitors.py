@@ -46,13 +46,13 @@ class Throughput(pl.Callback):
 
 
 class GradientNorm(pl.Callback):
-    """The norm of all learning gradients before clipping, and a stop at one that is not finite."""
+    """The norm of all learning gradients before clipping."""
 
     def __init__(self, every: int) -> None:
         self.every = every
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
-        if trainer.global_step % self.every == 0:
+        if (trainer.global_step + 1) % self.every == 0:  # of the step whose figures are written next
             grads = [p.grad for p in module.learning.values() if p.grad is not None]
             if grads:
                 module.log("optim/grad_norm", torch.stack(torch._foreach_norm(grads)).norm().float(), batch_size=1)
@@ -62,6 +62,22 @@ class GradientNorm(pl.Callback):
         norm = engine.get_global_grad_norm() if engine is not None else None
         if norm is not None and trainer.global_step % self.every == 0:
             module.log("optim/grad_norm", float(norm), batch_size=1)
+
+
+class Divergence(pl.Callback):
+    """A stop where the loss is not finite, on all ranks at once: the figure that is logged is their mean. Looked at every ``every`` steps,
+    since to read it makes a GPU wait."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        loss = trainer.callback_metrics.get("train/loss")
+        if trainer.global_step % self.every == 0 and loss is not None and not torch.isfinite(loss):
+            raise ValueError(
+                f"training diverged: the loss is {float(loss)} at step {trainer.global_step}; resume from the last checkpoint or start "
+                "again with a lower optim.lr or with optim.grad_clip"
+            )
 
 
 class TimeUse(pl.Callback):

@@ -37,8 +37,11 @@ class Optimisation:
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"optim.lr must be positive, got {self.lr}")
+        for name in ("eps", "weight_decay", "warmup_steps", "grad_clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name} must not be negative, got {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"optim.betas are two numbers in [0, 1), got {self.betas}")
         if not 0 <= self.ema_decay < 1:

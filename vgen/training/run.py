@@ -4,38 +4,40 @@ from __future__ import annotations
 import json
 import logging
 import random
+import signal
 import string
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
-from vgen.formats.adapter import Card, put, save_adapter
+from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
-from vgen.training.checkpoints import keepers, latest
+from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Collate, Corpus, cached, collate_of, loaders, split
-from vgen.training.monitors import GradientNorm, Throughput, TimeUse
+from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, TrainerSettings, trainer
+from vgen.training.strategies import FROZEN_DTYPE, TrainerSettings, refuse_fp16, trainer
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ log = logging.getLogger(__name__)
 class Job:
     """Everything a run needs, typed.
 
-    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards.
+    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards, with the seed, which all random draws follow
+    from, and the W&B run.
 
     ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh ones.
     """
@@ -62,6 +65,8 @@ class Job:
     resume: bool
     plain: dict[str, Any]
     start: dict[str, Tensor] | None = None
+    begin: Callable[[], None] = lambda: None
+    """Called when nothing speaks against training any more."""
 
 
 def fit(job: Job) -> Path:
@@ -71,14 +76,17 @@ def fit(job: Job) -> Path:
     """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
+    refuse_fp16(settings, job.optimisation)
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
     steps_done = _steps_of(found) if found else 0
-    if found and steps_done >= settings.max_steps and (job.folder / "adapter.safetensors").is_file():
+    if found and steps_done >= settings.max_steps and _written_at(job.folder / "adapter.safetensors") == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
+    if job.resume and found is None and any(job.folder.glob("checkpoints/*")):
+        raise ValueError(f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name")
     parts = split(job.corpus, job.seed, job.model.size_px)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
@@ -88,30 +96,53 @@ def fit(job: Job) -> Path:
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, collate_of(job.corpus))
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch}
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
+    learner.record["wandb_run_id"] = run_id
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
     fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
     consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
     train, val = loaders(
-        parts, job.corpus, job.seed, num_draws=clips - consumed, consumed=consumed, rank=rank, world_size=settings.world_size
+        parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size
     )
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
             "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
         )
+    job.begin()
     card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
     if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
         if settings.compile:
             learner.unet.compile()
-        fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
+        _run(fitter, learner, train, val, found)
     if rank == 0:
         _write(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path | None) -> None:
+    """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to see that it is not done."""
+    try:
+        fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
+    except SystemExit as ended:
+        kept = latest(Path(fitter.default_root_dir) / "checkpoints")
+        log.warning(
+            "stopped at step %d; %s", fitter.global_step,
+            f"run.resume=auto goes on from {kept.name}" if kept else "no checkpoint was due yet, so nothing of it is kept",
+        )
+        if isinstance(ended, SIGTERMException):
+            raise SystemExit(128 + signal.SIGTERM) from ended
+        raise KeyboardInterrupt from ended
+
+
+def _written_at(adapter: Path) -> int | None:
+    """The step at which an adapter was written."""
+    return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
 def _learner(job: Job) -> Learner:
@@ -151,10 +182,11 @@ def _resumable(job: Job) -> Path | None:
 def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
     """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at what validation found."""
     every = job.settings.log_every_steps
-    out = [Throughput(every), GradientNorm(every), TimeUse(), StepBar(job.settings.max_steps)]
+    out = [Divergence(every), Throughput(every), GradientNorm(every), TimeUse(), StepBar(job.settings.max_steps)]
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
         out.append(SampleClips(job.samples, job.folder / "samples", ema))
-    keep = keepers(job.folder / "checkpoints", job.settings.checkpoint_every_steps, job.settings.keep_last, True)
+    folder = job.folder / "checkpoints"
+    keep = [KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last), KeepBest(folder)]
     return [*([ema] if ema else []), *out, *keep]
 
 
@@ -183,6 +215,7 @@ def _run_id(folder: Path) -> str:
 
 def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, val: Iterable[Batch]) -> None:
     """What was learnt, as what others load."""
+    refuse_diverged(values, "at the end")
     if job.recipe.regime is Regime.IMAGE:
         with torch.no_grad():
             for name, value in values.items():

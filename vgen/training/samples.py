@@ -22,6 +22,10 @@ class SampleSettings:
     every_steps: int = 500
     sampling: Sampling = field(default_factory=Sampling)
 
+    def __post_init__(self) -> None:
+        if self.every_steps < 1:
+            raise ValueError(f"callbacks.every_steps must be at least 1, got {self.every_steps}; callbacks=none draws no samples")
+
 
 class SampleClips(pl.Callback):
     def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None) -> None:

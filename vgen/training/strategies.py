@@ -12,6 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from vgen.spec import Choice, spec
 from vgen.training import ranks
 from vgen.training.checkpoints import AtomicCheckpointIO
+from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.zero import ZeroStrategy
 
 
@@ -68,6 +69,8 @@ class TrainerSettings:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_threads < 0:
+            raise ValueError(f"trainer.num_threads must not be negative, got {self.num_threads}; 0 leaves the choice to torch")
         if self.strategy is Spread.SINGLE and self.devices * self.num_nodes > 1:
             raise ValueError(
                 f"trainer.strategy=single runs one process, got devices={self.devices} num_nodes={self.num_nodes}; "
@@ -90,6 +93,14 @@ class TrainerSettings:
                 "use trainer=cpu, or 'vgen doctor' says what is missing"
             )
         return self.accelerator is Accelerator.GPU or (self.accelerator is Accelerator.AUTO and torch.cuda.is_available())
+
+
+def refuse_fp16(settings: TrainerSettings, optimisation: Optimisation) -> None:
+    """Where half precision cannot train: on a CPU, whose autocast lacks it here and there, and with an optimiser that scales nothing."""
+    if settings.precision is Precision.FP16 and not settings.on_gpu():
+        raise ValueError("trainer.precision=fp16 needs a GPU; use trainer.precision=bf16, or fp32, on a CPU")
+    if settings.precision is Precision.FP16 and optimisation.kind is Optimiser.MUON:
+        raise ValueError("optim.kind=muon does not know the scaled gradients of trainer.precision=fp16; use bf16, or optim.kind=adamw")
 
 
 def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> Strategy:

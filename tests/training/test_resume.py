@@ -1,0 +1,252 @@
+"""Runs that are stopped, by whatever: nothing is lost, nothing comes twice, and nobody takes half a run for a whole one."""
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from vgen.app.train import claim
+from vgen.backbones.blank import Blank, blank
+from vgen.data.clips import Window
+from vgen.formats.adapter import load_adapter
+from vgen.layers.motion_module import MotionModuleSpec
+from vgen.methods._objectives import Batch
+from vgen.methods.animatediff import AnimateDiff
+from vgen.training.checkpoints import KeepBest, latest
+from vgen.training.learner import Learner
+from vgen.training.loader import Corpus
+from vgen.training.optimisation import Optimisation
+from vgen.training.records import LoggerSettings
+from vgen.training.run import Job, fit
+from vgen.training.samples import SampleSettings
+from vgen.training.strategies import Precision, TrainerSettings
+
+
+def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, seed: int = 3, batch_size: int = 2, **settings: Any) -> Job:
+    usual: dict[str, Any] = {"val_every_steps": 5, "checkpoint_every_steps": 2, "log_every_steps": 1, "num_threads": 1, "preflight": False}
+    return Job(
+        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0),
+        corpus=Corpus(path=str(shards), window=Window(num_frames=2), batch_size=batch_size, val_clips=4, cache=True),
+        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=TrainerSettings(max_steps=steps, **usual | settings),
+        logger=LoggerSettings(), samples=SampleSettings(), folder=folder, name=folder.name, seed=seed, resume=resume,
+        plain={"note": "test"},
+    )
+
+
+class Killed(BaseException):
+    """As by kill -9: no hook of ours writes anything after it."""
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of all training batches, in order; ``killer.at`` ends the process at a step."""
+    keys: list[str] = []
+    step = Learner.training_step
+
+    def counted(self: Learner, batch: Batch, index: int) -> torch.Tensor:
+        keys.extend(str(key) for key in batch.keys)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Learner, "training_step", counted)
+    return keys
+
+
+@pytest.fixture
+def end_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Raise in the training step after ``step`` steps."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def arrange(step: int, error: BaseException) -> None:
+        run = Learner.training_step
+
+        def ending(self: Learner, batch: Batch, index: int) -> torch.Tensor:
+            if self.trainer.global_step == step:
+                monkeypatch.setattr(Learner, "training_step", run)
+                raise error
+            return run(self, batch, index)
+
+        monkeypatch.setattr(Learner, "training_step", ending)
+
+    yield arrange
+    signal.signal(signal.SIGINT, handler)  # Lightning ignores it once it was interrupted
+
+
+@pytest.mark.parametrize(("accumulate", "killed_at", "batches_lost"), [(1, 3, 1), (1, 7, 1), (2, 3, 2)])
+def test_a_killed_run_goes_on_with_the_samples_that_an_uninterrupted_one_sees(
+    tmp_path: Path, toy_shards: Path, seen: list[str], end_at: Any, accumulate: int, killed_at: int, batches_lost: int
+) -> None:
+    whole = fit(job(tmp_path / "whole", toy_shards, 10, accumulate=accumulate))
+    want, seen[:] = list(seen), []
+    end_at(killed_at, Killed())
+    with pytest.raises(Killed):
+        fit(job(tmp_path / "parts", toy_shards, 10, accumulate=accumulate))
+    done = len(seen)
+    parts = fit(job(tmp_path / "parts", toy_shards, 10, resume=True, accumulate=accumulate))
+    at = done - 2 * batches_lost
+    assert seen[done:] == want[at:], "from the last checkpoint on, the same order"
+    a, b = (load_adapter(folder / "adapter.safetensors")[0] for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_batches_of_a_step_may_change_and_the_samples_stay(tmp_path: Path, toy_shards: Path, seen: list[str], end_at: Any) -> None:
+    """Half the memory: the same global batch in two parts."""
+    fit(job(tmp_path / "whole", toy_shards, 8, batch_size=4))
+    want, seen[:] = list(seen), []
+    end_at(3, Killed())
+    with pytest.raises(Killed):
+        fit(job(tmp_path / "parts", toy_shards, 8, batch_size=4))
+    seen.clear()
+    fit(job(tmp_path / "parts", toy_shards, 8, batch_size=2, accumulate=2, resume=True))
+    assert seen == want[2 * 4 :]
+
+
+@pytest.mark.parametrize(("steps", "every", "val"), [(3, 200, 200), (4, 2, 3), (3, 1, 2)])
+def test_a_finished_run_has_its_last_step_and_can_be_extended(
+    tmp_path: Path, toy_shards: Path, seen: list[str], steps: int, every: int, val: int
+) -> None:
+    settings = {"checkpoint_every_steps": every, "val_every_steps": val}
+    fit(job(tmp_path / "whole", toy_shards, steps + 2, **settings))
+    want, seen[:] = list(seen), []
+    folder = fit(job(tmp_path / "run", toy_shards, steps, **settings))
+    found = latest(folder / "checkpoints")
+    assert found is not None
+    assert found.name == f"step-{steps:07d}.ckpt"
+    fit(job(folder, toy_shards, steps + 2, resume=True, **settings))
+    assert seen == want
+    assert len(list((folder / "checkpoints").glob("step-*"))) <= 2
+
+
+def test_an_adapter_of_an_earlier_part_is_not_taken_for_the_result(tmp_path: Path, toy_shards: Path) -> None:
+    folder = fit(job(tmp_path / "run", toy_shards, 2))
+    before = (folder / "adapter.safetensors").read_bytes()
+    fit(job(folder, toy_shards, 4, resume=True))
+    want = (folder / "adapter.safetensors").read_bytes()
+    (folder / "adapter.safetensors").write_bytes(before)  # killed between the last checkpoint and the adapter
+    fit(job(folder, toy_shards, 4, resume=True))
+    assert (folder / "adapter.safetensors").read_bytes() == want != before
+    assert load_adapter(folder / "adapter.safetensors")[1].summary["steps"] == 4
+
+
+@pytest.mark.parametrize(("grad_clip", "message"), [(0.0, "the loss is nan at step|learning tensors are not finite")])
+def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path, grad_clip: float, message: str) -> None:
+    wish = job(tmp_path / "run", toy_shards, 6)
+    wish.optimisation = Optimisation(lr=1e9, grad_clip=grad_clip)
+    with pytest.raises(ValueError, match=rf"training diverged: .*({message}).*optim\.lr"):
+        fit(wish)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+    for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
+        assert all(torch.isfinite(v).all() for v in torch.load(path, weights_only=True)["state_dict"].values())
+
+
+def test_what_is_not_finite_never_becomes_an_adapter(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def poison(self: Learner) -> None:
+        with torch.no_grad():
+            next(iter(self.learning.values())).fill_(float("nan"))
+
+    monkeypatch.setattr(Learner, "on_train_epoch_end", poison)
+    wish = job(tmp_path / "run", toy_shards, 3)
+    wish.optimisation = replace(wish.optimisation, ema_decay=0.0)
+    with pytest.raises(ValueError, match=r"1 of \d+ learning tensors are not finite"):
+        fit(wish)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+def test_a_signal_ends_with_its_code_and_says_what_is_kept(tmp_path: Path, toy_shards: Path, end_at: Any, caplog: Any) -> None:
+    """A scheduler takes 0 for done."""
+    end_at(3, SIGTERMException())
+    with caplog.at_level("WARNING"), pytest.raises(SystemExit) as ended:
+        fit(job(tmp_path / "run", toy_shards, 8))
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "stopped at step 3; run.resume=auto goes on from step-0000002.ckpt" in caplog.text
+    end_at(1, KeyboardInterrupt())
+    with caplog.at_level("WARNING"), pytest.raises(KeyboardInterrupt):
+        fit(job(tmp_path / "other", toy_shards, 8))
+    assert "stopped at step 1; no checkpoint was due yet" in caplog.text
+
+
+def test_the_best_checkpoint_stays_until_it_is_beaten(tmp_path: Path, toy_shards: Path, end_at: Any, monkeypatch: Any) -> None:
+    end_at(3, Killed())
+    with pytest.raises(Killed):
+        fit(job(tmp_path / "run", toy_shards, 8, val_every_steps=2))
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    step = Learner.validation_step
+
+    def worse(self: Learner, batch: Batch, index: int) -> None:
+        self.log("val/loss", 9.0, batch_size=len(batch))
+
+    monkeypatch.setattr(Learner, "validation_step", worse)
+    fit(job(tmp_path / "run", toy_shards, 6, val_every_steps=2, resume=True))
+    monkeypatch.setattr(Learner, "validation_step", step)
+    assert best.read_bytes() == before
+    score = torch.load(best, weights_only=True)["callbacks"][KeepBest(best.parent).state_key]["best_model_score"]
+    assert float(score) < 9
+
+
+def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(tmp_path: Path, toy_shards: Path) -> None:
+    folder = fit(job(tmp_path / "run", toy_shards, 2))
+    record = torch.load(latest(folder / "checkpoints"), weights_only=True)["record"]
+    assert record == {"run": {"note": "test"}, "seed": 3, "global_batch": 2, "wandb_run_id": (folder / "run_id.txt").read_text()}
+    with pytest.raises(ValueError, match=r"begun with seed 3, now it is 4"):
+        fit(job(folder, toy_shards, 4, resume=True, seed=4))
+    with pytest.raises(ValueError, match=r"begun with global_batch 2, now it is 1"):
+        fit(job(folder, toy_shards, 4, resume=True, batch_size=1))
+
+
+def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path, toy_shards: Path) -> None:
+    folder = fit(job(tmp_path / "run", toy_shards, 2))
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
+        fit(job(folder, toy_shards, 4, resume=True))
+
+
+def test_the_configuration_of_a_run_changes_when_training_goes_on_and_not_before(tmp_path: Path) -> None:
+    plain = {"method": {}, "backbone": {}, "optim": {}, "data": {"path": "a"}}
+    claim(tmp_path / "run", plain, resume=False)
+    claim(tmp_path / "run", plain | {"data": {"path": "nowhere"}}, resume=True)
+    assert "nowhere" not in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_gradient_norm_is_that_of_the_step_it_stands_beside(tmp_path: Path, toy_shards: Path) -> None:
+    def norms(every: int) -> dict[str, str]:
+        folder = fit(job(tmp_path / f"every{every}", toy_shards, 6, log_every_steps=every))
+        header, *rows = ((folder / "metrics" / "metrics.csv").read_text()).splitlines()
+        at, step = (header.split(",").index(name) for name in ("optim/grad_norm", "step"))
+        return {row.split(",")[step]: row.split(",")[at] for row in rows if row.split(",")[at]}
+
+    every, third = norms(1), norms(3)
+    assert third == {step: every[step] for step in ("2", "5")}
+
+
+def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.precision=fp16 needs a GPU"):
+        fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_rate_is_a_number(value: float) -> None:
+    with pytest.raises(ValueError, match=r"optim\.lr must be positive"):
+        Optimisation(lr=value)
+
+
+@pytest.mark.parametrize("knob", ["eps", "weight_decay", "warmup_steps", "grad_clip"])
+def test_knobs_of_the_optimiser_are_not_negative(knob: str) -> None:
+    with pytest.raises(ValueError, match=rf"optim\.{knob} must not be negative"):
+        Optimisation(**{knob: -1})
+
+
+def test_counts_are_counts() -> None:
+    for make, message in [
+        (lambda: SampleSettings(every_steps=0), r"callbacks\.every_steps must be at least 1"),
+        (lambda: TrainerSettings(num_threads=-1), r"trainer\.num_threads must not be negative"),
+        (lambda: Corpus(num_workers=-1), r"data\.num_workers must not be negative"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
