@@ -1,4 +1,7 @@
-"""One training step of motion modules, ours against diffusers' UNetMotionModel: same weights, inputs, noise and precision.
+"""One training step of motion modules, ours against diffusers' UNetMotionModel: same weights, inputs, noise and autocast.
+
+With precision=bf16 both run under bf16 autocast; ours holds frozen weights in bf16, as vgen does, the peer's stay fp32, as loaded,
+and its AdamW is torch's default, not the fused one: what each side's user gets. ``peer=cast`` gives the peer both.
 
     python benchmarks/step_time.py size=toybox rounds=9            # toybox | narrow160 | sd15
     python benchmarks/step_time.py size=sd15 whole=true            # encoders (SD-1.5's, but toybox) in the peer's loop, cached in ours
@@ -11,12 +14,15 @@ stopped after a synchronisation. Prints one JSON line with hardware and versions
 """
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import diffusers
 import torch
@@ -57,6 +63,7 @@ class Bench:
         self.autocast = options.get("precision", "fp32") == "bf16"
         self.batch = int(options.get("batch", 1))
         self.frames, self.side = int(options.get("frames", FRAMES)), int(options.get("latent", LATENT_PX))
+        self.cast_peer = options.get("peer") == "cast"
         self.checkpointing = options.get("checkpointing") == "true"
         torch.manual_seed(0)
         self.unet = image_unet(self.size).requires_grad_(False).eval()
@@ -111,7 +118,11 @@ class Bench:
         model.requires_grad_(False)
         learning = [p.requires_grad_(True) for n, p in model.named_parameters() if "motion_modules" in n]
         assert sum(p.numel() for p in learning) == sum(v.numel() for v in self.learnt.values())
-        optimiser = torch.optim.AdamW(learning, lr=1e-5)
+        if self.cast_peer:
+            for name, p in model.named_parameters():
+                if "motion_modules" not in name:
+                    p.data = p.data.to(torch.bfloat16)
+        optimiser = torch.optim.AdamW(learning, lr=1e-5, fused=self.cast_peer)
 
         def forward() -> torch.Tensor:
             with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
@@ -131,7 +142,7 @@ class Bench:
 def encoding(bench: Bench) -> Callable[[], None]:
     """What the peer's loop does before every step, and ours did once: VAE on the frames, text encoder on the caption.
 
-    In the precision of the peer's frozen weights. Every size but the toybox's gets Stable Diffusion 1.5's VAE and text encoder.
+    In the precision of the autocast. Every size but the toybox's gets Stable Diffusion 1.5's VAE and text encoder.
     """
     model = blank(Blank.TOYBOX if bench.size == "toybox" else Blank.SD15)
     model.unet = blank_unet(Blank.TOYBOX)  # the peer has its own: this one would only take memory
@@ -167,6 +178,24 @@ def alone(bench: Bench, rounds: int) -> dict[str, object]:
     return out | ({"mfu": round(flops / seconds / 1e12 / PEAK_TFLOPS, 3)} if bench.device == "cuda" else {})
 
 
+def forget_peak() -> Callable[[], float]:
+    """Peak memory in GB from now on, when called: building a side needs more for a moment than stepping it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return peak_memory_gb
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return peak_memory_gb  # elsewhere than on Linux a process can't forget its peak: that of building counts
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+    def peak() -> float:
+        return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))) / 2**20
+
+    return peak
+
+
 def main() -> None:
     options = dict(a.split("=", 1) for a in sys.argv[1:])
     if options.get("allocator") == "keep" and not keep_freed_memory():
@@ -175,15 +204,17 @@ def main() -> None:
     facts = {
         "size": bench.size, "precision": options.get("precision", "fp32"), "batch": bench.batch, "frames": bench.frames,
         "latent": bench.side, "threads": torch.get_num_threads(), "allocator": options.get("allocator", "default"),
+        "peer": options.get("peer", "as loaded"),
         "device": torch.cuda.get_device_name() if bench.device == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__, "diffusers": diffusers.__version__,
     }
     if "memory" in options:
         _, step = getattr(bench, options["memory"])()
-        base = peak_memory_gb()
-        for _ in range(2):
+        bench.unet, bench.learnt = None, {}  # diffusers copied the image model, ours holds it: neither side pays for our materials
+        forget = forget_peak()
+        for _ in range(3):
             step()
-        found = {"side": options["memory"], "peak_gb": round(peak_memory_gb(), 3), "before_first_step_gb": round(base, 3)}
+        found = {"side": options["memory"], "peak_gb": round(forget(), 3)}
         print(json.dumps(facts | found))
         return
     if options.get("alone") == "true":
