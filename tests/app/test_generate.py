@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vgen.app import generate
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
@@ -94,6 +95,38 @@ def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path)
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="is not empty; choose another folder"):
         generate_files(run(backbone, UNTRAINED, tmp_path), {})
+    with pytest.raises(ValueError, match=r"mine.txt is a file; choose another folder"):
+        generate_files(run(backbone, UNTRAINED, tmp_path / "mine.txt"), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_two_runs_never_draw_into_one_folder(
+    backbone: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """The second one starts while the first is loading, long before there is a clip to see."""
+    if there:
+        (tmp_path / "out").mkdir()
+    opened = generate.open_checkpoint
+
+    def meanwhile(*names, **settings):
+        monkeypatch.setattr(generate, "open_checkpoint", opened)
+        with pytest.raises(ValueError, match=r"another run draws into out=.*; choose another folder, or remove .*\.drawing"):
+            generate_files(run(backbone, adapter, tmp_path / "out"), {})
+        return opened(*names, **settings)
+
+    monkeypatch.setattr(generate, "open_checkpoint", meanwhile)
+    out = generate_files(run(backbone, adapter, tmp_path / "out", num_clips=1), {})
+    assert sorted(p.suffix for p in out.iterdir()) == [".gif", ".mp4", ".png"], "the claim is gone"
+
+
+def test_folders_without_a_name_differ_and_a_refused_run_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(generate.time, "strftime", lambda form: "20260101-000000")
+    with generate.claimed("") as one, generate.claimed("") as two, generate.claimed("") as three:
+        assert [str(out) for out in (one, two, three)] == [f"outputs/20260101-000000{suffix}" for suffix in ("", "-2", "-3")]
+        (two / "clip.mp4").touch()
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [two.name]
 
 
 @pytest.mark.parametrize(("knobs", "sentence"), [
@@ -103,6 +136,7 @@ def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path)
 def test_mistakes_speak(backbone: Path, tmp_path: Path, knobs: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate_files(run(backbone, knobs.pop("adapter", UNTRAINED), tmp_path / "out", **knobs), {})
+    assert not (tmp_path / "out").exists(), "the name stays free for the next try"
 
 
 def test_an_adapter_of_another_image_model_is_refused(adapter: Path, tmp_path: Path) -> None:
