@@ -139,6 +139,16 @@ def test_mistakes_speak(backbone: Path, tmp_path: Path, knobs: dict, sentence: s
     assert not (tmp_path / "out").exists(), "the name stays free for the next try"
 
 
+@pytest.mark.parametrize(("knobs", "sentence"), [
+    ({"guidance": float("nan")}, "guidance must be a number that is not negative, got nan"),
+    ({"guidance": float("inf")}, "guidance must be a number that is not negative, got inf"),
+    ({"width_px": -16}, "width_px and height_px must not be negative, got -16 and 0; 0 is the image model's own size"),
+])
+def test_sampling_that_means_nothing_is_refused(knobs: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Sampling(**knobs)
+
+
 def test_an_adapter_of_another_image_model_is_refused(adapter: Path, tmp_path: Path) -> None:
     blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
     with pytest.raises(ValueError, match=r"was trained on image model .* \(fingerprint [0-9a-f]{16}\), .* is [0-9a-f]{16}"):
