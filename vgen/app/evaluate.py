@@ -140,7 +140,7 @@ def evaluate(
     if sources is None:
         sources = sources_of(run, todo)
         codec = codec_of(run)
-        reconstruct = (lambda: decoder(codec)) if codec else None
+        reconstruct = (lambda: decoder(codec, "" if run.backbone else f"adapter={run.adapter[0]}")) if codec else None
     known = _identity(run, sources)
     store.refuse_other(known)
     claim = cache(lambda: store.claim(known))

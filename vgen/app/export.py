@@ -155,7 +155,7 @@ def learnt(wish: Export) -> Piece:
         return Piece(tensors, recipe, None, card)
     if not isinstance(recipe, AnimateDiff):
         raise ValueError(f"run={wish.run} was made by method {card.recipe}, for which to={wish.to.value} has no names; export it to=vgen")
-    model = load_backbone(wish.backbone or card.backbone_source)
+    model = load_backbone(wish.backbone or card.backbone_source, "" if wish.backbone else f"run={wish.run}")
     if unet_fingerprint(model.unet) != card.backbone:
         raise ValueError(
             f"run={wish.run} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "

@@ -142,9 +142,9 @@ def cost(sampling: Sampling, num_frames: int) -> int:
     return round(sampling.num_steps * seen) * (1 if sampling.guidance == 1 else 2)
 
 
-def decoder(name: str) -> Reconstruct:
-    """An image model's encoder and decoder on uint8 clips."""
-    model: ImageModel = load_backbone(name)
+def decoder(name: str, named_by: str = "") -> Reconstruct:
+    """An image model's encoder and decoder on uint8 clips; ``named_by`` as for :func:`load_backbone`."""
+    model: ImageModel = load_backbone(name, named_by)
 
     @torch.no_grad()
     def through(video: np.ndarray) -> np.ndarray:
