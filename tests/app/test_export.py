@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 from vgen.app import cli
 from vgen.app.export import Export, Format, Width, cast, export, of_card
+from vgen.app.loading import load_backbone
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.schedule import Betas, Schedule
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
@@ -75,6 +78,7 @@ def test_there_and_back_keeps_tensors_and_knobs(vgen, home, to, out):
     ):
         assert words in text
     assert ("seen by ComfyUI-AnimateDiff-Evolved" in text) is (to == "animatediff")
+    assert ("attention heads" in text and "motion_num_attention_heads=4" in text) is (to == "animatediff")
     code, text, err = vgen(f"from={out}", "to=vgen", "backbone=image", f"out=back_{to}")
     assert code == 0, err
     assert "its knobs come from the vgen card" in text
@@ -150,6 +154,40 @@ def test_a_card_that_lies_is_refused(text, message):
         of_card(text, AnimateDiff(), "file")
 
 
+def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be_told(vgen, home):
+    model = load_backbone(str(home / "image"))
+    schedule = Schedule(betas=Betas.SCALED_LINEAR)
+    _run(home / "single", model, AnimateDiff(motion=MotionModuleSpec(num_attentions=1, num_positions=16), schedule=schedule))
+    code, text, err = vgen("run=single", "to=animatediff", "out=single.safetensors")
+    assert code == 0, err
+    text = " ".join(re.sub(r"[│┃]", " ", text).split())
+    for words in (
+        "could not be proved: its motion block has 2 attentions, this one 1; only the tensors were compared",
+        "attention_block_types=[Temporal_Self] in",
+        "16, where AnimateDiff v1 has 24",
+        "scaled_linear 0.00085-0.012 in 1000 steps, where AnimateDiff v1 has linear 0.00085-0.012",
+    ):
+        assert words in text
+    assert "attention heads" not in text
+
+
+def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home):
+    code, _, err = vgen("run=run", "out=noted.ckpt")
+    assert code == 0, err
+    torch.save({"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": torch.load(home / "noted.ckpt")}, home / "trainer.ckpt")
+    code, text, err = vgen("from=trainer.ckpt", "to=vgen", "backbone=image", "out=from_trainer")
+    assert code == 0, err
+    assert "left unread what stands beside state_dict: epoch, optimizer" in text
+    blank(Blank.TOYBOX, seed=2).save(home / "foreign", torch.float32)
+    assert vgen("run=run", "out=carded.safetensors")[0] == 0
+    code, text, err = vgen("from=carded.safetensors", "to=vgen", "backbone=foreign", "out=on_foreign")
+    assert code == 0, err
+    made_on, here = (adapter(home / run)[1].backbone for run in ("run", "on_foreign"))
+    text = " ".join(re.sub(r"[│┃]", " ", text).split())
+    assert re.search(rf"trained on another image model \(.*image, fingerprint {made_on}\) than .*foreign \({here}\)", text)
+    assert "another image model" not in vgen("from=carded.safetensors", "to=vgen", "backbone=image", "out=on_own")[1]
+
+
 def test_what_half_precision_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
         cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)
@@ -161,7 +199,7 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
 
     from safetensors.torch import save_file
 
-    from vgen.app.loading import load_backbone, open_checkpoint
+    from vgen.app.loading import open_checkpoint
     from vgen.formats import tune_a_video
     from vgen.methods.tune_a_video import TuneAVideo
 
