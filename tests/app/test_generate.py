@@ -81,6 +81,20 @@ def test_guidance_one_is_the_conditional_model(backbone: Path, adapter: Path) ->
     torch.testing.assert_close(checkpoint.sample(prompt, alone), checkpoint.sample(prompt, nearly), atol=1e-3, rtol=1e-3)
 
 
+def test_guidance_and_what_it_leads_away_from_change_the_clip(backbone: Path, adapter: Path) -> None:
+    """Above 1 the negative prompt is half of the difference; at 1 nobody asks for it."""
+    checkpoint = open_checkpoint(str(adapter), str(backbone))
+
+    def drawn(guidance: float, negative: str = "") -> torch.Tensor:
+        sampling = Sampling(num_frames=2, num_steps=2, guidance=guidance, width_px=32, height_px=32)
+        return checkpoint.sample([Prompt("a red circle", seed=1, negative=negative)], sampling)
+
+    assert torch.equal(drawn(1.0), drawn(1.0, "a blue star"))
+    apart = [(drawn(6.0) - other).abs().max() for other in (drawn(1.0), drawn(6.0, "a blue star"))]
+    assert min(apart) > 0.02
+    torch.testing.assert_close(drawn(6.0, "a red circle"), drawn(1.0), atol=2e-3, rtol=1e-3)
+
+
 def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
     long = Sampling(num_frames=40, num_steps=1, width_px=16, height_px=16)
     with pytest.raises(ValueError, match=r"num_frames=40 frames at once.*32 position rows.*sampling.window.num_frames=32"):
@@ -89,6 +103,45 @@ def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_pa
     out = generate_files(run(backbone, adapter, tmp_path / "y", sampling=long, num_clips=1), {})
     with av.open(str(next(out.glob("*.mp4")))) as file:
         assert sum(1 for _ in file.decode(video=0)) == 40
+
+
+def test_a_window_that_no_clip_fills_asks_for_no_rows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    short = Sampling(num_frames=2, num_steps=1, width_px=16, height_px=16, window=Sliding(num_frames=40))
+    assert len(list(generate_files(run(backbone, adapter, tmp_path / "x", sampling=short, num_clips=1), {}).glob("*.mp4"))) == 1
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, 0.0001, 241.0, float("nan"), float("inf")])
+def test_a_rate_that_no_file_can_say_is_refused_at_once(fps: float) -> None:
+    with pytest.raises(ValueError, match=r"fps must lie in 0.01..240"):
+        GenerateRun(prompt="x", fps=fps)
+
+
+@pytest.mark.parametrize("fps", [0.01, 12.5, 240.0])
+def test_the_rate_is_in_the_file(backbone: Path, adapter: Path, tmp_path: Path, fps: float) -> None:
+    small = Sampling(num_frames=2, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    out = generate_files(run(backbone, adapter, tmp_path / "x", sampling=small, num_clips=1, fps=fps), {})
+    with av.open(str(next(out.glob("*.mp4")))) as file:
+        assert float(file.streams.video[0].average_rate) == pytest.approx(fps)
+
+
+def test_lines_of_a_file_are_the_prompts_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa red circle\n\n  ein gr\u00fcner Stern \r\na blue square".encode())
+    found = GenerateRun(prompt="first", prompt_file=str(path), num_clips=2, seed=3, negative="blurry").prompts()
+    texts = ["first", "a red circle", "ein gr\u00fcner Stern", "a blue square"]
+    assert [prompt.text for prompt in found] == [text for text in texts for _ in range(2)]
+    assert [prompt.seed for prompt in found] == list(range(3, 11))
+    assert {prompt.negative for prompt in found} == {"blurry"}
+    path.write_bytes("ein gr\u00fcner Stern".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"prompt_file=.*prompts.txt must be text in UTF-8 \(invalid .* at byte 6\); save it as UTF-8"):
+        GenerateRun(prompt_file=str(path)).prompts()
+
+
+def test_prompts_of_a_file_reach_the_clips(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
+    small = Sampling(num_frames=2, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    wish = run(backbone, adapter, tmp_path / "x", prompt="", prompt_file=str(tmp_path / "prompts.txt"), sampling=small, num_clips=1)
+    assert sorted(p.name for p in generate_files(wish, {}).glob("*.mp4")) == ["000-a-red-circle.mp4", "001-a-blue-square.mp4"]
 
 
 def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path) -> None:

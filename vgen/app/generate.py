@@ -61,21 +61,31 @@ class GenerateRun:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_clips < 1:
             raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
-        if self.fps <= 0:
-            raise ValueError(f"fps must be positive, got {self.fps}")
+        if not 0.01 <= self.fps <= 240:
+            raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
 
     def prompts(self) -> list[Prompt]:
         """Every prompt ``num_clips`` times, each clip with a seed of its own."""
         texts = [self.prompt] if self.prompt else []
         if self.prompt_file is not None:
-            path = Path(self.prompt_file).expanduser()
-            if not path.is_file():
-                raise ValueError(f"prompt_file={self.prompt_file} is no file; give a text file with one prompt a line")
-            texts += [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts += _lines(self.prompt_file)
         if not texts:
             raise ValueError('there is nothing to draw; give prompt="..." or prompt_file=FILE')
         repeated = [text for text in texts for _ in range(self.num_clips)]
         return [Prompt(text, seed=self.seed + i, negative=self.negative) for i, text in enumerate(repeated)]
+
+
+def _lines(prompt_file: str) -> list[str]:
+    """The prompts of a file, without the mark that some editors begin UTF-8 with."""
+    path = Path(prompt_file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"prompt_file={prompt_file} is no file; give a text file with one prompt a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"prompt_file={prompt_file} must be text in UTF-8 ({where}); save it as UTF-8") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def offer() -> None:
@@ -155,7 +165,7 @@ def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
     """What would fail in the first step fails here, before anything is drawn."""
     latent_size(checkpoint.model, sampling)
     rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
-    at_once = sampling.window.num_frames or sampling.num_frames
+    at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
             f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
