@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from vgen.app import cli
+from vgen.app import export as exporting
 from vgen.app.export import Export, Format, Width, cast, export, of_card
 from vgen.app.loading import load_backbone
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.schedule import Betas, Schedule
+from vgen.formats import diffusers_motion, state_file
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
@@ -138,6 +140,55 @@ def test_mistakes_speak(vgen, home, arguments, message):
     assert code == 2
     assert err.splitlines()[-1].startswith("vgen export: ")
     assert message in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def flipped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One tensor of another sign, as no file should have it."""
+    name = next(n for n in tensors if n.endswith("to_q.weight"))
+    return tensors | {name: -tensors[name]}
+
+
+@pytest.mark.parametrize("container", ["safetensors", "ckpt"])
+def test_a_file_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch, container):
+    write = state_file.write
+    monkeypatch.setattr(state_file, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", f"out=spoilt.{container}")
+    assert code == 2
+    assert re.search(r"does not read back as it was written: 1 of \d+ tensors differ \(first: .*to_q.weight\); nothing was kept", err)
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def test_a_folder_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
+    write = diffusers_motion.write
+    monkeypatch.setattr(diffusers_motion, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", "to=diffusers", "out=spoilt")
+    assert code == 2
+    assert "1 of" in err
+    assert "does not read back as it was written" in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def test_a_copy_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
+    monkeypatch.setattr(exporting, "save_adapter", lambda path, tensors, *more: save_adapter(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", "to=vgen", "out=spoilt.safetensors")
+    assert code == 2
+    assert "does not read back as it was written" in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+@pytest.mark.parametrize("to", ["animatediff", "diffusers"])
+def test_a_module_that_diffusers_computes_otherwise_is_refused_and_nothing_stays(vgen, home, monkeypatch, to):
+    """The file is right to the bit, the layer is not: other heads here than the file's reader was told."""
+    mistaken = diffusers_motion.config
+    monkeypatch.setattr(diffusers_motion, "config", lambda *given: mistaken(*given) | {"motion_num_attention_heads": 2})
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", f"to={to}", "out=spoilt.safetensors")
+    assert code == 2
+    assert re.search(r"vgen and diffusers differ by \S+ on the same weights and inputs, the limit is 1e-04; nothing was kept", err)
     assert sorted(p.name for p in home.iterdir()) == before
 
 
