@@ -45,6 +45,34 @@ def test_help_in_under_a_second_from_anywhere(tmp_path: Path) -> None:
     assert min(spent) < 1.0
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["methods", "format=markdown"]])
+def test_a_reader_that_leaves_is_no_error(arguments: list[str], tmp_path: Path) -> None:
+    """As behind ``| head``: the pipe's other end is closed before a line is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "vgen", *arguments]
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (cli.UNREAD, "")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_defect(tmp_path: Path) -> None:
+    code = """
+from vgen.app import cli
+def worker(verb):
+    raise BrokenPipeError("a worker is gone")
+cli._dispatch = worker
+cli.run("train")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("BrokenPipeError: a worker is gone\n")
+
+
 def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["vgen"])
     assert cli.main() == 0

@@ -1,13 +1,15 @@
 """The doctor: every lack comes with its remedy, secrets stay secret, and only what is broken fails."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from vgen.app import checkups, doctor
-from vgen.app.checkups import Finding, Reply, State
+from vgen.app.checkups import TOYBOX_FILES, Driver, Finding, Reply, State
 
+BASH = shutil.which("bash")
 TORCH = {"version": "2.13.0+cpu", "cuda": None, "hip": None, "gpus": [], "bf16": None, "num_threads": 2}
 
 
@@ -46,7 +48,7 @@ def test_torch_too_old_is_broken() -> None:
 
 @pytest.mark.parametrize(("cuda", "word"), [(None, "CPU build"), ("13.0", "does not serve CUDA 13.0")])
 def test_a_driver_that_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, cuda: str | None, word: str) -> None:
-    monkeypatch.setattr(checkups, "_driver", lambda: "535.1")
+    monkeypatch.setattr(checkups, "_driver", lambda: Driver("535.1"))
     gpu = checkups.torch(Reply({**TORCH, "cuda": cuda}, None))[1]
     assert gpu.state is State.CARE
     assert word in gpu.found
@@ -79,6 +81,76 @@ def test_a_mismatched_torchvision_is_broken(monkeypatch: pytest.MonkeyPatch) -> 
     [finding] = checkups.torchvision(Reply({}, "RuntimeError: operator torchvision::nms does not exist"))
     assert finding.state is State.BROKEN
     assert "uninstall torchvision" in finding.remedy
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!{BASH}\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the whole PATH, on a machine whose patience is short."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(checkups, "PATIENCE_SECONDS", 0.5)
+    return tmp_path
+
+
+HANGS = "while :; do :; done"
+
+
+def test_a_driver_in_trouble_is_a_warning_in_its_own_words(programs: Path) -> None:
+    program(programs, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    gpu = checkups.torch(Reply(TORCH, None))[1]
+    assert (gpu.state, gpu.found) == (State.CARE, "nvidia-smi failed (Failed to initialize NVML: Driver/library version mismatch)")
+    assert "restart the machine" in gpu.remedy
+    program(programs, "nvidia-smi", "exit 9")
+    assert checkups.torch(Reply(TORCH, None))[1].found == "nvidia-smi failed (status 9)"
+    program(programs, "nvidia-smi", "echo 570.1")
+    assert checkups.torch(Reply(TORCH, None))[1].found == "driver 570.1, but torch is a CPU build"
+
+
+def test_programs_that_hang_are_findings(programs: Path) -> None:
+    for name in ("nvidia-smi", "sinfo", "sbatch"):
+        program(programs, name, HANGS)
+    gpu, [slurm] = checkups.torch(Reply(TORCH, None))[1], checkups.slurm()
+    assert (gpu.state, gpu.found) == (State.CARE, "nvidia-smi did not answer within 0.5 s")
+    assert (slurm.state, slurm.found) == (State.CARE, "installed, but sinfo did not answer within 0.5 s")
+    assert gpu.remedy
+    assert slurm.remedy
+
+
+def test_an_import_that_takes_long_is_slow_and_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answered before patience ended has answered."""
+    monkeypatch.setattr(checkups, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(checkups, "installed", lambda package: "1.0")
+    monkeypatch.setitem(checkups.PROBES, "quick", "say(version='1')")
+    monkeypatch.setitem(checkups.PROBES, "slow", "import time; time.sleep(60)")
+    replies = checkups.probe(["quick", "slow"])
+    assert replies["quick"] == Reply({"version": "1"}, None)
+    late = replies["slow"]
+    assert (late.error, late.slow) == ("did not import within 3 s", True)
+    for check in (checkups.torch, checkups.torchvision, checkups.models, checkups.lightning, checkups.deepspeed, checkups.video):
+        [finding] = check(late)
+        assert finding.state is State.CARE
+        assert "did not import within 3 s" in finding.found
+        assert "setup" not in finding.remedy
+        assert "vgen doctor' again" in finding.remedy
+
+
+def test_missing_weights_of_the_toybox_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert checkups.toybox_model()[0].state is State.WORKS
+    monkeypatch.setattr(checkups, "data_dir", lambda: tmp_path)
+    assert checkups.toybox_model()[0].found == f"not in {tmp_path / 'toybox'}"
+    for name in TOYBOX_FILES:
+        (tmp_path / "toybox" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "toybox" / name).touch()
+    assert checkups.toybox_model()[0].state is State.WORKS
+    (tmp_path / "toybox" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    [finding] = checkups.toybox_model()
+    assert (finding.state, finding.found) == (State.ABSENT, f"{tmp_path / 'toybox'} lacks vae/diffusion_pytorch_model.safetensors")
+    assert finding.remedy
 
 
 def test_every_remedy_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

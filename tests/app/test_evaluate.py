@@ -16,8 +16,10 @@ from vgen.app import scorer
 from vgen.app.clip_store import ClipStore, fingerprint, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
 from vgen.app.leaderboard import board
+from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.app.results import headline_table, load
 from vgen.app.scorer import score_all, score_one
+from vgen.app.sources import sampler_of
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.methods._sampling import Sampling
@@ -297,6 +299,34 @@ def test_drawing_and_scoring_are_separate(tmp_path: Path) -> None:
 def test_a_folder_of_another_evaluation_is_refused(done: Path, settings: dict, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"differs in {words}.*choose another out"):
         evaluate(run(done, **settings), quiet(), {"perfect": source(perfect, name)})
+
+
+def test_settings_that_are_refused_in_drawing_leave_the_folder_free(tmp_path: Path) -> None:
+    """Too many steps are noticed by the solver, long after the command has begun; the corrected one may have the same folder."""
+    draw = sampler_of(open_checkpoint(UNTRAINED), Sampling(num_steps=2000), SUITE.num_frames)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"num_steps must lie in 1..1000, got 2000"):
+        evaluate(run(out, sampler=Sampling(num_steps=2000)), quiet(), {"x": source(draw)})
+    assert not out.exists()
+    assert evaluate(run(out), quiet(), {"x": source(perfect)}).summary["num_clips"] == 5
+
+
+def test_of_two_evaluations_that_start_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    def late(todo: list[Task]) -> np.ndarray:
+        if not (tmp_path / "manifest.json").exists():
+            evaluate(run(tmp_path, stage=Stage.SAMPLE, share="1/2"), quiet(), {"x": source(perfect)})
+        return frozen(todo)
+
+    with pytest.raises(ValueError, match="differs in sampler"):
+        evaluate(run(tmp_path, sampler=Sampling(guidance=2.0), share="0/2"), quiet(), {"x": source(late)})
+    store, todo = ClipStore(tmp_path), run(tmp_path).tasks()
+    assert [task.id for task in store.missing("x", todo)] == ["iid-0000", "iid-0001", "pair-0001"], "none of the other's clips"
+    assert store.manifest()["sampler"]["guidance"] == Sampling().guidance
+
+
+def test_clips_that_are_not_square_are_refused_before_one_is_drawn() -> None:
+    with pytest.raises(ValueError, match=r"are square, got sampler.width_px=32 and sampler.height_px=64; give both the same"):
+        sampler_of(open_checkpoint(UNTRAINED), Sampling(width_px=32), num_frames=2)
 
 
 def test_n_replaces_the_counts_of_used_buckets_only(tmp_path: Path) -> None:

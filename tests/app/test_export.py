@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from vgen.app import cli
+from vgen.app import export as exporting
 from vgen.app.export import Export, Format, Width, cast, export, of_card
+from vgen.app.loading import load_backbone
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.schedule import Betas, Schedule
+from vgen.formats import diffusers_motion, state_file
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
@@ -75,6 +80,7 @@ def test_there_and_back_keeps_tensors_and_knobs(vgen, home, to, out):
     ):
         assert words in text
     assert ("seen by ComfyUI-AnimateDiff-Evolved" in text) is (to == "animatediff")
+    assert ("attention heads" in text and "motion_num_attention_heads=4" in text) is (to == "animatediff")
     code, text, err = vgen(f"from={out}", "to=vgen", "backbone=image", f"out=back_{to}")
     assert code == 0, err
     assert "its knobs come from the vgen card" in text
@@ -137,6 +143,55 @@ def test_mistakes_speak(vgen, home, arguments, message):
     assert sorted(p.name for p in home.iterdir()) == before
 
 
+def flipped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One tensor of another sign, as no file should have it."""
+    name = next(n for n in tensors if n.endswith("to_q.weight"))
+    return tensors | {name: -tensors[name]}
+
+
+@pytest.mark.parametrize("container", ["safetensors", "ckpt"])
+def test_a_file_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch, container):
+    write = state_file.write
+    monkeypatch.setattr(state_file, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", f"out=spoilt.{container}")
+    assert code == 2
+    assert re.search(r"does not read back as it was written: 1 of \d+ tensors differ \(first: .*to_q.weight\); nothing was kept", err)
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def test_a_folder_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
+    write = diffusers_motion.write
+    monkeypatch.setattr(diffusers_motion, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", "to=diffusers", "out=spoilt")
+    assert code == 2
+    assert "1 of" in err
+    assert "does not read back as it was written" in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+def test_a_copy_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
+    monkeypatch.setattr(exporting, "save_adapter", lambda path, tensors, *more: save_adapter(path, flipped(tensors), *more))
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", "to=vgen", "out=spoilt.safetensors")
+    assert code == 2
+    assert "does not read back as it was written" in err
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
+@pytest.mark.parametrize("to", ["animatediff", "diffusers"])
+def test_a_module_that_diffusers_computes_otherwise_is_refused_and_nothing_stays(vgen, home, monkeypatch, to):
+    """The file is right to the bit, the layer is not: other heads here than the file's reader was told."""
+    mistaken = diffusers_motion.config
+    monkeypatch.setattr(diffusers_motion, "config", lambda *given: mistaken(*given) | {"motion_num_attention_heads": 2})
+    before = sorted(p.name for p in home.iterdir())
+    code, _, err = vgen("run=run", f"to={to}", "out=spoilt.safetensors")
+    assert code == 2
+    assert re.search(r"vgen and diffusers differ by \S+ on the same weights and inputs, the limit is 1e-04; nothing was kept", err)
+    assert sorted(p.name for p in home.iterdir()) == before
+
+
 def test_another_image_model_is_refused(vgen, home):
     blank(Blank.TOYBOX, seed=1).save(home / "other", torch.float32)
     code, _, err = vgen("run=run", "backbone=other", "out=b")
@@ -150,6 +205,40 @@ def test_a_card_that_lies_is_refused(text, message):
         of_card(text, AnimateDiff(), "file")
 
 
+def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be_told(vgen, home):
+    model = load_backbone(str(home / "image"))
+    schedule = Schedule(betas=Betas.SCALED_LINEAR)
+    _run(home / "single", model, AnimateDiff(motion=MotionModuleSpec(num_attentions=1, num_positions=16), schedule=schedule))
+    code, text, err = vgen("run=single", "to=animatediff", "out=single.safetensors")
+    assert code == 0, err
+    text = " ".join(re.sub(r"[│┃]", " ", text).split())
+    for words in (
+        "could not be proved: its motion block has 2 attentions, this one 1; only the tensors were compared",
+        "attention_block_types=[Temporal_Self] in",
+        "16, where AnimateDiff v1 has 24",
+        "scaled_linear 0.00085-0.012 in 1000 steps, where AnimateDiff v1 has linear 0.00085-0.012",
+    ):
+        assert words in text
+    assert "attention heads" not in text
+
+
+def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home):
+    code, _, err = vgen("run=run", "out=noted.ckpt")
+    assert code == 0, err
+    torch.save({"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": torch.load(home / "noted.ckpt")}, home / "trainer.ckpt")
+    code, text, err = vgen("from=trainer.ckpt", "to=vgen", "backbone=image", "out=from_trainer")
+    assert code == 0, err
+    assert "left unread what stands beside state_dict: epoch, optimizer" in text
+    blank(Blank.TOYBOX, seed=2).save(home / "foreign", torch.float32)
+    assert vgen("run=run", "out=carded.safetensors")[0] == 0
+    code, text, err = vgen("from=carded.safetensors", "to=vgen", "backbone=foreign", "out=on_foreign")
+    assert code == 0, err
+    made_on, here = (adapter(home / run)[1].backbone for run in ("run", "on_foreign"))
+    text = " ".join(re.sub(r"[│┃]", " ", text).split())
+    assert re.search(rf"trained on another image model \(.*image, fingerprint {made_on}\) than .*foreign \({here}\)", text)
+    assert "another image model" not in vgen("from=carded.safetensors", "to=vgen", "backbone=image", "out=on_own")[1]
+
+
 def test_what_half_precision_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
         cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)
@@ -161,7 +250,7 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
 
     from safetensors.torch import save_file
 
-    from vgen.app.loading import load_backbone, open_checkpoint
+    from vgen.app.loading import open_checkpoint
     from vgen.formats import tune_a_video
     from vgen.methods.tune_a_video import TuneAVideo
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vgen.app import generate
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
@@ -80,6 +81,20 @@ def test_guidance_one_is_the_conditional_model(backbone: Path, adapter: Path) ->
     torch.testing.assert_close(checkpoint.sample(prompt, alone), checkpoint.sample(prompt, nearly), atol=1e-3, rtol=1e-3)
 
 
+def test_guidance_and_what_it_leads_away_from_change_the_clip(backbone: Path, adapter: Path) -> None:
+    """Above 1 the negative prompt is half of the difference; at 1 nobody asks for it."""
+    checkpoint = open_checkpoint(str(adapter), str(backbone))
+
+    def drawn(guidance: float, negative: str = "") -> torch.Tensor:
+        sampling = Sampling(num_frames=2, num_steps=2, guidance=guidance, width_px=32, height_px=32)
+        return checkpoint.sample([Prompt("a red circle", seed=1, negative=negative)], sampling)
+
+    assert torch.equal(drawn(1.0), drawn(1.0, "a blue star"))
+    apart = [(drawn(6.0) - other).abs().max() for other in (drawn(1.0), drawn(6.0, "a blue star"))]
+    assert min(apart) > 0.02
+    torch.testing.assert_close(drawn(6.0, "a red circle"), drawn(1.0), atol=2e-3, rtol=1e-3)
+
+
 def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
     long = Sampling(num_frames=40, num_steps=1, width_px=16, height_px=16)
     with pytest.raises(ValueError, match=r"num_frames=40 frames at once.*32 position rows.*sampling.window.num_frames=32"):
@@ -90,10 +105,81 @@ def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_pa
         assert sum(1 for _ in file.decode(video=0)) == 40
 
 
+def test_a_window_that_no_clip_fills_asks_for_no_rows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    short = Sampling(num_frames=2, num_steps=1, width_px=16, height_px=16, window=Sliding(num_frames=40))
+    assert len(list(generate_files(run(backbone, adapter, tmp_path / "x", sampling=short, num_clips=1), {}).glob("*.mp4"))) == 1
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, 0.0001, 241.0, float("nan"), float("inf")])
+def test_a_rate_that_no_file_can_say_is_refused_at_once(fps: float) -> None:
+    with pytest.raises(ValueError, match=r"fps must lie in 0.01..240"):
+        GenerateRun(prompt="x", fps=fps)
+
+
+@pytest.mark.parametrize("fps", [0.01, 12.5, 240.0])
+def test_the_rate_is_in_the_file(backbone: Path, adapter: Path, tmp_path: Path, fps: float) -> None:
+    small = Sampling(num_frames=2, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    out = generate_files(run(backbone, adapter, tmp_path / "x", sampling=small, num_clips=1, fps=fps), {})
+    with av.open(str(next(out.glob("*.mp4")))) as file:
+        assert float(file.streams.video[0].average_rate) == pytest.approx(fps)
+
+
+def test_lines_of_a_file_are_the_prompts_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa red circle\n\n  ein gr\u00fcner Stern \r\na blue square".encode())
+    found = GenerateRun(prompt="first", prompt_file=str(path), num_clips=2, seed=3, negative="blurry").prompts()
+    texts = ["first", "a red circle", "ein gr\u00fcner Stern", "a blue square"]
+    assert [prompt.text for prompt in found] == [text for text in texts for _ in range(2)]
+    assert [prompt.seed for prompt in found] == list(range(3, 11))
+    assert {prompt.negative for prompt in found} == {"blurry"}
+    path.write_bytes("ein gr\u00fcner Stern".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"prompt_file=.*prompts.txt must be text in UTF-8 \(invalid .* at byte 6\); save it as UTF-8"):
+        GenerateRun(prompt_file=str(path)).prompts()
+
+
+def test_prompts_of_a_file_reach_the_clips(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
+    small = Sampling(num_frames=2, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    wish = run(backbone, adapter, tmp_path / "x", prompt="", prompt_file=str(tmp_path / "prompts.txt"), sampling=small, num_clips=1)
+    assert sorted(p.name for p in generate_files(wish, {}).glob("*.mp4")) == ["000-a-red-circle.mp4", "001-a-blue-square.mp4"]
+
+
 def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="is not empty; choose another folder"):
         generate_files(run(backbone, UNTRAINED, tmp_path), {})
+    with pytest.raises(ValueError, match=r"mine.txt is a file; choose another folder"):
+        generate_files(run(backbone, UNTRAINED, tmp_path / "mine.txt"), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_two_runs_never_draw_into_one_folder(
+    backbone: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """The second one starts while the first is loading, long before there is a clip to see."""
+    if there:
+        (tmp_path / "out").mkdir()
+    opened = generate.open_checkpoint
+
+    def meanwhile(*names, **settings):
+        monkeypatch.setattr(generate, "open_checkpoint", opened)
+        with pytest.raises(ValueError, match=r"another run draws into out=.*; choose another folder, or remove .*\.drawing"):
+            generate_files(run(backbone, adapter, tmp_path / "out"), {})
+        return opened(*names, **settings)
+
+    monkeypatch.setattr(generate, "open_checkpoint", meanwhile)
+    out = generate_files(run(backbone, adapter, tmp_path / "out", num_clips=1), {})
+    assert sorted(p.suffix for p in out.iterdir()) == [".gif", ".mp4", ".png"], "the claim is gone"
+
+
+def test_folders_without_a_name_differ_and_a_refused_run_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(generate.time, "strftime", lambda form: "20260101-000000")
+    with generate.claimed("") as one, generate.claimed("") as two, generate.claimed("") as three:
+        assert [str(out) for out in (one, two, three)] == [f"outputs/20260101-000000{suffix}" for suffix in ("", "-2", "-3")]
+        (two / "clip.mp4").touch()
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [two.name]
 
 
 @pytest.mark.parametrize(("knobs", "sentence"), [
@@ -103,6 +189,17 @@ def test_sampling_does_not_touch_a_filled_folder(backbone: Path, tmp_path: Path)
 def test_mistakes_speak(backbone: Path, tmp_path: Path, knobs: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate_files(run(backbone, knobs.pop("adapter", UNTRAINED), tmp_path / "out", **knobs), {})
+    assert not (tmp_path / "out").exists(), "the name stays free for the next try"
+
+
+@pytest.mark.parametrize(("knobs", "sentence"), [
+    ({"guidance": float("nan")}, "guidance must be a number that is not negative, got nan"),
+    ({"guidance": float("inf")}, "guidance must be a number that is not negative, got inf"),
+    ({"width_px": -16}, "width_px and height_px must not be negative, got -16 and 0; 0 is the image model's own size"),
+])
+def test_sampling_that_means_nothing_is_refused(knobs: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Sampling(**knobs)
 
 
 def test_an_adapter_of_another_image_model_is_refused(adapter: Path, tmp_path: Path) -> None:

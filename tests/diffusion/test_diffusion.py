@@ -154,6 +154,8 @@ def test_windows_cover_and_end_with_the_clip() -> None:
     assert windows(8, Sliding()) == [range(8)]
     with pytest.raises(ValueError, match=r"overlap must lie in 0\.\.15"):
         Sliding(num_frames=16, overlap=16)
+    with pytest.raises(ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"):
+        Sliding(num_frames=-3)
 
 
 def test_a_per_frame_model_is_the_same_in_windows() -> None:

@@ -72,13 +72,15 @@ def test_published_layouts_of_sd15(bench, mid_block, rows, version, scope, prefi
         "state_dict": {"state_dict": state},
         "training": {"epoch": 3, "global_step": 500, "state_dict": state, "animatediff_config": {"a": 1}},
     }[wrapper]
-    layout, _ = animatediff.detect(entries)
+    layout, _ = animatediff.detect(entries, unet)
     assert (layout.version, layout.num_positions, layout.mid_block) == (version, rows, mid_block)
     assert (layout.prefix, bool(layout.wrapper)) == (prefix, wrapper != "plain")
     found = animatediff.import_(entries, unet)
     assert equal(found.tensors, sidecar)
     assert found.knobs["image_norm_scope"] == scope
     assert found.knobs["schedule"]["beta_end"] == 0.012
+    beside = ["left unread what stands beside state_dict: epoch, global_step, animatediff_config"]
+    assert found.notes == (beside if wrapper == "training" else [])
     assert (
         f"AnimateDiff {version.value}: 4 levels of 32/64/64/64 channels, {'a' if mid_block else 'no'} middle block, {rows} position rows"
         in found.origin
@@ -88,7 +90,7 @@ def test_published_layouts_of_sd15(bench, mid_block, rows, version, scope, prefi
 def test_published_layout_of_sdxl(bench):
     unet = bench.model(Blank.SDXL_NARROW).unet
     state = animatediff.export(bench.modules(unet, False), unet, 32) | {"animatediff_config": {"a": 1}}
-    assert animatediff.detect(state)[0].version is Version.SDXL
+    assert animatediff.detect(state, unet)[0].version is Version.SDXL
     found = animatediff.import_(state, unet)
     assert found.knobs["schedule"] == {"betas": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.02, "num_timesteps": 1000}
     assert "with an animatediff_config entry" in found.origin

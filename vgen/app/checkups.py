@@ -18,6 +18,11 @@ from vgen.resources import data_dir
 PATIENCE_SECONDS = 60
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 CPU_OR_CUDA = "VGEN_TORCH_INDEX=<index address from PyTorch's install page> make setup"
+BUSY = "the machine may be busy or its disk slow: run 'vgen doctor' again when it is quiet"
+TOYBOX_FILES = (
+    "model_index.json", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors", "image_encoder/model.safetensors", "motion_module/adapter.safetensors",
+)  # fmt: skip
 GIB = 2**30
 
 PROBES = {
@@ -72,26 +77,45 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a probe said: its values, or the last line of its error."""
+    """What a probe said: its values, or the last line of its error; ``slow`` where it was still at work when patience ended."""
 
     values: dict
     error: str | None
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver's version, or what is wrong with it; neither where there is none."""
+
+    version: str | None = None
+    trouble: str = ""
 
 
 def probe(names: Sequence[str]) -> dict[str, Reply]:
     """Run probes one after the other in a process of their own."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    environment.setdefault("DS_ACCELERATOR", "cuda" if _driver() else "cpu")
+    environment.setdefault("DS_ACCELERATOR", "cuda" if _driver().version else "cpu")
     questions = json.dumps({name: PROBES[name] for name in names})
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBING], env=environment, input=questions, capture_output=True, text=True, timeout=PATIENCE_SECONDS
         )
-    except subprocess.TimeoutExpired:
-        return dict.fromkeys(names, Reply({}, f"did not import within {PATIENCE_SECONDS} s"))
-    answers = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@[")]
-    crash = Reply({}, (done.stderr.strip().splitlines() or [f"the import ended with status {done.returncode}"])[-1])
-    return {**dict.fromkeys(names, crash), **{name: Reply(values, error) for name, values, error in answers}}
+        said, rest = done.stdout, Reply({}, _last_line(done.stderr) or f"the import ended with status {done.returncode}")
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""  # bytes, though text was asked for
+        rest = Reply({}, f"did not import within {PATIENCE_SECONDS} s", slow=True)
+    answers = [json.loads(line[1:]) for line in said.splitlines() if line.startswith("@[")]
+    return {**dict.fromkeys(names, rest), **{name: Reply(values, error) for name, values, error in answers}}
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def _unusable(subject: str, found: str, reply: Reply, remedy: str, state: State = State.BROKEN) -> list[Finding]:
+    """A library that failed to import; one that was merely slow may be sound."""
+    return [Finding(subject, State.CARE, found, BUSY) if reply.slow else Finding(subject, state, found, remedy)]
 
 
 def installed(package: str) -> str | None:
@@ -111,7 +135,7 @@ def python() -> list[Finding]:
 def torch(reply: Reply) -> list[Finding]:
     """The build, whether it fits the driver, and the GPUs."""
     if reply.error:
-        return [Finding("torch", State.BROKEN, reply.error, "make setup; if it stays, delete .venv/ first")]
+        return _unusable("torch", reply.error, reply, "make setup; if it stays, delete .venv/ first")
     version, cuda = reply.values["version"], reply.values["cuda"]
     build = f"CUDA {cuda}" if cuda else f"ROCm {reply.values['hip']}" if reply.values["hip"] else "CPU build"
     findings = [Finding("torch", State.WORKS, f"{version}, {build}, {reply.values['num_threads']} threads")]
@@ -125,12 +149,15 @@ def _gpu(reply: Reply, build: str) -> Finding:
     if gpus:
         names = ", ".join(f"{name} {memory / GIB:.0f} GiB" for name, memory in gpus)
         precision = "bf16" if reply.values["bf16"] else "no bf16: use trainer.precision=fp16"
-        return Finding("GPU", State.WORKS, f"{names}; driver {driver or 'unknown'}; {precision}")
-    if driver and build == "CPU build":
-        return Finding("GPU", State.CARE, f"driver {driver}, but torch is a CPU build", CPU_OR_CUDA)
-    if driver:
+        return Finding("GPU", State.WORKS, f"{names}; driver {driver.version or 'unknown'}; {precision}")
+    if driver.trouble:
+        remedy = "for a GPU, restart the machine (a driver that was updated under it wants that) or ask its administrators; the CPU works"
+        return Finding("GPU", State.CARE, driver.trouble, remedy)
+    if driver.version and build == "CPU build":
+        return Finding("GPU", State.CARE, f"driver {driver.version}, but torch is a CPU build", CPU_OR_CUDA)
+    if driver.version:
         remedy = f"update the driver, or take an older CUDA: {CPU_OR_CUDA}"
-        return Finding("GPU", State.CARE, f"driver {driver} does not serve {build}", remedy)
+        return Finding("GPU", State.CARE, f"driver {driver.version} does not serve {build}", remedy)
     return Finding("GPU", State.ABSENT, "no NVIDIA driver", "none needed for the toybox and the tests; real image models want one")
 
 
@@ -139,15 +166,15 @@ def torchvision(reply: Reply) -> list[Finding]:
     if installed("torchvision") is None:
         return []
     if reply.error:
-        found = f"does not fit this torch: {reply.error}"
-        return [Finding("torchvision", State.BROKEN, found, "vgen does not need it: pip uninstall torchvision")]
+        found = reply.error if reply.slow else f"does not fit this torch: {reply.error}"
+        return _unusable("torchvision", found, reply, "vgen does not need it: pip uninstall torchvision")
     return [Finding("torchvision", State.WORKS, reply.values["version"])]
 
 
 def models(reply: Reply) -> list[Finding]:
     found = f"diffusers {installed('diffusers')}, transformers {installed('transformers')}"
     if reply.error:
-        return [Finding("image models", State.BROKEN, f"{found}: {reply.error}", "make setup")]
+        return _unusable("image models", f"{found}: {reply.error}", reply, "make setup")
     return [Finding("image models", State.WORKS, found)]
 
 
@@ -161,7 +188,7 @@ def known_malicious() -> list[Finding]:
 def lightning(reply: Reply) -> list[Finding]:
     version = installed("pytorch-lightning")
     if reply.error:
-        return [Finding("Lightning", State.BROKEN, f"{version or 'not installed'}: {reply.error}", "make setup")]
+        return _unusable("Lightning", f"{version or 'not installed'}: {reply.error}", reply, "make setup")
     return [Finding("Lightning", State.WORKS, f"pytorch-lightning {version}")]
 
 
@@ -172,7 +199,7 @@ def deepspeed(reply: Reply) -> list[Finding]:
         return [Finding("DeepSpeed", State.ABSENT, "not installed", remedy)]
     if reply.error:
         remedy = "only for trainer=deepspeed_*: make setup, or set CUDA_HOME when it asks for nvcc"
-        return [Finding("DeepSpeed", State.CARE, reply.error, remedy)]
+        return _unusable("DeepSpeed", reply.error, reply, remedy, State.CARE)
     compiler = next((name for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++") if name and shutil.which(name)), None)
     found = f"{reply.values['version']}, kernels compile with {compiler or 'nothing'}"
     if compiler is None:
@@ -184,7 +211,7 @@ def deepspeed(reply: Reply) -> list[Finding]:
 
 def video(reply: Reply) -> list[Finding]:
     if reply.error:
-        return [Finding("video", State.BROKEN, f"PyAV: {reply.error}", "make setup")]
+        return _unusable("video", f"PyAV: {reply.error}", reply, "make setup")
     found = f"PyAV {reply.values['version']}, FFmpeg {reply.values['ffmpeg']}"
     if not reply.values["encoders"]:
         return [Finding("video", State.BROKEN, f"{found}, no H.264 encoder", "pip install --force-reinstall --only-binary=:all: av")]
@@ -216,9 +243,12 @@ def slurm() -> list[Finding]:
     if not shutil.which("sbatch") or not shutil.which("sinfo"):
         remedy = "only for slurm/*.sbatch: run this on a login node (tests: apt install slurmctld slurmd slurm-client munge)"
         return [Finding("Slurm", State.ABSENT, "no sbatch, sinfo", remedy)]
-    answer = subprocess.run(["sinfo", "--noheader", "--format=%P %D"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    remedy = "check SLURM_CONF, or ask the cluster's administrators"
+    try:
+        answer = subprocess.run(["sinfo", "--noheader", "--format=%P %D"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return [Finding("Slurm", State.CARE, f"installed, but sinfo did not answer within {PATIENCE_SECONDS} s", remedy)]
     if answer.returncode:
-        remedy = "check SLURM_CONF, or ask the cluster's administrators"
         return [Finding("Slurm", State.CARE, "installed, but no controller answers", remedy)]
     return [Finding("Slurm", State.WORKS, f"{len(answer.stdout.splitlines())} partitions")]
 
@@ -241,18 +271,26 @@ def memory() -> list[Finding]:
 def toybox_model() -> list[Finding]:
     remedy = "part of every release: restore data/toybox from the repository, or install vgen again"
     try:
-        found = sorted((data_dir() / "toybox").rglob("model_index.json"))
+        folder = data_dir() / "toybox"
     except ValueError as error:
         return [Finding("toybox model", State.ABSENT, str(error), remedy)]
-    if not found:
-        return [Finding("toybox model", State.ABSENT, f"not in {data_dir() / 'toybox'}", remedy)]
-    return [Finding("toybox model", State.WORKS, str(found[0].parent))]
+    missing = [name for name in TOYBOX_FILES if not (folder / name).is_file()]
+    if missing:
+        found = f"not in {folder}" if len(missing) == len(TOYBOX_FILES) else f"{folder} lacks {', '.join(missing)}"
+        return [Finding("toybox model", State.ABSENT, found, remedy)]
+    return [Finding("toybox model", State.WORKS, str(folder))]
 
 
-def _driver() -> str | None:
-    """The version of the NVIDIA driver, if there is one."""
+def _driver() -> Driver:
+    """What nvidia-smi says."""
     if not shutil.which("nvidia-smi"):
-        return "present" if Path("/proc/driver/nvidia/version").exists() else None
+        return Driver("present" if Path("/proc/driver/nvidia/version").exists() else None)
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    return next(iter(answer.stdout.split()), None) if answer.returncode == 0 else None
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Driver(trouble=f"nvidia-smi did not answer within {PATIENCE_SECONDS} s")
+    if answer.returncode:
+        words = " ".join((answer.stdout + answer.stderr).split())
+        return Driver(trouble=f"nvidia-smi failed ({words or f'status {answer.returncode}'})")
+    return Driver(next(iter(answer.stdout.split()), None))

@@ -1,15 +1,19 @@
 """The console script: `vgen VERB key=value ...`. Help is read from a table; a verb's module is imported only to run it."""
 
+import functools
 import importlib
 import os
 import re
+import select
 import sys
+from collections.abc import Callable
+from typing import ParamSpec
 
 from vgen import __version__
 from vgen.app.refusals import nearest, refusal
 from vgen.app.verbs import VERBS, overview
 
-DONE, REFUSED, INTERRUPTED = 0, 2, 130
+DONE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 130, 141  # the last two as a shell counts SIGINT and SIGPIPE
 SENTENCES = ("prompt", "negative", "source", "target", "data.prompt")
 """Keys whose values people write as sentences; Hydra would take a comma in one for a sweep."""
 WORD_LISTS = ("amplify", "blend", "cross_replace_steps")
@@ -17,6 +21,34 @@ WORD_LISTS = ("amplify", "blend", "cross_replace_steps")
 HELP = ("--help", "-h", "help")
 
 
+_P = ParamSpec("_P")
+
+
+def _quiet_when_unread(act: Callable[_P, int]) -> Callable[_P, int]:
+    """End without a word where nobody reads standard output any more, as behind ``| head``; other broken pipes are defects."""
+
+    @functools.wraps(act)
+    def told(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            code = act(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            if not _unread():
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains when it flushes at its end
+            return UNREAD
+        return code
+
+    return told
+
+
+def _unread() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+@_quiet_when_unread
 def main() -> int:
     """Entry point of the console script; the returned number is the exit code."""
     arguments = sys.argv[1:]
@@ -29,6 +61,7 @@ def main() -> int:
     return run(arguments[0], arguments[1:])
 
 
+@_quiet_when_unread
 def run(verb: str, arguments: list[str] | None = None) -> int:
     """Run one verb with the given arguments, by default those of this process."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -90,26 +90,52 @@ class ClipStore:
         path = self.folder / "manifest.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"checkpoints": {}}
 
-    def claim(self, identity: dict[str, Any]) -> None:
-        """Write the manifest, or refuse a folder whose clips were drawn otherwise. Further checkpoints may join."""
+    def refuse_other(self, identity: dict[str, Any]) -> None:
+        """Raise ValueError for a folder whose clips were drawn otherwise."""
         before = self.manifest()
-        if "suite" in before:
-            differing = [k for k in RULES if before.get(k) != identity[k]]
-            shared = set(before["checkpoints"]) & set(identity["checkpoints"])
-            differing += [f"checkpoint {k}" for k in sorted(shared) if before["checkpoints"][k] != identity["checkpoints"][k]]
-            if differing:
-                raise ValueError(
-                    f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER"
-                )
-        self.write_json("manifest.json", {**before, **identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
+        if "suite" not in before:
+            return
+        differing = [k for k in RULES if before.get(k) != identity[k]]
+        shared = set(before["checkpoints"]) & set(identity["checkpoints"])
+        differing += [f"checkpoint {k}" for k in sorted(shared) if before["checkpoints"][k] != identity["checkpoints"][k]]
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER"
+            )
+
+    def claim(self, identity: dict[str, Any]) -> None:
+        """Write the manifest before the first clip, or refuse as :meth:`refuse_other`. Of several processes that come at once one is the
+        first, and the others are held to what it says. Further checkpoints may join."""
+        if not self._begun(identity):
+            self.refuse_other(identity)
+            before = self.manifest()
+            self.write_json("manifest.json", {**before, **identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
+
+    def _begun(self, identity: dict[str, Any]) -> bool:
+        """Whether this process wrote the manifest that was not there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", prefix=".manifest-", suffix=".tmp", dir=self.folder, encoding="utf-8") as file:
+            file.write(_json(identity))
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            try:
+                os.link(file.name, self.folder / "manifest.json")
+            except OSError:  # it is there, or this disk has no links
+                return False
+        return True
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(name, _json(value))
 
     def write_text(self, name: str, text: str) -> None:
         """Whole or absent, even where several processes write the same thing at once."""
         with _whole(self.folder / name) as file:
             file.write(text.encode())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @contextmanager

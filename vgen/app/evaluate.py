@@ -7,7 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,8 +140,12 @@ def evaluate(
     if sources is None:
         sources = sources_of(run, todo)
         codec = codec_of(run)
-        reconstruct = (lambda: decoder(codec)) if codec else None
-    store.claim(_identity(run, sources))
+        reconstruct = (lambda: decoder(codec, "" if run.backbone else f"adapter={run.adapter[0]}")) if codec else None
+    known = _identity(run, sources)
+    store.refuse_other(known)
+    claim = cache(lambda: store.claim(known))
+    sources = {name: replace(source, open=_claiming(source.open, claim)) for name, source in sources.items()}
+    reconstruct = _claiming(reconstruct, claim) if reconstruct is not None else None
     needed = [*sources, *([SOURCE] if todo[0].kind.has_source and reconstruct is not None else [])]
     began = time.perf_counter()
     with _progress(console) as progress:
@@ -151,6 +156,7 @@ def evaluate(
         if run.stage is Stage.SAMPLE or mine.index:
             return None
         _await(run, store, needed, todo, mine, progress)
+        claim()
         done = _score(run, store, sources, todo, progress, taught)
     _show(run, store, done, config or {}, console)
     console.print(
@@ -210,6 +216,22 @@ def _once(open_: Callable[[], Callable[[_T], _R]]) -> Callable[[_T], _R]:
         return opened[0](given)
 
     return act
+
+
+def _claiming(open_: Callable[[], Callable[[_T], _R]], claim: Callable[[], None]) -> Callable[[], Callable[[_T], _R]]:
+    """The folder is claimed when there is a first clip to keep, so that settings that are refused in drawing leave it as it is."""
+
+    def opened() -> Callable[[_T], _R]:
+        make = open_()
+
+        def act(given: _T) -> _R:
+            made = make(given)
+            claim()
+            return made
+
+        return act
+
+    return opened
 
 
 def _source(task: Task, size_px: int) -> np.ndarray:

@@ -21,9 +21,9 @@ from vgen.app.loading import adapter_path, load_backbone, recipe_of
 from vgen.app.plain import from_plain
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
-from vgen.formats.adapter import Card, load_adapter, put, save_adapter, unet_fingerprint
+from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter, unet_fingerprint
 from vgen.formats.animatediff import ROWS_IF_ABSENT, Imported
-from vgen.formats.readers import identify
+from vgen.formats.readers import identify, unsaid
 from vgen.formats.state_file import Container
 from vgen.layers.norm import NormScope
 from vgen.methods import Recipe, assemble
@@ -155,7 +155,7 @@ def learnt(wish: Export) -> Piece:
         return Piece(tensors, recipe, None, card)
     if not isinstance(recipe, AnimateDiff):
         raise ValueError(f"run={wish.run} was made by method {card.recipe}, for which to={wish.to.value} has no names; export it to=vgen")
-    model = load_backbone(wish.backbone or card.backbone_source)
+    model = load_backbone(wish.backbone or card.backbone_source, "" if wish.backbone else f"run={wish.run}")
     if unet_fingerprint(model.unet) != card.backbone:
         raise ValueError(
             f"run={wish.run} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
@@ -187,7 +187,10 @@ def imported(wish: Export) -> Piece:
         )
     recipe, notes = from_plain(AnimateDiff, found.knobs), [found.origin, *found.notes]
     if text:
-        recipe, notes = of_card(text, recipe, wish.source), [found.origin, "its knobs come from the vgen card that it carries"]
+        recipe = of_card(text, recipe, wish.source)
+        notes += ["its knobs come from the vgen card that it carries", *another_image_model(text, model)]
+    else:
+        notes.append(found.assumed)
     card = Card.of("animatediff", recipe, model, run={}, summary={"imported_from": path.name, "layout": found.origin})
     return Piece(found.tensors, recipe, model, card, notes)
 
@@ -222,6 +225,17 @@ def of_card(text: str, found: AnimateDiff, where: str) -> AnimateDiff:
             f"{facts[0]} and {facts[1]}"
         )
     return recipe
+
+
+def another_image_model(text: str, model: ImageModel) -> list[str]:
+    """What to say where the card that a file carries names another image model than it is imported for."""
+    card, here = json.loads(text), unet_fingerprint(model.unet)
+    if card.get("backbone", here) == here:
+        return []
+    return [
+        f"it was trained on another image model ({card.get('backbone_source', 'unnamed')}, fingerprint {card['backbone']}) than "
+        f"{model.source} ({here}), for which it is imported: its motion may not fit"
+    ]
 
 
 def cast(tensors: dict[str, Tensor], width: Width) -> dict[str, Tensor]:
@@ -263,7 +277,12 @@ def write_animatediff(path: Path, piece: Piece) -> list[tuple[str, str]]:
     if recipe.motion.num_attentions == diffusers_motion.ATTENTIONS:
         arguments = diffusers_motion.config(model.unet, asdict(recipe.motion), recipe.mid_block)
         rows += agreement(proof.open_file(path, arguments), arguments, again.tensors, recipe, model, str(path))
-    return rows + [(f"seen by {reader.value}", str(sight)) for reader, sight in identify(back).items()]
+    else:
+        why = f"its motion block has {diffusers_motion.ATTENTIONS} attentions, this one {recipe.motion.num_attentions}"
+        rows.append(("forward in diffusers", f"could not be proved: {why}; only the tensors were compared"))
+    rows += [(f"seen by {reader.value}", str(sight)) for reader, sight in identify(back).items()]
+    layout, _ = animatediff.detect(back, model.unet)
+    return rows + list(unsaid(layout, plain(asdict(recipe.motion)), plain(asdict(recipe.schedule))).items())
 
 
 def write_diffusers(path: Path, piece: Piece) -> list[tuple[str, str]]:

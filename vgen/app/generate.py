@@ -1,9 +1,10 @@
 """``vgen generate``: prompts to clips on disk, each with the card that made it."""
 from __future__ import annotations
 
-import logging
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from vgen.methods._sampling import Prompt, Sampling, latent_size
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
-log = logging.getLogger(__name__)
+CLAIM = ".drawing"
+"""In a folder into which a run draws, until it ends."""
 
 
 class Dtype(Choice):
@@ -59,21 +61,31 @@ class GenerateRun:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_clips < 1:
             raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
-        if self.fps <= 0:
-            raise ValueError(f"fps must be positive, got {self.fps}")
+        if not 0.01 <= self.fps <= 240:
+            raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
 
     def prompts(self) -> list[Prompt]:
         """Every prompt ``num_clips`` times, each clip with a seed of its own."""
         texts = [self.prompt] if self.prompt else []
         if self.prompt_file is not None:
-            path = Path(self.prompt_file).expanduser()
-            if not path.is_file():
-                raise ValueError(f"prompt_file={self.prompt_file} is no file; give a text file with one prompt a line")
-            texts += [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts += _lines(self.prompt_file)
         if not texts:
             raise ValueError('there is nothing to draw; give prompt="..." or prompt_file=FILE')
         repeated = [text for text in texts for _ in range(self.num_clips)]
         return [Prompt(text, seed=self.seed + i, negative=self.negative) for i, text in enumerate(repeated)]
+
+
+def _lines(prompt_file: str) -> list[str]:
+    """The prompts of a file, without the mark that some editors begin UTF-8 with."""
+    path = Path(prompt_file).expanduser()
+    if not path.is_file():
+        raise ValueError(f"prompt_file={prompt_file} is no file; give a text file with one prompt a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"prompt_file={prompt_file} must be text in UTF-8 ({where}); save it as UTF-8") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def offer() -> None:
@@ -87,11 +99,52 @@ def main() -> None:
 
 def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
-    console = Console()
     prompts = run.prompts()
-    out = Path(run.out or f"outputs/{time.strftime('%Y%m%d-%H%M%S')}")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+    with claimed(run.out) as out:
+        _draw(run, prompts, out, Console())
+    return out
+
+
+@contextmanager
+def claimed(named: str) -> Iterator[Path]:
+    """An empty folder, into which no other run draws until the block ends; a new one that stays empty goes again.
+
+    Without a name it is called by the time. Raises ValueError where it is not empty or another run's.
+    """
+    new, out = not named or not Path(named).exists(), Path(named) if named else _of_this_second()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file; choose another folder, nothing is overwritten")
+    out.mkdir(parents=True, exist_ok=True)
+    claim = out / CLAIM
+    try:
+        claim.touch(exist_ok=False)
+    except (FileExistsError, FileNotFoundError) as error:  # the other run holds it, or has just given it up
+        raise ValueError(f"another run draws into out={out}; choose another folder, or remove {claim} if no run is at work") from error
+    try:
+        if any(path != claim for path in out.iterdir()):
+            raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+        yield out
+    finally:
+        claim.unlink(missing_ok=True)
+        if new:
+            with suppress(OSError):  # it holds clips
+                out.rmdir()
+
+
+def _of_this_second() -> Path:
+    """A new folder, numbered where another run of the same second has its name."""
+    stamp, number = f"outputs/{time.strftime('%Y%m%d-%H%M%S')}", 1
+    while True:
+        out = Path(stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return out
+
+
+def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
     _check(checkpoint, run.sampling)
     began = time.perf_counter()
@@ -106,14 +159,13 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
                 done += 1
     seconds = time.perf_counter() - began
     console.print(f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in {seconds:.1f} s: {out}/")
-    return out
 
 
 def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
     """What would fail in the first step fails here, before anything is drawn."""
     latent_size(checkpoint.model, sampling)
     rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
-    at_once = sampling.window.num_frames or sampling.num_frames
+    at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
             f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "

@@ -1,6 +1,7 @@
 """Opening what a command names: an image model, and a checkpoint on top of it."""
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from vgen.resources import data_dir
 from vgen.spec import spec
 from vgen.training.allocator import keep_freed_memory
 
+log = logging.getLogger(__name__)
 TOYBOX = "toybox"
 SHIPPED, UNTRAINED = "shipped", "untrained"
 
@@ -41,8 +43,11 @@ class Backbone:
         return load_backbone(self.path if self.blank is None else f"blank:{self.blank.value}:{self.seed}")
 
 
-def load_backbone(name: str) -> ImageModel:
-    """An image model by name, frozen, fp32; ``blank:SIZE:SEED`` is how cards name random weights. Raises ValueError where there is none."""
+def load_backbone(name: str, named_by: str = "") -> ImageModel:
+    """An image model by name, frozen, fp32; ``blank:SIZE:SEED`` is how cards name random weights. Raises ValueError where there is none.
+
+    ``named_by`` says whose card gave the name, as ``adapter=FILE``: only what a person names is fetched from the hub.
+    """
     if random := re.fullmatch(rf"blank:({'|'.join(size.value for size in Blank)}):(\d+)", name):
         model = blank(Blank(random[1]), int(random[2])).freeze()
         model.source = name
@@ -50,29 +55,47 @@ def load_backbone(name: str) -> ImageModel:
     folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
     if name == TOYBOX and not folder.is_dir():
         raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or give backbone.path=FOLDER")
+    source = TOYBOX if name == TOYBOX else str(folder.absolute())  # cards are read from other directories
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        folder = _download(name)
+        folder, source = _of_hub(name, named_by), name
     if not folder.is_dir():
         raise ValueError(
-            f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
+            _gone(name, named_by)
+            if named_by
+            else f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
         )
     model = load(folder).freeze()
-    model.source = TOYBOX if name == TOYBOX else name
+    model.source = source
     return model
 
 
-def _download(name: str) -> Path:
-    """A hub id was given, so fetching was asked for: weights as safetensors, configs and vocabularies, nothing else."""
+def _of_hub(name: str, named_by: str) -> Path:
+    """Weights as safetensors, configs and vocabularies, nothing else; what a card names comes from the hub's cache alone."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    if not named_by:
+        log.warning("backbone.path=%s is no folder here: it is being fetched from the hub", name)  # seen under every verb's logging
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*nonema*", "*ema_only*"]))
+        found = snapshot_download(
+            name, allow_patterns=wanted, ignore_patterns=["*nonema*", "*ema_only*"], local_files_only=bool(named_by)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); give a local folder"
+            _gone(name, named_by)
+            if named_by
+            else f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            "give a local folder"
         ) from error
+    return Path(found)
+
+
+def _gone(name: str, named_by: str) -> str:
+    return (
+        f"{named_by} was trained on image model {name}, which is no folder here and not in the hub's cache; "
+        "backbone= names it (a folder, or a hub id, which is then fetched)"
+    )
 
 
 @dataclass(slots=True)
@@ -112,7 +135,7 @@ def open_checkpoint(
     tensors, card = ({}, None) if adapter == UNTRAINED else load_adapter(adapter_path(adapter))
     recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card)
     name = backbone or (card.backbone_source if card else TOYBOX)
-    model = load_backbone(name)
+    model = load_backbone(name, "" if backbone else f"adapter={adapter}")
     if card is not None and unet_fingerprint(model.unet) != card.backbone:
         raise ValueError(
             f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "

@@ -119,8 +119,16 @@ def image_model_digest(name: str) -> str | None:
 
 
 def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> Sampler:
-    """The checkpoint as a function from tasks to uint8 clips; each clip has its task's own noise, whatever the batch."""
+    """The checkpoint as a function from tasks to uint8 clips; each clip has its task's own noise, whatever the batch.
+
+    Raises ValueError unless the clips are square, as a suite's scenes are.
+    """
     wish = replace(sampling, num_frames=num_frames)
+    width_px, height_px = (px or checkpoint.model.size_px for px in (sampling.width_px, sampling.height_px))
+    if width_px != height_px:
+        raise ValueError(
+            f"the clips of a suite are square, got sampler.width_px={width_px} and sampler.height_px={height_px}; give both the same value"
+        )
 
     def draw(todo: list[Task]) -> np.ndarray:
         return np.stack([to_uint8(clip) for clip in checkpoint.sample([Prompt(task.caption, seed=task.seed) for task in todo], wish)])
@@ -134,9 +142,9 @@ def cost(sampling: Sampling, num_frames: int) -> int:
     return round(sampling.num_steps * seen) * (1 if sampling.guidance == 1 else 2)
 
 
-def decoder(name: str) -> Reconstruct:
-    """An image model's encoder and decoder on uint8 clips."""
-    model: ImageModel = load_backbone(name)
+def decoder(name: str, named_by: str = "") -> Reconstruct:
+    """An image model's encoder and decoder on uint8 clips; ``named_by`` as for :func:`load_backbone`."""
+    model: ImageModel = load_backbone(name, named_by)
 
     @torch.no_grad()
     def through(video: np.ndarray) -> np.ndarray:

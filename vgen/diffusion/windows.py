@@ -17,6 +17,8 @@ class Sliding:
     overlap: int = 4
 
     def __post_init__(self) -> None:
+        if self.num_frames < 0:
+            raise ValueError(f"window.num_frames must not be negative, got {self.num_frames}; 0 takes the whole clip as one window")
         if self.num_frames and not 0 <= self.overlap < self.num_frames:
             raise ValueError(
                 f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}; "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ class Version(Choice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What a file turned out to be. ``channels`` per level, finest first; ``num_positions`` 0 means that it carries no table."""
+    """What a file turned out to be. ``channels`` per level, finest first; ``num_positions`` 0 means that it carries no table; ``unread``
+    are the entries beside its tensors."""
 
     version: Version
     channels: tuple[int, ...]
@@ -42,6 +43,7 @@ class Layout:
     wrapper: str = ""
     prefix: str = ""
     has_config: bool = False
+    unread: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [
@@ -59,12 +61,14 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """``tensors`` as an adapter holds them, the recipe's ``knobs`` that they imply as plain data, and what should be said about both."""
+    """``tensors`` as an adapter holds them, the recipe's ``knobs`` that they imply as plain data, and what should be said about both:
+    ``notes`` of the file, and what is ``assumed`` where no card says it."""
 
     tensors: dict[str, Tensor]
     knobs: dict[str, Any]
     origin: str
     notes: list[str]
+    assumed: str
 
 
 def export(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, num_positions: int) -> dict[str, Tensor]:
@@ -92,18 +96,14 @@ def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_abse
 
     Raises ValueError listing what is unknown or missing, and where the file belongs to an image model of other shapes.
     """
-    layout, state = detect(entries)
-    if unet.config["addition_embed_type"] == "text_time":
-        layout = replace(layout, version=Version.SDXL)
-    elif layout.version is Version.SDXL:
-        layout = replace(layout, version=_of_sd(layout.mid_block, layout.num_positions))
+    layout, state = detect(entries, unet)
     channels = tuple(unet.config["block_out_channels"])
     if layout.channels != channels:
         raise ValueError(
             f"the file is {layout}, the image model has {'/'.join(map(str, channels))} channels; "
             "give the backbone= it was trained on"
         )
-    notes: list[str] = []
+    notes = [f"left unread what stands beside state_dict: {listed(list(layout.unread))}"] if layout.unread else []
     state = _without_image_unet(state, unet, notes)
     tables = {name: state.pop(name) for name in list(state) if name.endswith(".pos_encoder.pe")}
     depth = depth_of(state)
@@ -125,11 +125,11 @@ def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_abse
         "num_positions": layout.num_positions or rows_if_absent,
         "norm_scope": "frame",
     }
-    notes.append(
+    assumed = (
         f"heads 8, norm scopes (image {knobs['image_norm_scope']}, motion frame) and noise schedule "
         f"follow from {layout.version.value}; the file stores none of them"
     )
-    return Imported(tensors=tensors, knobs=knobs, origin=str(layout), notes=notes)
+    return Imported(tensors=tensors, knobs=knobs, origin=str(layout), notes=notes, assumed=assumed)
 
 
 def implied(layout: Layout) -> dict[str, Any]:
@@ -144,10 +144,12 @@ def implied(layout: Layout) -> dict[str, Any]:
     return {"image_norm_scope": "clip" if layout.version is Version.V1 else "frame", "schedule": schedule}
 
 
-def detect(entries: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
-    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names."""
-    wrapper, state = "", dict(entries)
+def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layout, dict[str, Tensor]]:
+    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels ``unet`` says whether
+    they are an SDXL's."""
+    wrapper, unread, state = "", [], dict(entries)
     while isinstance(state.get("state_dict"), Mapping):
+        unread += [str(name) for name in state if name != "state_dict"]
         wrapper, state = "state_dict", dict(state["state_dict"])
     if isinstance(state.get("controlnet"), Mapping):
         raise ValueError(
@@ -172,7 +174,7 @@ def detect(entries: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
             f"the file's position tables differ in length ({', '.join(map(str, sorted(rows)))} rows); vgen has one length for all modules"
         )
     mid_block, num_positions = any(name.startswith("mid_block.motion_modules.") for name in state), max(rows, default=0)
-    version = Version.SDXL if len(channels) == 3 else _of_sd(mid_block, num_positions)
+    version = Version.SDXL if unet.config["addition_embed_type"] == "text_time" else _of_sd(mid_block, num_positions)
     return Layout(
         version=version,
         channels=channels,
@@ -181,6 +183,7 @@ def detect(entries: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
         wrapper=wrapper,
         prefix=prefix,
         has_config=has_config,
+        unread=tuple(unread),
     ), state
 
 

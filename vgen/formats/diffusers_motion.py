@@ -88,7 +88,7 @@ def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNe
         "mid_block": arguments.get("use_motion_mid_block", True),
         "image_norm_scope": "frame",
     }
-    note = (
+    assumed = (
         "motion norms pool over the clip, as diffusers computes them; modules that were trained elsewhere (all published AnimateDiff "
         "ones) had norm_scope frame"
     )
@@ -96,7 +96,8 @@ def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNe
         f"diffusers MotionAdapter: {'/'.join(map(str, channels))} channels, {'a' if knobs['mid_block'] else 'no'} middle block, "
         f"{knobs['motion']['num_positions']} position rows"
     )
-    return Imported(tensors={ours: state[theirs] for ours, (theirs, _) in names.items()}, knobs=knobs, origin=origin, notes=[note])
+    tensors = {ours: state[theirs] for ours, (theirs, _) in names.items()}
+    return Imported(tensors=tensors, knobs=knobs, origin=origin, notes=[], assumed=assumed)
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""What other programs will take a motion module file for: each tells versions apart by a few keys, and none of them says so."""
+"""What other programs will take a motion module file for: each tells versions apart by a few keys, and none of them says so; and what
+they must be told, because no file of the layout can say it."""
 
 from __future__ import annotations
 
@@ -6,12 +7,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from torch import Tensor
 
-from vgen.formats.animatediff import INNER, Version
+from vgen.formats.animatediff import INNER, Layout, Version, implied
 
 PUBLISHED = {Version.SDXL: (320, 640, 1280)} | dict.fromkeys((Version.V1, Version.V2, Version.V3), (320, 640, 1280, 1280))
+ROWS = {Version.V1: 24, Version.V2: 32, Version.V3: 32, Version.SDXL: 32}
+_COMFYUI_BETAS = {
+    ("linear", 0.00085, 0.012, 1000): "sqrt_linear (AnimateDiff)",
+    ("scaled_linear", 0.00085, 0.02, 1000): "linear (AnimateDiff-SDXL)",
+    ("scaled_linear", 0.00085, 0.012, 1000): "linear (HotshotXL/default)",
+}
 _FIRST_TABLE = f"down_blocks.0.motion_modules.0.{INNER}.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
 _MIDDLE = f"mid_block.motion_modules.0.{INNER}.norm.bias"
 
@@ -38,6 +46,46 @@ class Sight:
 def identify(state: Mapping[str, Tensor]) -> dict[Reader, Sight]:
     """How each reader identifies a state dict, by its own rule."""
     return {Reader.COMFYUI: _comfyui(state), Reader.A1111: _a1111(state), Reader.DIFFUSERS: _diffusers(state)}
+
+
+def unsaid(layout: Layout, motion: Mapping[str, Any], schedule: Mapping[str, Any]) -> dict[str, str]:
+    """What readers of a file of this ``layout`` take otherwise than the recipe's ``motion`` and ``schedule`` have it, and where each of
+    them can be told; empty for a module with the published knobs."""
+    heads, attentions, blocks, rows = (motion[knob] for knob in ("heads", "num_attentions", "num_blocks", "num_positions"))
+    kinds, fixed = ", ".join(["Temporal_Self"] * attentions), "ComfyUI and A1111 always have"
+    usual, usually = ROWS[layout.version], implied(layout)["schedule"]
+    found = {
+        "attention heads": (heads, 8, _told("num_attention_heads", heads, "motion_num_attention_heads"), f"{fixed} 8"),
+        "attentions per block": (attentions, 2, _told("attention_block_types", f"[{kinds}]"), f"diffusers, {fixed} 2"),
+        "blocks per module": (blocks, 1, _told("num_transformer_block", blocks, "motion_transformer_layers_per_block"), f"{fixed} 1"),
+        "position rows": (
+            rows, usual, _told("temporal_position_encoding_max_len", rows, "motion_max_seq_length"),
+            f"ComfyUI finds them in the file, A1111 expects {usual}",
+        ),
+        "noise schedule": (_betas(schedule), _betas(usually), _schedule_told(schedule), "A1111 can't be told"),
+    }
+    return {
+        what: f"{ours}, where AnimateDiff {layout.version.value} has {theirs}: set {told}; {rest}"
+        for what, (ours, theirs, told, rest) in found.items()
+        if ours != theirs
+    }
+
+
+def _told(name: str, value: Any, diffusers: str = "") -> str:
+    also = f" and {diffusers}={value} in diffusers' MotionAdapter" if diffusers else ""
+    return f"motion_module_kwargs.{name}={value} in AnimateDiff's own configuration{also}"
+
+
+def _schedule_told(schedule: Mapping[str, Any]) -> str:
+    betas, start, end, steps = (schedule[knob] for knob in ("betas", "beta_start", "beta_end", "num_timesteps"))
+    known = _COMFYUI_BETAS.get((betas, start, end, steps))
+    comfyui = f"beta_schedule={known!r} in ComfyUI" if known else "ComfyUI has no such beta_schedule"
+    given = f"beta_schedule={betas}, beta_start={start:g}, beta_end={end:g}, num_train_timesteps={steps}"
+    return f"{given} in diffusers' scheduler and in AnimateDiff's noise_scheduler_kwargs, {comfyui}"
+
+
+def _betas(schedule: Mapping[str, Any]) -> str:
+    return f"{schedule['betas']} {schedule['beta_start']:g}-{schedule['beta_end']:g} in {schedule['num_timesteps']} steps"
 
 
 def _comfyui(state: Mapping[str, Tensor]) -> Sight:

@@ -1,6 +1,7 @@
 """From prompts to clips with an assembled UNet: start noise, guidance, solver, windows, decoding."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,8 +34,12 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.num_steps < 1:
             raise ValueError(f"sampling needs num_frames and num_steps of at least 1, got {self.num_frames} and {self.num_steps}")
-        if self.guidance < 0:
-            raise ValueError(f"guidance must not be negative, got {self.guidance}; 1 turns it off, 7.5 is usual")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance must be a number that is not negative, got {self.guidance}; 1 turns it off, 7.5 is usual")
+        if self.width_px < 0 or self.height_px < 0:
+            raise ValueError(
+                f"width_px and height_px must not be negative, got {self.width_px} and {self.height_px}; 0 is the image model's own size"
+            )
 
 
 @dataclass(frozen=True, slots=True)
