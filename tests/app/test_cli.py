@@ -171,3 +171,21 @@ def test_one_value_of_a_sweep_keeps_its_comma(monkeypatch: pytest.MonkeyPatch) -
     for sweep in ([], ["-m"]):
         cli.run("edit", [*sweep, "amplify=jeep:1,jeep:2"])
     assert seen == [['amplify=["jeep:1","jeep:2"]'], ["-m", "amplify=jeep:1,jeep:2"]]
+
+
+def test_the_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ``data.path=`` no shell does it, and Hydra cannot read it."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    for given, wanted in (
+        ("data.path=~/videos", "data.path=/home/someone/videos"), ("out='~/a b'", "out='/home/someone/a b'"),
+        ("adapter=[untrained,~/a,~/b]", "adapter=[untrained,/home/someone/a,/home/someone/b]"),
+    ):
+        assert cli.at_home(given) == wanted
+    for other in ("prompt=~/ is a path", "~data", "out=a~/b", "-m", "~/here"):
+        assert cli.at_home(other) == other
+
+
+def test_every_verb_sees_the_home_folder(verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    verb("import sys\ndef main():\n    assert sys.argv[1:] == ['out=/home/someone/a', '-m']")
+    assert cli.run("train", ["out=~/a", "-m"]) == 0
