@@ -8,6 +8,12 @@ import pytest
 from vgen.app import checkups, doctor
 from vgen.app.checkups import Finding, Reply, State
 
+
+@pytest.fixture(autouse=True)
+def _no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vgen doctor"])
+
+
 TORCH = {"version": "2.13.0+cpu", "cuda": None, "hip": None, "gpus": [], "bf16": None, "num_threads": 2}
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from vgen.app import cli, config, prepare
 from vgen.app.verbs import VERBS
 
-HYDRA = ("prepare", "train", "generate", "edit", "evaluate", "export")
+HYDRA = [name for name, verb in VERBS.items() if verb.hydra]
 
 
 def _commands() -> list[str]:
