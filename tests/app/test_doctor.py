@@ -13,6 +13,11 @@ BASH = shutil.which("bash")
 TORCH = {"version": "2.13.0+cpu", "cuda": None, "hip": None, "gpus": [], "bf16": None, "num_threads": 2}
 
 
+@pytest.fixture(autouse=True)
+def _no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vgen doctor"])
+
+
 @pytest.mark.slow
 def test_this_machine_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main() == 0

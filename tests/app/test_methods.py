@@ -2,6 +2,7 @@
 from pathlib import Path
 
 from vgen.app.methods import markdown, pages
+from vgen.methods import Regime, catalogue
 
 
 def test_readme_holds_the_catalogue() -> None:
@@ -13,3 +14,10 @@ def test_readme_holds_the_catalogue() -> None:
 def test_docs_hold_every_row() -> None:
     text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     assert text.rstrip() == pages().rstrip(), "run 'vgen methods format=pages > docs/methods.md'"
+
+
+def test_readme_says_how_many_systems_are_missing() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    num = sum(recipe.regime is not Regime.IMAGE for recipe in catalogue().values())
+    assert f"22 published systems, and {num} are in" in readme
+    assert f"The other {22 - num} " in readme

@@ -1,5 +1,6 @@
 """The decisions of scripts/setup.py that do not need an installation: what is current, which torch, what it may say."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -105,3 +106,21 @@ def test_the_lock_keeps_the_ranges() -> None:
         versions = [next(iter(lock.specifier)).version for lock in locked if lock.name == requirement.name]
         assert versions, requirement
         assert all(version in requirement.specifier for version in versions), requirement
+
+
+NOT_IMPORTED = {"einops"}
+"""Why it is there all the same: docs/decisions/0001-dependencies.md."""
+
+
+def test_every_dependency_is_imported_or_excused() -> None:
+    project = (ROOT / "pyproject.toml").read_text().split("\n[tool.")[0].split("\n[project.optional-dependencies]")[0]
+    wanted = {name.lower() for name in re.findall(r'^ {4}"([a-z][a-z0-9-]*)[<>=]', project, re.MULTILINE)}
+    modules: dict[str, set[str]] = {}
+    for module, names in importlib.metadata.packages_distributions().items():
+        for name in names:
+            modules.setdefault(name.lower().replace("_", "-"), set()).add(module)
+    sources = [path.read_text(encoding="utf-8") for room in ("vgen", "tests") for path in (ROOT / room).rglob("*.py")]
+    told = set(re.findall(r"(?:import |from |importorskip\(\")([A-Za-z0-9_]+)", "\n".join(sources)))
+    assert {name for name in wanted if name in modules and not modules[name] & told} == NOT_IMPORTED
+    decisions = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
+    assert {name for name in wanted if name not in decisions} == set()

@@ -1,17 +1,21 @@
 """Image models: what goes to disk comes back, and nothing knows SD's numbers."""
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import CLIPTextModelWithProjection
 
 from vgen.backbones.blank import Blank, blank
-from vgen.backbones.image_model import Context, ImageModel, load
+from vgen.backbones.image_model import Context, ImageModel, load, text_class
 from vgen.backbones.latents import standardise
 from vgen.backbones.sites import Kind, Stage, after, sites
+from vgen.backbones.skeleton import skeleton
+from vgen.resources import data_dir
 
 
 @torch.no_grad()
@@ -55,6 +59,60 @@ def test_save_and_load(size: Blank, tmp_path: Path) -> None:
     got = again.unet(x, t, b.tokens, added_cond_kwargs=added).sample
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)  # equal weights at other addresses may be summed in another order
     assert again.scheduler_config["beta_start"] == 0.00085
+
+
+@pytest.fixture
+def stock():
+    """Opens a folder as anybody does, with diffusers' own class."""
+    import diffusers
+
+    return lambda name, folder: getattr(diffusers, name).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+
+
+@pytest.mark.parametrize("folder", ["shipped", "saved", "saved in fp32"])
+@torch.no_grad()
+def test_stock_diffusers_draws_with_what_vgen_writes(stock, tmp_path: Path, folder: str) -> None:
+    path = data_dir() / "toybox"
+    if folder != "shipped":
+        path = tmp_path / "model"
+        blank(Blank.TOYBOX, seed=3).save(path, torch.float32 if "fp32" in folder else torch.float16)
+    pipe, model = stock("StableDiffusionPipeline", path), load(path).freeze()
+    assert pipe.safety_checker is None
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    prompt = "a large red circle on a black background"
+    theirs, _ = pipe.encode_prompt(prompt, "cpu", 1, False)
+    torch.testing.assert_close(theirs, model.encode_text([prompt]).tokens)
+    assert model.text_encoders[0](model.tokenize([prompt])).text_embeds.shape == (1, 128)
+    assert pipe(prompt, num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
+
+
+@torch.no_grad()
+def test_stock_diffusers_opens_an_sdxl(stock, tmp_path: Path) -> None:
+    blank(Blank.SDXL_NARROW, seed=3).save(tmp_path / "model")
+    pipe, model = stock("StableDiffusionXLPipeline", tmp_path / "model"), load(tmp_path / "model").freeze()
+    tokens, _, pooled, _ = pipe.encode_prompt("a red circle", device="cpu", do_classifier_free_guidance=False)
+    ours = model.encode_text(["a red circle"])
+    torch.testing.assert_close(tokens, ours.tokens)
+    torch.testing.assert_close(pooled, ours.pooled)
+
+
+@torch.no_grad()
+def test_a_folder_that_names_the_class_with_projection_still_loads(tmp_path: Path) -> None:
+    model = blank(Blank.TOYBOX, seed=3).freeze()
+    model.save(tmp_path, torch.float32)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
+    index["text_encoder"][1] = "CLIPTextModelWithProjection"
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    for again in (load(tmp_path), skeleton(tmp_path)):
+        assert isinstance(again.text_encoders[0], CLIPTextModelWithProjection)
+    ids = model.tokenize(["a red circle"])
+    torch.testing.assert_close(load(tmp_path).text_encoders[0](ids).text_embeds, model.text_encoders[0](ids).text_embeds)
+
+
+def test_another_text_encoder_than_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a T5EncoderModel, only CLIPTextModel and CLIPTextModelWithProjection are supported"):
+        text_class(tmp_path, "T5EncoderModel")
 
 
 # diffusers' log handler keeps the stderr it was imported under, so only a process of its own shows what a person would see.

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from vgen.app import cli
 from vgen.app.demo import demo
 
 
@@ -22,9 +24,73 @@ def test_demo(tmp_path: Path) -> None:
     assert len(list((report / "clips").glob("*.mp4"))) == 2 * 4, "two captions: the truth and three checkpoints"
     assert len(list((out / "clips").glob("*.gif"))) == 1
     assert {p.name for p in (out / "exports").iterdir()} == {"motion_module.safetensors", "motion_adapter"}
+    assert {p.name for p in out.iterdir()} == {"shards", "trained", "exports", "clips", "evaluation", ".vgen-demo"}
 
 
 def test_demo_keeps_what_it_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="was not made by vgen demo"):
         demo(tmp_path, steps=1, num_clips=1, console=Console(quiet=True))
+
+
+@pytest.fixture
+def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command in a folder of its own up to the first stage; an earlier demo is in ``out``, with a file of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vgen"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    for name in ("shards", "clips", "trained"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "old").touch()
+    (tmp_path / "out" / "notes.txt").touch()
+    (tmp_path / "out" / ".vgen-demo").touch()
+    return lambda *arguments: cli.run("demo", list(arguments))
+
+
+REFUSED = {
+    "steps=abc": "steps must be a whole number of at least 1, got abc; the default is steps=400",
+    "steps=0": "steps must be a whole number of at least 1, got 0",
+    "clips=-1": "clips must be a whole number of at least 1, got -1; the default is clips=24",
+    "clips=0": "clips must be a whole number of at least 1, got 0",
+    "clips=": "clips must be a whole number of at least 1, got nothing",
+    "out=": "out names the folder for the report and the clips, got nothing",
+    "out=out/notes.txt": "out=out/notes.txt is a file and the demo writes a folder",
+    "out=link": "out=link is a link and the demo writes a folder",
+    "out=.": "out=. exists and was not made by vgen demo",
+    "out=out/notes.txt/deeper": "out/notes.txt/deeper can't be written to (Not a directory)",
+    "foo=1": "vgen demo has no foo=1; it has out=, steps=, clips=",
+}
+
+
+@pytest.mark.parametrize(("argument", "sentence"), REFUSED.items())
+def test_what_cannot_be_is_refused_before_anything_is_removed(
+    vgen, tmp_path: Path, capfd: pytest.CaptureFixture[str], argument: str, sentence: str
+) -> None:
+    (tmp_path / "link").symlink_to("out")
+    before = sorted(tmp_path.rglob("*"))
+    assert vgen("out=out", argument) == cli.REFUSED
+    said = capfd.readouterr().err
+    assert said.startswith(f"vgen demo: {sentence}")
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("steps", "num_clips"), [(0, 1), (1, 0), (1, -1)])
+def test_the_stages_own_rules_come_first(vgen, tmp_path: Path, steps: int, num_clips: int) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        demo(tmp_path / "out", steps, num_clips, Console(quiet=True))
+    assert (tmp_path / "out" / "trained" / "old").is_file()
+
+
+def test_an_earlier_demo_goes_and_the_users_files_stay(vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is killed on the way."""
+    def stopped(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", stopped)
+        assert vgen("out=out") == cli.INTERRUPTED
+    monkeypatch.setattr("vgen.app.demo.prepare", stopped)
+    assert vgen("out=out") == cli.INTERRUPTED
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"notes.txt", ".vgen-demo"}

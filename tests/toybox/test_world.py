@@ -1,6 +1,7 @@
 """The miniature world: exact, deterministic, with the marginals it claims."""
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from vgen.toybox.glyphs import inside
 from vgen.toybox.motion import paths
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Family, Mix, corpus, rng_of, sample, scene_at
-from vgen.toybox.scenes import CORE_MOTIONS, DIRECTION, SOLIDS, Colour, Ground, Kind, Motion, Scene, Shape, Size, Speed, Thing
+from vgen.toybox.scenes import CORE_MOTIONS, DIRECTION, SOLIDS, Colour, Ground, Kind, Motion, Scene, Shape, Size, Speed, Thing, check_length
 from vgen.toybox.splits import Bucket, bucket_of, class_weights, pair_held_out, triple_held_out
 
 
@@ -168,3 +169,26 @@ def test_another_generator_is_refused() -> None:
     data = Scene(things=(), ground=SOLIDS[0]).to_dict() | {"version": 0}
     with pytest.raises(ValueError, match="written by toybox generator 0, this one is 2"):
         Scene.from_dict(data)
+
+
+@pytest.mark.parametrize("wrong", [{"two_things": -1}, {"two_things": 1.5}, {"camera": 2}, {"camera": math.nan}, {"two_things": math.nan}])
+def test_a_share_of_the_scenes_lies_in_0_to_1(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"a mix needs two_things and camera, shares of the scenes, in 0\.\.1, got .* the defaults are"):
+        Mix(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"core": math.nan}, {"many": -0.1}, {"core": math.inf}, {f.value: 0 for f in Family}])
+def test_shares_of_the_families_are_finite_and_one_is_positive(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"a mix needs finite shares of the families, .* got core=.*; set core=1"):
+        Mix(**wrong)
+
+
+def test_a_clip_ends_before_its_things_leave_the_canvas() -> None:
+    check_length(16)
+    check_length(8, 2)
+    with pytest.raises(ValueError, match=r"end within 15 ticks, where .* got num_frames=40; the usual is num_frames=16"):
+        check_length(40)
+    with pytest.raises(ValueError, match=r"got num_frames=9 with stride_ticks=2; the usual is"):
+        check_length(9, 2)
+    with pytest.raises(ValueError, match=r"at least one frame .* got num_frames=0; the usual is"):
+        check_length(0)

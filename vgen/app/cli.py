@@ -72,9 +72,23 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
         print(VERBS[verb].page(verb))
         return DONE
     sweep = "-m" in arguments or "--multirun" in arguments
+    arguments = [at_home(a) for a in arguments]
     sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own reading of an error and exits before we see it
     return _dispatch(verb)
+
+
+_HOME = re.compile(r"""(?<=[=\[,"'])~/""")
+
+
+def at_home(argument: str) -> str:
+    """``data.path=~/videos`` with the home folder written out, in a list too: a shell does that only at the start of a word, and Hydra
+    cannot read ``~``. A sentence stays."""
+    key, given, _ = argument.partition("=")
+    if not given or key in SENTENCES:
+        return argument
+    home = os.path.expanduser("~").rstrip("/") + "/"
+    return _HOME.sub(lambda _: home, argument)
 
 
 def as_sentence(argument: str) -> str:

@@ -1,11 +1,13 @@
 """``vgen demo``: the main job end to end on the shipped image model: shards, training, export, clips, scores, one page."""
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +37,19 @@ NUM_CLIPS, NUM_FRAMES, STRIDE, STEPS = 480, 8, 2, 400
 PROMPT = "a large red circle that moves right fast on a black background"
 ONE_THING = Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0, two_things=0)
 _KEYS = {"out": "outputs/demo", "steps": str(STEPS), "clips": "24"}
+_MARK = ".vgen-demo"
+_SHARDS, _RUN, _EXPORTS, _CLIPS, _EVALUATION = _NAMES = ("shards", "trained", "exports", "clips", "evaluation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What every stage is asked for; its classes refuse what they cannot do before anything is touched."""
+
+    packing: Prepare
+    training: TrainRun
+    exports: tuple[Export, ...]
+    drawing: GenerateRun
+    evaluation: EvaluateRun
 
 
 def main() -> None:
@@ -43,44 +58,42 @@ def main() -> None:
     if unknown:
         raise ValueError(f"vgen demo has no {', '.join(unknown)}; it has {', '.join(f'{k}=' for k in _KEYS)}")
     wish = _KEYS | given
-    demo(Path(wish["out"]), int(wish["steps"]), int(wish["clips"]), Console())
+    if not wish["out"]:
+        raise ValueError(f"out names the folder for the report and the clips, got nothing; leave it out for {_KEYS['out']}")
+    demo(Path(wish["out"]), _count("steps", wish["steps"]), _count("clips", wish["clips"]), Console())
+
+
+def _count(key: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
+        raise ValueError(f"{key} must be a whole number of at least 1, got {text or 'nothing'}; the default is {key}={_KEYS[key]}")
+    return int(text)
 
 
 def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
-    """Everything is written below ``out``; an earlier demo there is replaced, nothing else is touched."""
-    _clear(out)
+    """Everything is written below ``out``; what an earlier demo wrote there is replaced, nothing else is touched."""
+    plan = _plan(out, steps, num_clips)
+    _check(out)
     began = time.perf_counter()
     backbone = load_backbone(TOYBOX)  # the sentence about a missing model before any work
     del backbone
-    shards, run = out / "shards", out / "trained"
+    _clear(out)
 
     def stage(number: int, title: str, action: Callable[[], object]) -> object:
         console.print(f"[bold]{number}/5 {title}[/] ({time.perf_counter() - began:.0f} s so far)")
         return action()
 
-    source = ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING)
-    packing = Prepare(data=source, out=str(shards), video=Video("npy"))
-    stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(packing, lambda *_: None))
-    stage(2, f"training AnimateDiff motion modules in the frozen image model, {steps} steps", lambda: _train(shards, run, steps))
-    stage(3, "exporting them in AnimateDiff's and in diffusers' format", lambda: _export(run, out))
-    shipped_sampling = Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M)
-    drawing = GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=shipped_sampling, fps=6, out=str(out / "clips"))
-    stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(drawing, {}))
-    wish = EvaluateRun(
-        adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX,
-        suite=Suite(
-            iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE,
-            two_things=ONE_THING.two_things,
-        ),
-        sampler=shipped_sampling, selftest=16, out=str(out / "evaluation"),
-    )
+    stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(plan.packing, lambda *_: None))
+    card = plain({"method": "animatediff", "note": "vgen demo", "steps": steps})
+    stage(2, f"training AnimateDiff motion modules in the frozen image model, {steps} steps", lambda: train(plan.training, card))
+    stage(3, "exporting them in AnimateDiff's and in diffusers' format", lambda: Console().print(*map(export, plan.exports)))
+    stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(plan.drawing, {}))
     modules = "the untrained, the just-trained and the shipped module"
-    found = stage(5, f"drawing and scoring {num_clips} captions with {modules}", lambda: evaluate(wish, console))
+    found = stage(5, f"drawing and scoring {num_clips} captions with {modules}", lambda: evaluate(plan.evaluation, console))
     assert isinstance(found, Evaluated)
     coherence = {name: worded(of["overall"].get("coherence")) for name, of in found.summary["checkpoints"].items()}
     shares = ", ".join(f"{name} {share}" for name, share in coherence.items())
     console.print(f"minutes of training hold a clip together, motion takes longer; coherence: {shares}")
-    clip = next((out / "clips").glob("*.gif"))
+    clip = next((out / _CLIPS).glob("*.gif"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(
         f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB\n"
@@ -89,26 +102,49 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     return found
 
 
-def _clear(out: Path) -> None:
-    mark = out / ".vgen-demo"
-    if out.exists() and any(out.iterdir()) and not mark.is_file():
-        raise ValueError(f"out={out} exists and was not made by vgen demo; choose another folder, nothing is overwritten")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    mark.touch()
-
-
-def _train(shards: Path, run: Path, steps: int) -> None:
-    wish = TrainRun(
+def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
+    run, sampling = out / _RUN, Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M)
+    suite = Suite(
+        iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE,
+        two_things=ONE_THING.two_things,
+    )
+    training = TrainRun(
         method=AnimateDiff(), backbone=Backbone(), run=RunSettings(name=run.name, dir=str(run.parent), seed=7),
-        data=Corpus(path=str(shards), window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE), batch_size=4, val_clips=16, cache=True),
+        data=Corpus(
+            path=str(out / _SHARDS), window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE), batch_size=4, val_clips=16, cache=True
+        ),
         optim=Optimisation(kind=Optimiser.MUON, lr=1e-3, betas=[0.9, 0.99], warmup_steps=20, decay=Decay.COSINE, ema_decay=0.98),
         trainer=TrainerSettings(max_steps=steps, val_every_steps=max(1, steps // 2), checkpoint_every_steps=steps),
     )
-    train(wish, plain({"method": "animatediff", "note": "vgen demo", "steps": steps}))
+    return _Plan(
+        packing=Prepare(data=ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING), out=str(out / _SHARDS), video=Video("npy")),
+        training=training,
+        exports=(
+            Export(run=str(run), to=Format.ANIMATEDIFF, out=str(out / _EXPORTS / "motion_module.safetensors")),
+            Export(run=str(run), to=Format.DIFFUSERS, out=str(out / _EXPORTS / "motion_adapter")),
+        ),
+        drawing=GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=sampling, fps=6, out=str(out / _CLIPS)),
+        evaluation=EvaluateRun(
+            adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX, suite=suite, sampler=sampling, selftest=16,
+            out=str(out / _EVALUATION),
+        ),
+    )
 
 
-def _export(run: Path, out: Path) -> None:
-    console = Console()
-    console.print(export(Export(run=str(run), to=Format.ANIMATEDIFF, out=str(out / "exports" / "motion_module.safetensors"))))
-    console.print(export(Export(run=str(run), to=Format.DIFFUSERS, out=str(out / "exports" / "motion_adapter"))))
+def _check(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        what = "link" if out.is_symlink() else "file"
+        raise ValueError(f"out={out} is a {what} and the demo writes a folder; choose another place, nothing is overwritten")
+    if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
+        raise ValueError(f"out={out} exists and was not made by vgen demo; choose another folder, nothing is overwritten")
+
+
+def _clear(out: Path) -> None:
+    """The mark stays while its neighbours go, so that a demo that was killed here can be run again."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).touch()
+    for path in (out / name for name in _NAMES):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

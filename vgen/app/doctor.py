@@ -1,5 +1,6 @@
 """`vgen doctor`: is this machine fit for vgen, and what to do about each lack. Exit code 1 only if vgen cannot work at all."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ COLOURS = {State.WORKS: "green", State.CARE: "yellow", State.ABSENT: "cyan", Sta
 
 def main() -> int:
     """Print the table and a closing sentence."""
+    if sys.argv[1:]:
+        raise ValueError(f"the doctor looks at everything and takes no arguments, got {' '.join(sys.argv[1:])}; leave them out")
     findings = examine()
     console = Console(highlight=False)
     console.print(_table(findings))

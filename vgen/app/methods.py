@@ -37,10 +37,14 @@ def pages() -> str:
 
 
 def main() -> None:
-    for word, text in (("format=markdown", markdown), ("format=pages", pages)):
-        if word in sys.argv[1:]:
-            print(text().rstrip())
-            return
+    ways = {"format=table": _print_table, "format=markdown": lambda: print(markdown()), "format=pages": lambda: print(pages().rstrip())}
+    asked = sys.argv[1:] or ["format=table"]
+    if len(asked) != 1 or asked[0] not in ways:
+        raise ValueError(f"the table can be had as {', '.join(ways)} and takes nothing else, got {' '.join(asked)}")
+    ways[asked[0]]()
+
+
+def _print_table() -> None:
     table = Table(*HEADINGS, title="methods", title_justify="left")
     for row in rows():
         table.add_row(*row)

@@ -22,12 +22,13 @@ _USAGE = "vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]"
 
 
 def main() -> None:
-    words = [a for a in sys.argv[1:] if "=" not in a]
     options = dict(a.split("=", 1) for a in sys.argv[1:] if "=" in a)
+    words = [a for a in sys.argv[1:] if "=" not in a] + ([options.pop("method")] if "method" in options else [])
     if len(words) != 1 or words[0] not in catalogue():
         raise ValueError(f"give one method: {_USAGE}; methods are {', '.join(catalogue())}")
     backbone = options.pop("backbone", Blank.SD15.value)
-    Console(soft_wrap=True).print(describe(words[0], options, backbone), markup=False, highlight=False)
+    knobs = {key.removeprefix("method."): value for key, value in options.items()}  # as vgen train takes them, too
+    Console(soft_wrap=True).print(describe(words[0], knobs, backbone), markup=False, highlight=False)
 
 
 def describe(name: str, knobs: dict[str, str], backbone: str) -> str:

@@ -13,9 +13,10 @@ from vgen.backbones.sites import sites
 
 
 def main() -> None:
-
-
-    name = sys.argv[1].removeprefix("backbone=") if len(sys.argv) > 1 else TOYBOX
+    names = sys.argv[1:] or [TOYBOX]
+    if len(names) > 1:
+        raise ValueError(f"the sites are those of one image model ({', '.join(b.value for b in Blank)} or a folder), got {' '.join(names)}")
+    name = names[0].removeprefix("backbone=")
     if name in [b.value for b in Blank] and name != TOYBOX:
         with torch.device("meta"):
             unet = blank_unet(Blank(name))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: a line of summary, its usage, its most used keys (key, meaning) and examples."""
+    """One verb: a line of summary, its usage, its most used keys (key, meaning) and examples; whether Hydra reads its arguments."""
 
     summary: str
     usage: str
     keys: tuple[tuple[str, str], ...]
     examples: tuple[str, ...]
+    hydra: bool = False
 
     def page(self, name: str) -> str:
         """The text of `vgen NAME --help`."""
@@ -19,7 +20,7 @@ class Verb:
         if self.keys:
             lines += ["", "most used keys:", *(f"  {key:<{width}}  {meaning}" for key, meaning in self.keys)]
         lines += ["", "examples:", *(f"  {example}" for example in self.examples)]
-        if "key=value" in self.usage:
+        if self.hydra:
             lines += ["", f"All keys and their values, nothing run: vgen {name} --cfg job"]
         return "\n".join(lines)
 
@@ -42,6 +43,7 @@ VERBS = {
             "vgen prepare data.path=~/videos out=data/mine fps=8 clip_seconds=2 size_px=256",
             "vgen prepare data=toybox out=data/toybox_corpus data.num_clips=2048",
         ),
+        hydra=True,
     ),
     "train": Verb(
         summary="train a method's layers inside a frozen image model",
@@ -60,6 +62,7 @@ VERBS = {
             "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu run.name=mine",
             "vgen train -m data=toybox optim.lr=1e-4,3e-4",
         ),
+        hydra=True,
     ),
     "generate": Verb(
         summary="draw clips from prompts: mp4, GIF and a grid of frames",
@@ -78,6 +81,7 @@ VERBS = {
             'vgen generate prompt="a large red circle moves right fast on a black background"',
             "vgen generate adapter=runs/mine prompt_file=prompts.txt sampling.num_frames=32 sampling.window.num_frames=16",
         ),
+        hydra=True,
     ),
     "edit": Verb(
         summary="change a clip by its words, keeping what the words keep",
@@ -96,6 +100,7 @@ VERBS = {
             'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" save=[reconstruction]',
             'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a panda skis"',
         ),
+        hydra=True,
     ),
     "evaluate": Verb(
         summary="draw a suite with checkpoints, or take videos of any tool, score them, write a report",
@@ -117,6 +122,7 @@ VERBS = {
             "vgen evaluate stage=prompts suite=demo out=theirs && vgen evaluate videos=theirs suite=demo",
             "torchrun --nproc-per-node=8 -m vgen.app.evaluate adapter=runs/mine out=outputs/mine",
         ),
+        hydra=True,
     ),
     "compare": Verb(
         summary="paired differences between finished evaluations, with their intervals",
@@ -153,22 +159,23 @@ VERBS = {
             "vgen export run=runs/mine to=diffusers out=mine_motion_adapter",
             "vgen export from=mm_sd_v15_v2.ckpt to=vgen backbone=models/sd15 out=runs/v2",
         ),
+        hydra=True,
     ),
     "methods": Verb(
         summary="list the methods: paper, year, what they insert and train",
-        usage="vgen methods [format=markdown|pages]",
+        usage="vgen methods [format=table|markdown|pages]",
         keys=(),
         examples=("vgen methods",),
     ),
     "show": Verb(
         summary="print a method's expanded row, the sites it hits and its trainable parameters",
-        usage="vgen show METHOD [key=value ...]",
-        keys=(("backbone", "the image model whose sites and counts to show"), ("method.KNOB", "any knob of the method")),
-        examples=("vgen show animatediff", "vgen show animatediff backbone=sd15"),
+        usage="vgen show METHOD [backbone=NAME] [KNOB=VALUE ...]",
+        keys=(("backbone", "the image model whose sites and counts to show"), ("KNOB", "any knob of the method, as motion.heads=4")),
+        examples=("vgen show animatediff", "vgen show animatediff backbone=toybox motion.heads=4"),
     ),
     "sites": Verb(
         summary="list the places of an image model where a method can insert layers",
-        usage="vgen sites BACKBONE",
+        usage="vgen sites [BACKBONE]",
         keys=(),
         examples=("vgen sites toybox", "vgen sites sd15"),
     ),
@@ -180,7 +187,7 @@ VERBS = {
     ),
     "demo": Verb(
         summary="the main job on the shipped toybox model, in minutes on two cores, with a report",
-        usage="vgen demo [key=value ...]",
+        usage="vgen demo [out=FOLDER] [steps=N] [clips=N]",
         keys=(("out", "folder for the report and the clips"), ("steps", "training steps"), ("clips", "captions to score")),
         examples=("vgen demo", "make demo"),
     ),

@@ -28,6 +28,8 @@ from transformers.utils import logging as transformers_logging
 
 from vgen.shapes import fold, unfold
 
+_TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+
 
 @dataclass(slots=True)
 class Context:
@@ -171,6 +173,8 @@ class ImageModel:
             with _without_bars():
                 module.save_pretrained(folder / name, safe_serialization=True)
             nn.Module.to(module, before)
+            if isinstance(module, CLIPPreTrainedModel):
+                _opens_in(before, folder / name / "config.json")
         self.tokenizer.save_pretrained(folder / "tokenizer")
         if self.second_tokenizer is not None:
             self.second_tokenizer.save_pretrained(folder / "tokenizer_2")
@@ -186,7 +190,8 @@ class ImageModel:
             "_class_name": "StableDiffusionXLPipeline" if self.is_sdxl else "StableDiffusionPipeline",
             "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
             "scheduler": ["diffusers", "DDIMScheduler"],
-            "tokenizer": ["transformers", "CLIPTokenizer"], "text_encoder": ["transformers", type(self.text_encoders[0]).__name__],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "text_encoder": ["transformers", "CLIPTextModel"],  # with a projection or without: what these pipelines open it as
             "feature_extractor": ["transformers", "CLIPImageProcessor"] if self.image_processor is not None else [None, None],
             "image_encoder": ["transformers", "CLIPVisionModelWithProjection"] if self.image_encoder is not None else [None, None],
         }
@@ -195,6 +200,22 @@ class ImageModel:
                 "tokenizer_2": ["transformers", "CLIPTokenizer"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
             }
         return index | {"safety_checker": [None, None], "requires_safety_checker": False}
+
+
+def _opens_in(dtype: torch.dtype, config: Path) -> None:
+    """A pipeline opens its diffusers parts in fp32 and the others in the type that their configuration names: all in one."""
+    told = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def text_class(folder: Path, named: str) -> type[CLIPPreTrainedModel]:
+    """The class of a text encoder: ``named`` by model_index.json, or the one with a projection where its own configuration says that its
+    weights have one, which Stable Diffusion's pipelines do not open. Raises ValueError for another encoder than CLIP's."""
+    if named not in _TEXTS:
+        raise ValueError(f"{folder} is a {named}, only {' and '.join(_TEXTS)} are supported")
+    config = folder / "config.json"
+    holds = json.loads(config.read_text()).get("architectures") if config.is_file() else None
+    return CLIPTextModelWithProjection if CLIPTextModelWithProjection.__name__ in (holds or []) else _TEXTS[named]
 
 
 @contextmanager
@@ -229,15 +250,12 @@ def load(folder: Path) -> ImageModel:
         )
     local: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
-    texts = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if name in listed:
-            kind = listed[name][1]
-            if kind not in texts:
-                raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(texts)} are supported")
+            encoder = text_class(folder / name, listed[name][1])
             with _without_bars():
-                encoders.append(texts[kind].from_pretrained(folder / name, **local, dtype=torch.float32))
+                encoders.append(encoder.from_pretrained(folder / name, **local, dtype=torch.float32))
     has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
     image_encoder = image_processor = second_tokenizer = None
     if has["image_encoder"]:

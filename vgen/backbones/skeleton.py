@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTokenizer
 
-from vgen.backbones.image_model import ImageModel
-
-TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+from vgen.backbones.image_model import ImageModel, text_class
 
 
 def skeleton(folder: Path) -> ImageModel:
@@ -32,10 +30,8 @@ def skeleton(folder: Path) -> ImageModel:
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if (folder / name / "config.json").is_file():
-            kind = (listed.get(name) or ["transformers", "CLIPTextModel"])[1]
-            if kind not in TEXTS:
-                raise ValueError(f"{folder / name} is a {kind}, only {' and '.join(TEXTS)} are supported")
-            encoders.append(TEXTS[kind](CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)))
+            encoder = text_class(folder / name, (listed.get(name) or ["transformers", "CLIPTextModel"])[1])
+            encoders.append(encoder(CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)))
     second = folder / "tokenizer_2"
     return ImageModel(
         unet=UNet2DConditionModel.from_config(json.loads((folder / "unet" / "config.json").read_text())),

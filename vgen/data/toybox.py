@@ -15,7 +15,7 @@ from vgen.spec import field, spec
 from vgen.toybox.captions import caption
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, rng_of, scene_at
-from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, Scene
+from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, Scene, check_length
 
 BLOCK_CLIPS = 32
 _CAPTION, _TICK = 1, 2  # independent streams of one (seed, scene)
@@ -46,6 +46,7 @@ class ToyboxSource(Source):
         return 64, Video.npy  # small, and the oracle wants every pixel
 
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
+        check_length(cut.num_frames)
         starts = range(0, self.num_clips, BLOCK_CLIPS)
         return [self._job(row, start, min(BLOCK_CLIPS, self.num_clips - start), cut) for row, start in enumerate(starts)]
 

@@ -15,7 +15,7 @@ from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.spec import Choice, field, spec
 from vgen.toybox.edits import Edit
 from vgen.toybox.sampling import rng_of
-from vgen.toybox.scenes import TICKS
+from vgen.toybox.scenes import TICKS, check_length
 from vgen.toybox.splits import Bucket
 
 __all__ = ["SUITE_VERSION", "Grid", "Inputs", "Kind", "Suite", "Task", "TaskKind", "batches", "tasks"]
@@ -106,12 +106,7 @@ class Suite:
             raise ValueError(
                 f"a suite needs a non-negative number of clips per bucket and one clip at least, got {_named(counts)}; set suite.iid=64"
             )
-        ticks = (self.num_frames - 1) * self.stride_ticks
-        if self.num_frames < 1 or self.stride_ticks < 1 or ticks > TICKS - 1:
-            raise ValueError(
-                f"a clip must have at least one frame and end within {TICKS - 1} ticks, where things leave the canvas, got "
-                f"num_frames={self.num_frames} with stride_ticks={self.stride_ticks}; lower one of them"
-            )
+        check_length(self.num_frames, self.stride_ticks)
         if self.seed < 0 or not all(0 <= share <= 1 for share in (self.open_share, self.two_things, self.related)):
             raise ValueError(
                 "a suite needs seed >= 0, open_share, two_things and related in 0..1, "

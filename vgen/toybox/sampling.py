@@ -1,6 +1,7 @@
 """Drawing scenes: the class first, then the nuisance alone is rejected, so that no class is thinned by the borders of the canvas."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -58,10 +59,15 @@ class Mix:
     cues: bool = True
 
     def __post_init__(self) -> None:
-        shares = [getattr(self, f.value) for f in Family]
-        if min(shares) < 0 or sum(shares) <= 0:
-            got = dict(zip([f.value for f in Family], shares, strict=True))
-            raise ValueError(f"family shares must be non-negative with a positive sum, got {got}")
+        shares = {f.value: getattr(self, f.value) for f in Family}
+        if not all(0 <= share < math.inf for share in shares.values()) or sum(shares.values()) == 0:
+            got = ", ".join(f"{name}={share:g}" for name, share in shares.items())
+            raise ValueError(f"a mix needs finite shares of the families, none negative and one positive at least, got {got}; set core=1")
+        if not (0 <= self.two_things <= 1 and 0 <= self.camera <= 1):
+            raise ValueError(
+                f"a mix needs two_things and camera, shares of the scenes, in 0..1, got {self.two_things:g} and {self.camera:g}; "
+                "the defaults are 0.45 and 0"
+            )
 
     def family(self, rng: np.random.Generator) -> Family:
         shares = np.array([getattr(self, f.value) for f in Family])

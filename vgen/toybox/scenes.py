@@ -14,6 +14,16 @@ GENERATOR_VERSION = 2
 TICKS = 16  # the canonical clip; motion classes are tuned so that they can be told apart within it
 
 
+def check_length(num_frames: int, stride_ticks: int = 1) -> None:
+    """Raises ValueError for a clip that would show a picture which its things have left."""
+    if num_frames < 1 or stride_ticks < 1 or (num_frames - 1) * stride_ticks > TICKS - 1:
+        stride = "" if stride_ticks == 1 else f" with stride_ticks={stride_ticks}"
+        raise ValueError(
+            f"a clip of the toybox must have at least one frame and end within {TICKS - 1} ticks, where things leave the canvas, got "
+            f"num_frames={num_frames}{stride}; the usual is num_frames={TICKS}, one tick a frame"
+        )
+
+
 class Colour(Enum):
     RED = "red"
     GREEN = "green"
