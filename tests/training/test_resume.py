@@ -17,6 +17,7 @@ from vgen.data.clips import Window
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Batch
+from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.checkpoints import KeepBest, latest
 from vgen.training.learner import Learner
@@ -228,6 +229,23 @@ def test_the_gradient_norm_is_that_of_the_step_it_stands_beside(tmp_path: Path, 
 def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_shards: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.precision=fp16 needs a GPU"):
         fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        (Sampling(num_frames=64), r"callbacks\.sampling\.num_frames=64 frames at once, but the motion module has 32 position rows"),
+        (Sampling(width_px=63), r"width_px must be .*multiple of 16.* got 63"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused_before_training(
+    tmp_path: Path, toy_shards: Path, sampling: Sampling, message: str, seen: list[str]
+) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2)
+    wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)
+    with pytest.raises(ValueError, match=message):
+        fit(wish)
+    assert not seen
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])

@@ -19,8 +19,7 @@ from vgen.app.config import run_hydra
 from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
-from vgen.layers.motion_module import PositionalEncoding
-from vgen.methods._sampling import Prompt, Sampling, latent_size
+from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
@@ -146,7 +145,7 @@ def _of_this_second() -> Path:
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
-    _check(checkpoint, run.sampling)
+    refuse_impossible(checkpoint.model, checkpoint.unet, run.sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
@@ -159,18 +158,6 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
                 done += 1
     seconds = time.perf_counter() - began
     console.print(f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in {seconds:.1f} s: {out}/")
-
-
-def _check(checkpoint: Checkpoint, sampling: Sampling) -> None:
-    """What would fail in the first step fails here, before anything is drawn."""
-    latent_size(checkpoint.model, sampling)
-    rows = min((m.pe.shape[1] for m in checkpoint.unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
-    at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
-    if rows is not None and at_once > rows:
-        raise ValueError(
-            f"sampling.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
-            f"set sampling.window.num_frames={rows} to draw in sliding windows"
-        )
 
 
 def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, checkpoint: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from vgen.diffusion.draws import Draws
 from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import Solver, Spacing, solve
 from vgen.diffusion.windows import Sliding, in_windows
+from vgen.layers.motion_module import PositionalEncoding
 from vgen.methods._objectives import Denoising
 from vgen.spec import field, spec
 
@@ -61,6 +62,18 @@ def latent_size(model: ImageModel, sampling: Sampling) -> tuple[int, int]:
             raise ValueError(f"{name} must be a multiple of {factor * halvings} for this image model, got {px}")
         out.append(px // factor)
     return out[0], out[1]
+
+
+def refuse_impossible(model: ImageModel, unet: VideoUNet, sampling: Sampling, key: str = "sampling") -> None:
+    """What would fail in the first step of drawing fails here: sizes that the UNet can't halve, more frames at once than position rows."""
+    latent_size(model, sampling)
+    rows = min((m.pe.shape[1] for m in unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
+    at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
+    if rows is not None and at_once > rows:
+        raise ValueError(
+            f"{key}.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
+            f"set {key}.window.num_frames={rows} to draw in sliding windows"
+        )
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from vgen.data.clips import Clips
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
+from vgen.methods._sampling import refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged
@@ -85,7 +86,7 @@ def fit(job: Job) -> Path:
     if found and steps_done >= settings.max_steps and _written_at(job.folder / "adapter.safetensors") == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    if job.resume and found is None and any(job.folder.glob("checkpoints/*")):
+    if job.resume and found is None and any(job.folder.glob("checkpoints/step-*")):
         raise ValueError(f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name")
     parts = split(job.corpus, job.seed, job.model.size_px)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
@@ -149,6 +150,8 @@ def _learner(job: Job) -> Learner:
     learner = Learner(job.recipe, job.model, job.optimisation, job.seed, job.settings.max_steps, FROZEN_DTYPE[job.settings.precision])
     if job.start is not None:
         put(learner.unet, job.start, job.recipe.learns())
+    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
+        refuse_impossible(job.model, learner.unet, job.samples.sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.unet.enable_gradient_checkpointing()
     return learner
