@@ -194,3 +194,29 @@ def test_sites_of_sd15() -> None:
 
 def test_an_unknown_prompt_does_not_break(tiny: ImageModel) -> None:
     assert tiny.encode_text(["日本語 xylophone!"]).tokens.shape == (1, 77, 32)
+
+
+@pytest.fixture
+def saved_blank(tmp_path: Path) -> Path:
+    blank(Blank.TOYBOX, seed=0).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_folder_of_half_precision_alone_is_read(saved_blank: Path) -> None:
+    """As on the hub, where many folders hold nothing but ``*.fp16.safetensors``."""
+    want = load(saved_blank).unet.state_dict()
+    for file in list(saved_blank.rglob("*.safetensors")):
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    got = load(saved_blank)
+    assert all(torch.equal(value, want[name]) for name, value in got.unet.state_dict().items())
+    assert next(got.text_encoders[0].parameters()).dtype is torch.float32
+
+
+def test_weights_that_cannot_be_read_are_named(saved_blank: Path) -> None:
+    file = saved_blank / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"unet cannot be read \(.*fetch or copy it again"):
+        load(saved_blank)
+    file.rename(file.with_suffix(".bin"))
+    with pytest.raises(ValueError, match=r"unet holds no \.safetensors; other files of weights can execute code"):
+        load(saved_blank)

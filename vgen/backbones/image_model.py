@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessorPil,
@@ -230,6 +231,20 @@ def _without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _read(kind: Any, part: Path, **options: Any) -> Any:
+    """One part from its folder; folders that hold half precision alone, as many on the hub do, are read from that."""
+    names = [path.name for path in part.glob("*.safetensors")]
+    if not names:
+        raise ValueError(f"{part} holds no .safetensors; other files of weights can execute code and are not read: convert them first")
+    if all(".fp16" in name for name in names):
+        options["variant"] = "fp16"
+    try:
+        with _without_bars():
+            return kind.from_pretrained(part, **options)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{part} cannot be read ({str(error).splitlines()[0]}); fetch or copy it again") from error
+
+
 def load(folder: Path) -> ImageModel:
     """Read a diffusers-layout folder from disk in fp32; nothing is downloaded and no code of the folder runs.
 
@@ -253,21 +268,18 @@ def load(folder: Path) -> ImageModel:
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if name in listed:
-            encoder = text_class(folder / name, listed[name][1])
-            with _without_bars():
-                encoders.append(encoder.from_pretrained(folder / name, **local, dtype=torch.float32))
+            encoders.append(_read(text_class(folder / name, listed[name][1]), folder / name, **local, dtype=torch.float32))
     has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
     image_encoder = image_processor = second_tokenizer = None
     if has["image_encoder"]:
-        with _without_bars():
-            image_encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **local, dtype=torch.float32)
+        image_encoder = _read(CLIPVisionModelWithProjection, folder / "image_encoder", **local, dtype=torch.float32)
     if has["feature_extractor"]:
         image_processor = CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True)
     if has["tokenizer_2"]:
         second_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True)
     return ImageModel(
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet", **options),
-        vae=AutoencoderKL.from_pretrained(folder / "vae", **options),
+        unet=_read(UNet2DConditionModel, folder / "unet", **options),
+        vae=_read(AutoencoderKL, folder / "vae", **options),
         text_encoders=encoders,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         second_tokenizer=second_tokenizer,
