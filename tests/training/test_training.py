@@ -72,6 +72,30 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     assert_same(got, want)
 
 
+def test_gradient_checkpointing_keeps_little_of_the_inserted_layers() -> None:
+    """They lie outside the blocks that diffusers recomputes, and hold most of what is left there."""
+
+    def kept_bytes(made: Learner) -> int:
+        total = 0
+
+        def count(value: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += value.numel() * value.element_size()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+            made.objective.loss(made.model, made.unet, batch(), Draws(0, batch().keys))
+        return total
+
+    plain, blocks, checked = learner(), learner(), learner()
+    for made in (blocks, checked):
+        made.unet.train()
+        made.unet.enable_gradient_checkpointing()
+    for layer in blocks.unet.inserted.values():
+        layer.recomputed = False
+    assert kept_bytes(checked) < 0.5 * kept_bytes(blocks) < 0.5 * kept_bytes(plain)
+
+
 def test_accumulation_equals_the_large_batch() -> None:
     large, small = learner(), learner()
     for made in (large, small):

@@ -75,8 +75,11 @@ class VideoUNet(nn.Module):
         self.image_unet.set_attn_processor(dict(self._processors))
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute the image UNet's blocks in backward; non-reentrant, so that blocks behind a frozen prefix keep their gradients."""
+        """Recompute the image UNet's blocks and the inserted layers, which lie outside those blocks, in backward; non-reentrant, so that
+        blocks behind a frozen prefix keep their gradients."""
         self.image_unet.enable_gradient_checkpointing()
+        for layer in self.inserted.values():
+            setattr(layer, "recomputed", True)  # noqa: B010  for mypy, a module has no attributes but tensors and modules
 
     def forward(self, x: Tensor, t: Tensor, context: Context, added: Residuals | None = None) -> Tensor:
         """``x`` b f c h w, ``t`` b (or scalar), ``context`` one row per clip, ``added`` to skips and middle by a ControlNet; returns the

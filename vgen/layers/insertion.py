@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vgen.backbones.sites import Site
 from vgen.backbones.video_unet import FrameCount
@@ -17,6 +20,8 @@ class Inserted(nn.Module, ABC):
     def __init__(self, frames: FrameCount) -> None:
         super().__init__()
         self.frames = frames
+        self.recomputed = False
+        """Whether backward runs the layer again instead of keeping what lies within it."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -28,7 +33,8 @@ class Inserted(nn.Module, ABC):
 
     def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:
         # a bound method survives deepcopy and pickle, a closure keeps the original layer
-        return (self(out[0]), *out[1:]) if isinstance(out, tuple) else self(out)
+        run = partial(checkpoint, self, use_reentrant=False) if self.recomputed and torch.is_grad_enabled() else self
+        return (run(out[0]), *out[1:]) if isinstance(out, tuple) else run(out)
 
 
 @spec
