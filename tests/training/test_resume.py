@@ -46,7 +46,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of all training batches, in order; ``killer.at`` ends the process at a step."""
+    """The keys of all training batches, in order."""
     keys: list[str] = []
     step = Learner.training_step
 
@@ -134,11 +134,10 @@ def test_an_adapter_of_an_earlier_part_is_not_taken_for_the_result(tmp_path: Pat
     assert load_adapter(folder / "adapter.safetensors")[1].summary["steps"] == 4
 
 
-@pytest.mark.parametrize(("grad_clip", "message"), [(0.0, "the loss is nan at step|learning tensors are not finite")])
-def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path, grad_clip: float, message: str) -> None:
+def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 6)
-    wish.optimisation = Optimisation(lr=1e9, grad_clip=grad_clip)
-    with pytest.raises(ValueError, match=rf"training diverged: .*({message}).*optim\.lr"):
+    wish.optimisation = Optimisation(lr=1e9, grad_clip=0.0)
+    with pytest.raises(ValueError, match=r"training diverged: .*(the loss is nan at step|learning tensors are not finite).*optim\.lr"):
         fit(wish)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
     for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):

@@ -1,7 +1,6 @@
 """H.264 in memory, so that the same frames give the same bytes: on one thread, and by the code paths of x264 that all processors share.
 
-Those for AVX-512 read memory that nobody wrote when a side in pixels is no multiple of what they work on: at 64 and 160 px the bytes, and
-pixels by up to 42 of 255, changed from run to run.
+Those that it chooses for the processor at hand read memory that nobody wrote: at 64 and 160 px the bytes changed from run to run.
 """
 
 from __future__ import annotations

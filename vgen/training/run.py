@@ -86,8 +86,6 @@ def fit(job: Job) -> Path:
     if found and steps_done >= settings.max_steps and _written_at(job.folder / "adapter.safetensors") == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    if job.resume and found is None and any(job.folder.glob("checkpoints/step-*")):
-        raise ValueError(f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name")
     parts = split(job.corpus, job.seed, job.model.size_px)
     if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
         _check_size(job, parts)
@@ -97,17 +95,14 @@ def fit(job: Job) -> Path:
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, collate_of(job.corpus))
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
-    learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch}
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
-    learner.record["wandb_run_id"] = run_id
+    learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch, "wandb_run_id": run_id}
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
     fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
     consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
-    train, val = loaders(
-        parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size
-    )
+    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
@@ -173,7 +168,10 @@ def _prove(learner: Learner, clips: Clips | LatentCache, collate: Collate) -> No
 
 def _resumable(job: Job) -> Path | None:
     """The checkpoint to go on from, if there is one and it is of the kind that this trainer reads."""
-    found = latest(job.folder / "checkpoints") if job.resume else None
+    folder = job.folder / "checkpoints"
+    found = latest(folder) if job.resume else None
+    if job.resume and found is None and any(folder.glob("step-*")):
+        raise ValueError(f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name")
     if found and found.is_dir() != job.settings.sharded:
         raise ValueError(
             f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and trainer.strategy is "
