@@ -4,18 +4,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
+from vgen.toybox import sampling
 from vgen.toybox.captions import HELD_OUT_TEMPLATES, TEMPLATES, caption, vocabulary
 from vgen.toybox.contrast import KINDS, distractors, paraphrase
 from vgen.toybox.edits import Edit, edit_pair
 from vgen.toybox.glyphs import inside
 from vgen.toybox.motion import paths
+from vgen.toybox.oracle.identicon import read_identicon
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Family, Mix, corpus, rng_of, sample, scene_at
-from vgen.toybox.scenes import CORE_MOTIONS, DIRECTION, SOLIDS, Colour, Ground, Kind, Motion, Scene, Shape, Size, Speed, Thing, check_length
+from vgen.toybox.scenes import (
+    CORE_MOTIONS,
+    DIRECTION,
+    SOLIDS,
+    Camera,
+    Colour,
+    Ground,
+    Kind,
+    Motion,
+    Scene,
+    Shape,
+    Size,
+    Speed,
+    Thing,
+    check_length,
+)
 from vgen.toybox.splits import Bucket, bucket_of, class_weights, pair_held_out, triple_held_out
 
 
@@ -68,6 +87,68 @@ def test_flow_carries_a_thing_to_its_next_place() -> None:
     assert out.edges().max() == 255
 
 
+PANNED = Camera(pan_x=0.012, pan_y=-0.007, zoom=1.01)
+
+
+@pytest.mark.parametrize(
+    ("scene", "least"),
+    [
+        (Scene(things=(), ground=Ground.CHECKER, camera=PANNED), 0.75),
+        (Scene(things=(), ground=Ground.STRIPES, camera=PANNED), 0.75),
+        (Scene(things=(Thing(motion=Motion.LEFT, velocity=0.02, x=0.7),), ground=Ground.CHECKER, camera=PANNED, cues=False), 0.75),
+        *((replace(sample(rng_of(i), Family.PUPPET, Mix()), camera=c), 0.6) for i in range(6) for c in (Camera(), PANNED)),
+    ],
+)
+def test_flow_says_where_every_pixel_is_seen_next(scene: Scene, least: float) -> None:
+    """The next frame, looked up where the flow points, is this one: far closer than it is unmoved."""
+    out = render(replace(scene, num_frames=4, stride_ticks=2), 128)
+    rows, columns = np.mgrid[:128, :128]
+    there = np.ones((3, 128, 128), bool) if not scene.things or scene.ground is Ground.CHECKER else out.masks[:-1, 0] > 0.5
+    left, unmoved = [], []
+    for now, after, flow, counts in zip(out.video[:-1], out.video[1:], out.flow(), there, strict=True):
+        at = [rows + flow[..., 1], columns + flow[..., 0]]
+        counts = counts & (at[0] >= 0) & (at[0] <= 127) & (at[1] >= 0) & (at[1] <= 127)
+        carried = np.stack([map_coordinates(after[..., c].astype(float), at, order=1, mode="nearest") for c in range(3)], -1)
+        left.append(np.abs(carried - now)[counts].mean())
+        unmoved.append(np.abs(after.astype(float) - now)[counts].mean())
+    assert np.mean(left) < (1 - least) * np.mean(unmoved)
+
+
+@pytest.mark.parametrize("motion", [Motion.UP_RIGHT, Motion.BOUNCE, Motion.ORBIT_CW, Motion.ORBIT_CCW, Motion.GROW, Motion.ROTATE])
+@pytest.mark.parametrize("kind", [Kind.SHAPE, Kind.IDENTICON])
+def test_a_camera_that_travels_by_whole_pixels_shifts_the_picture_and_changes_no_mark(kind: Kind, motion: Motion) -> None:
+    thing = Thing(kind=kind, code=0b1100_1010_0110_0101, motion=motion, velocity=0.02, x=0.6, y=0.4, phase=1.0)
+    scene = Scene(things=(thing,), num_frames=6)
+    resting, panned = render(scene).video, render(replace(scene, camera=Camera(pan_x=1 / 64, pan_y=-1 / 64))).video
+    for k in range(6):
+        there = np.s_[: 64 - k, k:], np.s_[k:, : 64 - k]
+        assert np.abs(resting[k][there[0]].astype(int) - panned[k][there[1]].astype(int)).max() <= 16  # an edge on a sample's border
+
+
+def test_a_camera_loses_nothing() -> None:
+    for i in range(60):
+        scene = sample(rng_of(10, i), (Family.CORE, Family.MOTION)[i % 2], Mix(camera=1.0))
+        masks = render(scene).masks
+        assert max(masks[:, :, [0, -1]].max(), masks[..., [0, -1]].max()) <= 0.25  # within the last pixel
+
+
+def test_an_identicon_that_moves_wears_it_and_shows_its_whole_code() -> None:
+    code = 0b1100_1010_0110_0101
+    motions = (Motion.STATIC, Motion.LEFT, Motion.GROW, Motion.SHRINK)
+    things = [Thing(kind=Kind.IDENTICON, code=code, motion=m, velocity=0.02, radius=0.18) for m in motions]
+    first = [render(Scene(things=(t,), num_frames=1)) for t in things]
+    still, left, grow, shrink = (r.video[0].astype(int) for r in first)
+    bare = [render(Scene(things=(t,), num_frames=1, cues=False)).video[0].astype(int) for t in things]
+    np.testing.assert_array_equal(still, bare[0])
+    behind, ahead = np.abs(left - bare[1])[:, 40:], np.abs(left - bare[1])[:, :24]
+    assert behind.max() > 30
+    assert ahead.max() == 0
+    assert (grow - bare[2]).max() > (shrink - bare[3]).max() + 20
+    for thing in things:
+        sprite = read_identicon(render(Scene(things=(thing,))).video, (thing.colour, thing.second))
+        np.testing.assert_array_equal(sprite.code(), [(code >> i) & 1 == 1 for i in range(16)])
+
+
 def test_what_moves_wears_it_and_what_rests_does_not() -> None:
     still, moving = (Scene(things=(Thing(motion=m, velocity=0.02, colour=Colour.RED),), num_frames=1) for m in (Motion.STATIC, Motion.LEFT))
     assert len(np.unique(render(still).video[0].reshape(-1, 3), axis=0)) < len(np.unique(render(moving).video[0].reshape(-1, 3), axis=0))
@@ -93,6 +174,24 @@ def test_rejection_does_not_thin_a_class() -> None:
     sizes = Counter(t.size for t in things)
     assert min(sizes[s] for s in Size) / len(things) > 0.27
     assert {bucket_of(t) for t in things} == {Bucket.IID}
+
+
+@pytest.mark.parametrize("family", [Family.CORE, Family.MANY, Family.MOTION, Family.RELATION, Family.IDENTICON])
+def test_what_has_no_room_changes_its_size_and_speed_and_keeps_its_class(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    def classes() -> list[tuple[Colour, Shape, Motion]]:
+        drawn = [sample(rng_of(11, i), family, Mix()) for i in range(20)]
+        return [(t.colour, t.shape, t.motion) for scene in drawn for t in scene.things]
+
+    placed, refused, place = classes(), 0, sampling.place
+
+    def crowded(*args: Any) -> list[Thing] | None:
+        nonlocal refused
+        refused += 1
+        return None if refused % 3 else place(*args)
+
+    monkeypatch.setattr(sampling, "place", crowded)
+    assert classes() == placed
+    assert refused >= 60
 
 
 def test_a_lent_motion_makes_no_combination_that_is_held_out() -> None:
@@ -167,7 +266,7 @@ def test_a_paraphrase_is_of_the_same_scene() -> None:
 
 def test_another_generator_is_refused() -> None:
     data = Scene(things=(), ground=SOLIDS[0]).to_dict() | {"version": 0}
-    with pytest.raises(ValueError, match="written by toybox generator 0, this one is 2"):
+    with pytest.raises(ValueError, match="written by toybox generator 0, this one is 3"):
         Scene.from_dict(data)
 
 

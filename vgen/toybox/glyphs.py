@@ -9,7 +9,7 @@ from vgen.toybox.scenes import Shape
 
 REACH = {Shape.CIRCLE: 1.0, Shape.SQUARE: 1.2534, Shape.TRIANGLE: 1.5551, Shape.CROSS: 1.2304, Shape.STAR: 1.462, Shape.RING: 1.25}
 """Distance of the farthest point from the centroid, in equal-area radii."""
-_SQUARE = math.sqrt(math.pi) / 2
+SQUARE = math.sqrt(math.pi) / 2  # half the side of the square of area pi
 _HEIGHT = math.sqrt(math.pi * math.sqrt(3))  # of the equilateral triangle with area pi
 _ARM, _HALF = 1.1595, 0.4116  # cross: 8*arm*half - 4*half^2 = pi
 _OUTER, _INNER = 1.462, 0.731  # five-pointed star: 5 * outer * inner * sin(36 deg) = pi
@@ -22,7 +22,7 @@ def inside(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         case Shape.CIRCLE:
             return x * x + y * y <= 1
         case Shape.SQUARE:
-            return (np.abs(x) <= _SQUARE) & (np.abs(y) <= _SQUARE)
+            return (np.abs(x) <= SQUARE) & (np.abs(y) <= SQUARE)
         case Shape.TRIANGLE:
             down = y + _HEIGHT * 2 / 3
             return (down >= 0) & (down <= _HEIGHT) & (np.abs(x) <= down / math.sqrt(3))

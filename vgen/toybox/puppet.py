@@ -1,7 +1,9 @@
 """The articulated figure: seventeen COCO joints, four actions, clothes colours. Pose and appearance are independent."""
 from __future__ import annotations
 
+import cmath
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,15 +39,39 @@ def joints(thing: Thing, state: np.ndarray, tick: float) -> np.ndarray:
 
 
 def layers(thing: Thing, state: np.ndarray, tick: float) -> list:
-    """Opaque parts, back to front: torso, limbs, head."""
+    """Opaque parts, back to front: torso, limbs, head; each a stencil, its centre, its reach and its colour."""
+    out = []
+    for a, b, half, colour in _parts(thing, state, tick):
+        centre = (a + b) / 2
+        reach = math.sqrt(_length2(a, b)) / 2 + half
+        out.append((_capsule(a, b, half), (float(centre[0]), float(centre[1])), reach, colour))
+    return out
+
+
+def _parts(thing: Thing, state: np.ndarray, tick: float) -> list[tuple[np.ndarray, np.ndarray, float, np.ndarray]]:
+    """Capsules from one end to the other, with half their width and their colour."""
     j, r = joints(thing, state, tick), thing.radius * state[3]
     shirt, trousers = (np.asarray(RGB[c], np.float32) / 255 for c in (thing.colour, thing.second))
     neck, hip = j[5:7].mean(0), j[11:13].mean(0)
-    parts = [_capsule(neck + (hip - neck) * 0.15, hip, 0.34 * r, shirt)]
+    parts = [(neck + (hip - neck) * 0.15, hip, 0.34 * r, shirt)]
     for i, (a, b) in enumerate(LIMBS):
-        parts.append(_capsule(j[a], j[b], 0.15 * r if i < 4 else 0.18 * r, SKIN if i in (1, 3) else shirt if i < 4 else trousers))
-    parts.append(_capsule(j[0], j[0], 0.30 * r, SKIN))
+        parts.append((j[a], j[b], 0.15 * r if i < 4 else 0.18 * r, SKIN if i in (1, 3) else shirt if i < 4 else trousers))
+    parts.append((j[0], j[0], 0.30 * r, SKIN))
     return parts
+
+
+def flow(thing: Thing, states: tuple[np.ndarray, np.ndarray], ticks: tuple[float, float], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+    """``... 2`` in canvas widths: how far the points ``gx gy`` of the figure move from the first state to the second. Every part is rigid
+    and goes with its joints; a point belongs to the foremost part that covers it, and to the torso where none does."""
+    out = np.zeros((*np.broadcast_shapes(gx.shape, gy.shape), 2))
+    whole = states[1][3] / states[0][3] * cmath.exp(1j * (states[1][2] - states[0][2]))
+    first, second = (_parts(thing, state, tick) for state, tick in zip(states, ticks, strict=True))
+    for i, ((a0, b0, half, _), (a1, b1, _, _)) in enumerate(zip(first, second, strict=True)):
+        covers = _capsule(a0, b0, half)(gx, gy)[..., None] if i else np.True_
+        along = complex(*(b0 - a0))
+        to = complex(*a1) + (complex(*(b1 - a1)) / along if along else whole) * ((gx - a0[0]) + 1j * (gy - a0[1]))
+        out = np.where(covers, np.stack([to.real - gx, to.imag - gy], -1), out)
+    return out
 
 
 def _angles(action: Action, phase: float) -> tuple:
@@ -65,13 +91,16 @@ def _angles(action: Action, phase: float) -> tuple:
             return arms, ((0.25 + 0.25 * s, 0.05), (0.25 - 0.25 * s, 0.05)), 0.06 * c, 0.28 * s
 
 
-def _capsule(a: np.ndarray, b: np.ndarray, half: float, colour: np.ndarray) -> tuple:
+def _length2(a: np.ndarray, b: np.ndarray) -> float:
     ab = b - a
-    length2 = float(ab @ ab) or 1e-9
+    return float(ab @ ab) or 1e-9
+
+
+def _capsule(a: np.ndarray, b: np.ndarray, half: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    ab, length2 = b - a, _length2(a, b)
 
     def stencil(gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
         u = np.clip(((gx - a[0]) * ab[0] + (gy - a[1]) * ab[1]) / length2, 0, 1)
         return (gx - a[0] - u * ab[0]) ** 2 + (gy - a[1] - u * ab[1]) ** 2 <= half * half
 
-    centre = (a + b) / 2
-    return stencil, (float(centre[0]), float(centre[1])), math.sqrt(length2) / 2 + half, colour
+    return stencil

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from vgen.toybox import puppet
-from vgen.toybox.glyphs import REACH, edge_distance, inside
-from vgen.toybox.motion import paths, ticks_of
-from vgen.toybox.scenes import GROUND_RGB, HEADED, RGB, Colour, Ground, Kind, Motion, Scene, Shape, Thing
+from vgen.toybox.glyphs import REACH, SQUARE, edge_distance, inside
+from vgen.toybox.motion import orbit_angle, paths, seen, ticks_of, unseen
+from vgen.toybox.scenes import GROUND_RGB, HEADED, RGB, Camera, Colour, Ground, Kind, Motion, Scene, Shape, Thing
 
 SUPERSAMPLE = 4
 MARK_ALPHA = 0.42  # tails and ticks are the thing's own colour, mixed this far into the ground
+IDENTICON_ALPHA = 0.25
 Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -22,6 +23,7 @@ class Rendered:
     """``video`` uint8 f h w 3; ``masks`` float f n h w (visible share of each pixel); ``states`` n f 4 (x, y, angle, scale);
     ``keypoints`` n f 17 2 in canvas widths (NaN where the thing is no puppet). Index n is also depth order, back to front."""
 
+    scene: Scene
     video: np.ndarray
     masks: np.ndarray
     states: np.ndarray
@@ -36,19 +38,32 @@ class Rendered:
         return out.astype(np.uint8) * 255
 
     def flow(self) -> np.ndarray:
-        """float32 f-1 h w 2: exact forward flow in pixels of what is visible; zero on the ground."""
-        _, num_things, size, _ = self.masks.shape
+        """float32 f-1 h w 2: exact forward flow in pixels of what is visible. A puppet's parts go each their own way; the ground, and the
+        translucent marks on it, go with the camera: nowhere where it rests."""
+        size, ticks = self.video.shape[1], ticks_of(self.scene)
         grid = (np.arange(size) + 0.5) / size
         gx, gy = np.meshgrid(grid, grid)
         out = np.zeros((len(self.video) - 1, size, size, 2), np.float32)
-        for i in range(num_things):
-            for k in range(len(out)):
-                (x0, y0, a0, s0), (x1, y1, a1, s1) = self.states[i, k], self.states[i, k + 1]
-                c, s = math.cos(a1 - a0) * s1 / s0, math.sin(a1 - a0) * s1 / s0
-                dx, dy = gx - x0, gy - y0
-                moved = np.stack([x1 + c * dx - s * dy - gx, y1 + s * dx + c * dy - gy], -1) * size
-                out[k] = np.where((self.masks[k, i] > 0.5)[..., None], moved, out[k])
+        for k in range(len(out)):
+            then = ticks[k], ticks[k + 1]
+            out[k] = _flow_of_ground(self.scene.camera, then, gx, gy) * size
+            for i, thing in enumerate(self.scene.things):
+                states = self.states[i, k], self.states[i, k + 1]
+                moved = puppet.flow(thing, states, then, gx, gy) if thing.kind is Kind.PUPPET else _flow_of_body(states, gx, gy)
+                out[k] = np.where((self.masks[k, i] > 0.5)[..., None], moved * size, out[k])
         return out
+
+
+def _flow_of_ground(camera: Camera, ticks: tuple[float, float], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+    before, after = np.array(ticks)
+    return np.stack([seen(camera, i, unseen(camera, i, at, before), after) - at for i, at in enumerate((gx, gy))], -1)
+
+
+def _flow_of_body(states: tuple[np.ndarray, np.ndarray], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+    (x0, y0, a0, s0), (x1, y1, a1, s1) = states
+    c, s = math.cos(a1 - a0) * s1 / s0, math.sin(a1 - a0) * s1 / s0
+    dx, dy = gx - x0, gy - y0
+    return np.stack([x1 + c * dx - s * dy - gx, y1 + s * dx + c * dy - gy], -1)
 
 
 def render(scene: Scene, size_px: int = 64) -> Rendered:
@@ -62,8 +77,8 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
         canvas = _ground(scene, ticks[k], size_px)
         if scene.cues:
             for i, thing in enumerate(scene.things):
-                for stencil, centre, reach in _marks(thing, states[i, k]):
-                    _paint(canvas, stencil, centre, reach, _rgb(thing.colour), MARK_ALPHA)
+                for stencil, centre, reach in _marks(thing, states[i, k], ticks[k]):
+                    _paint(canvas, stencil, centre, reach, *_mark_ink(thing))
         for i, thing in enumerate(scene.things):
             layers = _layers(thing, states[i, k], ticks[k], scene.cues)
             if thing.kind is Kind.PUPPET:
@@ -77,7 +92,7 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
                     masks[k, :i] *= 1 - alpha
                     masks[k, i] = np.maximum(masks[k, i], alpha)
         video[k] = canvas
-    return Rendered((video * 255 + 0.5).astype(np.uint8), masks, states, keypoints)
+    return Rendered(scene, (video * 255 + 0.5).astype(np.uint8), masks, states, keypoints)
 
 
 def _rgb(colour: Colour) -> np.ndarray:
@@ -109,10 +124,8 @@ def _ground(scene: Scene, tick: float, size: int) -> np.ndarray:
     if scene.ground in GROUND_RGB:
         return np.tile(np.asarray(GROUND_RGB[scene.ground], np.float32) / 255, (size, size, 1))
     a, b = (np.asarray(GROUND_RGB[ink], np.float32) / 255 for ink in scene.inks)
-    zoom = scene.camera.zoom**tick
-    grid = (np.arange(size) + 0.5) / size - 0.5
-    gx = grid[None, :] / zoom + scene.camera.pan_x * tick / zoom + 0.5
-    gy = grid[:, None] / zoom + scene.camera.pan_y * tick / zoom + 0.5
+    grid, now = (np.arange(size) + 0.5) / size, np.array(tick)
+    gx, gy = unseen(scene.camera, 0, grid[None, :], now), unseen(scene.camera, 1, grid[:, None], now)
     match scene.ground:
         case Ground.GRADIENT:
             mix = np.clip(gy, 0, 1) + 0 * gx
@@ -131,7 +144,7 @@ def _layers(thing: Thing, state: np.ndarray, tick: float, cues: bool) -> list[tu
         case Kind.PUPPET:
             return puppet.layers(thing, state, tick)
         case Kind.IDENTICON:
-            side = r * math.sqrt(math.pi) / 2
+            side = r * SQUARE
             box = _rotated(lambda u, v: (np.abs(u) <= side) & (np.abs(v) <= side), x, y, angle)
             bits = np.array([(thing.code >> i) & 1 for i in range(16)], bool).reshape(4, 4)
 
@@ -143,7 +156,7 @@ def _layers(thing: Thing, state: np.ndarray, tick: float, cues: bool) -> list[tu
     body = _rotated(lambda u, v: inside(thing.shape, u / r, v / r), x, y, angle)
     parts = [(body, (x, y), r * REACH[thing.shape], _rgb(thing.colour))]
     if cues:
-        parts += _nose(thing, body, state)
+        parts += _nose(thing, body, state, tick)
     return parts
 
 
@@ -152,26 +165,25 @@ def _rotated(stencil: Stencil, x: float, y: float, angle: float) -> Stencil:
     return lambda gx, gy: stencil(c * (gx - x) + s * (gy - y), -s * (gx - x) + c * (gy - y))
 
 
-def _heading(thing: Thing, state: np.ndarray) -> tuple[float, float] | None:
-    """Unit vector of travel, or None for things that stay where they are."""
+def _heading(thing: Thing, tick: float) -> tuple[float, float] | None:
+    """Unit vector of travel through the world, or None for things that stay where they are. The camera does not enter: its travel is not
+    the thing's."""
     if thing.motion in HEADED:
         return thing.direction()
     if thing.motion in (Motion.ORBIT_CW, Motion.ORBIT_CCW):
-        centre = np.array([thing.x - 0.16 * math.cos(thing.phase), thing.y - 0.16 * math.sin(thing.phase)])
-        out = (state[:2] - centre) / 0.16
-        sign = 1.0 if thing.motion is Motion.ORBIT_CW else -1.0
-        return (-sign * out[1], sign * out[0])
+        angle, sign = float(orbit_angle(thing, np.array(tick))), 1.0 if thing.motion is Motion.ORBIT_CW else -1.0
+        return (-sign * math.sin(angle), sign * math.cos(angle))
     return None
 
 
-def _nose(thing: Thing, body: Stencil, state: np.ndarray) -> list[tuple[Stencil, tuple[float, float], float, np.ndarray]]:
+def _nose(thing: Thing, body: Stencil, state: np.ndarray, tick: float) -> list[tuple[Stencil, tuple[float, float], float, np.ndarray]]:
     """A light patch within the body: at the leading edge of what travels, in the middle of what grows, at the rim of what turns; a dark
     one in the middle of what shrinks. The hue stays the thing's own."""
     x, y, angle, scale = state
     r, colour = thing.radius * scale, _rgb(thing.colour)
     light = colour + 0.65 * (1 - colour) if thing.colour is not Colour.WHITE else colour * 0.62
     at, size = None, 0.38 * r
-    if (heading := _heading(thing, state)) is not None:
+    if (heading := _heading(thing, tick)) is not None:
         reach = edge_distance(thing.shape, *heading) * r - 0.30 * r
         at = (x + heading[0] * reach, y + heading[1] * reach)
     elif thing.motion is Motion.ROTATE:
@@ -186,15 +198,23 @@ def _nose(thing: Thing, body: Stencil, state: np.ndarray) -> list[tuple[Stencil,
     return [(lambda gx, gy: ((gx - nx) ** 2 + (gy - ny) ** 2 <= size * size) & body(gx, gy), (nx, ny), size, light)]
 
 
-def _marks(thing: Thing, state: np.ndarray) -> list[tuple[Stencil, tuple[float, float], float]]:
+def _mark_ink(thing: Thing) -> tuple[np.ndarray, float]:
+    """Colour and opacity of the translucent marks. An identicon has no nose, which would hide a cell of its code: its marks are dark where
+    it shrinks, and faint, so that under noise they are not taken for the sprite."""
+    if thing.kind is not Kind.IDENTICON:
+        return _rgb(thing.colour), MARK_ALPHA
+    return _rgb(thing.colour) * (0.45 if thing.motion is Motion.SHRINK else 1.0), IDENTICON_ALPHA
+
+
+def _marks(thing: Thing, state: np.ndarray, tick: float) -> list[tuple[Stencil, tuple[float, float], float]]:
     """Translucent marks beneath the bodies: a tail as long and as wide as the speed behind what travels, dashed, widening or on both
-    sides according to the kind of travel; four ticks around what grows, shrinks or turns."""
-    if thing.kind is not Kind.SHAPE or thing.motion is Motion.STATIC:
+    sides according to the kind of travel; four ticks around what grows, shrinks or turns. A puppet's pose says what it does."""
+    if thing.kind is Kind.PUPPET or thing.motion is Motion.STATIC:
         return []
     x, y, angle, scale = state
     r = thing.radius * scale
-    if (heading := _heading(thing, state)) is not None:
-        length, width = 10 * thing.velocity, (0.1 + 19 * thing.velocity) * r
+    if (heading := _heading(thing, tick)) is not None:
+        length, width = 10 * thing.velocity * scale, (0.1 + 19 * thing.velocity) * r
         tails = [_tail(thing, x, y, heading, r, length, width)]
         if thing.motion is Motion.BOUNCE:
             tails.append(_tail(thing, x, y, (-heading[0], -heading[1]), r, length, width))
@@ -212,7 +232,8 @@ def _tail(
     thing: Thing, x: float, y: float, heading: tuple[float, float], r: float, length: float, width: float
 ) -> tuple[Stencil, tuple[float, float], float]:
     hx, hy = heading
-    start = edge_distance(thing.shape, -hx, -hy) * r if thing.shape is not Shape.RING else 1.2 * r
+    shape = Shape.SQUARE if thing.kind is Kind.IDENTICON else thing.shape
+    start = edge_distance(shape, -hx, -hy) * r if shape is not Shape.RING else 1.2 * r
 
     def stencil(gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
         along = -(hx * (gx - x) + hy * (gy - y))  # distance behind the centre

@@ -1,4 +1,5 @@
-"""Drawing scenes: the class first, then the nuisance alone is rejected, so that no class is thinned by the borders of the canvas."""
+"""Drawing scenes: the class (colour, shape, motion) of every thing first; what does not fit the canvas is rejected by its nuisance, then by
+its size and speed, and never by its class, so that no class is thinned."""
 from __future__ import annotations
 
 import math
@@ -111,11 +112,10 @@ def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarr
             num_things = 1
     if weights is None:
         weights = class_weights(0.0 if family is Family.MOTION else 1.0)
-    while True:  # one class in a few hundred pairs leaves no room on the canvas
-        things = _classes(rng, family, num_things, weights)
-        placed = place(rng, things, relation)
-        if placed is not None:
-            return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
+    things = _classes(rng, family, num_things, weights)
+    while (placed := place(rng, things, relation, camera)) is None:  # of core scenes one in a hundred, of four things one in five
+        things = _resized(rng, things, relation)
+    return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
 
 
 def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] = ()) -> Scene:
@@ -126,7 +126,7 @@ def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] =
             size = list(Size)[rng.integers(3)] if "size" in open_factors else thing.size
             speed = list(Speed)[rng.integers(3)] if "speed" in open_factors else thing.speed
             things.append(replace(thing, size=size, speed=speed))
-        placed = place(rng, things, scene.relation)
+        placed = place(rng, things, scene.relation, scene.camera)
         if placed is not None:
             ground = SOLIDS[rng.integers(len(SOLIDS))] if "ground" in open_factors else scene.ground
             return replace(scene, things=tuple(placed), ground=ground)
@@ -138,8 +138,7 @@ def _classes(rng: np.random.Generator, family: Family, num_things: int, weights:
         colour, shape, motion = draw_class(rng, weights)
         if any(colour is t.colour for t in things):
             continue  # two things of one colour cannot be told apart by a caption
-        size = list(Size)[rng.integers(3 if num_things < 3 else 2)]
-        speed = list(Speed)[rng.integers(3)]
+        size, speed = _size_and_speed(rng, num_things)
         if family is Family.RELATION and things:
             motion, speed = things[0].motion, things[0].speed
             if not weights[COLOURS.index(colour), SHAPES.index(shape), MOTIONS.index(motion)]:
@@ -153,6 +152,16 @@ def _classes(rng: np.random.Generator, family: Family, num_things: int, weights:
             thing = replace(thing, motion=Motion.STATIC, size=Size.MEDIUM)
         things.append(thing)
     return things
+
+
+def _size_and_speed(rng: np.random.Generator, num_things: int) -> tuple[Size, Speed]:
+    return list(Size)[rng.integers(3 if num_things < 3 else 2)], list(Speed)[rng.integers(3)]
+
+
+def _resized(rng: np.random.Generator, things: list[Thing], relation: Relation | None) -> list[Thing]:
+    """The same classes in other sizes and speeds; what stands in a relation moves as one."""
+    drawn = [_size_and_speed(rng, len(things)) for _ in things]
+    return [replace(t, size=size, speed=drawn[0][1] if relation else speed) for t, (size, speed) in zip(things, drawn, strict=True)]
 
 
 def _code(rng: np.random.Generator) -> int:
@@ -178,17 +187,24 @@ def reach_of(thing: Thing) -> float:
 
 
 def place(
-    rng: np.random.Generator, things: list[Thing], relation: Relation | None, tries: int = 40, candidates: int = 64
+    rng: np.random.Generator,
+    things: list[Thing],
+    relation: Relation | None,
+    camera: Camera | None = None,
+    tries: int = 40,
+    candidates: int = 64,
 ) -> list[Thing] | None:
-    """Positions such that every body stays on the canvas and no two touch; None if there is no room."""
-    ticks = np.arange(TICKS, dtype=float)
+    """Positions such that the camera sees every body whole all the time and no two touch; None if there is no room."""
+    ticks, camera = np.arange(TICKS, dtype=float), camera or Camera()
+    pan, zoom = np.stack([camera.pan_x * ticks, camera.pan_y * ticks], -1), camera.zoom ** ticks[:, None]
     for _ in range(tries):
         drawn = [_nuisance(rng, t) for t in things]
         if relation is not None:
             drawn[1] = replace(drawn[1], velocity=drawn[0].velocity, heading=drawn[0].heading)
         moves = np.stack([path(t, ticks)[:, :2] for t in drawn])  # n f 2, relative to the start
         reach = np.array([reach_of(t) for t in drawn])[:, None] + 0.012
-        low, high = reach - moves.min(1), 1 - reach - moves.max(1)
+        wide, off = reach[:, None], pan / zoom  # 0 <= seen(x) -+ reach <= 1 at every tick, solved for x
+        low, high = (wide + (0.5 - 0.5 / zoom + off) - moves).max(1), (1 - wide + (0.5 / zoom - 0.5 + off) - moves).min(1)
         if (low > high).any():
             continue
         start = rng.uniform(low, high, (candidates, len(drawn), 2))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 TICKS = 16  # the canonical clip; motion classes are tuned so that they can be told apart within it
 
 
