@@ -15,7 +15,7 @@ from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.spec import Choice, field, spec
 from vgen.toybox.edits import Edit
 from vgen.toybox.sampling import rng_of
-from vgen.toybox.scenes import TICKS, check_length
+from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, check_length
 from vgen.toybox.splits import Bucket
 
 __all__ = ["SUITE_VERSION", "Grid", "Inputs", "Kind", "Suite", "Task", "TaskKind", "batches", "tasks"]
@@ -147,7 +147,7 @@ class Suite:
         shared = {k: getattr(self, k) for k in ("num_frames", "stride_ticks", "seed", "num_seeds")}
         own = {k: _plain(getattr(self, k)) for k in _RULE[self.kind]}
         asked = {k: _plain(getattr(self, k)) for k, when in _RULE_IF[self.kind] if getattr(self, when)}
-        return {"version": SUITE_VERSION, "kind": self.kind.value, **shared, **own, **asked}
+        return {"version": SUITE_VERSION, "generator": GENERATOR_VERSION, "kind": self.kind.value, **shared, **own, **asked}
 
 
 def tasks(suite: Suite) -> list[Task]:
