@@ -136,6 +136,22 @@ def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -
         preflight(made, batch())
 
 
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_preflight_sees_what_the_run_will(tmp_path: Path, toy_shards: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen weights as they will be, autocast, and no more clips than a batch holds: else it needs more memory than the run."""
+    seen: list[tuple[int, torch.dtype, bool]] = []
+
+    def look(made: Learner, of: Batch, half: torch.dtype | None) -> int:
+        seen.append((len(of), made.unet.image_unet.conv_in.weight.dtype, half is not None))
+        return preflight(made, of, half)
+
+    monkeypatch.setattr("vgen.training.run.preflight", look)
+    wish = job(tmp_path / precision.value, toy_shards, 1, precision=precision, preflight=True)
+    wish.corpus = replace(wish.corpus, batch_size=1)
+    fit(wish)
+    assert seen == [(1, torch.float32, False) if precision is Precision.FP32 else (1, torch.bfloat16, True)]
+
+
 def test_a_part_that_the_image_model_lacks_is_named() -> None:
     model = blank(Blank.TOYBOX)
     model.image_encoder = None
@@ -277,11 +293,11 @@ def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pyt
     casts: list[bool] = []
     forward = VideoUNet.forward
     monkeypatch.setattr(VideoUNet, "forward", lambda *a, **k: casts.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k))
-    wish = job(tmp_path / "bf16", toy_shards, 2, precision=Precision.BF16, preflight=False)
+    wish = job(tmp_path / "bf16", toy_shards, 2, precision=Precision.BF16, preflight=True)
     sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
     wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)
     folder = fit(wish)
-    assert len(casts) > 10, "steps, validation, use of time, a sample"
+    assert len(casts) > 10, "pre-flight, steps, validation, use of time, a sample"
     assert all(casts)
     tensors, _ = load_adapter(folder / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())

@@ -85,7 +85,10 @@ class Learner(pl.LightningModule):
         return batch  # the objective moves what it uses
 
     def setup(self, stage: str) -> None:
-        """Cast what is frozen; move what Lightning does not see."""
+        self.place(self.trainer.strategy.root_device)
+
+    def place(self, device: torch.device) -> None:
+        """Cast what is frozen; move what Lightning, which moves the parts, does not see. Twice is as good as once."""
         model, dtype = self._outside
         engaged = {id(p) for p in self.parts.parameters()}
         for module in (*model.modules(), self.unet):
@@ -93,9 +96,9 @@ class Learner(pl.LightningModule):
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(dtype)
                 if id(parameter) not in engaged:
-                    parameter.data = parameter.data.to(self.trainer.strategy.root_device)
+                    parameter.data = parameter.data.to(device)
             for buffer in module.buffers():
-                buffer.data = buffer.data.to(self.trainer.strategy.root_device)
+                buffer.data = buffer.data.to(device)
 
     # -- checkpoints hold what changed ---------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

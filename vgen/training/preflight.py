@@ -17,21 +17,27 @@ from vgen.methods._objectives import Batch
 from vgen.training.learner import Learner
 
 MAX_NAMED = 12
+FP16_SCALE = 1024  # as a gradient scaler does: small gradients would be zeros in half precision
 
 
-def preflight(learner: Learner, batch: Batch) -> int:
-    """Run one forward and backward of the objective on ``batch``; returns the number of tensors that learn.
+def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -> int:
+    """Run one forward and backward of the objective on ``batch`` where the learner's parts lie; returns the number of tensors that learn.
 
-    Raises ValueError naming parameters without gradient, with a gradient that is not finite, or with one they should not have.
+    ``half`` is the precision of autocast, if there is any. Raises ValueError naming parameters without gradient, with a gradient that is
+    not finite, or with one they should not have.
     """
     objective: Any = learner.objective  # not every one drops text
     drop = getattr(objective, "text_drop", None)
     if drop is not None:
         objective.text_drop = 0.0  # else a dropped caption would hide a path
+    device = next(learner.parts.parameters()).device
+    autocast = torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
     try:
-        with _perturbed(learner.unet), torch.random.fork_rng():
+        with _perturbed(learner.unet), torch.random.fork_rng([device] if device.type == "cuda" else []):
             learner.zero_grad(set_to_none=True)
-            learner.objective.loss(learner.model, learner.unet, batch, Draws(learner.seed, batch.keys))["loss"].backward()
+            with autocast:
+                loss = learner.objective.loss(learner.model, learner.unet, batch, Draws(learner.seed, batch.keys))["loss"]
+            (loss * (FP16_SCALE if half is torch.float16 else 1)).backward()
             report = _report(learner)
     finally:
         if drop is not None:

@@ -31,14 +31,14 @@ from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverge
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
-from vgen.training.loader import Collate, Corpus, cached, collate_of, loaders, split
+from vgen.training.loader import Corpus, cached, collate_of, loaders, split
 from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, TrainerSettings, refuse_fp16, trainer
+from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_fp16, trainer
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def fit(job: Job) -> Path:
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
     if settings.preflight and found is None and rank == 0:
-        _prove(learner, parts.train, collate_of(job.corpus))
+        _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
@@ -160,9 +160,13 @@ def _set_up_cpu(settings: TrainerSettings) -> None:
         torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
 
 
-def _prove(learner: Learner, clips: Clips | LatentCache, collate: Collate) -> None:
-    began = time.perf_counter()
-    count = preflight(learner, collate([clips[0, i] for i in range(min(2, len(clips)))]))
+def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
+    """Where and in the precision in which the run will be, on no more clips than its batches hold."""
+    began, precision = time.perf_counter(), job.settings.precision
+    device = torch.device("cuda:0" if job.settings.on_gpu() else "cpu")
+    learner.to(device).place(device)
+    batch = collate_of(job.corpus)([clips[0, i] for i in range(min(2, job.corpus.batch_size, len(clips)))])
+    count = preflight(learner, batch, None if precision is Precision.FP32 else FROZEN_DTYPE[precision])
     log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
 
 
