@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, EnumMeta
+from types import MappingProxyType
 from typing import Any
 
 from typing_extensions import dataclass_transform
@@ -19,6 +20,11 @@ class _ByValue(EnumMeta):
             if name in (member.value, member.name):
                 return member
         raise KeyError(name)
+
+    @property
+    def __members__(cls) -> MappingProxyType[str, Any]:
+        """By value, too: what OmegaConf lists where it refuses a word is what may be written."""
+        return MappingProxyType({str(member.value): member for member in list[Enum](cls)})
 
 
 class Choice(Enum, metaclass=_ByValue):

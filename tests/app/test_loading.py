@@ -85,9 +85,9 @@ def test_what_only_a_card_names_is_not_fetched(adapter: Path, tmp_path: Path, as
 def test_what_a_person_names_is_fetched_and_said(
     home: Path, adapter: Path, asked: list, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ValueError, match=r"backbone.path=owner/name is no folder here and could not be fetched from the hub"):
+    with pytest.raises(ValueError, match=r"backbone owner/name is no folder here and could not be fetched from the hub"):
         open_checkpoint(str(adapter), "owner/name")
     assert asked == [("owner/name", False)]
-    assert caplog.messages == ["backbone.path=owner/name is no folder here: it is being fetched from the hub"]
+    assert caplog.messages == ["backbone owner/name is no folder here: it is being fetched from the hub"]
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(home / "models" / "toy"))
     assert load_backbone("owner/name").source == "owner/name", "a hub id is the same on every machine"

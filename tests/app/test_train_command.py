@@ -41,11 +41,15 @@ REFUSED = {
     "an unknown method": (["method=animatedif"], "method=animatedif is not an option; did you mean animatediff?"),
     "an impossible value": (["optim.lr=-1"], "optim.lr must be positive, got -1"),
     "a value of another type": (["trainer.max_steps=many"], "trainer.max_steps: Value 'many'"),
-    "an unknown precision": (["trainer.precision=bf17"], "bf17"),
+    "an unknown precision": (["trainer.precision=bf17"], "Invalid value 'bf17', expected one of [fp32, bf16, fp16]"),
+    "a key added with a plus": (["+trainer.max_step=3"], "trainer.max_step is not a key; did you mean trainer.max_steps?"),
+    "a section added with a plus": (["+foo=1"], "foo is not a key; the top level has backbone, callbacks, data,"),
+    "a seed that numpy cannot use": (["run.seed=-1"], "run.seed must lie in 0..4294967295, got -1"),
+    "a file where a folder is due": (["backbone.path=a.ckpt", "run.name=a"], "unfold it with 'vgen export from=a.ckpt to=image_model"),
     "several processes without a strategy": (["trainer.devices=2"], "trainer.strategy=single runs one process, got devices=2"),
     "no data": ([*TINY, "run.name=a"], "data.path names no folder of shards; make one with 'vgen prepare'"),
     "data that is not there": ([*TINY, "run.name=a", "data.path=nowhere"], "nowhere"),
-    "no image model": (["backbone.path=nowhere", "run.name=a"], "backbone.path=nowhere is no folder"),
+    "no image model": (["backbone.path=nowhere", "run.name=a"], "backbone nowhere is no folder"),
 }
 
 
@@ -53,6 +57,7 @@ REFUSED = {
 def test_a_mistake_is_one_sentence_and_exit_code_2(
     vgen, capfd: pytest.CaptureFixture, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
+    (tmp_path / "a.ckpt").touch()
     assert vgen(*arguments) == cli.REFUSED
     said = capfd.readouterr().err.strip()
     assert said.startswith("vgen train: ")

@@ -2,12 +2,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import Betas, Prediction, Schedule, add_noise, schedule_of, shifted, target, to_sample_and_noise
+from vgen.diffusion.schedule import (
+    Betas,
+    Prediction,
+    Schedule,
+    add_noise,
+    prediction_of,
+    schedule_of,
+    shifted,
+    target,
+    to_sample_and_noise,
+)
 from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
 from vgen.diffusion.windows import Sliding, in_windows, windows
 
@@ -30,6 +41,20 @@ def test_schedules_equal_diffusers(betas: Betas) -> None:
     theirs = DDIMScheduler(beta_schedule=betas.value, beta_start=0.00085, beta_end=0.012)
     torch.testing.assert_close(Schedule(betas=betas).alphas_cumprod().float(), theirs.alphas_cumprod, atol=1e-6, rtol=1e-4)
     assert schedule_of(dict(theirs.config)).betas is betas
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"beta_schedule": "squaredcos_cap_v2"}, "scheduler has beta_schedule 'squaredcos_cap_v2'; vgen reads beta_schedule linear and"),
+        ({"beta_schedule": "linear", "trained_betas": [0.1]}, "scheduler has trained_betas; vgen reads"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type 'flow_prediction'; vgen reads epsilon, v_prediction, sample"),
+    ],
+)
+def test_a_scheduler_of_another_kind_is_named(config: dict[str, Any], message: str) -> None:
+    reader = prediction_of if "prediction_type" in config else schedule_of
+    with pytest.raises(ValueError, match=message):
+        reader(config)
 
 
 @pytest.mark.parametrize("solver", list(Solver))

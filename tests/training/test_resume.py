@@ -247,6 +247,14 @@ def test_samples_that_cannot_be_drawn_are_refused_before_training(
     assert not seen
 
 
+def test_more_frames_than_the_layers_tell_apart_are_refused_before_training(tmp_path: Path, toy_shards: Path, seen: list[str]) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2)
+    wish.recipe = AnimateDiff(motion=MotionModuleSpec(num_positions=1))
+    with pytest.raises(ValueError, match=r"data\.window\.num_frames=2 frames, .* 1 position rows; .*=1 or method\.motion\.num_positions=2"):
+        fit(wish)
+    assert not seen
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
 def test_a_rate_is_a_number(value: float) -> None:
     with pytest.raises(ValueError, match=r"optim\.lr must be positive"):

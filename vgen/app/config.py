@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import hydra
@@ -11,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vgen.app.loading import Backbone
+from vgen.app.refusals import unknown_key
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
@@ -41,6 +43,10 @@ class RunSettings:
     seed: int = 0
     resume: Resume = Resume.NEVER
     init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"run.seed must lie in 0..{2**32 - 1}, got {self.seed}; 0 is the default")
 
 
 @spec
@@ -87,7 +93,19 @@ def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     missing = OmegaConf.missing_keys(cfg)
     if missing:
         raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
+    _refuse_added(cfg)
     return action(OmegaConf.to_object(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def _refuse_added(cfg: DictConfig, section: str = "") -> None:
+    """Hydra's ``+key=value`` adds keys where there are none, and the types behind the settings have no room for them."""
+    owner = OmegaConf.get_type(cfg)
+    known = [f.name for f in fields(owner)] if owner is not None and is_dataclass(owner) else list(cfg)
+    for name, value in cfg.items_ex(resolve=False):
+        if name not in known:
+            raise ValueError(unknown_key(f"{section}{name!s}", known))
+        if isinstance(value, DictConfig):
+            _refuse_added(value, f"{section}{name!s}.")
 
 
 def job_suffix() -> str:

@@ -54,15 +54,20 @@ def load_backbone(name: str, named_by: str = "") -> ImageModel:
         return model
     folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
     if name == TOYBOX and not folder.is_dir():
-        raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or give backbone.path=FOLDER")
+        raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or name a folder as backbone")
     source = TOYBOX if name == TOYBOX else str(folder.absolute())  # cards are read from other directories
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         folder, source = _of_hub(name, named_by), name
+    if folder.is_file():
+        raise ValueError(
+            f"backbone {name} is a file; unfold it with 'vgen export from={name} to=image_model backbone=FOLDER out=OUT', where FOLDER "
+            "holds the configurations of its family, and give OUT"
+        )
     if not folder.is_dir():
         raise ValueError(
             _gone(name, named_by)
             if named_by
-            else f"backbone.path={name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
+            else f"backbone {name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
         )
     model = load(folder).freeze()
     model.source = source
@@ -76,7 +81,7 @@ def _of_hub(name: str, named_by: str) -> Path:
 
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     if not named_by:
-        log.warning("backbone.path=%s is no folder here: it is being fetched from the hub", name)  # seen under every verb's logging
+        log.warning("backbone %s is no folder here: it is being fetched from the hub", name)  # seen under every verb's logging
     try:
         found = snapshot_download(
             name, allow_patterns=wanted, ignore_patterns=["*nonema*", "*ema_only*"], local_files_only=bool(named_by)
@@ -85,7 +90,7 @@ def _of_hub(name: str, named_by: str) -> Path:
         raise ValueError(
             _gone(name, named_by)
             if named_by
-            else f"backbone.path={name} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            else f"backbone {name} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
             "give a local folder"
         ) from error
     return Path(found)
@@ -139,7 +144,7 @@ def open_checkpoint(
     if card is not None and unet_fingerprint(model.unet) != card.backbone:
         raise ValueError(
             f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
-            f"{name} is {unet_fingerprint(model.unet)}; give the backbone.path it was trained on"
+            f"{name} is {unet_fingerprint(model.unet)}; give the backbone it was trained on"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

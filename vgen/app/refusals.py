@@ -80,14 +80,22 @@ def _unknown_key(error: BaseException) -> str | None:
     parent, key = getattr(error, "parent_node", None), getattr(error, "full_key", None)
     if not key or parent is None or type(error).__name__ not in ("ConfigAttributeError", "ConfigKeyError"):
         return None
+    return unknown_key(key, parent)
+
+
+def unknown_key(key: str, beside: Iterable[object]) -> str:
+    """``key`` with its section, and the names that the section has."""
     section = key.rpartition(".")[0]
-    known = [f"{section}.{name}" if section else str(name) for name in parent if name != "hydra"]
+    known = [f"{section}.{name}" if section else str(name) for name in beside if name != "hydra"]
     return f"{key} is not a key{nearest(key, known) or ';'} {section or 'the top level'} has {listed(sorted(known)) or 'no keys'}"
 
 
 def _wrong_value(error: BaseException) -> str | None:
-    """trainer.precision=bf17: a value of the wrong type; blend=jeep: one value where a list is asked for."""
+    """trainer.precision=bf17: a value of the wrong type; blend=jeep: one value where a list is asked for; backbone.path=a where
+    backbone=a is."""
     key = getattr(error, "full_key", None)
+    if key and "Cannot convert 'dict' to string" in str(error):
+        return f"{key} takes one value and has no keys of its own; write {key}=VALUE"
     if key and ("is not a ListConfig" in str(error) or "with ListConfig" in str(error)):
         return f"{key} takes a list; write {key}=[A,B], or {key}=[A] for one"
     return f"{key}: {_first_line(error)}" if key else None

@@ -65,10 +65,18 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
     """The schedule of a diffusers ``scheduler_config.json``."""
     kind = config.get("beta_schedule", "linear")
     if kind not in [b.value for b in Betas] or config.get("trained_betas") is not None:
-        known = " and ".join(b.value for b in Betas)
-        raise ValueError(f"scheduler has beta_schedule {kind!r}; vgen reads {known}: set method.objective.schedule yourself")
+        told = "trained_betas" if kind in [b.value for b in Betas] else f"beta_schedule {kind!r}"
+        raise ValueError(f"scheduler has {told}; vgen reads beta_schedule {' and '.join(b.value for b in Betas)} without trained_betas")
     num_timesteps = config.get("num_train_timesteps", 1000)
     return Schedule(betas=Betas(kind), beta_start=config["beta_start"], beta_end=config["beta_end"], num_timesteps=num_timesteps)
+
+
+def prediction_of(config: dict[str, Any]) -> Prediction:
+    """What a model's output means, according to a diffusers ``scheduler_config.json``."""
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in [p.value for p in Prediction]:
+        raise ValueError(f"scheduler has prediction_type {kind!r}; vgen reads {', '.join(p.value for p in Prediction)}")
+    return Prediction(kind)
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.objectives import autoencoding_loss, contrastive_loss
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import Prediction, Schedule, add_noise, schedule_of, shifted, target
+from vgen.diffusion.schedule import Prediction, Schedule, add_noise, prediction_of, schedule_of, shifted, target
 
 
 @dataclass(slots=True)
@@ -95,8 +95,7 @@ def check_training_draws(text_drop: float, timestep_shift: float) -> None:
 def denoising_as_trained(model: ImageModel, text_drop: float = 0.0, timestep_shift: float = 1.0) -> Denoising:
     """The image model's own schedule and prediction, as its scheduler's configuration states them."""
     config = model.scheduler_config
-    prediction = Prediction(config.get("prediction_type", "epsilon"))
-    return Denoising(schedule=schedule_of(config), prediction=prediction, text_drop=text_drop, timestep_shift=timestep_shift)
+    return Denoising(schedule=schedule_of(config), prediction=prediction_of(config), text_drop=text_drop, timestep_shift=timestep_shift)
 
 
 @dataclass(slots=True, kw_only=True)

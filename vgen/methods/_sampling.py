@@ -67,13 +67,18 @@ def latent_size(model: ImageModel, sampling: Sampling) -> tuple[int, int]:
 def refuse_impossible(model: ImageModel, unet: VideoUNet, sampling: Sampling, key: str = "sampling") -> None:
     """What would fail in the first step of drawing fails here: sizes that the UNet can't halve, more frames at once than position rows."""
     latent_size(model, sampling)
-    rows = min((m.pe.shape[1] for m in unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
+    rows = position_rows(unet)
     at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
             f"{key}.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
             f"set {key}.window.num_frames={rows} to draw in sliding windows"
         )
+
+
+def position_rows(unet: VideoUNet) -> int | None:
+    """How many frames the inserted layers tell apart, None where they need no table."""
+    return min((m.pe.shape[1] for m in unet.inserted.modules() if isinstance(m, PositionalEncoding)), default=None)
 
 
 @torch.no_grad()

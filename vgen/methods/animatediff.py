@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, Stage, after
-from vgen.diffusion.schedule import Betas, Prediction, Schedule
+from vgen.diffusion.schedule import Betas, Schedule, prediction_of
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods._objectives import Denoising, check_training_draws
@@ -44,7 +44,7 @@ class AnimateDiff(Recipe):
         return self.image_norm_scope
 
     def objective(self, model: ImageModel) -> Denoising:
-        prediction = Prediction(model.scheduler_config.get("prediction_type", "epsilon"))
+        prediction = prediction_of(model.scheduler_config)
         return Denoising(schedule=self.schedule, prediction=prediction, text_drop=self.text_drop, timestep_shift=self.timestep_shift)
 
     def learns(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from vgen.data.clips import Clips
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
-from vgen.methods._sampling import refuse_impossible
+from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged
@@ -145,6 +145,12 @@ def _learner(job: Job) -> Learner:
     learner = Learner(job.recipe, job.model, job.optimisation, job.seed, job.settings.max_steps, FROZEN_DTYPE[job.settings.precision])
     if job.start is not None:
         put(learner.unet, job.start, job.recipe.learns())
+    rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
+    if rows is not None and asked > rows:
+        raise ValueError(
+            f"data.window.num_frames={asked} frames, but the motion module has {rows} position rows; set data.window.num_frames={rows} "
+            f"or method.motion.num_positions={asked}"
+        )
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
         refuse_impossible(job.model, learner.unet, job.samples.sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
