@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from rich.console import Console
 
+from vgen.app import edit as edit_command
 from vgen.app.control_net import ControlNetRun
 from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
 from vgen.app.loading import UNTRAINED
@@ -74,6 +76,31 @@ def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: 
     assert card["report"]["peak_gib"] > 0
     with pytest.raises(ValueError, match="is not empty"):
         edit_files(wish(video, backbone, out=str(out)), {})
+
+
+def test_two_edits_never_write_into_one_folder(video: str, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one starts while the first is at work; one that is refused leaves no folder."""
+    work = edit_command.edit
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(edit_command, "edit", work)
+        with pytest.raises(ValueError, match=r"another run draws into out=.*; choose another folder"):
+            edit_files(wish(video, backbone, out=str(tmp_path / "edit")), {})
+        return work(*arguments)
+
+    monkeypatch.setattr(edit_command, "edit", meanwhile)
+    out = edit_files(wish(video, backbone, out=str(tmp_path / "edit")), {})
+    assert {p.name for p in out.iterdir()} == {"edited.mp4", "side_by_side.mp4", "card.json"}
+    with pytest.raises(ValueError, match="size_px must be a multiple of 16"):
+        edit_files(wish(video, backbone, size_px=50, out=str(tmp_path / "refused")), {})
+    assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"guidance": math.nan}, {"guidance": -1.0}, {"num_steps": 0}, {"fixed_point_steps": -1}])
+@pytest.mark.parametrize("method", [FateZero, PromptToPrompt, TuneAVideo])
+def test_an_edit_by_numbers_that_mean_nothing_is_refused(method: type, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"guidance must be a number that is not negative|an edit needs num_steps of at least 1"):
+        method(**wrong)
 
 
 def test_five_lines_of_python(video: str, backbone: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vgen.app import generate
+from vgen.app import folders, generate
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
@@ -175,8 +175,8 @@ def test_two_runs_never_draw_into_one_folder(
 
 def test_folders_without_a_name_differ_and_a_refused_run_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(generate.time, "strftime", lambda form: "20260101-000000")
-    with generate.claimed("") as one, generate.claimed("") as two, generate.claimed("") as three:
+    monkeypatch.setattr(folders.time, "strftime", lambda form: "20260101-000000")
+    with folders.claimed("") as one, folders.claimed("") as two, folders.claimed("") as three:
         assert [str(out) for out in (one, two, three)] == [f"outputs/20260101-000000{suffix}" for suffix in ("", "-2", "-3")]
         (two / "clip.mp4").touch()
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == [two.name]

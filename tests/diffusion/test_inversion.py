@@ -182,5 +182,8 @@ def test_guidance_values() -> None:
     three = torch.randn(3, 2, 3)
     torch.testing.assert_close(Dual(text=1.0, image=1.0).combine(three), three[2])
     torch.testing.assert_close(Dual(text=4.0, image=1.0).combine(three), Cfg(scale=4.0).combine(three[1:]))
-    with pytest.raises(ValueError, match="must not be negative"):
-        Cfg(scale=-1.0)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="guidance must be a number that is not negative"):
+            Cfg(scale=wrong)
+        with pytest.raises(ValueError, match="guidance must be a number that is not negative"):
+            Dual(image=wrong)

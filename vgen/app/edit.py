@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import ControlNetRun
+from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
@@ -131,7 +132,12 @@ class EditedClip:
     def save(self, folder: str | Path) -> Path:
         """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``; returns the folder. Raises
         ValueError for a folder that holds something."""
-        run, out, panels = self.run, _new(Path(folder)), [self.source, self.video]
+        with claimed(folder) as out:
+            self._write(out)
+        return out
+
+    def _write(self, out: Path) -> None:
+        run, panels = self.run, [self.source, self.video]
         for extra, video in ((Extra.RECONSTRUCTION, self.reconstruction), (Extra.MASK, self.mask)):
             if extra in run.save and video is not None:
                 panels.append(video)
@@ -140,7 +146,6 @@ class EditedClip:
         write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
         write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
         (out / "card.json").write_text(json.dumps(card, indent=2))
-        return out
 
 
 def offer() -> None:
@@ -310,20 +315,14 @@ def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
 def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
     """What ``vgen edit`` does: the edit, told as it goes, saved in a new folder; returns it."""
     console = Console()
-    out = _new(Path(run.out or f"outputs/edit-{time.strftime('%Y%m%d-%H%M%S')}"))  # before minutes are spent
-    with _bars(console) as told:
-        done = edit(run, told, console)
+    with claimed(run.out, "edit-") as out:
+        with _bars(console) as told:
+            done = edit(run, told, console)
+        done._write(out)
     if Extra.MASK in run.save and done.mask is None:
         console.print("[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere")
     _warn(console, done.report)
-    done.save(out)
     console.print(f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB at the peak: {out}/")
-    return out
-
-
-def _new(out: Path) -> Path:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out} is {'not empty' if out.is_dir() else 'a file'}; choose another folder, nothing is overwritten")
     return out
 
 

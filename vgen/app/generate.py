@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import vgen
 from vgen.app.config import run_hydra
+from vgen.app.folders import claimed
 from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
-
-CLAIM = ".drawing"
-"""In a folder into which a run draws, until it ends."""
 
 
 class Dtype(Choice):
@@ -102,45 +98,6 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     with claimed(run.out) as out:
         _draw(run, prompts, out, Console())
     return out
-
-
-@contextmanager
-def claimed(named: str) -> Iterator[Path]:
-    """An empty folder, into which no other run draws until the block ends; a new one that stays empty goes again.
-
-    Without a name it is called by the time. Raises ValueError where it is not empty or another run's.
-    """
-    new, out = not named or not Path(named).exists(), Path(named) if named else _of_this_second()
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out} is a file; choose another folder, nothing is overwritten")
-    out.mkdir(parents=True, exist_ok=True)
-    claim = out / CLAIM
-    try:
-        claim.touch(exist_ok=False)
-    except (FileExistsError, FileNotFoundError) as error:  # the other run holds it, or has just given it up
-        raise ValueError(f"another run draws into out={out}; choose another folder, or remove {claim} if no run is at work") from error
-    try:
-        if any(path != claim for path in out.iterdir()):
-            raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
-        yield out
-    finally:
-        claim.unlink(missing_ok=True)
-        if new:
-            with suppress(OSError):  # it holds clips
-                out.rmdir()
-
-
-def _of_this_second() -> Path:
-    """A new folder, numbered where another run of the same second has its name."""
-    stamp, number = f"outputs/{time.strftime('%Y%m%d-%H%M%S')}", 1
-    while True:
-        out = Path(stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            out.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return out
 
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:

@@ -1,12 +1,19 @@
 """How the predictions of several conditions become one. A guidance is a value: rows it needs, and a formula over them."""
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from vgen.spec import spec
+
+
+def check_scale(scale: float) -> None:
+    """Raises ValueError for a scale of guidance that means nothing."""
+    if not 0 <= scale < math.inf:
+        raise ValueError(f"guidance must be a number that is not negative, got {scale}; 1 turns it off, 7.5 is usual")
 
 
 class Guidance(ABC):
@@ -30,8 +37,7 @@ class Cfg(Guidance):
     conditional_only: int = 0
 
     def __post_init__(self) -> None:
-        if self.scale < 0:
-            raise ValueError(f"guidance must not be negative, got {self.scale}; 1 turns it off, 7.5 is usual")
+        check_scale(self.scale)
 
     def rows(self) -> tuple[str, ...]:
         return ("text",) if self.scale == 1 else ("null", "text")
@@ -53,8 +59,8 @@ class Dual(Guidance):
     image: float = 1.5
 
     def __post_init__(self) -> None:
-        if min(self.text, self.image) < 0:
-            raise ValueError(f"guidance must not be negative, got text={self.text} and image={self.image}")
+        check_scale(self.text)
+        check_scale(self.image)
 
     def rows(self) -> tuple[str, ...]:
         return ("null", "image", "text")

@@ -20,7 +20,7 @@ from vgen.attention.words import Alignment, Words, align
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.guidance import Cfg, Guidance
+from vgen.diffusion.guidance import Cfg, Guidance, check_scale
 from vgen.diffusion.inversion import Trajectory, ddim_invert
 from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve, timesteps
@@ -269,6 +269,16 @@ class Editing(ABC):
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
     num_steps: int
+    guidance: float
+    fixed_point_steps: int
+
+    def __post_init__(self) -> None:
+        check_scale(self.guidance)
+        if self.num_steps < 1 or self.fixed_point_steps < 0:
+            raise ValueError(
+                "an edit needs num_steps of at least 1 and fixed_point_steps that is not negative, got "
+                f"{self.num_steps} and {self.fixed_point_steps}; 50 and 0 are usual"
+            )
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...

@@ -1,7 +1,6 @@
 """From prompts to clips with an assembled UNet: start noise, guidance, solver, windows, decoding."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
+from vgen.diffusion.guidance import check_scale
 from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import Solver, Spacing, solve
 from vgen.diffusion.windows import Sliding, in_windows
@@ -35,8 +35,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.num_steps < 1:
             raise ValueError(f"sampling needs num_frames and num_steps of at least 1, got {self.num_frames} and {self.num_steps}")
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance must be a number that is not negative, got {self.guidance}; 1 turns it off, 7.5 is usual")
+        check_scale(self.guidance)
         if self.width_px < 0 or self.height_px < 0:
             raise ValueError(
                 f"width_px and height_px must not be negative, got {self.width_px} and {self.height_px}; 0 is the image model's own size"

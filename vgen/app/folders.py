@@ -1,0 +1,49 @@
+"""Folders that one run writes and no other: claimed before minutes are spent, never overwritten, gone again where nothing came."""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+CLAIM = ".drawing"
+"""In a folder into which a run draws, until it ends."""
+
+
+@contextmanager
+def claimed(named: str | Path, prefix: str = "") -> Iterator[Path]:
+    """An empty folder, into which no other run draws until the block ends; a new one that stays empty goes again.
+
+    Without a name it is called by ``prefix`` and the time. Raises ValueError where it is not empty or another run's.
+    """
+    new, out = not str(named) or not Path(named).exists(), Path(named) if str(named) else _of_this_second(prefix)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file; choose another folder, nothing is overwritten")
+    out.mkdir(parents=True, exist_ok=True)
+    claim = out / CLAIM
+    try:
+        claim.touch(exist_ok=False)
+    except (FileExistsError, FileNotFoundError) as error:  # the other run holds it, or has just given it up
+        raise ValueError(f"another run draws into out={out}; choose another folder, or remove {claim} if no run is at work") from error
+    try:
+        if any(path != claim for path in out.iterdir()):
+            raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")
+        yield out
+    finally:
+        claim.unlink(missing_ok=True)
+        if new:
+            with suppress(OSError):  # it holds clips
+                out.rmdir()
+
+
+def _of_this_second(prefix: str) -> Path:
+    """A new folder, numbered where another run of the same second has its name."""
+    stamp, number = f"outputs/{prefix}{time.strftime('%Y%m%d-%H%M%S')}", 1
+    while True:
+        out = Path(stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return out
