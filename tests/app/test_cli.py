@@ -153,6 +153,23 @@ def test_top_level_scripts_are_the_verbs(script: str) -> None:
     assert done.stdout.startswith(f"vgen {script.removesuffix('.py')}: ")
 
 
+@pytest.mark.slow
+def test_the_top_level_scripts_train_and_evaluate(tmp_path: Path, toy_shards: Path) -> None:
+    def ran(script: str, *arguments: str) -> str:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(ROOT / script), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    small = ["data.window.num_frames=4", "data.batch_size=1", "data.val_clips=2", "callbacks=none", "trainer.accelerator=cpu"]
+    said = ran("train.py", "debug=smoke", f"data.path={toy_shards}", *small, "trainer.max_steps=1", "run.name=a")
+    assert said.endswith("run: runs/a\n")
+    drawn = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "out=judged"]
+    ran("evaluate.py", "adapter=runs/a", "suite=smoke", *drawn)
+    assert (tmp_path / "judged" / "report" / "index.html").is_file()
+
+
 REFUSED_AFTER_HYDRA = {
     "prepare": ["data.path=nowhere", "out=out"],
     "train": ["data.path=nowhere"],

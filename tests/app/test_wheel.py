@@ -42,6 +42,15 @@ def test_wheel_carries_the_shipped_model_and_nothing_else_of_data(unpacked: Path
     assert carried == {name for name in ("README.md", "toybox") if (ROOT / "data" / name).exists()}
 
 
+def test_installed_vgen_draws_with_its_own_model(unpacked: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1"}
+    wish = ["prompt=a red circle moves left", "sampling.num_frames=4", "sampling.num_steps=1", "out=drawn"]
+    command = [sys.executable, "-P", "-m", "vgen", "generate", *wish]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "drawn").glob("*.mp4")] == ["000-a-red-circle-moves-left.mp4"]
+
+
 def test_installed_vgen_runs_and_finds_its_folders(unpacked: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     where = "from vgen import resources; print(resources.conf_dir(), resources.data_dir())"

@@ -314,7 +314,7 @@ def test_a_full_disk_is_not_the_addresss_fault(site, tmp_path):
 def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):
     root, address = site
     studio.write_video(root / "a.mp4", 24, 1.0)
-    rows = [{"path": f"{address}/a.mp4?token=SECRET", "caption": "from afar", "fps": "24"}]
+    rows = [{"path": f"{address}/a.mp4?token=SECRET", "caption": "from afar", "fps": "24", "given_fps": "30"}]
     source = ListingSource(path=str(listing(tmp_path / "l.csv", rows)))
     [job] = source.jobs(CUT)
     scratch = tmp_path / "scratch"
@@ -323,5 +323,7 @@ def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):
     assert not list(scratch.iterdir())
     assert [s.metadata["clip"] for s in samples] == [0, 1]
     assert samples[0].metadata["source"] == f"{address}/a.mp4"
-    assert samples[0].metadata["given_fps"] == "24"
+    assert {k: v for k, v in samples[0].metadata.items() if "fps" in k and k.startswith("given")} == {
+        "given_fps": "30", "given_given_fps": "24",
+    }
     assert "SECRET" not in repr(samples[0].metadata) + samples[0].id

@@ -56,7 +56,9 @@ def test_a_record_spans_blocks(tmp_path: Path) -> None:
 def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_path: Path) -> None:
     keyless = environment(WANDB_MODE="", NETRC=str(tmp_path / "none"), HOME=str(tmp_path))
     keyless = {name: value for name, value in keyless.items() if name not in ("WANDB_MODE", "WANDB_API_KEY")}
-    train("logger=offline", "trainer.max_steps=2", env=keyless)
+    drawn = ["callbacks.prompts=[a red circle,a blue star]", "callbacks.every_steps=2", "callbacks.sampling.num_frames=2"]
+    small = ["callbacks.sampling.num_steps=1", "callbacks.sampling.width_px=32", "callbacks.sampling.height_px=32"]
+    train("logger=offline", "trainer.max_steps=2", *drawn, *small, env=keyless)
     run_id = (tmp_path / "run" / "run_id.txt").read_text()
     resumed = train("logger=online", "run.resume=auto", env=keyless)
     assert "W&B: no key found, so this run is recorded offline" in resumed.stderr
@@ -73,6 +75,11 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
         assert config["run"]["name"] == "run"
         rows = [r.history.item for r in found if r.HasField("history")]
         history = [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
+        if steps == [1, 2]:
+            [clips] = [row for row in history if "samples.videos" in row]
+            assert clips["samples.captions"] == ["a red circle", "a blue star"]
+            for clip in clips["samples.videos"]:
+                assert decode_mp4((path.parent / "files" / clip["path"]).read_bytes()).shape == (2, 256, 256, 3)
         losses = [row["train/loss"] for row in history if "train/loss" in row]
         assert len(losses) == len(steps)
         assert all(0 < loss < 10 for loss in losses)

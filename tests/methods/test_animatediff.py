@@ -73,6 +73,29 @@ def test_draws_of_training_are_checked_before_a_model_is_loaded(recipe: type[Ani
     assert recipe(timestep_shift=3.0).objective(tiny).timestep_shift == 3.0
 
 
+@torch.no_grad()
+def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(tiny: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    num = 200
+    batch = Batch(keys=[(str(i), 0) for i in range(num)], captions=["a red circle"] * num, latents=torch.zeros(num, 3, 4, 1, 1))
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def asked(self: VideoUNet, x: Tensor, t: Tensor, context: Context) -> Tensor:
+        seen.append((t, context.tokens))
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(VideoUNet, "forward", asked)
+    empty, full = (tiny.encode_text([text]).tokens[0] for text in ("", "a red circle"))
+    for drop in (0.0, 0.1, 1.0):
+        AnimateDiff(text_drop=drop).objective(tiny).loss(tiny, VideoUNet(tiny.unet), batch, Draws(0, batch.keys))
+        t, tokens = seen.pop()
+        assert t.shape == (num,)
+        assert len(t.unique()) > 150
+        dropped = torch.tensor([torch.allclose(row, empty, atol=1e-4) for row in tokens])
+        assert all(torch.allclose(row, full, atol=1e-4) for row in tokens[~dropped])
+        assert abs(dropped.float().mean() - drop) < 0.07
+    assert not torch.allclose(empty, full, atol=1e-2)
+
+
 def test_a_timestep_shift_trains_on_the_shifted_timesteps(tiny: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch(keys=[(str(i), 0) for i in range(200)], captions=["a circle"] * 200, latents=torch.zeros(200, 1, 4, 1, 1))
     seen: list[Tensor] = []

@@ -185,6 +185,21 @@ def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, **setti
     )
 
 
+def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Path, toy_shards: Path) -> None:
+    """The same samples in each step, and one schedule, one average, one clipping of the whole gradient."""
+
+    def learnt(name: str, size: int, accumulate: int) -> dict[str, torch.Tensor]:
+        wish = job(tmp_path / name, toy_shards, 3, accumulate=accumulate, preflight=False)
+        wish.corpus = replace(wish.corpus, batch_size=size)
+        wish.optimisation = replace(wish.optimisation, eps=1e-3, grad_clip=0.05)  # so large an eps that rounding can turn no update round
+        return load_adapter(fit(wish) / "adapter.safetensors")[0]
+
+    large, small = learnt("large", 4, 1), learnt("small", 2, 2)
+    for name, value in large.items():
+        assert float((small[name] - value).norm()) <= 1e-3 * float(value.norm()), name
+    assert any(not torch.equal(value, learnt("one", 2, 1)[name]) for name, value in large.items())
+
+
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: Path) -> None:
     whole = fit(job(tmp_path / "whole", toy_shards, 4))
     fit(job(tmp_path / "parts", toy_shards, 2))

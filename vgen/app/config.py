@@ -101,10 +101,10 @@ def _refuse_added(cfg: DictConfig, section: str = "") -> None:
     """Hydra's ``+key=value`` adds keys where there are none, and the types behind the settings have no room for them."""
     owner = OmegaConf.get_type(cfg)
     known = [f.name for f in fields(owner)] if owner is not None and is_dataclass(owner) else list(cfg)
-    for name, value in cfg.items_ex(resolve=False):
+    for name in cfg:
         if name not in known:
             raise ValueError(unknown_key(f"{section}{name!s}", known))
-        if isinstance(value, DictConfig):
+        if isinstance(value := cfg[name], DictConfig):
             _refuse_added(value, f"{section}{name!s}.")
 
 

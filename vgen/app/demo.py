@@ -30,6 +30,7 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
 from vgen.training.loader import Corpus
+from vgen.training.monitors import resident_peak_gb
 from vgen.training.optimisation import Decay, Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings
 
@@ -94,9 +95,9 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     shares = ", ".join(f"{name} {share}" for name, share in coherence.items())
     console.print(f"minutes of training hold a clip together, motion takes longer; coherence: {shares}")
     clip = next((out / _CLIPS).glob("*.gif"))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory, workers = resident_peak_gb(), resident_peak_gb(resource.RUSAGE_CHILDREN)
     console.print(
-        f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB\n"
+        f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB (in preparing, {workers:.1f} GB a worker)\n"
         f"  report: {found.folder / 'report' / 'index.html'}\n  clip:   {clip}"
     )
     return found

@@ -69,8 +69,7 @@ class VideoJob(Job):
         try:
             for number, clip in enumerate(clips(path, self.cut)):
                 ours = {**clip.metadata, "source": self.source, "clip": number}
-                columns = {f"given_{k}" if k in ours else k: v for k, v in self.columns.items()}
-                yield Sample(f"{self.key}-{number:04d}", clip.video, self.caption, ours | columns)
+                yield Sample(f"{self.key}-{number:04d}", clip.video, self.caption, ours | _beside(ours, self.columns))
         finally:
             if is_url(self.location):
                 path.unlink()
@@ -79,6 +78,18 @@ class VideoJob(Job):
         path = Path(self.location)
         num_bytes = path.stat().st_size if not is_url(self.location) and path.is_file() else None
         return {"key": self.key, "source": self.source, "caption": self.caption, "columns": plain(self.columns), "num_bytes": num_bytes}
+
+
+def _beside(ours: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns by their own names, but for those that are ours: these are told apart by ``given_``, as often as it takes."""
+    out: dict[str, Any] = {k: v for k, v in columns.items() if k not in ours}
+    for name, value in columns.items():
+        if name in ours:
+            given = f"given_{name}"
+            while given in out or given in ours:
+                given = f"given_{given}"
+            out[given] = value
+    return out
 
 
 @spec
