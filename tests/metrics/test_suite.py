@@ -26,7 +26,7 @@ from vgen.toybox.captions import ADVERBS, SIZES, ground_words
 from vgen.toybox.edits import Edit
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, corpus
-from vgen.toybox.scenes import DIRECTION, Motion, Relation, Scene
+from vgen.toybox.scenes import DIRECTION, RADIUS, SPEED, Motion, Relation, Scene, Size, Speed
 from vgen.toybox.splits import Bucket, bucket_of, triple_held_out
 
 ROOT = Path(__file__).parents[2] / "vgen"
@@ -54,6 +54,46 @@ def test_buckets_hold_what_they_promise() -> None:
                 assert places == {Bucket.IID}
             case bucket:
                 assert places == {bucket}
+
+
+GIVEN = [{"kind": Kind.EDIT}, {"kind": Kind.CONTROL, "control": Control.MASK}]
+
+
+@pytest.mark.parametrize("how", GIVEN, ids=["edit", "control"])
+def test_a_clip_that_is_given_may_lie_beyond_training_in_size_or_speed_too(how: dict) -> None:
+    """By turns three things, a thing larger than any, a faster one; the oracle reads the truth of all."""
+    todo = tasks(Suite(**dict.fromkeys(SMALL, 0) | {"extrapolation": 12}, **how))
+    for i, task in enumerate(todo):
+        scene = task.about.scene if task.kind.has_source else task.scene
+        first = scene.things[0]
+        largest, fastest = RADIUS[Size.LARGE] * 1.04, SPEED[Speed.FAST] * 1.07
+        match i % 3:
+            case 0:
+                assert len(scene.things) == 3
+            case 1:
+                assert (first.size, first.radius > largest) == (Size.LARGE, True)
+            case 2:
+                assert (first.speed, first.velocity > fastest) == (Speed.FAST, True)
+        row = task.kind.score(render(task.scene).video, task)
+        assert (row["edit"] if task.kind.has_source else row["exact"]) > 0.95
+
+
+LONGER = [
+    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "related": 0.5}, {"kind": Kind.TEXT, "pair": 3, "triple": 3, "minimal_pairs": True},
+    {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.CONTROL, "pair": 3, "triple": 3}, {"kind": Kind.IDENTITY},
+    {"kind": Kind.DIVERSITY, "pair": 3, "triple": 3, "seeds_per_prompt": 2, "open_motion": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", LONGER, ids=lambda how: "-".join(str(getattr(v, "value", v)) for v in how.values()))
+def test_clips_longer_than_those_of_training_lose_nothing(how: dict) -> None:
+    few = dict.fromkeys(SMALL, 0) | {"iid": 4, "paraphrase": 2}
+    for task in tasks(Suite(**few | {"num_frames": 16, "stride_ticks": 2} | how)):
+        assert task.scene.ticks == 31
+        masks = render(task.scene).masks
+        assert max(masks[:, :, [0, -1]].max(), masks[..., [0, -1]].max()) <= 0.3  # within the last pixel
+        if how["kind"] in (Kind.TEXT, Kind.DIVERSITY):
+            assert task.kind.score(render(task.scene).video, task)["exact"] == 1
 
 
 @pytest.mark.parametrize(("share", "num_things"), [(0.0, {1}), (1.0, {2})])
@@ -85,7 +125,8 @@ def test_open_factors_are_not_told() -> None:
     ("wrong", "words"),
     [
         ({"iid": -1}, "non-negative"),
-        ({"num_frames": 20}, "within 15 ticks"),
+        ({"num_frames": 40}, "within 31 ticks"),
+        ({"num_frames": 20}, r"20 frames at stride_ticks=1 lies beyond training, .* in every clip; set suite\.extrapolation=0"),
         ({"open_share": 2.0}, "open_share"),
         ({"two_things": -1.0}, "two_things"),
     ],

@@ -18,7 +18,7 @@ from vgen.toybox.glyphs import inside
 from vgen.toybox.motion import paths
 from vgen.toybox.oracle.identicon import read_identicon
 from vgen.toybox.renderer import render
-from vgen.toybox.sampling import Family, Mix, corpus, rng_of, sample, scene_at
+from vgen.toybox.sampling import Beyond, Family, Mix, corpus, rng_of, sample, scene_at
 from vgen.toybox.scenes import (
     CORE_MOTIONS,
     DIRECTION,
@@ -192,6 +192,11 @@ def test_what_has_no_room_changes_its_size_and_speed_and_keeps_its_class(family:
     monkeypatch.setattr(sampling, "place", crowded)
     assert classes() == placed
     assert refused >= 60
+
+
+def test_what_can_have_no_room_is_said() -> None:
+    with pytest.raises(ValueError, match=r"family many has no room for 200 ticks whatever its sizes and speeds; ask for fewer frames"):
+        sample(rng_of(0), Family.MANY, Mix(), beyond=Beyond(ticks=200))
 
 
 def test_a_lent_motion_makes_no_combination_that_is_held_out() -> None:

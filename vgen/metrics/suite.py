@@ -15,7 +15,7 @@ from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.spec import Choice, field, spec
 from vgen.toybox.edits import Edit
 from vgen.toybox.sampling import rng_of
-from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, check_length
+from vgen.toybox.scenes import GENERATOR_VERSION, LONGEST, TICKS, check_length
 from vgen.toybox.splits import Bucket
 
 __all__ = ["SUITE_VERSION", "Grid", "Inputs", "Kind", "Suite", "Task", "TaskKind", "batches", "tasks"]
@@ -68,8 +68,10 @@ class Grid:
 
 @spec
 class Suite:
-    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` three
-    things (the core world has one or two), ``paraphrase`` in sentences that training never reads. ``num_seeds`` draws each with as many
+    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` beyond
+    it: three things, where it has one or two, and for kinds edit and control, whose clip or control shows it, by turns a thing larger or
+    faster than any; ``paraphrase`` in sentences that training never reads. Frames over more than 16 ticks make every clip longer than those
+    of training, of things slow enough to stay in the picture; bucket extrapolation is then empty. ``num_seeds`` draws each with as many
     noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of the captions leave a factor open,
     ``related`` the share of scenes (not of three things) that stand above or left of each other, ``minimal_pairs`` makes two tasks of each,
     one word and nothing else apart, whose ``pair_factors`` take turns. Kind edit: ``edits`` take turns, ``open_share`` of the prompts leave
@@ -106,11 +108,16 @@ class Suite:
             raise ValueError(
                 f"a suite needs a non-negative number of clips per bucket and one clip at least, got {_named(counts)}; set suite.iid=64"
             )
-        check_length(self.num_frames, self.stride_ticks)
+        check_length(self.num_frames, self.stride_ticks, LONGEST)
         if self.seed < 0 or not all(0 <= share <= 1 for share in (self.open_share, self.two_things, self.related)):
             raise ValueError(
                 "a suite needs seed >= 0, open_share, two_things and related in 0..1, "
                 f"got {self.seed}, {self.open_share}, {self.two_things} and {self.related}; the defaults are 0, 0, 0.45 and 0"
+            )
+        if self.ticks > TICKS and self.extrapolation:
+            raise ValueError(
+                f"a suite of {self.num_frames} frames at stride_ticks={self.stride_ticks} lies beyond training, whose clips end after "
+                f"{TICKS} ticks, in every clip; set suite.extrapolation=0"
             )
         self._check_kind()
 
@@ -141,6 +148,11 @@ class Suite:
 
     def counts(self) -> dict[Bucket, int]:
         return {bucket: getattr(self, bucket.value) for bucket in _BUCKETS}
+
+    @property
+    def ticks(self) -> int:
+        """From the first frame of a clip to its last, both counted."""
+        return (self.num_frames - 1) * self.stride_ticks + 1
 
     def rule(self) -> dict[str, Any]:
         """What makes a task what it is, as plain data; the number of tasks does not, so a suite may grow."""

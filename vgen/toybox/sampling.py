@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -75,6 +75,20 @@ class Mix:
         return list(Family)[rng.choice(len(shares), p=shares / shares.sum())]
 
 
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """Where a scene leaves what training shows: factors on radius and speed of its first thing, which then is large or fast, and the ticks
+    for which everything stays on the canvas, where they are more than usual."""
+
+    size: float = 1.0
+    speed: float = 1.0
+    ticks: int = TICKS
+
+
+USUAL = Beyond()
+MOST_ROUNDS = 300  # of sizes and speeds; of 300 scenes of each family none took more than 19
+
+
 def rng_of(*key: int) -> np.random.Generator:
     """A generator that is a pure function of ``key``: order and number of workers do not matter."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
@@ -92,7 +106,9 @@ def scene_at(index: int, seed: int, mix: Mix, num_frames: int = TICKS, stride_ti
     return replace(scene, num_frames=num_frames, stride_ticks=stride_ticks, seed=index)
 
 
-def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarray | None = None) -> Scene:
+def sample(
+    rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarray | None = None, beyond: Beyond = USUAL
+) -> Scene:
     """One scene of a family; ``weights`` over colour x shape x motion default to the training distribution."""
     ground = SOLIDS[rng.integers(len(SOLIDS))]
     inks = tuple(SOLIDS[i] for i in rng.permutation(len(SOLIDS))[:2])
@@ -112,10 +128,15 @@ def sample(rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarr
             num_things = 1
     if weights is None:
         weights = class_weights(0.0 if family is Family.MOTION else 1.0)
-    things = _classes(rng, family, num_things, weights)
-    while (placed := place(rng, things, relation, camera)) is None:  # of core scenes one in a hundred, of four things one in five
-        things = _resized(rng, things, relation)
-    return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
+    things = _stretched(_classes(rng, family, num_things, weights), beyond)
+    for _ in range(MOST_ROUNDS):
+        placed = place(rng, things, relation, camera, beyond)
+        if placed is not None:
+            return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
+        things = _stretched(_resized(rng, things, relation), beyond)  # of core scenes one in a hundred, of four things one in five
+    raise ValueError(
+        f"a scene of family {family.value} has no room for {beyond.ticks} ticks whatever its sizes and speeds; ask for fewer frames"
+    )
 
 
 def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] = ()) -> Scene:
@@ -126,7 +147,7 @@ def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] =
             size = list(Size)[rng.integers(3)] if "size" in open_factors else thing.size
             speed = list(Speed)[rng.integers(3)] if "speed" in open_factors else thing.speed
             things.append(replace(thing, size=size, speed=speed))
-        placed = place(rng, things, scene.relation, scene.camera)
+        placed = place(rng, things, scene.relation, scene.camera, Beyond(ticks=max(TICKS, scene.ticks)))
         if placed is not None:
             ground = SOLIDS[rng.integers(len(SOLIDS))] if "ground" in open_factors else scene.ground
             return replace(scene, things=tuple(placed), ground=ground)
@@ -164,6 +185,13 @@ def _resized(rng: np.random.Generator, things: list[Thing], relation: Relation |
     return [replace(t, size=size, speed=drawn[0][1] if relation else speed) for t, (size, speed) in zip(things, drawn, strict=True)]
 
 
+def _stretched(things: list[Thing], beyond: Beyond) -> list[Thing]:
+    """The first thing as large or as fast as words can say, where it shall be more than that."""
+    first = things[0]
+    size, speed = Size.LARGE if beyond.size > 1 else first.size, Speed.FAST if beyond.speed > 1 else first.speed
+    return [replace(first, size=size, speed=speed), *things[1:]]
+
+
 def _code(rng: np.random.Generator) -> int:
     """A 4 x 4 code with eight of sixteen bits set: every subject has one and the same colour histogram."""
     return int(sum(1 << int(b) for b in rng.permutation(16)[:8]))
@@ -191,14 +219,16 @@ def place(
     things: list[Thing],
     relation: Relation | None,
     camera: Camera | None = None,
+    beyond: Beyond = USUAL,
     tries: int = 40,
     candidates: int = 64,
 ) -> list[Thing] | None:
     """Positions such that the camera sees every body whole all the time and no two touch; None if there is no room."""
-    ticks, camera = np.arange(TICKS, dtype=float), camera or Camera()
+    ticks, camera = np.arange(max(TICKS, beyond.ticks), dtype=float), camera or Camera()
     pan, zoom = np.stack([camera.pan_x * ticks, camera.pan_y * ticks], -1), camera.zoom ** ticks[:, None]
     for _ in range(tries):
         drawn = [_nuisance(rng, t) for t in things]
+        drawn[0] = replace(drawn[0], radius=drawn[0].radius * beyond.size, velocity=drawn[0].velocity * beyond.speed)
         if relation is not None:
             drawn[1] = replace(drawn[1], velocity=drawn[0].velocity, heading=drawn[0].heading)
         moves = np.stack([path(t, ticks)[:, :2] for t in drawn])  # n f 2, relative to the start

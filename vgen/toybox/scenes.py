@@ -12,14 +12,15 @@ from typing import Any
 
 GENERATOR_VERSION = 3
 TICKS = 16  # the canonical clip; motion classes are tuned so that they can be told apart within it
+LONGEST = 2 * TICKS  # of clips to be evaluated on: what is slow enough stays on the canvas
 
 
-def check_length(num_frames: int, stride_ticks: int = 1) -> None:
+def check_length(num_frames: int, stride_ticks: int = 1, most: int = TICKS) -> None:
     """Raises ValueError for a clip that would show a picture which its things have left."""
-    if num_frames < 1 or stride_ticks < 1 or (num_frames - 1) * stride_ticks > TICKS - 1:
+    if num_frames < 1 or stride_ticks < 1 or (num_frames - 1) * stride_ticks > most - 1:
         stride = "" if stride_ticks == 1 else f" with stride_ticks={stride_ticks}"
         raise ValueError(
-            f"a clip of the toybox must have at least one frame and end within {TICKS - 1} ticks, where things leave the canvas, got "
+            f"a clip of the toybox must have at least one frame and end within {most - 1} ticks, where things leave the canvas, got "
             f"num_frames={num_frames}{stride}; the usual is num_frames={TICKS}, one tick a frame"
         )
 
@@ -170,6 +171,11 @@ class Scene:
     cues: bool = True
     seed: int = 0
     version: int = GENERATOR_VERSION
+
+    @property
+    def ticks(self) -> int:
+        """From its first frame to its last, both counted."""
+        return (self.num_frames - 1) * self.stride_ticks + 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; the inverse of :meth:`from_dict`."""

@@ -12,7 +12,7 @@ from vgen.metrics import pose as _pose
 from vgen.metrics import trajectory as _trajectory
 from vgen.metrics.control import iou, mask_fidelity
 from vgen.metrics.kinds import text
-from vgen.metrics.kinds.scenes import Stream, scene_of, timed
+from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.metric import Numbers
 from vgen.metrics.pose import pose_fidelity
@@ -24,7 +24,7 @@ from vgen.toybox.oracle import Facts, read
 from vgen.toybox.oracle.grounds import read_backdrop
 from vgen.toybox.oracle.pose import read_pose
 from vgen.toybox.renderer import Rendered, render
-from vgen.toybox.sampling import Family, Mix, sample
+from vgen.toybox.sampling import Beyond, Family, Mix, sample
 from vgen.toybox.scenes import Action, Scene
 from vgen.toybox.splits import Bucket
 
@@ -120,13 +120,13 @@ POSE = TaskKind(
 def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     rng, id = stream(i), f"{bucket.value}-{i:04d}-{suite.control.value}"
     if suite.control is Control.POSE:
-        kind, scene = POSE, timed(sample(rng, Family.PUPPET, Mix()), suite, i)
+        kind, scene = POSE, timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i)
         thing = scene.things[0]
         other = [a for a in Action if a is not thing.action][rng.integers(3)]
         decoy = replace(scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),))
     else:
-        kind, scene = KIND, timed(scene_of(rng, bucket), suite, i)
-        decoy = timed(scene_of(rng, bucket), suite, i)
+        kind, beyond = KIND, SHOWN[i % len(SHOWN)]
+        scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
     wanted, seed = Wanted(suite.control, decoy), int(rng.integers(2**31))
     return [Task(id=id, caption=words, unspecified=(), scene=scene, seed=seed, bucket=bucket, kind=kind, group=id, about=wanted)]

@@ -36,7 +36,7 @@ from vgen.toybox.oracle import Facts, read
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, redraw, rng_of
 from vgen.toybox.scenes import CORE_MOTIONS, SOLIDS, SPEED, Colour, Motion, Scene, Shape, Size
-from vgen.toybox.splits import Bucket, class_weights
+from vgen.toybox.splits import Bucket, bucket_weights, class_weights
 
 if TYPE_CHECKING:
     from vgen.metrics.suite import Suite
@@ -147,7 +147,9 @@ def _another(rng: np.random.Generator, scene: Scene, unspecified: Sequence[str])
     """Another clip of the world that the same caption fits; an open motion is drawn as the world pairs it with colour and shape."""
     if "motion" in unspecified:
         thing = scene.things[0]
-        share = class_weights(1.0)[list(Colour).index(thing.colour), list(Shape).index(thing.shape)]
+        at = list(Colour).index(thing.colour), list(Shape).index(thing.shape)
+        taught = class_weights(1.0)[at]
+        share = taught if taught.any() else bucket_weights(Bucket.PAIR)[at]  # colour and shape that training never pairs, in any motion
         motion = list(Motion)[rng.choice(len(share), p=share / share.sum())]
         scene = replace(scene, things=(replace(thing, motion=motion),))
     return redraw(rng, scene, OPEN)
@@ -174,7 +176,7 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     """Caption ``i // seeds_per_prompt``; the scene is one of the clips of the world that it fits."""
     number = i // suite.seeds_per_prompt
     shared, rng = stream(number, 1), stream(i)
-    asked: Scene = scene_of(shared, bucket, Mix(two_things=0.0))
+    asked: Scene = timed(scene_of(shared, bucket, suite, Mix(two_things=0.0)), suite, number)
     unspecified: tuple[str, ...] = OPEN
     words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text
     if suite.open_motion:

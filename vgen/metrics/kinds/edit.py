@@ -9,7 +9,7 @@ import numpy as np
 from vgen.metrics import editing as _editing
 from vgen.metrics import temporal_consistency as _consistency
 from vgen.metrics.editing import drawn, score_edit
-from vgen.metrics.kinds.scenes import Stream, scene_of, timed
+from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.temporal_consistency import temporal_consistency
@@ -61,7 +61,7 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     mix = Mix(two_things=1.0) if edit is Edit.BOTH else Mix()
     for _ in range(MOST_TRIES):
         source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
-        scene = timed(scene_of(rng, source, mix), suite, i)
+        scene = timed(scene_of(rng, source, suite, mix, SHOWN[i % len(SHOWN)]), suite, i)
         said = int(rng.integers(2**31))
         terse = bool(rng_of(said, 2).random() < suite.open_share)  # drawn apart: the clips are the same whatever is said of them
         pair = edit_pair(scene, edit, said, paraphrase=bucket is Bucket.PARAPHRASE, terse=terse)

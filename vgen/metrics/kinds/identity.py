@@ -16,7 +16,7 @@ from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts
 from vgen.toybox.oracle.identicon import read_identicon
 from vgen.toybox.renderer import render
-from vgen.toybox.sampling import Family, Mix, rng_of, sample
+from vgen.toybox.sampling import Beyond, Family, Mix, rng_of, sample
 from vgen.toybox.scenes import Scene
 from vgen.toybox.splits import Bucket
 
@@ -71,7 +71,7 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     subject = _subject(name, suite, number, stream(number, 1))
     known, rng = subject.shown[0].things[0], stream(i)
     while True:
-        drawn = sample(rng, Family.IDENTICON, Mix())
+        drawn = sample(rng, Family.IDENTICON, Mix(), beyond=Beyond(ticks=suite.ticks))
         thing = replace(drawn.things[0], code=known.code, colour=known.colour, second=known.second)
         scene = timed(replace(drawn, things=(thing,)), suite, i)
         if scene.ground is not subject.shown[0].ground or thing.motion is not known.motion:

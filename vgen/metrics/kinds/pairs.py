@@ -13,7 +13,7 @@ from vgen.metrics.statistics import Resampled, average
 from vgen.metrics.task import Task
 from vgen.spec import Choice
 from vgen.toybox.captions import caption
-from vgen.toybox.sampling import place, rng_of
+from vgen.toybox.sampling import Beyond, place, rng_of
 from vgen.toybox.scenes import DIRECTION, SOLIDS, Colour, Motion, Scene, Shape, Size, Speed, Thing
 from vgen.toybox.splits import Bucket, bucket_of
 
@@ -101,7 +101,7 @@ def _varied(scene: Scene, factor: Factor, bucket: Bucket, rng: np.random.Generat
     if not options:
         return None
     things: list[Thing] = [*scene.things[:i], _one(options, rng), *scene.things[i + 1 :]]
-    placed = things if factor is Factor.COLOUR else place(rng, things, None)
+    placed = things if factor is Factor.COLOUR else place(rng, things, None, beyond=Beyond(ticks=scene.ticks))
     return None if placed is None else replace(scene, things=tuple(placed))
 
 

@@ -58,10 +58,10 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     mix = Mix(two_things=suite.two_things)
     if suite.minimal_pairs:
         return _pair(suite, bucket, i, rng)
-    scene = timed(scene_of(rng, bucket, mix), suite, i)
+    scene = timed(scene_of(rng, bucket, suite, mix), suite, i)
     unspecified = (_OPENABLE[rng.integers(len(_OPENABLE))],) if rng.random() < suite.open_share else ()
     if suite.related and bucket is not Bucket.EXTRAPOLATION and rng.random() < suite.related:
-        scene = timed(related_scene(rng, bucket), suite, i)
+        scene = timed(related_scene(rng, bucket, suite), suite, i)
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=unspecified)
     seed = int(rng.integers(2**31))
     return [Task(id=id, caption=words.text, unspecified=words.unspecified, scene=scene, seed=seed, bucket=bucket, kind=KIND, group=id)]
@@ -72,7 +72,7 @@ def _pair(suite: Suite, bucket: Bucket, i: int, rng: np.random.Generator) -> lis
     factors = factors_in(bucket, suite.pair_factors)
     factor = factors[i % len(factors)]
     mix = Mix(two_things=suite.two_things)
-    members = draw_pair(lambda: timed(scene_of(rng, bucket, mix), suite, i), factor, bucket, rng)
+    members = draw_pair(lambda: timed(scene_of(rng, bucket, suite, mix), suite, i), factor, bucket, rng)
     id, seed = f"{bucket.value}-{i:04d}-{factor.value}", int(rng.integers(2**31))
     return [
         Task(
