@@ -269,19 +269,19 @@ class Editing(ABC):
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
     num_steps: int
-    guidance: float
-    fixed_point_steps: int
-
-    def __post_init__(self) -> None:
-        check_scale(self.guidance)
-        if self.num_steps < 1 or self.fixed_point_steps < 0:
-            raise ValueError(
-                "an edit needs num_steps of at least 1 and fixed_point_steps that is not negative, got "
-                f"{self.num_steps} and {self.fixed_point_steps}; 50 and 0 are usual"
-            )
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...
+
+
+def check_edit(num_steps: int, guidance: float, fixed_point_steps: int) -> None:
+    """Refuses numbers of an edit that mean nothing, when a recipe is made: before any model is loaded."""
+    check_scale(guidance)
+    if num_steps < 1 or fixed_point_steps < 0:
+        raise ValueError(
+            "an edit needs num_steps of at least 1 and fixed_point_steps that is not negative, got "
+            f"{num_steps} and {fixed_point_steps}; 50 and 0 are usual"
+        )
 
 
 class Recording(Editing):

@@ -22,7 +22,7 @@ from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stor
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import TARGET, Edited, EditSession, Recording
+from vgen.methods._editing import TARGET, Edited, EditSession, Recording, check_edit
 from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
@@ -48,6 +48,9 @@ class FateZero(Recipe, Recording):
     store: StoreSpec = field(default_factory=StoreSpec)
     fixed_point_steps: int = 0
     reconstruct: bool = True
+
+    def __post_init__(self) -> None:
+        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
 
     def attention_keys(self) -> list[FrameKeys]:
         return [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))] if self.frames else []

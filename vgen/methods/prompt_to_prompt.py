@@ -20,7 +20,7 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, null_text
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import PAIR, Edited, Editing, EditSession
+from vgen.methods._editing import PAIR, Edited, Editing, EditSession, check_edit
 from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
@@ -46,6 +46,9 @@ class PromptToPrompt(Recipe, Editing):
     blend_window: StepWindow = field(default_factory=lambda: StepWindow(start=0.2))
     null_text: NullText = field(default_factory=NullText)
     fixed_point_steps: int = 0
+
+    def __post_init__(self) -> None:
+        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
 
     def objective(self, model: ImageModel) -> Denoising:
         return denoising_as_trained(model)

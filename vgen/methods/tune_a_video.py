@@ -15,7 +15,7 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods._editing import TARGET, Edited, Editing, EditSession
+from vgen.methods._editing import TARGET, Edited, Editing, EditSession, check_edit
 from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
 from vgen.spec import field, spec
@@ -37,6 +37,9 @@ class TuneAVideo(Recipe, Editing):
     inversion_prompt: str = ""
     fixed_point_steps: int = 0
     reconstruct: bool = True
+
+    def __post_init__(self) -> None:
+        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
 
     def insertions(self) -> list[Insertion]:
         return [Insertion(after(Kind.BLOCK), self.temporal)]
