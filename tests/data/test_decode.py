@@ -12,10 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from vgen.data.decode import Cut, clips
 from vgen.data.ledger import Reason, Rejected
 from vgen.data.mp4 import decode_mp4, encode_mp4, to_rgb
+from vgen.data.one_clip import read_clip
 
 CUT = Cut(fps=8, num_frames=16, size_px=32)
 
@@ -208,7 +210,8 @@ from vgen.data.mp4 import encode_mp4
 sizes = map(int, sys.argv[1:])
 noise = np.random.default_rng(0)
 for size in sizes:
-    waves = 120 + 100 * np.sin(np.linspace(0, 9, size)[None, :, None, None] * np.linspace(1, 3, size)[None, None, :, None] + np.arange(8)[:, None, None, None])
+    shift = np.arange(8)[:, None, None, None]
+    waves = 120 + 100 * np.sin(np.linspace(0, 9, size)[None, :, None, None] * np.linspace(1, 3, size)[None, None, :, None] + shift)
     video = (waves + noise.normal(0, 12, (8, size, size, 3))).clip(0, 255).astype(np.uint8)
     print(hashlib.sha256(encode_mp4(video, 8, 18)).hexdigest())
 """
@@ -218,7 +221,8 @@ def test_mp4_bytes_do_not_depend_on_what_lies_in_fresh_memory():
     """glibc fills fresh memory with a pattern of our choice: what reads memory that it never wrote gives itself away."""
     said = [
         subprocess.run(
-            [sys.executable, "-c", ENCODE, "32", "64", "160"], env=os.environ | {"MALLOC_PERTURB_": fill}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", ENCODE, "32", "64", "160"], env=os.environ | {"MALLOC_PERTURB_": fill},
+            capture_output=True, text=True, check=True,
         ).stdout
         for fill in ("1", "255")
     ]
@@ -239,3 +243,82 @@ def test_hd_sources_without_a_colour_matrix_are_read_as_bt709():
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
     frame.colorspace = 2
     assert np.abs(to_rgb(frame)[8, 8].astype(int) - (200, 30, 90)).max() <= 3
+
+
+@pytest.mark.parametrize(("a", "d", "shown"), [(-1, 1, np.s_[:, :, ::-1]), (1, -1, np.s_[:, ::-1])], ids=["mirrored", "upside down"])
+def test_a_mirrored_video_is_shown_as_players_do(studio, tmp_path, a, d, shown):
+    path = studio.write_video(tmp_path / "selfie.mp4", width=96, height=64)
+    plain = next(iter(clips(path, CUT)))
+    payload = bytearray(path.read_bytes())
+    matrix = payload.index(b"tkhd") + 4 + 40
+    payload[matrix : matrix + 36] = struct.pack(">9i", a << 16, 0, 0, 0, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(payload)
+    assert np.array_equal(next(iter(clips(path, CUT))).video, plain.video[shown])
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.webm", "late.mp4", "late.ts"])
+def test_a_video_that_starts_late_in_its_file_is_sound(tmp_path, name):
+    """Matroska's header says when a video ends, not how long it is."""
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("libvpx" if name.endswith("webm") else "libx264", rate=24)
+        stream.width = stream.height = 32
+        stream.codec_context.time_base = Fraction(1, 24)
+        for i in range(48):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 5 * i, np.uint8), "rgb24")
+            frame.pts, frame.time_base = i + 60, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(list(clips(tmp_path / name, Cut(fps=8, num_frames=8, size_px=16)))) == 2
+
+
+OPEN = {"x264-params": "open-gop=1:keyint=24:min-keyint=24:bframes=3"}
+
+
+@pytest.mark.parametrize(("codec", "options"), [("libx264", OPEN), ("mpeg2video", {"g": "24", "bf": "2", "sc_threshold": "1000000000"})])
+@pytest.mark.parametrize("first", ["whole picture", "somewhere"])
+def test_a_recording_joined_in_the_middle_begins_with_its_first_whole_picture(tmp_path, codec, options, first):
+    """Its first pictures lean on some that are not in the file."""
+    pictures = [np.full((64, 64, 3), 3 * i, np.uint8) for i in range(72)]
+    with av.open(str(tmp_path / "whole.ts"), "w") as container:
+        stream = container.add_stream(codec, rate=24, options=options)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for i, image in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 24)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(tmp_path / "whole.ts")) as source, av.open(str(tmp_path / "joined.ts"), "w") as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        packets = [p for p in source.demux(video=0) if p.size]
+        second = [i for i, p in enumerate(packets) if p.is_keyframe][1]
+        for packet in packets[second if first == "whole picture" else second - 7 :]:
+            packet.stream = stream
+            copy.mux(packet)
+    found = np.concatenate([c.video for c in clips(tmp_path / "joined.ts", Cut(fps=24, num_frames=24, size_px=16))])
+    assert np.abs(found.mean((1, 2, 3)) - np.arange(72, 216, 3)).max() < 5, "no picture is missing, painted over or out of order"
+
+
+def test_what_a_picture_shows_is_what_people_see(tmp_path):
+    turned, exif = Image.fromarray(np.uint8([[[255, 0, 0], [0, 0, 255]]]).repeat(32, 0).repeat(32, 1)), Image.Exif()
+    exif[0x0112] = 6  # turned a quarter clockwise to be seen upright
+    turned.save(tmp_path / "phone.png", exif=exif)
+    seen = read_clip(tmp_path / "phone.png", Cut(num_frames=1, size_px=16))[0]
+    assert seen[0, 8, 0] > 200 > 50 > seen[0, 8, 2]
+    Image.fromarray(np.full((32, 32), 32768, np.uint16)).save(tmp_path / "deep.png")
+    assert abs(int(read_clip(tmp_path / "deep.png", Cut(num_frames=1, size_px=16))[0, 0, 0, 0]) - 127) <= 1
+    Image.new("RGBA", (32, 32), (255, 0, 255, 0)).save(tmp_path / "clear.png")
+    assert (read_clip(tmp_path / "clear.png", Cut(num_frames=1, size_px=16)) == 255).all()
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "two.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")])
+    assert read_clip(tmp_path / "two.jpg", Cut(num_frames=1, size_px=16))[0, 0, 0, 0] > 200
+
+
+def test_a_clip_from_the_middle_of_a_video_is_read_without_what_lies_before(studio, tmp_path):
+    path = studio.write_video(tmp_path / "long.mp4", 24, 8.0)
+    late = read_clip(path, Cut(fps=8, num_frames=8, size_px=32), start_seconds=3.0)
+    assert np.array_equal(late, next(clips(path, Cut(fps=8, num_frames=32, size_px=32))).video[24:])
+    assert late.base is None, "no view of a longer clip"
+    [found] = clips(path, Cut(fps=8, num_frames=30, size_px=32), skip=24)
+    assert found.metadata["start_seconds"] == 3.0
+    with pytest.raises(ValueError, match=r"too short .*8.00 s, a clip needs 2.00 s .* after the first 7.00 s"):
+        read_clip(path, Cut(fps=8, num_frames=16, size_px=32), start_seconds=7.0)

@@ -29,9 +29,13 @@ def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, rows: np.ndar
 
 
 def test_after_an_error_the_file_holds_no_rows(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="full"), GrowingArray(tmp_path / "a.npy") as grown:
-        grown.append(np.ones((3, 4), np.float16))
-        raise OSError("full")
+    def filled() -> None:
+        with GrowingArray(tmp_path / "a.npy") as grown:
+            grown.append(np.ones((3, 4), np.float16))
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        filled()
     assert np.load(tmp_path / "a.npy").shape == (0, 4)
 
 

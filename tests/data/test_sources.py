@@ -7,13 +7,15 @@ import http.server
 import json
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from vgen.data.decode import Cut
 from vgen.data.download import Fetch
-from vgen.data.ledger import Reason, Rejected, Rejection
+from vgen.data.ledger import Reason, Rejected, Rejection, read_ledger
+from vgen.data.prepare import Prepare, prepare
 from vgen.data.sources import FolderSource, ListingSource, listing_hash, safe_key
 
 CUT = Cut(num_frames=4)
@@ -327,3 +329,22 @@ def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):
         "given_fps": "30", "given_given_fps": "24",
     }
     assert "SECRET" not in repr(samples[0].metadata) + samples[0].id
+
+
+def test_names_that_no_text_or_no_file_can_hold_are_rows_of_the_ledger(tmp_path, studio):
+    """A name of bytes, one as long as a name may be, whose caption would be longer, and one that no file can have."""
+    folder = tmp_path / "in"
+    studio.caption(studio.write_video(folder / "good.mp4", 24, 1.0))
+    (folder / os.fsdecode(b"bad\xff.mp4")).touch()
+    long = studio.write_video(folder / ("l" * 251 + ".mp4"), 24, 1.0)
+    long.with_suffix(".txt").write_text("a bar")
+    done = studio.run(folder, tmp_path / "out")
+    assert done.manifest.counts["clips"] == 2
+    [rejection] = read_ledger(tmp_path / "out")
+    assert (rejection.source, rejection.reason) == ("bad\\udcff.mp4", Reason.MISSING_CAPTION)
+    assert "neither bad\\udcff.txt nor bad\\udcff.json" in rejection.detail
+    rows = [{"path": "in/good.mp4", "caption": "a bar"}, {"path": "x" * 300 + ".mp4", "caption": "no file"}]
+    wish = Prepare(data=ListingSource(path=str(listing(tmp_path / "l.csv", rows))), out=str(tmp_path / "listed"), num_frames=8, size_px=32)
+    prepare(replace(wish, num_processes=1))
+    [rejection] = read_ledger(tmp_path / "listed")
+    assert (rejection.row, rejection.reason) == (1, Reason.MISSING_FILE)

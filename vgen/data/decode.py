@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -18,6 +18,8 @@ from vgen.data.mp4 import strict_frames, to_rgb
 from vgen.spec import spec
 
 SLACK_SECONDS = 1e-4
+_HDR = {16: "pq", 18: "hlg"}
+"""Transfer curves of high dynamic range; their pictures are stored as they are, not toned to the usual range, and say so."""
 SANDBOX = {
     # A playlist or a concat script under the name of a video could make FFmpeg read other files or addresses.
     "protocol_whitelist": "file",
@@ -34,8 +36,8 @@ class Cut:
     size_px: int = 256
 
     def __post_init__(self) -> None:
-        if not 0 < self.fps <= 240:
-            raise ValueError(f"fps must lie in (0, 240], got {self.fps}")
+        if not 0.01 <= self.fps <= 240:
+            raise ValueError(f"fps must lie in 0.01..240, got {self.fps}")
         if self.num_frames < 1:
             raise ValueError(f"a clip needs at least one frame, got num_frames={self.num_frames}")
         if not 8 <= self.size_px <= 4096:
@@ -59,37 +61,45 @@ class Shown:
     frame: av.VideoFrame
 
 
-def clips(path: Path, cut: Cut) -> Iterator[Clip]:
-    """Clip after clip of a video; raises :class:`Rejected` if the file is anything but sound, be it at its last frame."""
-    if not path.is_file():
-        raise Rejected(Reason.MISSING_FILE, "no such file")
+def clips(path: Path, cut: Cut, skip: int = 0) -> Iterator[Clip]:
+    """Clip after clip of a video, from frame ``skip`` of those at the rate asked for on; raises :class:`Rejected` if the file is anything
+    but sound, be it at its last frame."""
+    try:
+        if not path.is_file():
+            raise Rejected(Reason.MISSING_FILE, "no such file")
+    except OSError as error:  # a name that no file can have, a folder that may not be looked into
+        raise Rejected(Reason.MISSING_FILE, error.strerror or str(error)) from error
     if path.stat().st_size == 0:
         raise Rejected(Reason.EMPTY, "0 bytes")
     try:
         with av.open(str(path.absolute()), container_options=SANDBOX, metadata_errors="replace") as container:
-            yield from _clips(_video_stream(container), cut)
+            yield from _clips(_video_stream(container), cut, skip)
     except av.error.EOFError as error:  # nothing but headers
         raise Rejected(Reason.NO_FRAMES, "it ends before the first frame") from error
     except av.FFmpegError as error:
         raise Rejected(Reason.CORRUPT, error.strerror or str(error)) from error
 
 
-def _clips(stream: av.VideoStream, cut: Cut) -> Iterator[Clip]:
+def _clips(stream: av.VideoStream, cut: Cut, skip: int) -> Iterator[Clip]:
     frames: list[np.ndarray] = []
     num_sampled = 0
     last: tuple[Shown, np.ndarray] | None = None
     for shown in at_rate(_shown(stream), cut.fps):
+        num_sampled += 1
+        if num_sampled <= skip:
+            continue
         if last is None or last[0] is not shown:  # a slow source shows one frame several times
             last = shown, _square(shown.frame, _pixel_aspect(stream), cut.size_px)
         frames.append(last[1])
-        num_sampled += 1
         if len(frames) == cut.num_frames:
             yield Clip(np.stack(frames), _facts(shown.frame, stream, cut, (num_sampled - cut.num_frames) / cut.fps))
             frames = []
-    if num_sampled < cut.num_frames:
+    if num_sampled < skip + cut.num_frames:
+        after = f" after the first {skip / cut.fps:.2f} s" if skip else ""
         raise Rejected(
             Reason.TOO_SHORT,
-            f"{num_sampled / cut.fps:.2f} s, a clip needs {cut.num_frames / cut.fps:.2f} s ({cut.num_frames} frames at {cut.fps:g} fps)",
+            f"{num_sampled / cut.fps:.2f} s, "
+            f"a clip needs {cut.num_frames / cut.fps:.2f} s ({cut.num_frames} frames at {cut.fps:g} fps){after}",
         )
 
 
@@ -140,31 +150,38 @@ def _shown(stream: av.VideoStream) -> Iterator[Shown]:
         yield Shown(time - first, duration, frame)
     if end is None:
         raise Rejected(Reason.NO_FRAMES, "its video stream holds no frame")
-    promised = _promised_seconds(stream) or end
+    promised = None if counted else _promised_seconds(stream, first or 0.0)
+    promised = promised or end
     if promised - end > max(2 / float(rate), 0.02 * promised):  # a file cut between two packets decodes without a complaint
         raise Rejected(Reason.CORRUPT, f"it ends after {end:.2f} s where its header promises {promised:.2f} s")
 
 
-def _promised_seconds(stream: av.VideoStream) -> float | None:
+def _promised_seconds(stream: av.VideoStream, first: float) -> float | None:
     """How long the header says the video is: the stream's own word, Matroska's tag of it, or the file's word where nothing else is in it.
 
     None for what makes no promise (MPEG transport and program streams, GIF, files written to a pipe): a cut can't be noticed there.
+    Matroska says when the video ends; it begins ``first`` seconds into the file.
     """
+    container = stream.container
+    if container.format.name in ("mpegts", "mpeg"):  # FFmpeg's own guess from the last time stamps
+        return None
     if stream.duration:
         return stream.duration * float(stream.time_base or 0)
-    container = stream.container
     if not container.format.name.startswith("matroska"):
         return None
     tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d*)?)\0*", stream.metadata.get("DURATION", ""))
     if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - max(first, 0.0)
     assert isinstance(container, av.container.InputContainer)
-    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
+    return container.duration / av.time_base - max(first, 0.0) if container.duration and len(container.streams) == 1 else None
 
 
 def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds: float) -> dict[str, Any]:
     width, height = frame.width * _pixel_aspect(stream), frame.height
-    aspect = height / width if _quarter_turns(frame) % 2 else width / height
+    aspect = height / width if _turns(frame)[1] % 2 else width / height
+    noted: dict[str, Any] = {"source_hdr": _HDR[frame.color_trc]} if frame.color_trc in _HDR else {}
+    if frame.interlaced_frame:
+        noted["source_interlaced"] = True
     return {
         "fps": cut.fps,
         "num_frames": cut.num_frames,
@@ -173,6 +190,7 @@ def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds
         "source_width_px": frame.width,
         "source_height_px": frame.height,
         "source_fps": round(float(stream.average_rate or 0), 4),
+        **noted,
     }
 
 
@@ -181,8 +199,16 @@ def _pixel_aspect(stream: av.VideoStream) -> float:
     return float(stream.sample_aspect_ratio or 1)
 
 
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    return round(frame.rotation / 90) % 4
+def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
+    """Whether a player mirrors the picture left to right, and how many quarters it then turns it against the clock."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False, 0
+    a, b, _, c, d = np.frombuffer(cast(bytes, data), np.int32)[:5] / 65536.0  # x goes to (a, b), y to (c, d); y points down
+    mirrored = bool(a * d - b * c < 0)
+    if mirrored:
+        a, b = -a, -b
+    return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
 
 
 def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarray:
@@ -193,4 +219,6 @@ def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarr
     half_width, half_height = side / pixel_aspect / 2, side / 2
     box = (width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height)
     small = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
-    return np.ascontiguousarray(np.rot90(np.asarray(small), _quarter_turns(frame)))
+    mirrored, turns = _turns(frame)
+    picture = np.asarray(small)
+    return np.ascontiguousarray(np.rot90(picture[:, ::-1] if mirrored else picture, turns))

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-_REFUSALS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")}
+_NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+_REFUSALS = {getattr(errno, name) for name in _NAMES}
 
 
 def write_whole(path: Path, payload: bytes) -> None:
@@ -23,7 +24,7 @@ def is_disks_fault(error: BaseException) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def put_in_place(file: IO[bytes], path: Path) -> None:

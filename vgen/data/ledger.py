@@ -64,7 +64,8 @@ class Rejection:
 
 
 def write_ledger(folder: Path, rejections: Iterable[Rejection]) -> None:
-    write_whole(folder / LEDGER, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in rejections).encode())
+    lines = "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in rejections)
+    write_whole(folder / LEDGER, lines.encode("utf-8", "backslashreplace"))
 
 
 def read_ledger(folder: Path) -> list[Rejection]:

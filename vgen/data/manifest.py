@@ -49,10 +49,13 @@ class Manifest:
             raise ValueError(f"manifest {path} is damaged ({error}); delete the folder and prepare it again") from error
         if kind != (FORMAT, VERSION):
             raise ValueError(
-                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; delete the folder and prepare it again"
+                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; "
+                "delete the folder and prepare it again"
             )
         if claimed != manifest.content_hash:
-            raise ValueError(f"manifest {path} was changed: its content hash does not follow from its shards; delete the folder and prepare it again")
+            raise ValueError(
+                f"manifest {path} was changed: its content hash does not follow from its shards; delete the folder and prepare it again"
+            )
         _check_names(path, manifest.shards)
         return manifest
 
@@ -61,7 +64,9 @@ def check_sizes(folder: Path, shards: Sequence[Shard]) -> None:
     """Refuse a finished folder whose shards are not all there, at their size; what is in them is checked where they are read."""
     bad = [s.name for s in shards if not is_whole(folder, s)]
     if bad:
-        raise ValueError(f"{folder} was complete, and since then {', '.join(bad)} was cut, changed or lost; delete the folder and prepare it again")
+        raise ValueError(
+            f"{folder} was complete, and since then {', '.join(bad)} was cut, changed or lost; delete the folder and prepare it again"
+        )
 
 
 def is_whole(folder: Path, shard: Shard) -> bool:
@@ -73,5 +78,6 @@ def _check_names(path: Path, shards: Sequence[Shard]) -> None:
     bad = [s.name for s in shards if not re.fullmatch(r"[\w-][\w.-]*\.tar", s.name)]
     if bad:
         raise ValueError(
-            f"manifest {path} names shards that are no plain .tar beside it: {', '.join(map(repr, bad))}; delete the folder and prepare it again"
+            f"manifest {path} names shards that are no plain .tar beside it: {', '.join(map(repr, bad))}; "
+            "delete the folder and prepare it again"
         )

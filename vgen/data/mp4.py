@@ -58,17 +58,37 @@ def decode_mp4(payload: bytes) -> np.ndarray:
 
 
 def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Frames in order of showing; a damaged one raises ``InvalidDataError`` where FFmpeg would paint over it in silence."""
+    """Frames in order of showing; a damaged one raises ``InvalidDataError`` where FFmpeg would paint over it in silence.
+
+    A stream that was joined in the middle, as recordings and cuts without encoding are, begins with its first whole picture, as in a
+    player: what leans on pictures before that is left out.
+    """
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     stream.codec_context.options = {"err_detect": "explode"}
     container = stream.container
     assert isinstance(container, av.container.InputContainer)
+    keyed, joined, begun = False, False, False
+    key_pts: int | None = None
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise av.error.InvalidDataError(0, "a damaged packet")
-        for frame in packet.decode():
+        if packet.size and not begun:
+            leads = key_pts is not None and packet.pts is not None and packet.pts < key_pts  # shown before the first whole picture
+            if leads or not (keyed or packet.is_keyframe):
+                joined = True
+                continue
+            if not keyed:
+                keyed, key_pts = True, packet.pts
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            if joined and not begun:  # H.264 misses the pictures before its start once more
+                continue
+            raise
+        for frame in frames:
             if frame.is_corrupt:
                 raise av.error.InvalidDataError(0, "a damaged frame")
+            begun = True
             yield frame
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.decode import Cut, clips
 from vgen.data.ledger import Rejected
@@ -31,29 +31,38 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
         return picture[None]
     skipped = round(start_seconds * cut.fps)
     try:
-        whole = next(clips(path, Cut(fps=cut.fps, num_frames=skipped + cut.num_frames, size_px=cut.size_px))).video
+        return next(clips(path, cut, skipped)).video
     except Rejected as error:
         raise ValueError(
             f"{path} can't be used, {error.reason.value} ({error.detail}); "
             "give a longer or sound video, fewer num_frames, or another fps"
         ) from error
-    return whole[skipped:]
 
 
 def _picture(path: Path, size_px: int) -> np.ndarray | None:
-    """Short side to ``size_px``, centre crop; None where the file is no still picture."""
+    """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white; None where the file is no still
+    picture."""
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
         with Image.open(path) as file:
-            if getattr(file, "n_frames", 1) > 1:
+            if file.format == "GIF" and getattr(file, "n_frames", 1) > 1:
                 return None
-            image = file.convert("RGB")
+            image = _rgb(ImageOps.exif_transpose(file))
     except (UnidentifiedImageError, OSError):
         return None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would cut off what is brighter than 255
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 class OneClip:
@@ -62,8 +71,9 @@ class OneClip:
     def __init__(self, video: np.ndarray, caption: str, fps: float) -> None:
         self.sample = Sample("clip", video, caption, {"fps": fps})
         self.content_hash = hashlib.blake2b(video.tobytes() + caption.encode(), digest_size=16).hexdigest()
-        user = os.getuid() if hasattr(os, "getuid") else "user"  # people of one node may tune on the same clip, and not write to each other's folders
-        self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"  # of its caches: the same for all ranks of a node
+        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the same clip
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
 
     def __len__(self) -> int:
         return 1

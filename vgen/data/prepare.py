@@ -186,7 +186,10 @@ def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], wor
         commit(writer.close(), len(jobs), 0)
     write_ledger(folder, rejections)
     if not counts.clips:
-        raise ValueError(_too_many(wish, rejections, len(jobs), len(jobs)))
+        raise ValueError(
+            f"none of {len(jobs)} rows became a clip ({_why(rejections)}); {wish.folder() / 'ledger.jsonl'} names each of them: mend the "
+            f"source and delete {wish.folder()}"
+        )
     tally = by_reason(rejections)
     source = {"name": wish.data.name(), "path": getattr(wish.data, "path", None), "listing": facts["listing"]}
     total = {**asdict(counts), "seconds": round(counts.seconds, 6), "rejected_by_reason": tally, "bytes": sum(s.size for s in shards)}
@@ -197,13 +200,16 @@ def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], wor
 
 
 def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in list(by_reason(rejections).items())[:3])
-    first = rejections[0]
     return (
-        f"{len(rejections)} of the first {done} of {total} rows were rejected ({reasons}; first {first.source}: {first.detail}), more than "
+        f"{len(rejections)} of the first {done} of {total} rows were rejected ({_why(rejections)}), more than "
         f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each of them: "
         f"mend the source and delete {wish.folder()}, or raise max_reject_share to go on"
     )
+
+
+def _why(rejections: list[Rejection]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in list(by_reason(rejections).items())[:3])
+    return f"{reasons}; first {rejections[0].source}: {rejections[0].detail}"
 
 
 def _results(wish: Prepare, jobs: list[Job | Rejection], first: int, workspace: Workspace) -> Iterator[RowResult]:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +20,9 @@ from vgen.data.listing import read_listing
 from vgen.data.sample import Sample, Video, plain
 from vgen.spec import spec
 
-VIDEO_SUFFIXES = tuple(".mp4 .m4v .mov .qt .3gp .webm .mkv .avi .mpg .mpeg .ts .mts .m2ts .ogv .flv .wmv .gif".split())
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".gif",
+)  # fmt: skip
 LONGEST_KEY = 80
 
 
@@ -35,8 +38,8 @@ class Job:
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What decides the samples, beside the settings; changes between two runs are found by it. Of files that is their size: to read all of
-        a corpus before every run would take hours."""
+        """What decides the samples, beside the settings; changes between two runs are found by it. Of files that is their size: to read all
+        of a corpus before every run would take hours."""
         return asdict(self)
 
 
@@ -76,7 +79,9 @@ class VideoJob(Job):
 
     def identity(self) -> dict[str, Any]:
         path = Path(self.location)
-        num_bytes = path.stat().st_size if not is_url(self.location) and path.is_file() else None
+        num_bytes = None
+        if not is_url(self.location):
+            num_bytes = path.stat().st_size if _there(path) else None
         return {"key": self.key, "source": self.source, "caption": self.caption, "columns": plain(self.columns), "num_bytes": num_bytes}
 
 
@@ -126,23 +131,25 @@ class FolderSource(Source):
         text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
         caption, columns, reading = "", {}, facts
         try:
-            if facts.is_file():
+            if _there(facts):
                 columns = json.loads(facts.read_text(encoding="utf-8-sig"))
                 if not isinstance(columns, dict):
                     raise ValueError(f"it holds a {type(columns).__name__} where an object is needed")
                 caption = columns.pop(self.caption_key, None) or ""
             reading = text
-            if text.is_file():
+            if _there(text):
                 caption = text.read_text(encoding="utf-8-sig").strip() or caption
+            found = [_shown(f.name) for f in (text, facts) if _there(f)]
         except (ValueError, RecursionError) as error:
-            return "", {}, f"{reading.name} can't be read: {error}"
+            return "", {}, f"{_shown(reading.name)} can't be read: {error}"
+        except OSError as error:  # no right to read it
+            return "", {}, f"{_shown(reading.name)} can't be read: {error.strerror}"
         if not isinstance(caption, str):
-            return "", {}, f"{self.caption_key!r} in {facts.name} is no text"
-        found = [f.name for f in (text, facts) if f.is_file()]
+            return "", {}, f"{self.caption_key!r} in {_shown(facts.name)} is no text"
         return (
             " ".join(caption.split()),
             columns,
-            f"no caption in {' or '.join(found)}" if found else f"neither {text.name} nor {facts.name} beside it",
+            f"no caption in {' or '.join(found)}" if found else f"neither {_shown(text.name)} nor {_shown(facts.name)} beside it",
         )
 
 
@@ -195,7 +202,8 @@ class ListingSource(Source):
                 location = str((folder / location).absolute())
             safe_key(key := key if given is None else str(given))
         except ValueError as error:  # an address or a path that is none: a fact about this row, not about the listing
-            return _Row("", "" if is_url(location) else _shown(location), location, text, record, missing, f"the row can't be read: {error}")
+            shown = "" if is_url(location) else _shown(location)
+            return _Row("", shown, location, text, record, missing, f"the row can't be read: {error}")
         return _Row(key, shown, location, text, record, missing)
 
     def _file(self) -> Path:
@@ -226,6 +234,13 @@ def _videos(folder: Path) -> Iterator[Path]:
         seen.add(here)
         folders.sort()
         yield from (path for name in names if (path := Path(root, name)).suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _there(path: Path) -> bool:
+    """Whether there is such a file; a name that is too long for any has none."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _shown(name: str) -> str:
