@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from vgen.toybox import sampling
-from vgen.toybox.captions import HELD_OUT_TEMPLATES, TEMPLATES, caption, vocabulary
+from vgen.toybox.captions import ADVERBS, HELD_OUT_TEMPLATES, TEMPLATES, caption, vocabulary
 from vgen.toybox.contrast import KINDS, distractors, paraphrase
 from vgen.toybox.edits import Edit, edit_pair
 from vgen.toybox.glyphs import inside
@@ -23,6 +24,7 @@ from vgen.toybox.scenes import (
     CORE_MOTIONS,
     DIRECTION,
     SOLIDS,
+    SPEED,
     Camera,
     Colour,
     Ground,
@@ -257,6 +259,33 @@ def test_a_distractor_is_wrong_in_one_kind_of_fact_and_in_words_it_knows() -> No
             assert other != text
             assert set(other.split()) <= set(vocabulary()) | {"mid-sized"}
         assert distractors(text, ("id", i), 4) == others
+
+
+def test_a_distractor_is_as_good_a_sentence_and_leaves_relations_alone() -> None:
+    mixes = [(Family.RELATION, 200), (Family.PUPPET, 60), (Family.CORE, 60)]
+    for family, num in mixes:
+        for i in range(num):
+            scene = sample(rng_of(12, i), family, Mix())
+            text = caption(scene, rng_of(i), unspecified=("size",) if i % 2 else ()).text
+            for kind, other in distractors(text, ("id", i), 8).items():
+                assert not re.search(r"\ba orange|\ban (?!orange)", other), other
+                for relation in ("left of", "above", "over", "in front of"):
+                    assert (relation in other) == (relation in text), (kind, text, other)
+
+
+def test_captions_name_no_speed_of_what_grows_and_shrinks_at_one_rate() -> None:
+    for motion in (Motion.GROW, Motion.SHRINK, Motion.ROTATE):
+        words = {w for speed in Speed for w in ADVERBS[speed]}
+        texts = [caption(Scene(things=(Thing(motion=motion, speed=s),)), rng_of(i)).text for i in range(10) for s in Speed]
+        pictures = {render(Scene(things=(Thing(motion=motion, speed=s, velocity=SPEED[s]),))).video.tobytes() for s in Speed}
+        assert all(bool(words & set(text.split())) == (len(pictures) > 1) for text in texts)
+
+
+def test_a_puppets_mask_is_the_share_of_each_pixel_that_it_covers() -> None:
+    """Four times finer it is the same, but for the samples that a pixel has; at its seams parts share pixels."""
+    scene = replace(sample(rng_of(3), Family.PUPPET, Mix()), num_frames=2, stride_ticks=4)
+    fine = render(scene, 256).masks.reshape(2, 1, 64, 4, 64, 4).mean((3, 5))
+    assert np.abs(render(scene, 64).masks - fine).max() < 0.2
 
 
 def test_a_paraphrase_is_of_the_same_scene() -> None:

@@ -1,6 +1,7 @@
 """Scenes in words: sixteen sentence structures, a quarter of them never used for training, with synonyms for every factor."""
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,10 +59,15 @@ def caption(scene: Scene, rng: np.random.Generator, *, paraphrase: bool = False,
         clauses = _related(scene, scene.relation, clause, rng, unspecified)
     else:
         clauses = " and ".join(_clause(thing, clause, rng, unspecified) for thing in scene.things) or "nothing"
-    clauses = clauses.replace("a orange", "an orange")
+    clauses = with_articles(clauses)
     if "ground" in unspecified:
         return Caption(clauses, tuple(unspecified))
     return Caption(sentence.format(clauses=clauses, ground=ground_words(scene.ground)), tuple(unspecified))
+
+
+def with_articles(text: str) -> str:
+    """``an`` before orange, ``a`` before everything else that the world has."""
+    return re.sub(r"\ban (?!orange\b)", "a ", re.sub(r"\ba (?=orange\b)", "an ", text))
 
 
 def ground_words(ground: Ground) -> str:
@@ -89,7 +95,8 @@ def _verb(thing: Thing, rng: np.random.Generator, unspecified: Sequence[str]) ->
         return ACTIONS[thing.action]
     if thing.motion is Motion.STATIC:
         return _pick(STILL, rng)
-    adverb = "" if "speed" in unspecified else " " + _pick(ADVERBS[thing.speed], rng)
+    timeless = thing.motion in (Motion.GROW, Motion.SHRINK)  # over the clip, whatever its speed
+    adverb = "" if "speed" in unspecified or timeless else " " + _pick(ADVERBS[thing.speed], rng)
     if thing.motion in DIRECTIONS:
         verb, way = _pick(VERBS, rng), _pick(DIRECTIONS[thing.motion], rng)
         return f"{verb} {way}{adverb}", f"{_GERUND[verb]} {way}{adverb}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vgen.toybox.captions import ADVERBS, DIRECTIONS, OTHERS, SIZES, caption
+from vgen.toybox.captions import ADVERBS, DIRECTIONS, OTHERS, SIZES, caption, with_articles
 from vgen.toybox.scenes import SOLIDS, Colour, Scene, Shape
 
 _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -22,9 +22,9 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ground": tuple((g.value,) for g in SOLIDS),
 }
 KINDS = tuple(_GROUPS)
-"""Kinds of fact that a distractor may change."""
+"""Kinds of fact that a distractor may change. ``left of`` is where a thing stands, no way that it goes."""
 _PATTERNS = {
-    kind: re.compile(r"\b(" + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True)) + r")\b")
+    kind: re.compile(r"\b(" + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True)) + r")\b(?! of\b)")
     for kind, group in _GROUPS.items()
 }
 
@@ -70,4 +70,4 @@ def _replace(text: str, found: list[re.Match], words: list[str]) -> str:
     out, end = "", 0
     for match, word in zip(found, words, strict=True):
         out, end = out + text[end : match.start()] + word, match.end()
-    return out + text[end:]
+    return with_articles(out + text[end:])

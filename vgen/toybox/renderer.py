@@ -16,6 +16,8 @@ SUPERSAMPLE = 4
 MARK_ALPHA = 0.42  # tails and ticks are the thing's own colour, mixed this far into the ground
 IDENTICON_ALPHA = 0.25
 Stencil = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Layer = tuple[Stencil, tuple[float, float], float, np.ndarray]
+"""What is painted opaque: a stencil, its centre and its reach in canvas widths, its colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,9 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
             layers = _layers(thing, states[i, k], ticks[k], scene.cues)
             if thing.kind is Kind.PUPPET:
                 keypoints[i, k] = puppet.joints(thing, states[i, k], ticks[k])
-            for j, (stencil, centre, reach, colour) in enumerate(layers):
-                alpha = _paint(canvas, stencil, centre, reach, colour, 1.0)
-                if j == 0:
-                    masks[k, :i] *= 1 - alpha
-                    masks[k, i] = alpha
-                elif thing.kind is Kind.PUPPET:
-                    masks[k, :i] *= 1 - alpha
-                    masks[k, i] = np.maximum(masks[k, i], alpha)
+            alphas = [_paint(canvas, stencil, centre, reach, colour, 1.0) for stencil, centre, reach, colour in layers]
+            masks[k, i] = _union(layers, size_px) if thing.kind is Kind.PUPPET else alphas[0]
+            masks[k, :i] *= 1 - masks[k, i]
         video[k] = canvas
     return Rendered(scene, (video * 255 + 0.5).astype(np.uint8), masks, states, keypoints)
 
@@ -120,6 +117,19 @@ def _paint(
     return coverage
 
 
+def _union(layers: list[Layer], size: int) -> np.ndarray:
+    """Share of each pixel that any of the layers covers, h w."""
+    boxes = [(x - reach, y - reach, x + reach, y + reach) for _, (x, y), reach, _ in layers]
+    x0, y0 = (min(box[axis] for box in boxes) for axis in (0, 1))
+    x1, y1 = (max(box[axis] for box in boxes) for axis in (2, 3))
+
+    def any_of(gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
+        return np.logical_or.reduce([stencil(gx, gy) for stencil, *_ in layers])
+
+    blank = np.zeros((size, size, 3), np.float32)
+    return _paint(blank, any_of, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2, np.ones(3, np.float32), 1.0)
+
+
 def _ground(scene: Scene, tick: float, size: int) -> np.ndarray:
     if scene.ground in GROUND_RGB:
         return np.tile(np.asarray(GROUND_RGB[scene.ground], np.float32) / 255, (size, size, 1))
@@ -136,7 +146,7 @@ def _ground(scene: Scene, tick: float, size: int) -> np.ndarray:
     return (a + mix[..., None] * (b - a)).astype(np.float32)
 
 
-def _layers(thing: Thing, state: np.ndarray, tick: float, cues: bool) -> list[tuple[Stencil, tuple[float, float], float, np.ndarray]]:
+def _layers(thing: Thing, state: np.ndarray, tick: float, cues: bool) -> list[Layer]:
     """Opaque parts of a thing, body first: stencil, centre, reach, colour."""
     x, y, angle, scale = state
     r = thing.radius * scale
@@ -176,7 +186,7 @@ def _heading(thing: Thing, tick: float) -> tuple[float, float] | None:
     return None
 
 
-def _nose(thing: Thing, body: Stencil, state: np.ndarray, tick: float) -> list[tuple[Stencil, tuple[float, float], float, np.ndarray]]:
+def _nose(thing: Thing, body: Stencil, state: np.ndarray, tick: float) -> list[Layer]:
     """A light patch within the body: at the leading edge of what travels, in the middle of what grows, at the rim of what turns; a dark
     one in the middle of what shrinks. The hue stays the thing's own."""
     x, y, angle, scale = state
