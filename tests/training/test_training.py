@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import Context, ImageModel, load
@@ -25,6 +26,7 @@ from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.autoencoder import Autoencoder
 from vgen.methods.clip_pair import ClipPair
+from vgen.methods.latent_diffusion import LatentDiffusion
 from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
@@ -295,6 +297,18 @@ def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(tmp_path: Pat
         pictures = before.decode(was).float(), after.decode(was).float()
     assert torch.allclose(was, now, atol=2e-2) is decoder_only  # a saved model is rounded to half precision
     assert not torch.equal(*pictures)
+
+
+def test_what_is_frozen_in_an_image_model_is_written_as_it_came(tmp_path: Path, toy_shards: Path) -> None:
+    """In half precision it is cast for training, and a rounded value must not find its way into the file."""
+    blank(Blank.TOYBOX, seed=0).save(tmp_path / "untouched")
+    wish = job(tmp_path / "run", toy_shards, 1, precision=Precision.BF16)
+    wish.recipe, wish.corpus = LatentDiffusion(), replace(wish.corpus, window=Window(num_frames=1), cache=False)
+    written = fit(wish) / "image_model"
+    for part in ("vae", "text_encoder"):
+        [file] = (tmp_path / "untouched" / part).glob("*.safetensors")
+        want, got = load_file(file), load_file(written / part / file.name)
+        assert all(torch.equal(got[name], value) for name, value in want.items()), part
 
 
 def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.methods import Recipe, assemble
+from vgen.methods import Recipe, Regime, assemble
 from vgen.methods._objectives import Batch
 from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
@@ -33,6 +33,7 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
         self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
+        self._before: list[tuple[nn.Parameter, Tensor]] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self.unet_holder = (assemble(recipe, model),)
         have = model.components()
@@ -93,12 +94,20 @@ class Learner(pl.LightningModule):
         engaged = {id(p) for p in self.parts.parameters()}
         for module in (*model.modules(), self.unet):
             for parameter in module.parameters():
-                if not parameter.requires_grad:
+                if not parameter.requires_grad and parameter.dtype != dtype:
+                    if self.recipe.regime is Regime.IMAGE:
+                        self._before.append((parameter, parameter.data.cpu()))
                     parameter.data = parameter.data.to(dtype)
                 if id(parameter) not in engaged:
                     parameter.data = parameter.data.to(device)
             for buffer in module.buffers():
                 buffer.data = buffer.data.to(device)
+
+    def put_back(self) -> None:
+        """Undo the casts of :meth:`place`, so that what is frozen is written as it came."""
+        for parameter, value in self._before:
+            parameter.data = value.to(parameter.device)
+        self._before.clear()
 
     # -- checkpoints hold what changed ---------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -231,6 +231,7 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
         with torch.no_grad():
             for name, value in values.items():
                 learner.learning[name].copy_(value)
+        learner.put_back()
         finish_image_model(job, learner, val)
         return
     save_adapter(job.folder / "adapter.safetensors", values, card)
