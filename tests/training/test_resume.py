@@ -19,14 +19,15 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.latent_diffusion import LatentDiffusion
 from vgen.training.checkpoints import KeepBest, latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
-from vgen.training.optimisation import Optimisation
+from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.records import LoggerSettings
 from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
-from vgen.training.strategies import Precision, TrainerSettings
+from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 
 def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, seed: int = 3, batch_size: int = 2, **settings: Any) -> Job:
@@ -228,6 +229,20 @@ def test_the_gradient_norm_is_that_of_the_step_it_stands_beside(tmp_path: Path, 
 def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_shards: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.precision=fp16 needs a GPU"):
         fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
+
+
+@pytest.mark.parametrize("strategy", [Spread.ZERO2, Spread.ZERO3])
+def test_muon_is_refused_where_weights_are_in_parts(tmp_path: Path, toy_shards: Path, strategy: Spread) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2, strategy=strategy)
+    wish.optimisation = replace(wish.optimisation, kind=Optimiser.MUON)
+    with pytest.raises(ValueError, match=rf"muon needs whole weights, which trainer\.strategy={strategy.value} .*trainer=ddp, or .*=adamw"):
+        fit(wish)
+
+
+def test_an_image_model_is_not_trained_in_parts(tmp_path: Path, toy_shards: Path) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2, strategy=Spread.ZERO3)
+    with pytest.raises(ValueError, match=r"deepspeed_zero3 leaves in parts; use trainer=deepspeed_zero2 or trainer=ddp"):
+        fit(replace(wish, recipe=LatentDiffusion()))
 
 
 @pytest.mark.parametrize(

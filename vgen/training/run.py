@@ -38,7 +38,7 @@ from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_fp16, trainer
+from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_unfit, trainer
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def fit(job: Job) -> Path:
     """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
-    refuse_fp16(settings, job.optimisation)
+    refuse_unfit(settings, job.optimisation, job.recipe.regime)
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     rank = ranks.rank(settings.devices)
