@@ -67,6 +67,31 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "runs" / "a").exists(), "a refused run keeps its name taken"
 
 
+@pytest.mark.parametrize(
+    "where", ["vgen.training.run.loaders", "vgen.training.run.loggers", "vgen.training.run.trainer", "vgen.training.run.Card.of"]
+)
+def test_a_run_that_ends_before_its_first_step_leaves_its_name_free(
+    vgen, tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def ends(*_: object, **__: object) -> None:
+        raise RuntimeError("late in set-up")
+
+    monkeypatch.setattr(where, ends)
+    with pytest.raises(RuntimeError, match="late in set-up"):
+        vgen(*ONE_STEP, f"data.path={toy_shards}", "run.name=a")
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_a_run_with_fewer_held_out_clips_than_processes_leaves_its_name_free(
+    vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path
+) -> None:
+    wish = [a for a in ONE_STEP if a not in ("trainer=cpu", "debug=smoke")]
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "data.val_clips=1", f"data.path={toy_shards}", "data.cache=false"]
+    assert vgen(*wish, *two, "run.name=a") == cli.REFUSED
+    assert "1 held-out clips cannot be shared by 2 processes" in capfd.readouterr().err
+    assert not (tmp_path / "runs" / "a").exists()
+
+
 def test_several_processes_in_a_multirun_are_refused(vgen, capfd: pytest.CaptureFixture) -> None:
     wish = [a for a in TINY if a != "trainer=cpu"]
     assert vgen("--multirun", *wish, "trainer=ddp", "trainer.accelerator=cpu", "run.seed=0,1") == cli.REFUSED

@@ -95,21 +95,21 @@ def fit(job: Job) -> Path:
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
+    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
     learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch, "wandb_run_id": run_id}
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
     fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
-    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
-    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
+    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
             "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
         )
     job.begin()
-    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
     if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
