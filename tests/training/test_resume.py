@@ -231,6 +231,13 @@ def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_sha
         fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
 
 
+def test_more_processes_than_gpus_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"trainer\.devices=2 processes need a GPU each and this machine has 1; set trainer\.devices=1"):
+        fit(job(tmp_path / "run", tmp_path / "nowhere", 2, strategy=Spread.DDP, devices=2))
+
+
 @pytest.mark.parametrize("strategy", [Spread.ZERO2, Spread.ZERO3])
 def test_muon_is_refused_where_weights_are_in_parts(tmp_path: Path, toy_shards: Path, strategy: Spread) -> None:
     wish = job(tmp_path / "run", toy_shards, 2, strategy=strategy)

@@ -38,7 +38,7 @@ from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_unfit, trainer
+from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_missing_gpus, refuse_unfit, trainer
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def fit(job: Job) -> Path:
     refuse_unfit(settings, job.optimisation, job.recipe.regime)
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
+    refuse_missing_gpus(settings)
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
     steps_done = _steps_of(found) if found else 0

@@ -115,6 +115,14 @@ def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, regime: 
         )
 
 
+def refuse_missing_gpus(settings: TrainerSettings) -> None:
+    if settings.on_gpu() and settings.devices > (have := torch.cuda.device_count()):
+        raise ValueError(
+            f"trainer.devices={settings.devices} processes need a GPU each and this machine has {have}; "
+            f"set trainer.devices={have}, or trainer.accelerator=cpu"
+        )
+
+
 def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> Strategy:
     gpu = settings.on_gpu()
     match settings.strategy:
