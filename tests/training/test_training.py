@@ -18,6 +18,8 @@ from vgen.backbones.image_model import Context, ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
 from vgen.data.mp4 import encode_mp4
+from vgen.data.prepare import Prepare, prepare
+from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
@@ -309,6 +311,24 @@ def test_what_is_frozen_in_an_image_model_is_written_as_it_came(tmp_path: Path, 
         [file] = (tmp_path / "untouched" / part).glob("*.safetensors")
         want, got = load_file(file), load_file(written / part / file.name)
         assert all(torch.equal(got[name], value) for name, value in want.items()), part
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"num_frames": 2}, r"has 2 frames where 4 at stride 1 need 4"),
+        ({"size_px": 40}, r"clips of \S+held are 40 x 40 px; .* multiples of 16"),
+    ],
+)
+def test_held_out_clips_that_do_not_fit_are_refused_before_the_first_step(
+    tmp_path: Path, toy_shards: Path, shape: dict[str, int], message: str
+) -> None:
+    made = {"num_frames": 4, "size_px": 64} | shape
+    prepare(Prepare(data=ToyboxSource(num_clips=2, seed=6), out=str(tmp_path / "held"), num_processes=1, **made), lambda *_: None)
+    wish = job(tmp_path / "run", toy_shards, 4)
+    with pytest.raises(ValueError, match=message):
+        fit(replace(wish, corpus=replace(wish.corpus, val_path=str(tmp_path / "held"), cache=False)))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:

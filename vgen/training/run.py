@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -31,7 +32,7 @@ from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverge
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
-from vgen.training.loader import Corpus, cached, collate_of, loaders, split
+from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
 from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
@@ -88,8 +89,7 @@ def fit(job: Job) -> Path:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px)
-    if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
-        _check_size(job, parts)
+    _check_clips(job, parts)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
@@ -202,12 +202,21 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
     return [*([ema] if ema else []), *out, *keep]
 
 
-def _check_size(job: Job, parts: Any) -> None:
-    height, width = parts.train.reader[parts.train.rows[0]].video.shape[1:3]
+def _check_clips(job: Job, parts: Split) -> None:
+    """One clip of each part is read and cut: what is held out would else be looked at for the first time in the first validation."""
+    seen = job.corpus.path or job.corpus.video
+    for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
+        video = clips[0, 0].video
+        if video is not None and (job.recipe.regime is not Regime.IMAGE or job.corpus.cache):
+            _check_size(job, video, path)
+
+
+def _check_size(job: Job, video: np.ndarray, path: str) -> None:
+    height, width = video.shape[2:]
     multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config["block_out_channels"]) - 1)
     if height % multiple or width % multiple:
         raise ValueError(
-            f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: "
+            f"clips of {path} are {width} x {height} px; this image model needs multiples of {multiple}: "
             f"prepare them with size_px={job.model.size_px}"
         )
 
