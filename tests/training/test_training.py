@@ -352,6 +352,17 @@ def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pyt
     assert all(torch.isfinite(v).all() for v in tensors.values())
 
 
+def test_samples_are_drawn_once_at_their_step_though_batches_accumulate(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr("vgen.training.samples.SampleClips._draw", lambda self, trainer, module, step: drawn.append(step))
+    for steps in (2, 4):
+        wish = job(tmp_path / "run", toy_shards, steps, resume=steps == 4, accumulate=2, preflight=False)
+        fit(replace(wish, samples=SampleSettings(prompts=["a red circle rests"], every_steps=2)))
+    assert drawn == [2, 4]
+
+
 def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 2)
     sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
