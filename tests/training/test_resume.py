@@ -1,6 +1,7 @@
 """Runs that are stopped, by whatever: nothing is lost, nothing comes twice, and nobody takes half a run for a whole one."""
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from vgen.app.refusals import refusal
 from vgen.app.train import claim
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clips import Window
@@ -206,6 +208,30 @@ def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
         fit(job(folder, toy_shards, 4, resume=True))
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_checkpoint(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's writer reports an error of its own and has the disk's only behind it."""
+
+    def full(_: object, file: Any) -> None:
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / ".step-0000002.ckpt.1.tmp").write_bytes(b"of a process that was killed")
+    monkeypatch.setattr("vgen.training.checkpoints.torch.save", full)
+    with pytest.raises(OSError, match="No space left") as ended:
+        fit(job(tmp_path / "run", toy_shards, 2))
+    said = refusal(ended.value)
+    assert said is not None
+    assert "step-0000002.ckpt can't be written to (No space left on device)" in said
+    assert list(folder.iterdir()) == []
 
 
 def test_the_configuration_of_a_run_changes_when_training_goes_on_and_not_before(tmp_path: Path) -> None:

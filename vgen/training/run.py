@@ -28,7 +28,7 @@ from vgen.methods._objectives import Batch
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
-from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged
+from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
@@ -111,6 +111,8 @@ def fit(job: Job) -> Path:
             "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
         )
     job.begin()
+    if rank == 0:
+        remove_torn(job.folder / "checkpoints")
     if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
