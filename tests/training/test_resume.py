@@ -137,6 +137,24 @@ def test_an_adapter_of_an_earlier_part_is_not_taken_for_the_result(tmp_path: Pat
     assert load_adapter(folder / "adapter.safetensors")[1].summary["steps"] == 4
 
 
+def test_an_image_model_that_is_written_is_not_written_again(
+    tmp_path: Path, toy_shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wish(**settings: Any) -> Job:
+        made = job(tmp_path / "run", toy_shards, 1, **settings)
+        return replace(made, recipe=LatentDiffusion(), corpus=replace(made.corpus, window=Window(num_frames=1)))
+
+    model = fit(wish()) / "image_model"
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    with caplog.at_level("INFO"):
+        fit(wish(resume=True))
+    assert "the run is already at step 1 of 1" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+    (model / "vgen.json").unlink()  # killed while it was written
+    fit(wish(resume=True))
+    assert (model / "vgen.json").is_file()
+
+
 def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 6)
     wish.optimisation = Optimisation(lr=1e9, grad_clip=0.0)

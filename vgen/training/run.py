@@ -22,6 +22,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
+from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
@@ -42,6 +43,7 @@ from vgen.training.samples import SampleClips, SampleSettings
 from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_missing_gpus, refuse_unfit, trainer
 
 log = logging.getLogger(__name__)
+FACTS = "vgen.json"  # in image_model/
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +87,7 @@ def fit(job: Job) -> Path:
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
     steps_done = _steps_of(found) if found else 0
-    if found and steps_done >= settings.max_steps and _written_at(job.folder / "adapter.safetensors") == steps_done:
+    if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px)
@@ -139,8 +141,12 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path
         raise KeyboardInterrupt from ended
 
 
-def _written_at(adapter: Path) -> int | None:
-    """The step at which an adapter was written."""
+def _written_at(job: Job) -> int | None:
+    """The step at which the run's result was written."""
+    if job.recipe.regime is Regime.IMAGE:
+        facts = job.folder / "image_model" / FACTS
+        return json.loads(facts.read_text()).get("steps") if facts.is_file() else None
+    adapter = job.folder / "adapter.safetensors"
     return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
@@ -257,6 +263,8 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None
             job.model.vae.register_to_config(scaling_factor=1.0)
             latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val])
         standardise(job.model.vae, latents)
-    job.model.save(job.folder / "image_model")
-    (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2))
+    facts = job.folder / "image_model" / FACTS
+    facts.unlink(missing_ok=True)  # it says that the folder is whole
+    job.model.save(facts.parent)
+    write_whole(facts, json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2).encode())
     log.info("wrote %s", job.folder / "image_model")
