@@ -49,6 +49,8 @@ REFUSED = {
     "several processes without a strategy": (["trainer.devices=2"], "trainer.strategy=single runs one process, got devices=2"),
     "no data": ([*TINY, "run.name=a"], "data.path names no folder of shards; make one with 'vgen prepare'"),
     "data that is not there": ([*TINY, "run.name=a", "data.path=nowhere"], "nowhere"),
+    "nothing to start from": ([*TINY, "run.init_from=nowhere", "run.name=a"], "run.init_from=nowhere is no file"),
+    "other words out of a cache": (["data.cache=true", "data.paraphrases=true"], "does not keep; set data.cache=false"),
     "no image model": (["backbone.path=nowhere", "run.name=a"], "backbone nowhere is no folder"),
 }
 
@@ -158,7 +160,7 @@ def test_a_run_may_start_from_what_another_learnt(vgen, capfd: pytest.CaptureFix
         "other sites": (["method.mid_block=true"], "adapter lacks"),
         "another method": (["method=tune_a_video", "~method.motion"], "was made by method animatediff, this run's is tune_a_video"),
         "the image model itself": (["method=latent_diffusion", "~method.motion"], "starts from backbone.path=FOLDER"),
-        "nothing there": (["run.init_from=runs/c"], "adapter=runs/c is no file"),
+        "nothing there": (["run.init_from=runs/c"], "run.init_from=runs/c is no file"),
     }
     for arguments, sentence in refused.values():
         without = [x for x in ONE_STEP if not (x.startswith("method.") and "~method.motion" in arguments)]

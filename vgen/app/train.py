@@ -85,7 +85,7 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
         return None
     if run.method.regime is Regime.IMAGE:
         raise ValueError(f"run.init_from={wish}: this method trains the image model, which starts from backbone.path=FOLDER")
-    tensors, card = load_adapter(adapter_path(wish))
+    tensors, card = load_adapter(adapter_path(wish, "run.init_from"))
     before = recipe_of(card)
     if type(before) is not type(run.method):
         raise ValueError(f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; start from its own")
