@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -198,9 +199,14 @@ def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Pa
         wish.optimisation = replace(wish.optimisation, eps=1e-3, grad_clip=0.05)  # so large an eps that rounding can turn no update round
         return load_adapter(fit(wish) / "adapter.safetensors")[0]
 
+    def losses(name: str) -> list[float]:
+        rows = csv.DictReader((tmp_path / name / "metrics" / "metrics.csv").read_text().splitlines())
+        return [float(row["train/loss"]) for row in rows if row["train/loss"]]
+
     large, small = learnt("large", 4, 1), learnt("small", 2, 2)
     for name, value in large.items():
         assert float((small[name] - value).norm()) <= 1e-3 * float(value.norm()), name
+    assert losses("small") == pytest.approx(losses("large"), rel=1e-4)
     assert any(not torch.equal(value, learnt("one", 2, 1)[name]) for name, value in large.items())
 
 

@@ -45,6 +45,7 @@ class Learner(pl.LightningModule):
         parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
         self.parts = nn.ModuleDict(parts)
         self.learning = select(self.parts, recipe.learns())
+        self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
         self.objective = recipe.objective(model)
         self.objective.begin(model)
@@ -58,10 +59,19 @@ class Learner(pl.LightningModule):
         return self.unet_holder[0]
 
     # -- steps -------------------------------------------------------------------------------------------------------------------
-    def training_step(self, batch: Batch, _index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
-        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        figures = self._of_step(out, index)
+        self.log_dict({f"train/{k}": v for k, v in figures.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return out["loss"]
+
+    def _of_step(self, out: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        """Means over the batches that were accumulated for this optimiser step, up to batch ``index``."""
+        if index % self.trainer.accumulate_grad_batches == 0:
+            self._accumulated.clear()
+        for name, value in out.items():
+            self._accumulated.setdefault(name, []).append(value.detach())
+        return {name: torch.stack(values).mean() for name, values in self._accumulated.items()}
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
