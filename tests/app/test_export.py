@@ -123,7 +123,7 @@ def test_a_copy_in_our_own_format(vgen, home):
         (["run=run", "out=a.ckpt", "container=safetensors"], "ends in .ckpt, container=safetensors says otherwise"),
         (["run=run", "to=diffusers", "out=a", "container=ckpt"], "to=diffusers is written as safetensors only"),
         (["run=run", "to=difusers", "out=a"], "to: "),
-        (["run=nowhere", "out=a"], "nowhere is no file"),
+        (["run=nowhere", "out=a"], "run=nowhere is no file; give a run's folder, an adapter.safetensors or shipped"),
         (["from=nowhere.ckpt", "backbone=image", "out=a"], "nowhere.ckpt is no file"),
         (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),
         (["from=image", "backbone=image", "out=a"], "is no diffusers MotionAdapter"),

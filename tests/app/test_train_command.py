@@ -49,6 +49,8 @@ REFUSED = {
     "several processes without a strategy": (["trainer.devices=2"], "trainer.strategy=single runs one process, got devices=2"),
     "no data": ([*TINY, "run.name=a"], "data.path names no folder of shards; make one with 'vgen prepare'"),
     "data that is not there": ([*TINY, "run.name=a", "data.path=nowhere"], "nowhere"),
+    "nothing to start from": ([*TINY, "run.init_from=nowhere", "run.name=a"], "run.init_from=nowhere is no file"),
+    "other words out of a cache": (["data.cache=true", "data.paraphrases=true"], "does not keep; set data.cache=false"),
     "no image model": (["backbone.path=nowhere", "run.name=a"], "backbone nowhere is no folder"),
 }
 
@@ -65,6 +67,31 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert "\n" not in said
     assert "Traceback" not in said
     assert not (tmp_path / "runs" / "a").exists(), "a refused run keeps its name taken"
+
+
+@pytest.mark.parametrize(
+    "where", ["vgen.training.run.loaders", "vgen.training.run.loggers", "vgen.training.run.trainer", "vgen.training.run.Card.of"]
+)
+def test_a_run_that_ends_before_its_first_step_leaves_its_name_free(
+    vgen, tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def ends(*_: object, **__: object) -> None:
+        raise RuntimeError("late in set-up")
+
+    monkeypatch.setattr(where, ends)
+    with pytest.raises(RuntimeError, match="late in set-up"):
+        vgen(*ONE_STEP, f"data.path={toy_shards}", "run.name=a")
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_a_run_with_fewer_held_out_clips_than_processes_leaves_its_name_free(
+    vgen, capfd: pytest.CaptureFixture, tmp_path: Path, toy_shards: Path
+) -> None:
+    wish = [a for a in ONE_STEP if a not in ("trainer=cpu", "debug=smoke")]
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "data.val_clips=1", f"data.path={toy_shards}", "data.cache=false"]
+    assert vgen(*wish, *two, "run.name=a") == cli.REFUSED
+    assert "1 held-out clips cannot be shared by 2 processes" in capfd.readouterr().err
+    assert not (tmp_path / "runs" / "a").exists()
 
 
 def test_several_processes_in_a_multirun_are_refused(vgen, capfd: pytest.CaptureFixture) -> None:
@@ -133,7 +160,7 @@ def test_a_run_may_start_from_what_another_learnt(vgen, capfd: pytest.CaptureFix
         "other sites": (["method.mid_block=true"], "adapter lacks"),
         "another method": (["method=tune_a_video", "~method.motion"], "was made by method animatediff, this run's is tune_a_video"),
         "the image model itself": (["method=latent_diffusion", "~method.motion"], "starts from backbone.path=FOLDER"),
-        "nothing there": (["run.init_from=runs/c"], "adapter=runs/c is no file"),
+        "nothing there": (["run.init_from=runs/c"], "run.init_from=runs/c is no file"),
     }
     for arguments, sentence in refused.values():
         without = [x for x in ONE_STEP if not (x.startswith("method.") and "~method.motion" in arguments)]

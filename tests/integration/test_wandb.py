@@ -5,11 +5,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import av
 import pytest
+import wandb
+from pytorch_lightning.loggers import WandbLogger
 from wandb.proto.wandb_internal_pb2 import Record
 
 from vgen.app.evaluate import EvaluateRun
@@ -17,7 +21,7 @@ from vgen.app.page import merit
 from vgen.app.results import Result
 from vgen.app.tracking import mirror
 from vgen.data.mp4 import decode_mp4
-from vgen.training.records import LoggerSettings, WandbMode, effective_mode
+from vgen.training.records import LoggerSettings, WandbMode, effective_mode, loggers
 
 VGEN = Path(sys.executable).with_name("vgen")
 BLOCK, HEADER = 32768, 7
@@ -99,6 +103,46 @@ def test_online_without_a_key_or_a_network_is_offline(
     assert effective_mode(LoggerSettings(wandb=WandbMode.ONLINE)) is WandbMode.OFFLINE
     assert lack in caplog.text
     assert "wandb sync" in caplog.text
+
+
+class Forbidding(BaseHTTPRequestHandler):
+    """As a proxy that lets nothing through."""
+
+    def do_POST(self) -> None:
+        self.send_response(403)
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def forbidding() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forbidding) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_refuses_is_no_reason_to_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, forbidding: str
+) -> None:
+    for name in ("WANDB_MODE", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "")  # put back as it was, whatever Lightning makes of it
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", forbidding)
+    with caplog.at_level("INFO"):
+        made = loggers(LoggerSettings(wandb=WandbMode.ONLINE), tmp_path, "run", "abcd1234", {"note": "test"})[-1]
+    assert isinstance(made, WandbLogger)
+    made.log_metrics({"train/loss": 1.0}, step=1)
+    wandb.teardown()
+    assert "W&B: the server takes no run (" in caplog.text
+    assert "so this run is recorded offline" in caplog.text
+    [file] = (tmp_path / "wandb").glob("offline-run-*/run-abcd1234.wandb")
+    assert any(record.HasField("history") for record in records(file))
 
 
 def summary_of(found: list[Record]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Runs that are stopped, by whatever: nothing is lost, nothing comes twice, and nobody takes half a run for a whole one."""
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from vgen.app.refusals import refusal
 from vgen.app.train import claim
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clips import Window
@@ -19,14 +21,15 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.latent_diffusion import LatentDiffusion
 from vgen.training.checkpoints import KeepBest, latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
-from vgen.training.optimisation import Optimisation
+from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.records import LoggerSettings
 from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
-from vgen.training.strategies import Precision, TrainerSettings
+from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 
 def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, seed: int = 3, batch_size: int = 2, **settings: Any) -> Job:
@@ -134,6 +137,24 @@ def test_an_adapter_of_an_earlier_part_is_not_taken_for_the_result(tmp_path: Pat
     assert load_adapter(folder / "adapter.safetensors")[1].summary["steps"] == 4
 
 
+def test_an_image_model_that_is_written_is_not_written_again(
+    tmp_path: Path, toy_shards: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wish(**settings: Any) -> Job:
+        made = job(tmp_path / "run", toy_shards, 1, **settings)
+        return replace(made, recipe=LatentDiffusion(), corpus=replace(made.corpus, window=Window(num_frames=1)))
+
+    model = fit(wish()) / "image_model"
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    with caplog.at_level("INFO"):
+        fit(wish(resume=True))
+    assert "the run is already at step 1 of 1" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+    (model / "vgen.json").unlink()  # killed while it was written
+    fit(wish(resume=True))
+    assert (model / "vgen.json").is_file()
+
+
 def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 6)
     wish.optimisation = Optimisation(lr=1e9, grad_clip=0.0)
@@ -207,6 +228,30 @@ def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path
         fit(job(folder, toy_shards, 4, resume=True))
 
 
+def test_a_full_disk_is_named_and_leaves_no_half_checkpoint(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's writer reports an error of its own and has the disk's only behind it."""
+
+    def full(_: object, file: Any) -> None:
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
+
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / ".step-0000002.ckpt.1.tmp").write_bytes(b"of a process that was killed")
+    monkeypatch.setattr("vgen.training.checkpoints.torch.save", full)
+    with pytest.raises(OSError, match="No space left") as ended:
+        fit(job(tmp_path / "run", toy_shards, 2))
+    said = refusal(ended.value)
+    assert said is not None
+    assert "step-0000002.ckpt can't be written to (No space left on device)" in said
+    assert list(folder.iterdir()) == []
+
+
 def test_the_configuration_of_a_run_changes_when_training_goes_on_and_not_before(tmp_path: Path) -> None:
     plain = {"method": {}, "backbone": {}, "optim": {}, "data": {"path": "a"}}
     claim(tmp_path / "run", plain, resume=False)
@@ -228,6 +273,27 @@ def test_the_gradient_norm_is_that_of_the_step_it_stands_beside(tmp_path: Path, 
 def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_shards: Path) -> None:
     with pytest.raises(ValueError, match=r"trainer\.precision=fp16 needs a GPU"):
         fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
+
+
+def test_more_processes_than_gpus_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"trainer\.devices=2 processes need a GPU each and this machine has 1; set trainer\.devices=1"):
+        fit(job(tmp_path / "run", tmp_path / "nowhere", 2, strategy=Spread.DDP, devices=2))
+
+
+@pytest.mark.parametrize("strategy", [Spread.ZERO2, Spread.ZERO3])
+def test_muon_is_refused_where_weights_are_in_parts(tmp_path: Path, toy_shards: Path, strategy: Spread) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2, strategy=strategy)
+    wish.optimisation = replace(wish.optimisation, kind=Optimiser.MUON)
+    with pytest.raises(ValueError, match=rf"muon needs whole weights, which trainer\.strategy={strategy.value} .*trainer=ddp, or .*=adamw"):
+        fit(wish)
+
+
+def test_an_image_model_is_not_trained_in_parts(tmp_path: Path, toy_shards: Path) -> None:
+    wish = job(tmp_path / "run", toy_shards, 2, strategy=Spread.ZERO3)
+    with pytest.raises(ValueError, match=r"deepspeed_zero3 leaves in parts; use trainer=deepspeed_zero2 or trainer=ddp"):
+        fit(replace(wish, recipe=LatentDiffusion()))
 
 
 @pytest.mark.parametrize(

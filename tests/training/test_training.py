@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import Context, ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
 from vgen.data.mp4 import encode_mp4
+from vgen.data.prepare import Prepare, prepare
+from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
@@ -25,6 +29,7 @@ from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.autoencoder import Autoencoder
 from vgen.methods.clip_pair import ClipPair
+from vgen.methods.latent_diffusion import LatentDiffusion
 from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
@@ -119,7 +124,7 @@ def test_preflight_passes_a_sound_recipe_and_leaves_no_trace() -> None:
 def test_preflight_names_what_gets_no_gradient() -> None:
     made = learner()
     made.unet.inserted["down_blocks/0/attentions/0"].forward = lambda x: x
-    with pytest.raises(ValueError, match=r"26 parameters are not trained.*down_blocks/0/attentions/0.*gets no gradient"):
+    with pytest.raises(ValueError, match=r"26 parameters are not trained.*0/attentions/0.*gets no gradient.*window of one frame"):
         preflight(made, batch())
 
 
@@ -194,9 +199,14 @@ def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Pa
         wish.optimisation = replace(wish.optimisation, eps=1e-3, grad_clip=0.05)  # so large an eps that rounding can turn no update round
         return load_adapter(fit(wish) / "adapter.safetensors")[0]
 
+    def losses(name: str) -> list[float]:
+        rows = csv.DictReader((tmp_path / name / "metrics" / "metrics.csv").read_text().splitlines())
+        return [float(row["train/loss"]) for row in rows if row["train/loss"]]
+
     large, small = learnt("large", 4, 1), learnt("small", 2, 2)
     for name, value in large.items():
         assert float((small[name] - value).norm()) <= 1e-3 * float(value.norm()), name
+    assert losses("small") == pytest.approx(losses("large"), rel=1e-4)
     assert any(not torch.equal(value, learnt("one", 2, 1)[name]) for name, value in large.items())
 
 
@@ -297,6 +307,36 @@ def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(tmp_path: Pat
     assert not torch.equal(*pictures)
 
 
+def test_what_is_frozen_in_an_image_model_is_written_as_it_came(tmp_path: Path, toy_shards: Path) -> None:
+    """In half precision it is cast for training, and a rounded value must not find its way into the file."""
+    blank(Blank.TOYBOX, seed=0).save(tmp_path / "untouched")
+    wish = job(tmp_path / "run", toy_shards, 1, precision=Precision.BF16)
+    wish.recipe, wish.corpus = LatentDiffusion(), replace(wish.corpus, window=Window(num_frames=1), cache=False)
+    written = fit(wish) / "image_model"
+    for part in ("vae", "text_encoder"):
+        [file] = (tmp_path / "untouched" / part).glob("*.safetensors")
+        want, got = load_file(file), load_file(written / part / file.name)
+        assert all(torch.equal(got[name], value) for name, value in want.items()), part
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"num_frames": 2}, r"has 2 frames where 4 at stride 1 need 4"),
+        ({"size_px": 40}, r"clips of \S+held are 40 x 40 px; .* multiples of 16"),
+    ],
+)
+def test_held_out_clips_that_do_not_fit_are_refused_before_the_first_step(
+    tmp_path: Path, toy_shards: Path, shape: dict[str, int], message: str
+) -> None:
+    made = {"num_frames": 4, "size_px": 64} | shape
+    prepare(Prepare(data=ToyboxSource(num_clips=2, seed=6), out=str(tmp_path / "held"), num_processes=1, **made), lambda *_: None)
+    wish = job(tmp_path / "run", toy_shards, 4)
+    with pytest.raises(ValueError, match=message):
+        fit(replace(wish, corpus=replace(wish.corpus, val_path=str(tmp_path / "held"), cache=False)))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:
     torch.save({"a": 1}, tmp_path / "step-0000002.ckpt")
     (tmp_path / "step-0000004.ckpt").write_bytes((tmp_path / "step-0000002.ckpt").read_bytes()[:200])
@@ -316,6 +356,17 @@ def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pyt
     assert all(casts)
     tensors, _ = load_adapter(folder / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())
+
+
+def test_samples_are_drawn_once_at_their_step_though_batches_accumulate(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr("vgen.training.samples.SampleClips._draw", lambda self, trainer, module, step: drawn.append(step))
+    for steps in (2, 4):
+        wish = job(tmp_path / "run", toy_shards, steps, resume=steps == 4, accumulate=2, preflight=False)
+        fit(replace(wish, samples=SampleSettings(prompts=["a red circle rests"], every_steps=2)))
+    assert drawn == [2, 4]
 
 
 def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(tmp_path: Path, toy_shards: Path) -> None:

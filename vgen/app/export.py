@@ -149,7 +149,7 @@ def unfold(wish: Export, path: Path) -> Table:
 
 # -- where it comes from -----------------------------------------------------------------------------------------------------------------
 def learnt(wish: Export) -> Piece:
-    tensors, card = load_adapter(adapter_path(wish.run))
+    tensors, card = load_adapter(adapter_path(wish.run, "run"))
     recipe = recipe_of(card)
     if wish.to is Format.VGEN:
         return Piece(tensors, recipe, None, card)

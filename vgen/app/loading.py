@@ -119,13 +119,14 @@ class Checkpoint:
         return generate(self.model, self.unet, self.objective, prompts, sampling, on_step)
 
 
-def adapter_path(adapter: str) -> Path:
-    """``shipped``, a file, or the folder of a run."""
+def adapter_path(adapter: str, key: str = "adapter") -> Path:
+    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is none."""
     path = data_dir() / TOYBOX / "motion_module" / "adapter.safetensors" if adapter == SHIPPED else Path(adapter).expanduser()
     if path.is_dir():
         path = path / "adapter.safetensors"
     if not path.is_file():
-        raise ValueError(f"adapter={adapter} is no file; give a run's folder, an adapter.safetensors, {SHIPPED} or {UNTRAINED}")
+        words = f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"  # the others want something learnt
+        raise ValueError(f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors{words}")
     return path
 
 

@@ -23,6 +23,7 @@ from vgen.training.checkpoints import latest
 from vgen.training.run import Job, fit
 
 log = logging.getLogger(__name__)
+BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
 
 
 def main() -> None:
@@ -50,7 +51,11 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     if rank == 0:
         claim(folder, plain, resume)
 
+    begun = False
+
     def begin() -> None:
+        nonlocal begun
+        begun = True
         if rank == 0 and not fresh:
             save_config(folder, plain)
 
@@ -61,9 +66,9 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             start=None if resume and latest(folder / "checkpoints") else start_of(run),
         )
         fit(job)
-    except ValueError:
-        if rank == 0 and fresh and [path.name for path in folder.iterdir()] == ["config.yaml"]:
-            shutil.rmtree(folder)  # refused before it began: the name stays free for the next try
+    except BaseException:
+        if rank == 0 and fresh and not begun and {path.name for path in folder.iterdir()} <= BEFORE_THE_FIRST_STEP:
+            shutil.rmtree(folder)  # ended before it began: the name stays free for the next try
         raise
     if rank == 0:
         print(f"run: {folder}", flush=True)
@@ -80,7 +85,7 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
         return None
     if run.method.regime is Regime.IMAGE:
         raise ValueError(f"run.init_from={wish}: this method trains the image model, which starts from backbone.path=FOLDER")
-    tensors, card = load_adapter(adapter_path(wish))
+    tensors, card = load_adapter(adapter_path(wish, "run.init_from"))
     before = recipe_of(card)
     if type(before) is not type(run.method):
         raise ValueError(f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; start from its own")

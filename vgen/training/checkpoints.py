@@ -12,6 +12,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from vgen.data.files import is_disks_fault
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside, fsync, rename; load with ``weights_only``, so that a foreign file cannot execute code."""
@@ -20,14 +22,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            disk = _disks_fault(error)
+            if disk is None:
+                raise
+            raise OSError(disk.errno, disk.strerror, str(path)) from error
 
     def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+
+def _disks_fault(error: BaseException | None) -> OSError | None:
+    """What the disk said, where torch reports a RuntimeError of its own after it."""
+    while error is not None and not is_disks_fault(error):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, OSError) else None
+
+
+def remove_torn(folder: Path) -> None:
+    """What a killed process left of a checkpoint that it was writing."""
+    for path in folder.glob(".*.ckpt.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 class KeepLast(pl.Callback):

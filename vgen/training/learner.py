@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.methods import Recipe, assemble
+from vgen.methods import Recipe, Regime, assemble
 from vgen.methods._objectives import Batch
 from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
@@ -33,6 +33,7 @@ class Learner(pl.LightningModule):
         super().__init__()
         self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
         self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
+        self._before: list[tuple[nn.Parameter, Tensor]] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self.unet_holder = (assemble(recipe, model),)
         have = model.components()
@@ -44,6 +45,7 @@ class Learner(pl.LightningModule):
         parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
         self.parts = nn.ModuleDict(parts)
         self.learning = select(self.parts, recipe.learns())
+        self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
         self.objective = recipe.objective(model)
         self.objective.begin(model)
@@ -57,10 +59,19 @@ class Learner(pl.LightningModule):
         return self.unet_holder[0]
 
     # -- steps -------------------------------------------------------------------------------------------------------------------
-    def training_step(self, batch: Batch, _index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
-        self.log_dict({f"train/{k}": v.detach() for k, v in out.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        figures = self._of_step(out, index)
+        self.log_dict({f"train/{k}": v for k, v in figures.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return out["loss"]
+
+    def _of_step(self, out: dict[str, Tensor], index: int) -> dict[str, Tensor]:
+        """Means over the batches that were accumulated for this optimiser step, up to batch ``index``."""
+        if index % self.trainer.accumulate_grad_batches == 0:
+            self._accumulated.clear()
+        for name, value in out.items():
+            self._accumulated.setdefault(name, []).append(value.detach())
+        return {name: torch.stack(values).mean() for name, values in self._accumulated.items()}
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
@@ -93,12 +104,20 @@ class Learner(pl.LightningModule):
         engaged = {id(p) for p in self.parts.parameters()}
         for module in (*model.modules(), self.unet):
             for parameter in module.parameters():
-                if not parameter.requires_grad:
+                if not parameter.requires_grad and parameter.dtype != dtype:
+                    if self.recipe.regime is Regime.IMAGE:
+                        self._before.append((parameter, parameter.data.cpu()))
                     parameter.data = parameter.data.to(dtype)
                 if id(parameter) not in engaged:
                     parameter.data = parameter.data.to(device)
             for buffer in module.buffers():
                 buffer.data = buffer.data.to(device)
+
+    def put_back(self) -> None:
+        """Undo the casts of :meth:`place`, so that what is frozen is written as it came."""
+        for parameter, value in self._before:
+            parameter.data = value.to(parameter.device)
+        self._before.clear()
 
     # -- checkpoints hold what changed ---------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

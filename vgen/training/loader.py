@@ -55,6 +55,8 @@ class Corpus:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.val_clips < 1:
             raise ValueError(f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something to be computed on")
+        if self.paraphrases and self.cache:
+            raise ValueError("data.paraphrases=true needs each sample's scene, which data.cache=true does not keep; set data.cache=false")
         if self.num_workers < 0:
             raise ValueError(f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training process itself")
 

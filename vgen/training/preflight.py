@@ -48,7 +48,8 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
             f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} says: "
             + "; ".join(report[:MAX_NAMED])
             + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
-            + "; a part that is never run, a reentrant gradient checkpoint or a detached tensor is the usual cause"
+            + "; a part that is never run, a reentrant gradient checkpoint, a detached tensor, a window of one frame or a contrastive "
+            "batch of one is the usual cause"
         )
     return len(learner.learning)
 

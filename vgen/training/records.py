@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from vgen.spec import Choice, field, spec
 
 log = logging.getLogger(__name__)
+ANSWER_SECONDS = 30.0  # a server that says nothing for so long is not waited for
 
 
 class WandbMode(Choice):
@@ -60,10 +61,14 @@ def effective_mode(settings: LoggerSettings) -> WandbMode:
     lack = "no key found" if not has_key() else "the server cannot be reached" if not is_reachable() else None
     if lack is None:
         return mode
+    _say_offline(lack)
+    return WandbMode.OFFLINE
+
+
+def _say_offline(lack: str) -> None:
     log.warning(
         "W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack
     )
-    return WandbMode.OFFLINE
 
 
 def loggers(
@@ -83,11 +88,33 @@ def loggers(
         return out
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DISABLE_CODE", "true")
-    wandb = WandbLogger(
-        project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=name, id=run_id, save_dir=folder,
-        offline=mode is WandbMode.OFFLINE, job_type=job_type, resume="allow", config=config, reinit="finish_previous",
-    )
-    wandb._wandb_init.pop("anonymous", None)  # Lightning passes it unasked, and W&B warns that it is gone
+
+    def open_in(mode: WandbMode) -> WandbLogger:
+        made = WandbLogger(
+            project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=name, id=run_id,
+            save_dir=folder, offline=mode is WandbMode.OFFLINE, job_type=job_type, resume="allow", config=config, reinit="finish_previous",
+            settings={"init_timeout": ANSWER_SECONDS},
+        )
+        made._wandb_init.pop("anonymous", None)  # Lightning passes it unasked, and W&B warns that it is gone
+        return made
+
+    wandb = open_in(mode)
+    if mode is WandbMode.ONLINE and (lack := _refused(wandb)):
+        _say_offline(lack)
+        mode = WandbMode.OFFLINE
+        wandb = open_in(mode)
     if mode is WandbMode.OFFLINE:
         log.info("W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it", folder / "wandb", folder)
     return [*out, wandb]
+
+
+def _refused(logger: WandbLogger) -> str | None:
+    """Begin the run; what the server that was reached says where it takes none: a proxy's refusal, a key that has gone stale."""
+    import wandb
+
+    try:
+        _ = logger.experiment
+    except wandb.errors.Error as error:
+        wandb.teardown()  # its service holds the run's id, and would refuse it offline too
+        return f"the server takes no run ({' '.join(str(error).split())})"
+    return None

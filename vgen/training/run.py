@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -21,26 +22,28 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
+from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._objectives import Batch
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
-from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged
+from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
-from vgen.training.loader import Corpus, cached, collate_of, loaders, split
+from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
 from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_fp16, trainer
+from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_missing_gpus, refuse_unfit, trainer
 
 log = logging.getLogger(__name__)
+FACTS = "vgen.json"  # in image_model/
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,39 +80,41 @@ def fit(job: Job) -> Path:
     """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
-    refuse_fp16(settings, job.optimisation)
+    refuse_unfit(settings, job.optimisation, job.recipe.regime)
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
+    refuse_missing_gpus(settings)
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
     steps_done = _steps_of(found) if found else 0
-    if found and steps_done >= settings.max_steps and _written_at(job.folder / "adapter.safetensors") == steps_done:
+    if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px)
-    if job.recipe.regime is not Regime.IMAGE or job.corpus.cache:
-        _check_size(job, parts)
+    _check_clips(job, parts)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
+    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
     learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch, "wandb_run_id": run_id}
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
     fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
-    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
-    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
+    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
             "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
         )
     job.begin()
-    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
+    if rank == 0:
+        remove_torn(job.folder / "checkpoints")
     if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
         learnt.values = saved(found, ema)
     else:
@@ -136,8 +141,12 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path
         raise KeyboardInterrupt from ended
 
 
-def _written_at(adapter: Path) -> int | None:
-    """The step at which an adapter was written."""
+def _written_at(job: Job) -> int | None:
+    """The step at which the run's result was written."""
+    if job.recipe.regime is Regime.IMAGE:
+        facts = job.folder / "image_model" / FACTS
+        return json.loads(facts.read_text()).get("steps") if facts.is_file() else None
+    adapter = job.folder / "adapter.safetensors"
     return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
@@ -201,12 +210,21 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
     return [*([ema] if ema else []), *out, *keep]
 
 
-def _check_size(job: Job, parts: Any) -> None:
-    height, width = parts.train.reader[parts.train.rows[0]].video.shape[1:3]
+def _check_clips(job: Job, parts: Split) -> None:
+    """One clip of each part is read and cut: what is held out would else be looked at for the first time in the first validation."""
+    seen = job.corpus.path or job.corpus.video
+    for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
+        video = clips[0, 0].video
+        if video is not None and (job.recipe.regime is not Regime.IMAGE or job.corpus.cache):
+            _check_size(job, video, path)
+
+
+def _check_size(job: Job, video: np.ndarray, path: str) -> None:
+    height, width = video.shape[2:]
     multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config["block_out_channels"]) - 1)
     if height % multiple or width % multiple:
         raise ValueError(
-            f"clips of {job.corpus.path} are {width} x {height} px; this image model needs multiples of {multiple}: "
+            f"clips of {path} are {width} x {height} px; this image model needs multiples of {multiple}: "
             f"prepare them with size_px={job.model.size_px}"
         )
 
@@ -231,6 +249,7 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
         with torch.no_grad():
             for name, value in values.items():
                 learner.learning[name].copy_(value)
+        learner.put_back()
         finish_image_model(job, learner, val)
         return
     save_adapter(job.folder / "adapter.safetensors", values, card)
@@ -244,6 +263,8 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None
             job.model.vae.register_to_config(scaling_factor=1.0)
             latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val])
         standardise(job.model.vae, latents)
-    job.model.save(job.folder / "image_model")
-    (job.folder / "image_model" / "vgen.json").write_text(json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2))
+    facts = job.folder / "image_model" / FACTS
+    facts.unlink(missing_ok=True)  # it says that the folder is whole
+    job.model.save(facts.parent)
+    write_whole(facts, json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2).encode())
     log.info("wrote %s", job.folder / "image_model")

@@ -31,6 +31,9 @@ class SampleClips(pl.Callback):
     def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None) -> None:
         self.settings, self.folder, self.ema, self._done = settings, folder, ema, -1
 
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._done = trainer.global_step  # what is accumulated for the first step ends batches before it
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         step = trainer.global_step
         if step % self.settings.every_steps or step == self._done:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from vgen.methods import Regime
 from vgen.spec import Choice, spec
 from vgen.training import ranks
 from vgen.training.checkpoints import AtomicCheckpointIO
@@ -95,12 +96,31 @@ class TrainerSettings:
         return self.accelerator is Accelerator.GPU or (self.accelerator is Accelerator.AUTO and torch.cuda.is_available())
 
 
-def refuse_fp16(settings: TrainerSettings, optimisation: Optimisation) -> None:
-    """Where half precision cannot train: on a CPU, whose autocast lacks it here and there, and with an optimiser that scales nothing."""
+def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, regime: Regime) -> None:
+    """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with an optimiser that scales
+    nothing; weights in parts, and an optimiser or an image model that needs them whole."""
     if settings.precision is Precision.FP16 and not settings.on_gpu():
         raise ValueError("trainer.precision=fp16 needs a GPU; use trainer.precision=bf16, or fp32, on a CPU")
     if settings.precision is Precision.FP16 and optimisation.kind is Optimiser.MUON:
         raise ValueError("optim.kind=muon does not know the scaled gradients of trainer.precision=fp16; use bf16, or optim.kind=adamw")
+    if settings.sharded and optimisation.kind is Optimiser.MUON:
+        raise ValueError(
+            f"optim.kind=muon needs whole weights, which trainer.strategy={settings.strategy.value} takes apart; "
+            "use trainer=ddp, or optim.kind=adamw"
+        )
+    if settings.strategy is Spread.ZERO3 and regime is Regime.IMAGE:
+        raise ValueError(
+            "this method writes the image model whole, which trainer.strategy=deepspeed_zero3 leaves in parts; "
+            "use trainer=deepspeed_zero2 or trainer=ddp"
+        )
+
+
+def refuse_missing_gpus(settings: TrainerSettings) -> None:
+    if settings.on_gpu() and settings.devices > (have := torch.cuda.device_count()):
+        raise ValueError(
+            f"trainer.devices={settings.devices} processes need a GPU each and this machine has {have}; "
+            f"set trainer.devices={have}, or trainer.accelerator=cpu"
+        )
 
 
 def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> Strategy:
