@@ -150,6 +150,18 @@ def summary_of(found: list[Record]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_the_server_refuses_is_recorded_offline(environment, tmp_path: Path, forbidding: str) -> None:
+    command = ["evaluate", "adapter=untrained", "suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0"]
+    keyed = environment(WANDB_API_KEY="0" * 40, WANDB_BASE_URL=forbidding, HOME=str(tmp_path))
+    keyed = {k: v for k, v in keyed.items() if k not in ("WANDB_MODE", "HTTPS_PROXY", "https_proxy")}
+    done = subprocess.run([VGEN, *command, "logger=online", "out=judged"], cwd=tmp_path, env=keyed, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the server takes no run" in done.stderr + done.stdout
+    [file] = (tmp_path / "judged").glob("wandb/offline-run-*/*.wandb")
+    assert "exact" in summary_of(list(records(file)))
+
+
+@pytest.mark.slow
 def test_a_sweep_of_two_checkpoints_and_three_guidances_is_six_runs_and_one_leaderboard(environment, tmp_path: Path) -> None:
     """One command, one process: every evaluation has a run of its own, with scalars in its summary and one table of clips that play."""
     command = ["evaluate", "-m", "adapter=untrained,shipped", "sampler.guidance=1,3,7.5", "suite=smoke", "sweep=first"]

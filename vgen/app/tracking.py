@@ -13,7 +13,7 @@ from vgen.app.evaluation import EvaluateRun
 from vgen.app.media import Media
 from vgen.app.page import clip_fps, merit
 from vgen.app.results import Result
-from vgen.training.records import WandbMode, effective_mode
+from vgen.training.records import ANSWER_SECONDS, WandbMode, effective_mode, say_offline, taken_no_run
 
 _IDS = "wandb_ids.json"
 
@@ -26,7 +26,20 @@ def mirror(run: EvaluateRun, results: Sequence[Result], config: dict[str, Any]) 
     if "WANDB_SWEEP_ID" in os.environ and len(results) > 1:
         names = ", ".join(r.name for r in results)
         raise ValueError(f"a trial of a W&B sweep is one run and takes one checkpoint, got {names}; let the sweep choose adapter")
-    return [_record(run, result, config, mode) for result in results]
+    import wandb
+
+    told = []
+    for result in results:
+        try:
+            told.append(_record(run, result, config, mode))
+        except wandb.errors.Error as error:
+            if mode is WandbMode.OFFLINE:
+                raise
+            wandb.teardown()  # its service holds the run's id, and would refuse it offline too
+            say_offline(taken_no_run(error))
+            mode = WandbMode.OFFLINE
+            told.append(_record(run, result, config, mode))
+    return told
 
 
 def _record(run: EvaluateRun, result: Result, config: dict[str, Any], mode: WandbMode) -> str:
@@ -51,6 +64,7 @@ def _record(run: EvaluateRun, result: Result, config: dict[str, Any], mode: Wand
         },
         dir=str(result.folder),
         mode="offline" if mode is WandbMode.OFFLINE else "online",
+        settings=wandb.Settings(init_timeout=ANSWER_SECONDS),
         reinit="finish_previous",  # else every job of a multirun in one process would write into the first one's run
         **_continued(result),
     ) as record:

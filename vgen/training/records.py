@@ -61,11 +61,11 @@ def effective_mode(settings: LoggerSettings) -> WandbMode:
     lack = "no key found" if not has_key() else "the server cannot be reached" if not is_reachable() else None
     if lack is None:
         return mode
-    _say_offline(lack)
+    say_offline(lack)
     return WandbMode.OFFLINE
 
 
-def _say_offline(lack: str) -> None:
+def say_offline(lack: str) -> None:
     log.warning(
         "W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack
     )
@@ -100,12 +100,16 @@ def loggers(
 
     wandb = open_in(mode)
     if mode is WandbMode.ONLINE and (lack := _refused(wandb)):
-        _say_offline(lack)
+        say_offline(lack)
         mode = WandbMode.OFFLINE
         wandb = open_in(mode)
     if mode is WandbMode.OFFLINE:
         log.info("W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it", folder / "wandb", folder)
     return [*out, wandb]
+
+
+def taken_no_run(error: Exception) -> str:
+    return f"the server takes no run ({' '.join(str(error).split())})"
 
 
 def _refused(logger: WandbLogger) -> str | None:
@@ -116,5 +120,5 @@ def _refused(logger: WandbLogger) -> str | None:
         _ = logger.experiment
     except wandb.errors.Error as error:
         wandb.teardown()  # its service holds the run's id, and would refuse it offline too
-        return f"the server takes no run ({' '.join(str(error).split())})"
+        return taken_no_run(error)
     return None
