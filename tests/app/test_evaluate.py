@@ -339,6 +339,11 @@ def test_checkpoints_get_short_and_different_names() -> None:
     }  # fmt: skip
 
 
+def test_a_short_name_that_another_checkpoint_has_drops_none() -> None:
+    assert EvaluateRun(adapter=["p/m-3", "q/m", "r/m"]).names() == {"m-3": "p/m-3", "m": "q/m", "m-4": "r/m"}
+    assert EvaluateRun(adapter=["q/m", "r/m", "p/m-2"]).names() == {"m": "q/m", "m-2": "r/m", "m-2-3": "p/m-2"}
+
+
 def test_a_sweeps_evaluations_have_folders_of_their_own() -> None:
     one, two = (EvaluateRun(adapter="untrained", sweep="s", suite=SUITE, sampler=Sampling(guidance=g)) for g in (1.0, 3.0))
     assert (
