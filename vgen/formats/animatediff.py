@@ -22,6 +22,7 @@ from vgen.spec import Choice
 INNER = "temporal_transformer"
 ROWS_IF_ABSENT = 24  # the default of the trainer whose files carry no table
 CONFIG = "animatediff_config"
+SDXL_CHANNELS = (320, 640, 1280)
 
 
 class Version(Choice):
@@ -145,8 +146,8 @@ def implied(layout: Layout) -> dict[str, Any]:
 
 
 def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layout, dict[str, Tensor]]:
-    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels ``unet`` says whether
-    they are an SDXL's."""
+    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels
+    of other widths than the published SDXL's ``unet`` says whether they are one's."""
     wrapper, unread, state = "", [], dict(entries)
     while isinstance(state.get("state_dict"), Mapping):
         unread += [str(name) for name in state if name != "state_dict"]
@@ -174,7 +175,7 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
             f"the file's position tables differ in length ({', '.join(map(str, sorted(rows)))} rows); vgen has one length for all modules"
         )
     mid_block, num_positions = any(name.startswith("mid_block.motion_modules.") for name in state), max(rows, default=0)
-    version = Version.SDXL if unet.config["addition_embed_type"] == "text_time" else _of_sd(mid_block, num_positions)
+    version = Version.SDXL if _of_sdxl(channels, unet) else _of_sd(mid_block, num_positions)
     return Layout(
         version=version,
         channels=channels,
@@ -185,6 +186,10 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
         has_config=has_config,
         unread=tuple(unread),
     ), state
+
+
+def _of_sdxl(channels: tuple[int, ...], unet: UNet2DConditionModel) -> bool:
+    return channels == SDXL_CHANNELS or (len(channels) <= len(SDXL_CHANNELS) and unet.config["addition_embed_type"] == "text_time")
 
 
 def _of_sd(mid_block: bool, num_positions: int) -> Version:
