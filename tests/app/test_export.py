@@ -199,10 +199,53 @@ def test_another_image_model_is_refused(vgen, home):
     assert "was trained on image model" in err
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ('{"knobs": {"mid_block": true}}', "contradicts its tensors")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"knobs": {"image_norm_scope": "x"}}', "in from=file cannot be read"),
+        ('{"knobs": {"mid_block": true}}', "contradicts its tensors"),
+    ],
+)
 def test_a_card_that_lies_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         of_card(text, AnimateDiff(), "file")
+
+
+NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({0: torch.zeros(1)}, "from=odd.ckpt: the file holds entries that are no tensors: 0"),
+        ({"state_dict": {3: torch.zeros(1)}}, "from=odd.ckpt: the file holds entries that are no tensors: 3"),
+        ({NORM: torch.tensor(1.0)}, f"from=odd.ckpt: the file's {NORM} must be a row of numbers"),
+        ({"a.transformer_blocks.0.attn_temp.x": 3}, "from=odd.ckpt: the checkpoint holds 1 tensors that this image model has no place for"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, message):
+    torch.save(entries, home / "odd.ckpt")
+    code, _, err = vgen("from=odd.ckpt", "to=vgen", "backbone=image", "out=no")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"vgen export: {message}")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{x", "odd/config.json is no JSON ("),
+        ("[1]", "odd/config.json must hold names and values, got [1]"),
+        ('{"_class_name": "MotionAdapter"}', "odd/config.json lacks block_out_channels, or they are not what diffusers writes there"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
+    (home / "odd").mkdir(exist_ok=True)
+    (home / "odd" / diffusers_motion.WEIGHTS[0]).touch()
+    (home / "odd" / "config.json").write_text(config)
+    code, _, err = vgen("from=odd", "to=vgen", "backbone=image", "out=no")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"vgen export: {message}")
 
 
 def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be_told(vgen, home):

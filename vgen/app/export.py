@@ -19,6 +19,7 @@ from torch import Tensor
 from vgen.app.config import run_hydra
 from vgen.app.loading import adapter_path, load_backbone, recipe_of
 from vgen.app.plain import from_plain
+from vgen.app.refusals import refusal
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter, unet_fingerprint
@@ -150,7 +151,7 @@ def unfold(wish: Export, path: Path) -> Table:
 # -- where it comes from -----------------------------------------------------------------------------------------------------------------
 def learnt(wish: Export) -> Piece:
     tensors, card = load_adapter(adapter_path(wish.run))
-    recipe = recipe_of(card)
+    recipe = recipe_of(card, f"run={wish.run}")
     if wish.to is Format.VGEN:
         return Piece(tensors, recipe, None, card)
     if not isinstance(recipe, AnimateDiff):
@@ -166,10 +167,19 @@ def learnt(wish: Export) -> Piece:
 
 def imported(wish: Export) -> Piece:
     """A published motion module or tuned UNet; a card that vgen wrote into the file knows what the format cannot say."""
+    try:
+        return _imported(wish)
+    except ValueError as error:
+        if refusal(error) is None or wish.source in str(error):
+            raise
+        raise ValueError(f"from={wish.source}: {error}") from error
+
+
+def _imported(wish: Export) -> Piece:
     path = _weights(Path(wish.source).expanduser())
     if path.is_dir():
         state, arguments = diffusers_motion.read(path)
-        text = (path / CARD_FILE).read_text() if (path / CARD_FILE).is_file() else ""
+        text = (path / CARD_FILE).read_text(encoding="utf-8", errors="replace") if (path / CARD_FILE).is_file() else ""
         model = load_backbone(wish.backbone)
         found = diffusers_motion.import_(state, arguments, model.unet)
     else:
@@ -216,7 +226,7 @@ def of_card(text: str, found: AnimateDiff, where: str) -> AnimateDiff:
     """The recipe that vgen wrote beside the tensors; it must describe the same modules as the tensors do."""
     try:
         recipe = from_plain(AnimateDiff, json.loads(text)["knobs"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # JSON's own is a ValueError
         raise ValueError(f"the vgen card in from={where} cannot be read ({error}); export the file again") from error
     facts = [(r.mid_block, r.motion.num_positions, r.motion.num_blocks, r.motion.num_attentions) for r in (recipe, found)]
     if facts[0] != facts[1]:

@@ -138,7 +138,7 @@ def open_checkpoint(
     Raises ValueError where the adapter was trained on another image model.
     """
     tensors, card = ({}, None) if adapter == UNTRAINED else load_adapter(adapter_path(adapter))
-    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card)
+    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card, f"adapter={adapter}")
     name = backbone or (card.backbone_source if card else TOYBOX)
     model = load_backbone(name, "" if backbone else f"adapter={adapter}")
     if card is not None and unet_fingerprint(model.unet) != card.backbone:
@@ -169,8 +169,12 @@ def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
     return objective
 
 
-def recipe_of(card: Card) -> Recipe:
-    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file."""
+def recipe_of(card: Card, named: str = "adapter") -> Recipe:
+    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file. ``named`` says whose card
+    it is where it cannot be read."""
     if card.recipe not in catalogue():
-        raise ValueError(f"adapter was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
-    return from_plain(catalogue()[card.recipe], card.knobs)
+        raise ValueError(f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
+    try:
+        return from_plain(catalogue()[card.recipe], card.knobs)
+    except ValueError as error:
+        raise ValueError(f"the vgen card of {named} cannot be read ({error}); copy or export the file again") from error
