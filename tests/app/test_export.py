@@ -128,6 +128,8 @@ def test_a_copy_in_our_own_format(vgen, home):
         (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),
         (["from=image", "backbone=image", "out=a"], "is no diffusers MotionAdapter"),
         (["run=run", "out=a", "num_positions=16"], "is for imported files that carry no position table, got 16"),
+        (["run=run", "out=mine.pt"], "out=mine.pt ends in .pt, to=animatediff is written as .safetensors or .ckpt; choose one of these"),
+        (["run=run", "to=vgen", "out=a.bin"], "out=a.bin ends in .bin, to=vgen is written as .safetensors or a folder"),
         (["run=run", "to=image_model", "out=a"], "give it with from=FILE"),
         (["run=run", "out=a", "num_positions=-1"], "is for imported files that carry no position table, got -1"),
     ],
@@ -285,6 +287,13 @@ def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home)
 def test_what_half_precision_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
         cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)
+
+
+def test_a_wider_type_is_no_remedy_where_there_is_none():
+    with pytest.raises(ValueError, match=r"1 tensors are not finite in fp32 \(first: a\); the training diverged$"):
+        cast({"a": torch.full((2,), float("nan"))}, Width.FP32)
+    with pytest.raises(ValueError, match=r"diverged, or dtype=fp32 is needed$"):
+        cast({"a": torch.full((2,), float("nan"))}, Width.FP16)
 
 
 def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Width(Choice):
     FP16 = "fp16"
 
 
+FOREIGN = ("pt", "pth", "bin")
+KNOWN = {Format.ANIMATEDIFF: ".safetensors or .ckpt", Format.VGEN: ".safetensors or a folder"}
 DTYPE = {Width.FP32: torch.float32, Width.FP16: torch.float16}
 
 
@@ -86,6 +88,8 @@ class Export:
         suffix = Path(self.out).suffix.removeprefix(".")
         if self.container and suffix in ("safetensors", "ckpt") and suffix != self.container.value:
             raise ValueError(f"out={self.out} ends in .{suffix}, container={self.container.value} says otherwise; give one of them")
+        if suffix in FOREIGN and self.to in KNOWN:
+            raise ValueError(f"out={self.out} ends in .{suffix}, to={self.to.value} is written as {KNOWN[self.to]}; choose one of these")
         if self.to is not Format.ANIMATEDIFF and (self.container is Container.CKPT or suffix == "ckpt"):
             raise ValueError(f"to={self.to.value} is written as safetensors only, got container ckpt; to=animatediff knows .ckpt")
 
@@ -252,9 +256,9 @@ def cast(tensors: dict[str, Tensor], width: Width) -> dict[str, Tensor]:
     out = {name: value.to(DTYPE[width]) for name, value in tensors.items()}
     broken = [name for name, value in out.items() if not torch.isfinite(value).all()]
     if broken:
+        wider = ", or dtype=fp32 is needed" if width is not Width.FP32 else ""
         raise ValueError(
-            f"{len(broken)} tensors are not finite in {width.value} (first: {', '.join(broken[:3])}); the training diverged, "
-            "or dtype=fp32 is needed"
+            f"{len(broken)} tensors are not finite in {width.value} (first: {', '.join(broken[:3])}); the training diverged{wider}"
         )
     return out
 
