@@ -1,6 +1,7 @@
 """vgen generate: clips on disk, reproducible, each with the card that made it."""
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from vgen.app import folders, generate
-from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.generate import Dtype, GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.solvers import Solver
@@ -61,6 +62,22 @@ def test_files_carry_their_card_and_the_same_seed_gives_the_same_bytes(backbone:
         assert json.loads(grid.text["vgen"]) == card
         assert gif.n_frames == 3
         assert json.loads(gif.info["comment"]) == card
+
+
+@pytest.mark.parametrize("dtype", [Dtype.FP32, Dtype.BF16])
+def test_a_card_says_what_drew_the_clip(backbone: Path, adapter: Path, tmp_path: Path, dtype: Dtype) -> None:
+    """The image model's fingerprint is that of its weights as they are kept, whatever type draws."""
+    small = Sampling(num_frames=1, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    cards = []
+    for i, name in enumerate((str(adapter), UNTRAINED)):
+        wish = run(backbone, name, tmp_path / str(i), sampling=small, num_clips=1, dtype=dtype, batch_size=3)
+        with Image.open(next(generate_files(wish, {}).glob("*.png"))) as grid:
+            cards.append(json.loads(grid.text["vgen"]))
+    for card in cards:
+        assert (card["dtype"], card["batch_size"]) == (dtype.value, 3)
+        assert card["image_model"] == {"source": str(backbone), "fingerprint": load_adapter(adapter)[1].backbone}
+    digest = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    assert [card["adapter_sha256"] for card in cards] == [digest[:16], None]
 
 
 @pytest.mark.parametrize("solver", list(Solver))

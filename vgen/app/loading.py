@@ -105,7 +105,7 @@ def _gone(name: str, named_by: str) -> str:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """An image model with a method assembled in it, ready to draw clips."""
+    """An image model with a method assembled in it, ready to draw clips. ``fingerprint`` is the image UNet's before it was cast."""
 
     model: ImageModel
     unet: VideoUNet
@@ -113,6 +113,7 @@ class Checkpoint:
     objective: Denoising
     card: Card | None
     name: str
+    fingerprint: str = ""
 
     def sample(self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None) -> Tensor:
         """Clips in [-1, 1], b f 3 H W."""
@@ -141,10 +142,11 @@ def open_checkpoint(
     recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card, f"adapter={adapter}")
     name = backbone or (card.backbone_source if card else TOYBOX)
     model = load_backbone(name, "" if backbone else f"adapter={adapter}")
-    if card is not None and unet_fingerprint(model.unet) != card.backbone:
+    fingerprint = unet_fingerprint(model.unet)
+    if card is not None and fingerprint != card.backbone:
         raise ValueError(
             f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
-            f"{name} is {unet_fingerprint(model.unet)}; give the backbone it was trained on"
+            f"{name} is {fingerprint}; give the backbone it was trained on"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -155,7 +157,7 @@ def open_checkpoint(
         keep_freed_memory()
     model.to(place, dtype)
     unet.to(place, dtype).eval().requires_grad_(False)
-    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter)
+    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter, fingerprint)
 
 
 def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
