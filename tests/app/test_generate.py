@@ -80,6 +80,22 @@ def test_a_card_says_what_drew_the_clip(backbone: Path, adapter: Path, tmp_path:
     assert [card["adapter_sha256"] for card in cards] == [digest[:16], None]
 
 
+def test_words_that_are_left_out_are_counted(backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, not one a clip; what guidance 1 does not read is not told of."""
+    small = Sampling(num_frames=1, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    limit = open_checkpoint(UNTRAINED, str(backbone)).model.tokenizer.model_max_length - 2
+    long, negative = "red " * (limit + 3), "blue " * (limit + 9)
+    for guidance, said in ((1.0, "'red red red red red red red red red red ...' the last 3 are cut off;"), (2.0, "'blue blue")):
+        small.guidance = guidance
+        generate_files(run(backbone, UNTRAINED, tmp_path / str(guidance), sampling=small, prompt=long, negative=negative), {})
+        lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+        assert len(lines) == 1
+        assert f"reads {limit} tokens, of {said}" in lines[0]
+    assert "the last 9 are cut off (and words of 1 more)" in lines[0]
+    generate_files(run(backbone, UNTRAINED, tmp_path / "fits", sampling=small, prompt="red " * limit), {})
+    assert "left out" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("solver", list(Solver))
 def test_batch_size_does_not_matter(backbone: Path, adapter: Path, solver: Solver) -> None:
     checkpoint = open_checkpoint(str(adapter), str(backbone))

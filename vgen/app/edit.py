@@ -21,6 +21,7 @@ from vgen.app.config import run_hydra
 from vgen.app.control_net import ControlNetRun
 from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
+from vgen.app.long_prompts import warn_of_cut
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
@@ -171,6 +172,7 @@ def edit(
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
+    warn_of_cut(session.model, [getattr(recipe, "inversion_prompt", "")], console)  # source and target are refused where they are longer
     session.latents = latents = None if source is None else encoded(session.model, source, session.noise.device)
     began = time.perf_counter()
     done = recipe.edit(session)

@@ -17,6 +17,7 @@ import vgen
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint
+from vgen.app.long_prompts import warn_of_cut
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
@@ -104,6 +105,8 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
     refuse_impossible(checkpoint.model, checkpoint.unet, run.sampling)
+    negatives = [prompt.negative for prompt in prompts] if run.sampling.guidance != 1 else []
+    warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
     drawn_by = _drawn_by(run, checkpoint)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
