@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vgen.app.clip_store import truth
 from vgen.app.evaluate import EvaluateRun, Stage, evaluate
-from vgen.app.video_set import open_videos, read_video
+from vgen.app.video_set import open_videos, read_listing, read_video
 from vgen.data.clip_files import write_gif
 from vgen.data.mp4 import encode_mp4
 from vgen.metrics.kinds.control import Control
@@ -55,6 +55,32 @@ def numbered(folder: Path) -> list[tuple[str, str]]:
     for i, task in enumerate(TODO):
         npy(folder / f"{i}.npy", truth(task, 64))
     return [(f"{i}.npy", task.caption) for i, task in enumerate(TODO)]
+
+
+MARKS = "a red\u2028circle\x0cmoves"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["bare", "marked"])
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", 'file,caption\r\n0.npy,"a red\ncircle"\r\n1.npy,' + MARKS + "\r\n", ["a red\ncircle", MARKS]),
+        ("a.jsonl", f'{{"file": "0.npy", "caption": "{MARKS[:8]}"}}\r\n\r\n{{"file": "1.npy", "prompt": "b"}}', [MARKS[:8], "b"]),
+        ("a.txt", f"{MARKS}\r\n b \n\n", [MARKS, "b"]),
+    ],
+)
+def test_a_listing_is_read_as_it_was_written(tmp_path: Path, name: str, text: str, words: list[str], mark: bytes) -> None:
+    """Marks that Python takes for line ends stay in their caption, and some editors begin UTF-8 with one."""
+    path = tmp_path / name
+    path.write_bytes(mark + text.encode())
+    assert read_listing(path, {"0.npy": path, "1.npy": path}) == [("0.npy", words[0]), ("1.npy", words[1])]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
+def test_a_listing_in_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("gr\u00fcn".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"prompts=.*{name} must be text in UTF-8 \(invalid .* at byte 2\); save it as UTF-8"):
+        read_listing(tmp_path / name, {})
 
 
 def settle(folder: Path, out: Path, **settings):
