@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 from rich.console import Console
 
 from vgen.app.clip_store import truth
@@ -93,6 +93,18 @@ def test_every_format_reads_as_it_was_written(tmp_path: Path) -> None:
     for task, lossless in zip(TODO, (True, True, False, False), strict=True):
         off = np.abs(videos.sampler([task])[0].astype(int) - truth(task, 64))
         assert off.max() == 0 if lossless else off.mean() < 6, task.id
+
+
+@pytest.mark.parametrize(("fps", "hundredths"), [(8, [12, 13, 13, 12]), (24, [4, 4, 4, 5]), (10, [10] * 4), (50, [2] * 4), (120, [2] * 4)])
+def test_a_gif_takes_as_long_as_its_clip(tmp_path: Path, fps: float, hundredths: list[int]) -> None:
+    """Until there are fewer hundredths than browsers heed; what rounding makes uneven is still taken for one frame each."""
+    video = np.stack([np.full((16, 16, 3), 60 * (i // 2), np.uint8) for i in range(8)])
+    write_gif(tmp_path / "all.gif", video[::2], fps)
+    with Image.open(tmp_path / "all.gif") as gif:
+        assert [frame.info["duration"] for frame in ImageSequence.Iterator(gif)] == [10 * of for of in hundredths]
+    write_gif(tmp_path / "joined.gif", video[1:], fps)
+    found = read_video(tmp_path / "joined.gif", 7)
+    assert [round(float(frame.mean()) / 60) for frame in found] == [0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_gif_that_joined_equal_frames_has_them_again(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ KINDS = (".mp4", ".gif", ".npy")
 LISTINGS = ("prompts.jsonl", "prompts.csv", "prompts.txt")
 _PICTURES = (".png",)
 _FEW = 3
-_UNEVEN = 0.15  # of a frame: GIFs count hundredths of a second
+_UNEVEN = 0.15  # of a frame
+_HUNDREDTH_MS = 10  # what a GIF counts its durations in
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,8 @@ def _gif(path: Path, num_frames: int | None) -> np.ndarray:
     num_frames = num_frames or len(shots)
     unit = sum(duration for _, duration in shots) / num_frames
     times = np.array([duration / unit if unit else 1 for _, duration in shots])
-    held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < _UNEVEN
+    near = max(_UNEVEN, _HUNDREDTH_MS / unit) if unit else _UNEVEN
+    held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < near
     return np.repeat(np.stack([frame for frame, _ in shots]), times.round().astype(int) if held else 1, axis=0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,22 @@ def _commented(payload: bytes, comment: str) -> bytes:
     return out.getvalue()
 
 
+def gif_ms(num_frames: int, fps: float) -> list[int]:
+    """How long each frame is shown, in the hundredths of a second that a GIF counts: what one loses in rounding, the next gets, so that the
+    clip keeps its length. Never under two, since browsers show one as ten."""
+    if fps > 50:
+        return [20] * num_frames
+    ends = [round(100 * i / fps) for i in range(num_frames + 1)]
+    return [10 * (end - start) for start, end in pairwise(ends)]
+
+
 def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, Any] | None = None) -> Path:
     """One palette for the whole clip, so that colours do not flicker."""
     sheet = Image.fromarray(video.reshape(-1, *video.shape[2:])).quantize(256, dither=Image.Dither.NONE)
     frames = [Image.fromarray(frame).quantize(palette=sheet, dither=Image.Dither.NONE) for frame in video]
     out = io.BytesIO()
     comment = {"comment": json.dumps(card, sort_keys=True).encode()} if card else {}
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False, **comment)
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=gif_ms(len(frames), fps), loop=0, optimize=False, **comment)
     return _write(path, out.getvalue())
 
 
