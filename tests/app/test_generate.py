@@ -9,9 +9,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from vgen.app import folders, generate
+from vgen.app.config import _act
+from vgen.app.edit import EditRun
 from vgen.app.generate import Dtype, GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
@@ -22,6 +25,7 @@ from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.clip_pair import ClipPair
+from vgen.methods.fatezero import FateZero
 
 SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
 
@@ -141,6 +145,15 @@ def test_longer_than_trained_needs_windows(backbone: Path, adapter: Path, tmp_pa
 def test_a_window_that_no_clip_fills_asks_for_no_rows(backbone: Path, adapter: Path, tmp_path: Path) -> None:
     short = Sampling(num_frames=2, num_steps=1, width_px=16, height_px=16, window=Sliding(num_frames=40))
     assert len(list(generate_files(run(backbone, adapter, tmp_path / "x", sampling=short, num_clips=1), {}).glob("*.mp4"))) == 1
+
+
+def test_a_window_that_means_nothing_is_refused_by_its_whole_key() -> None:
+    wrong = OmegaConf.create({"sampling": {"window": {"num_frames": 8, "overlap": 9}}})
+    with pytest.raises(ValueError, match=r"^sampling.window.overlap must lie in 0..7 .*, got 9; give sampling.window.overlap=4$"):
+        _act(OmegaConf.merge(OmegaConf.structured(GenerateRun), wrong), lambda *_: None)
+    negative = OmegaConf.create({"window": {"num_frames": -3}})
+    with pytest.raises(ValueError, match=r"^window.num_frames must not be negative"):
+        _act(OmegaConf.merge(OmegaConf.structured(EditRun(method=FateZero())), negative), lambda *_: None)
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, 0.0001, 241.0, float("nan"), float("inf")])

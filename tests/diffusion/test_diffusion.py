@@ -177,10 +177,17 @@ def test_windows_cover_and_end_with_the_clip() -> None:
         assert all(len(part) == 16 for part in parts)
         assert parts[-1].stop == frames
     assert windows(8, Sliding()) == [range(8)]
-    with pytest.raises(ValueError, match=r"overlap must lie in 0\.\.15"):
+    with pytest.raises(ValueError, match=r"window.overlap must lie in 0\.\.15"):
         Sliding(num_frames=16, overlap=16)
     with pytest.raises(ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"):
         Sliding(num_frames=-3)
+
+
+def test_the_default_overlap_fits_short_windows() -> None:
+    assert [Sliding(num_frames=n).overlap for n in (0, 1, 2, 3, 4, 5, 16)] == [4, 0, 1, 1, 2, 4, 4]
+    assert windows(8, Sliding(num_frames=4)) == [range(4), range(2, 6), range(4, 8)]
+    with pytest.raises(ValueError, match=r"window.overlap must lie in 0..3 for windows of 4 frames, got 5; give window.overlap=2"):
+        Sliding(num_frames=4, overlap=5)
 
 
 def test_a_per_frame_model_is_the_same_in_windows() -> None:
