@@ -1,6 +1,7 @@
 """vgen generate: clips on disk, reproducible, each with the card that made it."""
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -160,6 +161,25 @@ def test_a_window_that_means_nothing_is_refused_by_its_whole_key() -> None:
 def test_a_rate_that_no_file_can_say_is_refused_at_once(fps: float) -> None:
     with pytest.raises(ValueError, match=r"fps must lie in 0.01..240"):
         GenerateRun(prompt="x", fps=fps)
+
+
+@pytest.mark.parametrize("least_px", [-5, 4097, 100_000])
+def test_a_size_that_no_memory_holds_is_refused_at_once(least_px: int) -> None:
+    for made in (lambda: GenerateRun(prompt="x", least_px=least_px), lambda: EditRun(method=FateZero(), least_px=least_px)):
+        with pytest.raises(ValueError, match=rf"least_px must lie in 0..4096, got {least_px}; 256 is usual"):
+            made()
+    assert [GenerateRun(prompt="x", least_px=px).least_px for px in (0, 4096)] == [0, 4096]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below /proc, where making one ends in a FileNotFoundError."""
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(folders.Path, "mkdir", nowhere)
+    with pytest.raises(ValueError, match=r"out=.*x can't be made \(No such file or directory\); choose another place"):
+        generate_files(GenerateRun(prompt="x", out=str(tmp_path / "x")), {})
 
 
 @pytest.mark.parametrize("fps", [0.01, 12.5, 240.0])

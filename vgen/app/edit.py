@@ -24,7 +24,7 @@ from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
-from vgen.data.clip_files import enlarged, to_uint8, write_mp4
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
 from vgen.diffusion.step_window import StepWindow
@@ -86,6 +86,7 @@ class EditRun:
 
     def __post_init__(self) -> None:
         self.video, self.adapter, self.out = (str(given) for given in (self.video, self.adapter, self.out))  # Python hands over paths too
+        check_least_px(self.least_px)
 
     def wish(self) -> Wish:
         if not self.target.strip() or not self.source.strip():

@@ -18,7 +18,7 @@ from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
-from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
 from vgen.resources import conf_dir
@@ -60,6 +60,7 @@ class GenerateRun:
             raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
         if not 0.01 <= self.fps <= 240:
             raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
+        check_least_px(self.least_px)
 
     def prompts(self) -> list[Prompt]:
         """Every prompt ``num_clips`` times, each clip with a seed of its own."""

@@ -16,10 +16,19 @@ from torch import Tensor
 
 from vgen.data.mp4 import encode_mp4
 
+MOST_PX = 4096
+"""Of a small clip's short side once it is enlarged."""
+
 
 def to_uint8(clip: Tensor) -> np.ndarray:
     """Clip in [-1, 1], f 3 H W, to uint8 f H W 3: rounded, never truncated."""
     return ((clip.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def check_least_px(least_px: int) -> None:
+    """Refused before minutes are spent on clips that no memory holds so large."""
+    if not 0 <= least_px <= MOST_PX:
+        raise ValueError(f"least_px must lie in 0..{MOST_PX}, got {least_px}; 256 is usual, 0 leaves clips as small as they are")
 
 
 def enlarged(video: np.ndarray, least_px: int) -> np.ndarray:
