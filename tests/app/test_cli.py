@@ -190,17 +190,24 @@ def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, t
     assert not log.disabled
 
 
-@pytest.mark.parametrize("text", ["a cat, asleep", 'the word "stop" , red', "it's late: {now}, [then]", "50% = half", "plain words"])
+@pytest.mark.parametrize("text", [
+    "a cat, asleep", 'the word "stop" , red', "it's late: {now}, [then]", "50% = half", "plain words",
+    "\"a 'b\" thing", "'it''s' late", '"one" and "two"', '"', "a \\ b", 'ends in \\', 'a \\" b',
+    "a ${b} cat", "${oc.env:HOME}", "cut ${", r"a \${b} \\ cat", r'"a \\${b}',
+])  # fmt: skip
 def test_a_sentence_arrives_as_it_was_written(text: str) -> None:
+    """Through Hydra's parser, and through OmegaConf as a run is made: resolved in place, then once more as it becomes plain or typed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
 
     for key in cli.SENTENCES:
-        parsed = OverridesParser.create().parse_override(cli.as_sentence(f"{key}={text}"))
-        assert parsed.value() == text
+        config = OmegaConf.create({"prompt": OverridesParser.create().parse_override(cli.as_sentence(f"{key}={text}")).value()})
+        OmegaConf.resolve(config)
+        assert OmegaConf.to_container(config, resolve=True) == {"prompt": text}
 
 
 def test_what_is_quoted_or_no_sentence_is_left_alone() -> None:
-    for argument in ("prompt=\"a, b\"", "prompt='a, b'", "optim.lr=1e-4,3e-4", "--cfg", "prompt="):
+    for argument in ("prompt=\"a, b\"", "prompt='a, b'", 'prompt="a \\" b"', "optim.lr=1e-4,3e-4", "--cfg", "prompt="):
         assert cli.as_sentence(argument) == argument
 
 

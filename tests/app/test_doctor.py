@@ -81,6 +81,16 @@ def test_wandb_key_is_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_
     assert checkups.wandb()[0].state is State.ABSENT
 
 
+def test_the_login_is_that_of_this_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    monkeypatch.setattr(checkups.sys, "executable", str(tmp_path / "python"))
+    assert checkups.wandb()[0].remedy.endswith("for online: wandb login")
+    (tmp_path / "wandb").touch()
+    assert checkups.wandb()[0].remedy.endswith(f"for online: {tmp_path}/wandb login")
+
+
 def test_a_mismatched_torchvision_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkups, "installed", lambda package: "0.28")
     [finding] = checkups.torchvision(Reply({}, "RuntimeError: operator torchvision::nms does not exist"))

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import av
@@ -344,6 +345,13 @@ def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, b
     assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", _plan(session, bounded))
     ours, theirs = (edit(wish(video, backbone, method=recipe)) for recipe in (bounded, whole))
     assert np.array_equal(ours.video, theirs.video)
+
+
+def test_words_of_the_inversion_that_are_left_out_are_counted(video: str, backbone: str) -> None:
+    told = Console(record=True, file=StringIO(), width=200)
+    method = TuneAVideo(num_steps=1, reconstruct=False, inversion_prompt="red " * 50)
+    edit(wish(video, backbone, method=method, adapter=UNTRAINED, num_frames=1), console=told)
+    assert "reads 46 tokens, of 'red red red red red red red red red red ...' the last 4 are cut off; say it" in told.export_text()
 
 
 def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:

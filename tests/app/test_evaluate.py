@@ -17,7 +17,7 @@ from vgen.app.clip_store import ClipStore, fingerprint, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
 from vgen.app.leaderboard import board
 from vgen.app.loading import UNTRAINED, open_checkpoint
-from vgen.app.results import headline_table, load
+from vgen.app.results import Result, headline_table, load
 from vgen.app.scorer import score_all, score_one
 from vgen.app.sources import sampler_of
 from vgen.data.prepare import Prepare, prepare
@@ -337,6 +337,23 @@ def test_checkpoints_get_short_and_different_names() -> None:
     assert EvaluateRun(adapter=["untrained", "runs/a/", "b/a", "c/adapter.safetensors"]).names() == {
         "untrained": "untrained", "a": "runs/a/", "a-3": "b/a", "c": "c/adapter.safetensors",
     }  # fmt: skip
+
+
+def test_a_short_name_that_another_checkpoint_has_drops_none() -> None:
+    assert EvaluateRun(adapter=["p/m-3", "q/m", "r/m"]).names() == {"m-3": "p/m-3", "m": "q/m", "m-4": "r/m"}
+    assert EvaluateRun(adapter=["q/m", "r/m", "p/m-2"]).names() == {"m": "q/m", "m-2": "r/m", "m-2-3": "p/m-2"}
+
+
+def test_a_tie_is_broken_by_the_next_headline_and_equals_share_a_place() -> None:
+    def result(name: str, *means: float | None, calls: int = 5) -> Result:
+        numbers = {"overall": {k: {"mean": m, "low": None} for k, m in zip(("exact", "tc"), means, strict=True)}, "set": {}}
+        numbers["cost"] = {"unet_calls": calls, "seconds_per_clip": None}
+        about = {"suite_name": "s", "rule": {}, "metrics": [], "headlines": ["exact", "tc"], "num_clips": 2, "valid": True, "sampler": {}}
+        return Result(Path(name), name, name, {**about, "checkpoints": {name: numbers}}, {})
+
+    given = [result("none", None, None), result("zero", 0, 0, calls=1), result("dear", 0, 0.06, calls=9), result("cheap", 0, 0.06)]
+    rows = board([*given, result("best", 0.5, 0)])["rows"]
+    assert [(row["rank"], row["label"]) for row in rows] == [(1, "best"), (2, "cheap"), (2, "dear"), (4, "zero"), (5, "none")]
 
 
 def test_a_sweeps_evaluations_have_folders_of_their_own() -> None:

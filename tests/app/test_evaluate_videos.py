@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 from rich.console import Console
 
 from vgen.app.clip_store import truth
 from vgen.app.evaluate import EvaluateRun, Stage, evaluate
-from vgen.app.video_set import open_videos, read_video
+from vgen.app.video_set import open_videos, read_listing, read_video
 from vgen.data.clip_files import write_gif
 from vgen.data.mp4 import encode_mp4
 from vgen.metrics.kinds.control import Control
@@ -57,6 +57,32 @@ def numbered(folder: Path) -> list[tuple[str, str]]:
     return [(f"{i}.npy", task.caption) for i, task in enumerate(TODO)]
 
 
+MARKS = "a red\u2028circle\x0cmoves"
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["bare", "marked"])
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", 'file,caption\r\n0.npy,"a red\ncircle"\r\n1.npy,' + MARKS + "\r\n", ["a red\ncircle", MARKS]),
+        ("a.jsonl", f'{{"file": "0.npy", "caption": "{MARKS[:8]}"}}\r\n\r\n{{"file": "1.npy", "prompt": "b"}}', [MARKS[:8], "b"]),
+        ("a.txt", f"{MARKS}\r\n b \n\n", [MARKS, "b"]),
+    ],
+)
+def test_a_listing_is_read_as_it_was_written(tmp_path: Path, name: str, text: str, words: list[str], mark: bytes) -> None:
+    """Marks that Python takes for line ends stay in their caption, and some editors begin UTF-8 with one."""
+    path = tmp_path / name
+    path.write_bytes(mark + text.encode())
+    assert read_listing(path, {"0.npy": path, "1.npy": path}) == [("0.npy", words[0]), ("1.npy", words[1])]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
+def test_a_listing_in_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("gr\u00fcn".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"prompts=.*{name} must be text in UTF-8 \(invalid .* at byte 2\); save it as UTF-8"):
+        read_listing(tmp_path / name, {})
+
+
 def settle(folder: Path, out: Path, **settings):
     run = EvaluateRun(videos=str(folder), suite=SUITE, out=str(out), selftest=2, **settings)
     return evaluate(run, Console(quiet=True))
@@ -67,6 +93,18 @@ def test_every_format_reads_as_it_was_written(tmp_path: Path) -> None:
     for task, lossless in zip(TODO, (True, True, False, False), strict=True):
         off = np.abs(videos.sampler([task])[0].astype(int) - truth(task, 64))
         assert off.max() == 0 if lossless else off.mean() < 6, task.id
+
+
+@pytest.mark.parametrize(("fps", "hundredths"), [(8, [12, 13, 13, 12]), (24, [4, 4, 4, 5]), (10, [10] * 4), (50, [2] * 4), (120, [2] * 4)])
+def test_a_gif_takes_as_long_as_its_clip(tmp_path: Path, fps: float, hundredths: list[int]) -> None:
+    """Until there are fewer hundredths than browsers heed; what rounding makes uneven is still taken for one frame each."""
+    video = np.stack([np.full((16, 16, 3), 60 * (i // 2), np.uint8) for i in range(8)])
+    write_gif(tmp_path / "all.gif", video[::2], fps)
+    with Image.open(tmp_path / "all.gif") as gif:
+        assert [frame.info["duration"] for frame in ImageSequence.Iterator(gif)] == [10 * of for of in hundredths]
+    write_gif(tmp_path / "joined.gif", video[1:], fps)
+    found = read_video(tmp_path / "joined.gif", 7)
+    assert [round(float(frame.mean()) / 60) for frame in found] == [0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_gif_that_joined_equal_frames_has_them_again(tmp_path: Path) -> None:

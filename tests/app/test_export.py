@@ -128,6 +128,8 @@ def test_a_copy_in_our_own_format(vgen, home):
         (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),
         (["from=image", "backbone=image", "out=a"], "is no diffusers MotionAdapter"),
         (["run=run", "out=a", "num_positions=16"], "is for imported files that carry no position table, got 16"),
+        (["run=run", "out=mine.pt"], "out=mine.pt ends in .pt, to=animatediff is written as .safetensors or .ckpt; choose one of these"),
+        (["run=run", "to=vgen", "out=a.bin"], "out=a.bin ends in .bin, to=vgen is written as .safetensors or a folder"),
         (["run=run", "to=image_model", "out=a"], "give it with from=FILE"),
         (["run=run", "out=a", "num_positions=-1"], "is for imported files that carry no position table, got -1"),
     ],
@@ -199,10 +201,53 @@ def test_another_image_model_is_refused(vgen, home):
     assert "was trained on image model" in err
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ('{"knobs": {"mid_block": true}}', "contradicts its tensors")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"knobs": {"image_norm_scope": "x"}}', "in from=file cannot be read"),
+        ('{"knobs": {"mid_block": true}}', "contradicts its tensors"),
+    ],
+)
 def test_a_card_that_lies_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         of_card(text, AnimateDiff(), "file")
+
+
+NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({0: torch.zeros(1)}, "from=odd.ckpt: the file holds entries that are no tensors: 0"),
+        ({"state_dict": {3: torch.zeros(1)}}, "from=odd.ckpt: the file holds entries that are no tensors: 3"),
+        ({NORM: torch.tensor(1.0)}, f"from=odd.ckpt: the file's {NORM} must be a row of numbers"),
+        ({"a.transformer_blocks.0.attn_temp.x": 3}, "from=odd.ckpt: the checkpoint holds 1 tensors that this image model has no place for"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, message):
+    torch.save(entries, home / "odd.ckpt")
+    code, _, err = vgen("from=odd.ckpt", "to=vgen", "backbone=image", "out=no")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"vgen export: {message}")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{x", "odd/config.json is no JSON ("),
+        ("[1]", "odd/config.json must hold names and values, got [1]"),
+        ('{"_class_name": "MotionAdapter"}', "odd/config.json lacks block_out_channels, or they are not what diffusers writes there"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
+    (home / "odd").mkdir(exist_ok=True)
+    (home / "odd" / diffusers_motion.WEIGHTS[0]).touch()
+    (home / "odd" / "config.json").write_text(config)
+    code, _, err = vgen("from=odd", "to=vgen", "backbone=image", "out=no")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"vgen export: {message}")
 
 
 def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be_told(vgen, home):
@@ -242,6 +287,13 @@ def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home)
 def test_what_half_precision_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r"1 tensors are not finite in fp16 \(first: b\)"):
         cast({"a": torch.ones(2), "b": torch.full((2,), 1e6)}, Width.FP16)
+
+
+def test_a_wider_type_is_no_remedy_where_there_is_none():
+    with pytest.raises(ValueError, match=r"1 tensors are not finite in fp32 \(first: a\); the training diverged$"):
+        cast({"a": torch.full((2,), float("nan"))}, Width.FP32)
+    with pytest.raises(ValueError, match=r"diverged, or dtype=fp32 is needed$"):
+        cast({"a": torch.full((2,), float("nan"))}, Width.FP16)
 
 
 def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:

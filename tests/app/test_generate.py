@@ -1,6 +1,8 @@
 """vgen generate: clips on disk, reproducible, each with the card that made it."""
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,10 +10,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from vgen.app import folders, generate
-from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.config import _act
+from vgen.app.edit import EditRun
+from vgen.app.generate import Dtype, GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.solvers import Solver
@@ -21,6 +26,7 @@ from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.clip_pair import ClipPair
+from vgen.methods.fatezero import FateZero
 
 SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
 
@@ -61,6 +67,38 @@ def test_files_carry_their_card_and_the_same_seed_gives_the_same_bytes(backbone:
         assert json.loads(grid.text["vgen"]) == card
         assert gif.n_frames == 3
         assert json.loads(gif.info["comment"]) == card
+
+
+@pytest.mark.parametrize("dtype", [Dtype.FP32, Dtype.BF16])
+def test_a_card_says_what_drew_the_clip(backbone: Path, adapter: Path, tmp_path: Path, dtype: Dtype) -> None:
+    """The image model's fingerprint is that of its weights as they are kept, whatever type draws."""
+    small = Sampling(num_frames=1, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    cards = []
+    for i, name in enumerate((str(adapter), UNTRAINED)):
+        wish = run(backbone, name, tmp_path / str(i), sampling=small, num_clips=1, dtype=dtype, batch_size=3)
+        with Image.open(next(generate_files(wish, {}).glob("*.png"))) as grid:
+            cards.append(json.loads(grid.text["vgen"]))
+    for card in cards:
+        assert (card["dtype"], card["batch_size"]) == (dtype.value, 3)
+        assert card["image_model"] == {"source": str(backbone), "fingerprint": load_adapter(adapter)[1].backbone}
+    digest = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    assert [card["adapter_sha256"] for card in cards] == [digest[:16], None]
+
+
+def test_words_that_are_left_out_are_counted(backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, not one a clip; what guidance 1 does not read is not told of."""
+    small = Sampling(num_frames=1, num_steps=1, guidance=1.0, width_px=16, height_px=16)
+    limit = open_checkpoint(UNTRAINED, str(backbone)).model.tokenizer.model_max_length - 2
+    long, negative = "red " * (limit + 3), "blue " * (limit + 9)
+    for guidance, said in ((1.0, "'red red red red red red red red red red ...' the last 3 are cut off;"), (2.0, "'blue blue")):
+        small.guidance = guidance
+        generate_files(run(backbone, UNTRAINED, tmp_path / str(guidance), sampling=small, prompt=long, negative=negative), {})
+        lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+        assert len(lines) == 1
+        assert f"reads {limit} tokens, of {said}" in lines[0]
+    assert "the last 9 are cut off (and words of 1 more)" in lines[0]
+    generate_files(run(backbone, UNTRAINED, tmp_path / "fits", sampling=small, prompt="red " * limit), {})
+    assert "left out" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("solver", list(Solver))
@@ -110,10 +148,38 @@ def test_a_window_that_no_clip_fills_asks_for_no_rows(backbone: Path, adapter: P
     assert len(list(generate_files(run(backbone, adapter, tmp_path / "x", sampling=short, num_clips=1), {}).glob("*.mp4"))) == 1
 
 
+def test_a_window_that_means_nothing_is_refused_by_its_whole_key() -> None:
+    wrong = OmegaConf.create({"sampling": {"window": {"num_frames": 8, "overlap": 9}}})
+    with pytest.raises(ValueError, match=r"^sampling.window.overlap must lie in 0..7 .*, got 9; give sampling.window.overlap=4$"):
+        _act(OmegaConf.merge(OmegaConf.structured(GenerateRun), wrong), lambda *_: None)
+    negative = OmegaConf.create({"window": {"num_frames": -3}})
+    with pytest.raises(ValueError, match=r"^window.num_frames must not be negative"):
+        _act(OmegaConf.merge(OmegaConf.structured(EditRun(method=FateZero())), negative), lambda *_: None)
+
+
 @pytest.mark.parametrize("fps", [0.0, -1.0, 0.0001, 241.0, float("nan"), float("inf")])
 def test_a_rate_that_no_file_can_say_is_refused_at_once(fps: float) -> None:
     with pytest.raises(ValueError, match=r"fps must lie in 0.01..240"):
         GenerateRun(prompt="x", fps=fps)
+
+
+@pytest.mark.parametrize("least_px", [-5, 4097, 100_000])
+def test_a_size_that_no_memory_holds_is_refused_at_once(least_px: int) -> None:
+    for made in (lambda: GenerateRun(prompt="x", least_px=least_px), lambda: EditRun(method=FateZero(), least_px=least_px)):
+        with pytest.raises(ValueError, match=rf"least_px must lie in 0..4096, got {least_px}; 256 is usual"):
+            made()
+    assert [GenerateRun(prompt="x", least_px=px).least_px for px in (0, 4096)] == [0, 4096]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below /proc, where making one ends in a FileNotFoundError."""
+
+    def nowhere(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(folders.Path, "mkdir", nowhere)
+    with pytest.raises(ValueError, match=r"out=.*x can't be made \(No such file or directory\); choose another place"):
+        generate_files(GenerateRun(prompt="x", out=str(tmp_path / "x")), {})
 
 
 @pytest.mark.parametrize("fps", [0.01, 12.5, 240.0])

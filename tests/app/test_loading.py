@@ -1,17 +1,20 @@
 """Names to image models: cards can be read from any directory, and only what a person names is fetched."""
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
 
 from vgen.app.evaluate import EvaluateRun, evaluate
 from vgen.app.export import Export, export
 from vgen.app.loading import load_backbone, open_checkpoint
+from vgen.app.refusals import refusal
 from vgen.backbones.blank import Blank, blank
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
@@ -91,3 +94,29 @@ def test_what_a_person_names_is_fetched_and_said(
     assert caplog.messages == ["backbone owner/name is no folder here: it is being fetched from the hub"]
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(home / "models" / "toy"))
     assert load_backbone("owner/name").source == "owner/name", "a hub id is the same on every machine"
+
+
+def _knobs(**changed: Any) -> dict[str, Any]:
+    card = Card(recipe="animatediff", knobs=changed, backbone="0" * 16, backbone_source="toybox", run={}, summary={})
+    return {"vgen": json.dumps(asdict(card))}
+
+
+DAMAGED = {
+    "no JSON": ({"vgen": "{not json"}, "the vgen card in PATH is no JSON (.*); the file is damaged"),
+    "a list": ({"vgen": "[1]"}, r"the vgen card in PATH is no section of names and values but \[1\]"),
+    "lacking": ({"vgen": '{"format": "vgen-adapter-1", "recipe": "animatediff"}'}, "the vgen card in PATH lacks knobs, backbone"),
+    "a choice": (_knobs(image_norm_scope="frames"), "card of adapter=PATH .*AnimateDiff.image_norm_scope must be one of frame, .*'frames'"),
+    "a word": (_knobs(text_drop="much"), "card of adapter=PATH .*AnimateDiff.text_drop must be float, got 'much'"),
+    "a truth": (_knobs(motion={"heads": True}), "card of adapter=PATH .*MotionModuleSpec.heads must be int, got True"),
+    "no section": (_knobs(motion=3), "card of adapter=PATH .*MotionModuleSpec must be a section of names and values, got 3"),
+    "not a knob": (_knobs(paper={}), "card of adapter=PATH .*AnimateDiff has no field paper"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_card_is_refused_by_the_files_name(tmp_path: Path, how: str) -> None:
+    path, (metadata, sentence) = tmp_path / "a.safetensors", DAMAGED[how]
+    save_file({"a": torch.zeros(1)}, path, metadata)
+    with pytest.raises(ValueError, match=sentence.replace("PATH", str(path))) as caught:
+        open_checkpoint(str(path))
+    assert refusal(caught.value) is not None, "one sentence, no traceback"

@@ -170,6 +170,17 @@ def test_shifted_timesteps_keep_their_range_and_order(shift: float, median: floa
     assert shift != 1 or torch.equal(got, t)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 9, 10, 25, 50, 100, 350, 501, 600, 999, 1000])
+def test_no_usual_grid_shows_pure_noise_to_a_model_that_expects_little(num_steps: int) -> None:
+    """One step of DDIM was asked at timestep 1, and 600 steps from 600 on."""
+    found = timesteps(SCHEDULE, num_steps, Solver.DDIM)
+    assert found[0] >= 900
+    assert len(found) == num_steps
+    leading, trailing = (timesteps(SCHEDULE, num_steps, Solver.DDIM, spacing) for spacing in (Spacing.LEADING, Spacing.TRAILING))
+    assert found == (trailing if num_steps < 10 or num_steps in (350, 501, 600) else leading)
+    assert leading[0] == min((num_steps - 1) * (1000 // num_steps) + 1, 999), "as asked for"
+
+
 def test_windows_cover_and_end_with_the_clip() -> None:
     for frames in (16, 17, 24, 40, 41):
         parts = windows(frames, Sliding(num_frames=16, overlap=4))
@@ -177,10 +188,17 @@ def test_windows_cover_and_end_with_the_clip() -> None:
         assert all(len(part) == 16 for part in parts)
         assert parts[-1].stop == frames
     assert windows(8, Sliding()) == [range(8)]
-    with pytest.raises(ValueError, match=r"overlap must lie in 0\.\.15"):
+    with pytest.raises(ValueError, match=r"window.overlap must lie in 0\.\.15"):
         Sliding(num_frames=16, overlap=16)
     with pytest.raises(ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"):
         Sliding(num_frames=-3)
+
+
+def test_the_default_overlap_fits_short_windows() -> None:
+    assert [Sliding(num_frames=n).overlap for n in (0, 1, 2, 3, 4, 5, 16)] == [4, 0, 1, 1, 2, 4, 4]
+    assert windows(8, Sliding(num_frames=4)) == [range(4), range(2, 6), range(4, 8)]
+    with pytest.raises(ValueError, match=r"window.overlap must lie in 0..3 for windows of 4 frames, got 5; give window.overlap=2"):
+        Sliding(num_frames=4, overlap=5)
 
 
 def test_a_per_frame_model_is_the_same_in_windows() -> None:

@@ -102,6 +102,17 @@ def test_three_levels_alone_are_not_sdxl(bench):
     assert found.origin.startswith("AnimateDiff v3: 3 levels of 48/96/128")
 
 
+def test_the_file_and_not_the_image_model_says_what_it_is(bench):
+    """A file of the other family is called by its own name where it is refused."""
+    of_sdxl = animatediff.export(bench.modules(bench.wide(3), False), bench.wide(3), 32)
+    for size in (Blank.TOYBOX, Blank.SD15_NARROW):
+        with pytest.raises(ValueError, match=r"the file is AnimateDiff SDXL: 3 levels of 320/640/1280"):
+            animatediff.import_(of_sdxl, bench.model(size).unet)
+    of_sd = animatediff.export(bench.modules(bench.wide(4), False), bench.wide(4), 32)
+    with pytest.raises(ValueError, match=r"the file is AnimateDiff v3: 4 levels of 320/640/1280/1280"):
+        animatediff.import_(of_sd, bench.model(Blank.SDXL_NARROW).unet)
+
+
 def test_without_tables_rows_are_assumed_and_said(bench):
     unet = bench.model(Blank.TOYBOX).unet
     sidecar = bench.modules(unet, False)

@@ -154,7 +154,8 @@ def test_an_evaluation_that_the_server_refuses_is_recorded_offline(environment, 
     command = ["evaluate", "adapter=untrained", "suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0"]
     keyed = environment(WANDB_API_KEY="0" * 40, WANDB_BASE_URL=forbidding, HOME=str(tmp_path))
     keyed = {k: v for k, v in keyed.items() if k not in ("WANDB_MODE", "HTTPS_PROXY", "https_proxy")}
-    done = subprocess.run([VGEN, *command, "logger=online", "out=judged"], cwd=tmp_path, env=keyed, capture_output=True, text=True, timeout=300)
+    wish = [VGEN, *command, "logger=online", "out=judged"]
+    done = subprocess.run(wish, cwd=tmp_path, env=keyed, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the server takes no run" in done.stderr + done.stdout
     [file] = (tmp_path / "judged").glob("wandb/offline-run-*/*.wandb")

@@ -19,7 +19,7 @@ from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
-from vgen.diffusion.solvers import Solver, Spacing, solve
+from vgen.diffusion.solvers import Solver, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.layers.norm import NormScope
@@ -179,7 +179,7 @@ def test_attention_control_knows_neither_solver_nor_prediction(model: ImageModel
     def drawn(*more: Amplify) -> torch.Tensor:
         ask = own.denoiser(PAIR, lambda _: context, Cfg(scale=3.0), STEPS, Direction.DENOISE, "")
         with own.control.acting(edits=[*edits, *more]):
-            return solve(ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver, Spacing.LEADING)
+            return solve(ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver)
 
     source, target = drawn()
     torch.testing.assert_close(target, source, atol=1e-3, rtol=1e-3)

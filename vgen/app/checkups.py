@@ -227,8 +227,14 @@ def wandb() -> list[Finding]:
         return [Finding("W&B", State.WORKS, f"{version}, WANDB_MODE={mode}")]
     if os.environ.get("WANDB_API_KEY") or _netrc_names_wandb():
         return [Finding("W&B", State.WORKS, f"{version}, key present")]
-    remedy = "runs stay offline, 'wandb sync' sends them later; for online: .venv/bin/wandb login"
+    remedy = f"runs stay offline, 'wandb sync' sends them later; for online: {_beside_python('wandb')} login"
     return [Finding("W&B", State.ABSENT, f"{version}, no key", remedy)]
+
+
+def _beside_python(command: str) -> str:
+    """A command of this environment by its path, which works where the environment is not active."""
+    path = Path(sys.executable).with_name(command)
+    return str(path) if path.is_file() else command
 
 
 def _netrc_names_wandb() -> bool:

@@ -91,13 +91,18 @@ def at_home(argument: str) -> str:
     return _HOME.sub(lambda _: home, argument)
 
 
+_QUOTED = re.compile(r"""(["'])(?:\\.|(?!\1).)*\1""", re.DOTALL)
+
+
 def as_sentence(argument: str) -> str:
-    """``prompt=a cat, asleep`` as Hydra reads it as one value; what is quoted already, or no sentence, stays."""
+    """``prompt=a cat, asleep`` as Hydra reads it as one value; what is one quoted string already, or no sentence, stays."""
     key, given, value = argument.partition("=")
-    if not given or key not in SENTENCES or not value or value[0] in "\"'":
+    if not given or key not in SENTENCES or not value or _QUOTED.fullmatch(value):
         return argument
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
+    for _ in range(2):  # OmegaConf resolves a run twice: in place, and again as it becomes a typed value
+        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    quoted = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
+    return f'{key}="{quoted}"'  # Hydra takes a backslash for itself unless a quotation mark follows
 
 
 _WORD = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([^][{}$,:"'\s](?:[^][{}$,:"]*[^][{}$,:"\s])?))\s*(?::\s*([^,:"'\s]+)\s*)?(,|$)""")

@@ -1,6 +1,7 @@
 """The border with Hydra: recipes and settings are offered as schemas, typed values come back. Below this line there is no DictConfig."""
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -94,7 +95,31 @@ def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     if missing:
         raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
     _refuse_added(cfg)
-    return action(OmegaConf.to_object(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
+    return action(_typed(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def _typed(cfg: DictConfig) -> Any:
+    """The settings by their types. What a section refuses is told by its keys from the top: it knows only its own name."""
+    try:
+        return OmegaConf.to_object(cfg)
+    except ValueError as error:
+        path = _refusing(cfg, str(error))
+        told = re.sub(rf"(?<![\w.]){path.rpartition('.')[2]}\.(?=\w)", f"{path}.", str(error))
+        if told == str(error):
+            raise
+        raise ValueError(told) from error
+
+
+def _refusing(cfg: DictConfig, sentence: str, path: str = "") -> str:
+    """The innermost section that refuses its values with this sentence."""
+    for name, value in cfg.items():
+        if isinstance(value, DictConfig):
+            try:
+                OmegaConf.to_object(value)
+            except ValueError as error:
+                if str(error) == sentence:
+                    return _refusing(value, sentence, f"{path}.{name!s}".lstrip("."))
+    return path
 
 
 def _refuse_added(cfg: DictConfig, section: str = "") -> None:

@@ -21,9 +21,10 @@ from vgen.app.config import run_hydra
 from vgen.app.control_net import ControlNetRun
 from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
+from vgen.app.long_prompts import warn_of_cut
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
-from vgen.data.clip_files import enlarged, to_uint8, write_mp4
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
 from vgen.diffusion.step_window import StepWindow
@@ -85,6 +86,7 @@ class EditRun:
 
     def __post_init__(self) -> None:
         self.video, self.adapter, self.out = (str(given) for given in (self.video, self.adapter, self.out))  # Python hands over paths too
+        check_least_px(self.least_px)
 
     def wish(self) -> Wish:
         if not self.target.strip() or not self.source.strip():
@@ -171,6 +173,7 @@ def edit(
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
+    warn_of_cut(session.model, [getattr(recipe, "inversion_prompt", "")], console)  # source and target are refused where they are longer
     session.latents = latents = None if source is None else encoded(session.model, source, session.noise.device)
     began = time.perf_counter()
     done = recipe.edit(session)

@@ -118,7 +118,7 @@ class EvaluateRun:
             name = re.sub(r"[^\w.-]+", "-", parts[-1] if parts else "checkpoint").strip("._") or "checkpoint"
             if self.method_name and place in self.adapter:
                 name = self.method_name if place == UNTRAINED else f"{self.method_name}-{name}"
-            out[name if name not in out else f"{name}-{len(out) + 1}"] = place
+            out[_free(name, out)] = place
         return out
 
     def sampling(self) -> dict[str, Any]:
@@ -181,6 +181,14 @@ class EvaluateRun:
         if share(self.share).of > 1:
             raise ValueError(f"{share(self.share).of} processes draw into one folder, which must be named: give out=FOLDER or sweep=NAME")
         return Path(f"outputs/evaluate-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _free(name: str, taken: dict[str, str]) -> str:
+    """``name``, or with its place in the row, or the next number that nothing else is called by."""
+    number, free = len(taken) + 1, name
+    while free in taken:
+        number, free = number + 1, f"{name}-{number}"
+    return free
 
 
 def _names(given: Any, law: str) -> list[str]:

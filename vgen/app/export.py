@@ -19,6 +19,7 @@ from torch import Tensor
 from vgen.app.config import run_hydra
 from vgen.app.loading import adapter_path, load_backbone, recipe_of
 from vgen.app.plain import from_plain
+from vgen.app.refusals import refusal
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter, unet_fingerprint
@@ -48,6 +49,8 @@ class Width(Choice):
     FP16 = "fp16"
 
 
+FOREIGN = ("pt", "pth", "bin")
+KNOWN = {Format.ANIMATEDIFF: ".safetensors or .ckpt", Format.VGEN: ".safetensors or a folder"}
 DTYPE = {Width.FP32: torch.float32, Width.FP16: torch.float16}
 
 
@@ -85,6 +88,8 @@ class Export:
         suffix = Path(self.out).suffix.removeprefix(".")
         if self.container and suffix in ("safetensors", "ckpt") and suffix != self.container.value:
             raise ValueError(f"out={self.out} ends in .{suffix}, container={self.container.value} says otherwise; give one of them")
+        if suffix in FOREIGN and self.to in KNOWN:
+            raise ValueError(f"out={self.out} ends in .{suffix}, to={self.to.value} is written as {KNOWN[self.to]}; choose one of these")
         if self.to is not Format.ANIMATEDIFF and (self.container is Container.CKPT or suffix == "ckpt"):
             raise ValueError(f"to={self.to.value} is written as safetensors only, got container ckpt; to=animatediff knows .ckpt")
 
@@ -150,7 +155,7 @@ def unfold(wish: Export, path: Path) -> Table:
 # -- where it comes from -----------------------------------------------------------------------------------------------------------------
 def learnt(wish: Export) -> Piece:
     tensors, card = load_adapter(adapter_path(wish.run, "run"))
-    recipe = recipe_of(card)
+    recipe = recipe_of(card, f"run={wish.run}")
     if wish.to is Format.VGEN:
         return Piece(tensors, recipe, None, card)
     if not isinstance(recipe, AnimateDiff):
@@ -166,10 +171,19 @@ def learnt(wish: Export) -> Piece:
 
 def imported(wish: Export) -> Piece:
     """A published motion module or tuned UNet; a card that vgen wrote into the file knows what the format cannot say."""
+    try:
+        return _imported(wish)
+    except ValueError as error:
+        if refusal(error) is None or wish.source in str(error):
+            raise
+        raise ValueError(f"from={wish.source}: {error}") from error
+
+
+def _imported(wish: Export) -> Piece:
     path = _weights(Path(wish.source).expanduser())
     if path.is_dir():
         state, arguments = diffusers_motion.read(path)
-        text = (path / CARD_FILE).read_text() if (path / CARD_FILE).is_file() else ""
+        text = (path / CARD_FILE).read_text(encoding="utf-8", errors="replace") if (path / CARD_FILE).is_file() else ""
         model = load_backbone(wish.backbone)
         found = diffusers_motion.import_(state, arguments, model.unet)
     else:
@@ -216,7 +230,7 @@ def of_card(text: str, found: AnimateDiff, where: str) -> AnimateDiff:
     """The recipe that vgen wrote beside the tensors; it must describe the same modules as the tensors do."""
     try:
         recipe = from_plain(AnimateDiff, json.loads(text)["knobs"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # JSON's own is a ValueError
         raise ValueError(f"the vgen card in from={where} cannot be read ({error}); export the file again") from error
     facts = [(r.mid_block, r.motion.num_positions, r.motion.num_blocks, r.motion.num_attentions) for r in (recipe, found)]
     if facts[0] != facts[1]:
@@ -242,9 +256,9 @@ def cast(tensors: dict[str, Tensor], width: Width) -> dict[str, Tensor]:
     out = {name: value.to(DTYPE[width]) for name, value in tensors.items()}
     broken = [name for name, value in out.items() if not torch.isfinite(value).all()]
     if broken:
+        wider = ", or dtype=fp32 is needed" if width is not Width.FP32 else ""
         raise ValueError(
-            f"{len(broken)} tensors are not finite in {width.value} (first: {', '.join(broken[:3])}); the training diverged, "
-            "or dtype=fp32 is needed"
+            f"{len(broken)} tensors are not finite in {width.value} (first: {', '.join(broken[:3])}); the training diverged{wider}"
         )
     return out
 

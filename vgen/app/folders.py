@@ -19,7 +19,10 @@ def claimed(named: str | Path, prefix: str = "") -> Iterator[Path]:
     new, out = not str(named) or not Path(named).exists(), Path(named) if str(named) else _of_this_second(prefix)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; choose another folder, nothing is overwritten")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out={out} can't be made ({error.strerror}); choose another place") from error
     claim = out / CLAIM
     try:
         claim.touch(exist_ok=False)

@@ -1,6 +1,7 @@
 """``vgen generate``: prompts to clips on disk, each with the card that made it."""
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
-from vgen.app.loading import SHIPPED, Checkpoint, open_checkpoint
-from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
+from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint
+from vgen.app.long_prompts import warn_of_cut
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
 from vgen.resources import conf_dir
@@ -58,6 +60,7 @@ class GenerateRun:
             raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
         if not 0.01 <= self.fps <= 240:
             raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
+        check_least_px(self.least_px)
 
     def prompts(self) -> list[Prompt]:
         """Every prompt ``num_clips`` times, each clip with a seed of its own."""
@@ -103,6 +106,9 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
     refuse_impossible(checkpoint.model, checkpoint.unet, run.sampling)
+    negatives = [prompt.negative for prompt in prompts] if run.sampling.guidance != 1 else []
+    warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
+    drawn_by = _drawn_by(run, checkpoint)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
     columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
@@ -111,19 +117,33 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         done = 0
         for batch in batches:
             for clip, prompt in zip(checkpoint.sample(batch, run.sampling, lambda: progress.advance(task)), batch, strict=True):
-                _write(out, done, clip, prompt, run, checkpoint)
+                _write(out, done, clip, prompt, run, drawn_by)
                 done += 1
     seconds = time.perf_counter() - began
     console.print(f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in {seconds:.1f} s: {out}/")
 
 
-def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, checkpoint: Checkpoint) -> None:
+def _drawn_by(run: GenerateRun, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What every clip of a run has in common; without any of it the same bytes cannot be drawn again."""
     trained = checkpoint.card
-    card = {
-        "vgen": vgen.__version__, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed,
-        "sampling": plain(asdict(run.sampling)), "adapter": run.adapter,
+    return {
+        "vgen": vgen.__version__, "sampling": plain(asdict(run.sampling)), "dtype": run.dtype.value, "batch_size": run.batch_size,
+        "image_model": {"source": checkpoint.model.source, "fingerprint": checkpoint.fingerprint},
+        "adapter": run.adapter, "adapter_sha256": None if trained is None else _short_digest(adapter_path(run.adapter)),
         "recipe": None if trained is None else {"name": trained.recipe, "knobs": trained.knobs, "backbone": trained.backbone},
     }
+
+
+def _short_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, drawn_by: dict[str, Any]) -> None:
+    card = {**drawn_by, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
     words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
     video = to_uint8(clip)
     shown = enlarged(video, run.least_px)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vgen.app.page import PageSettings, write_report
-from vgen.app.results import Result, difference_of_kind, load, rank
+from vgen.app.results import Result, difference_of_kind, load, places, rank
 from vgen.data.files import write_json
 
 
@@ -47,7 +47,8 @@ def alike(results: Sequence[Result]) -> list[list[Result]]:
 def board(results: Sequence[Result]) -> dict[str, Any]:
     """Plain data: one row per result, best first, and whether nothing else is both better and cheaper."""
     first = results[0].summary
-    rows = [_row(result) for result in rank(results)]
+    ranked = rank(results)
+    rows = [_row(result) for result in ranked]
     front = pareto([(row["unet_calls"], row[first["headlines"][0]]["mean"] if first["headlines"] else None) for row in rows])
     return {
         "suite_name": first["suite_name"],
@@ -56,7 +57,7 @@ def board(results: Sequence[Result]) -> dict[str, Any]:
         "headlines": first["headlines"],
         "set_headlines": results[0].set_headlines,
         "num_clips": first["num_clips"],
-        "rows": [row | {"rank": i + 1, "on_front": on} for i, (row, on) in enumerate(zip(rows, front, strict=True))],
+        "rows": [row | {"rank": place, "on_front": on} for row, place, on in zip(rows, places(ranked), front, strict=True)],
     }
 
 

@@ -105,7 +105,7 @@ def _gone(name: str, named_by: str) -> str:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """An image model with a method assembled in it, ready to draw clips."""
+    """An image model with a method assembled in it, ready to draw clips. ``fingerprint`` is the image UNet's before it was cast."""
 
     model: ImageModel
     unet: VideoUNet
@@ -113,6 +113,7 @@ class Checkpoint:
     objective: Denoising
     card: Card | None
     name: str
+    fingerprint: str = ""
 
     def sample(self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None) -> Tensor:
         """Clips in [-1, 1], b f 3 H W."""
@@ -139,13 +140,14 @@ def open_checkpoint(
     Raises ValueError where the adapter was trained on another image model.
     """
     tensors, card = ({}, None) if adapter == UNTRAINED else load_adapter(adapter_path(adapter))
-    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card)
+    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card, f"adapter={adapter}")
     name = backbone or (card.backbone_source if card else TOYBOX)
     model = load_backbone(name, "" if backbone else f"adapter={adapter}")
-    if card is not None and unet_fingerprint(model.unet) != card.backbone:
+    fingerprint = unet_fingerprint(model.unet)
+    if card is not None and fingerprint != card.backbone:
         raise ValueError(
             f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
-            f"{name} is {unet_fingerprint(model.unet)}; give the backbone it was trained on"
+            f"{name} is {fingerprint}; give the backbone it was trained on"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -156,7 +158,7 @@ def open_checkpoint(
         keep_freed_memory()
     model.to(place, dtype)
     unet.to(place, dtype).eval().requires_grad_(False)
-    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter)
+    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter, fingerprint)
 
 
 def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
@@ -170,8 +172,12 @@ def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
     return objective
 
 
-def recipe_of(card: Card) -> Recipe:
-    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file."""
+def recipe_of(card: Card, named: str = "adapter") -> Recipe:
+    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file. ``named`` says whose card
+    it is where it cannot be read."""
     if card.recipe not in catalogue():
-        raise ValueError(f"adapter was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
-    return from_plain(catalogue()[card.recipe], card.knobs)
+        raise ValueError(f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
+    try:
+        return from_plain(catalogue()[card.recipe], card.knobs)
+    except ValueError as error:
+        raise ValueError(f"the vgen card of {named} cannot be read ({error}); copy or export the file again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -138,15 +139,26 @@ def headline_table(found: dict[str, Any]) -> Table:
 
 
 def rank(results: Sequence[Result]) -> list[Result]:
-    """Best first by the first headline; a tie goes to the cheaper. Without headlines as they come."""
+    """Best first by the first headline, then by the next where that one ties; a tie in all goes to the cheaper. Without headlines as they
+    come."""
     if not results[0].headlines:
         return list(results)
+    return sorted(results, key=lambda result: ([-number for number in _standing(result)], result.numbers["cost"]["unet_calls"] or 0.0))
 
-    def key(result: Result) -> tuple[float, float]:
-        best = result.numbers["overall"].get(result.headlines[0], {}).get("mean")
-        return -(best if best is not None else -1.0), result.numbers["cost"]["unet_calls"] or 0.0
 
-    return sorted(results, key=key)
+def places(ranked: Sequence[Result]) -> list[int]:
+    """The place of each; equal in every headline share one, as in sports."""
+    out: list[int] = []
+    for i, result in enumerate(ranked):
+        tied = i > 0 and bool(result.headlines) and _standing(result) == _standing(ranked[i - 1])
+        out.append(out[-1] if tied else i + 1)
+    return out
+
+
+def _standing(result: Result) -> list[float]:
+    """The headlines in their order; what is missing is behind everything."""
+    means = [result.numbers["overall"].get(key, {}).get("mean") for key in result.headlines]
+    return [-math.inf if mean is None else mean for mean in means]
 
 
 def counted_things(num: int) -> str:

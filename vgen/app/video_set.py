@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -23,7 +24,8 @@ KINDS = (".mp4", ".gif", ".npy")
 LISTINGS = ("prompts.jsonl", "prompts.csv", "prompts.txt")
 _PICTURES = (".png",)
 _FEW = 3
-_UNEVEN = 0.15  # of a frame: GIFs count hundredths of a second
+_UNEVEN = 0.15  # of a frame
+_HUNDREDTH_MS = 10  # what a GIF counts its durations in
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +90,28 @@ def _listing(root: Path, prompts: str) -> Path | None:
 
 def read_listing(path: Path, files: dict[str, Path]) -> list[tuple[str, str]]:
     """(file name, caption). A text file has one caption a line, for the files in the order of their names."""
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
+    lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]  # splitlines() divides at marks that a caption may hold
     if path.suffix == ".txt":
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
         if len(lines) != len(files):
             raise ValueError(
                 f"{path} has {len(lines)} captions for {len(files)} videos; it must have one line for each, in the order of names"
             )
         return list(zip(sorted(files), lines, strict=True))
     try:
-        rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else [json.loads(x) for x in text.splitlines() if x.strip()]
+        rows = list(csv.DictReader(io.StringIO(text, newline=""))) if path.suffix == ".csv" else [json.loads(line) for line in lines]
         return [_entry(row) for row in rows]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, csv.Error, KeyError, TypeError) as error:
         raise ValueError(f"{path} can't be read ({error!r}); each row needs file and caption (or prompt)") from error
+
+
+def _text(path: Path) -> str:
+    """As it stands there, less the mark that some editors begin UTF-8 with; a cell of a CSV may hold line ends of its own."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"prompts={path} must be text in UTF-8 ({where}); save it as UTF-8") from error
 
 
 def _entry(row: dict[str, Any]) -> tuple[str, str]:
@@ -212,7 +223,8 @@ def _gif(path: Path, num_frames: int | None) -> np.ndarray:
     num_frames = num_frames or len(shots)
     unit = sum(duration for _, duration in shots) / num_frames
     times = np.array([duration / unit if unit else 1 for _, duration in shots])
-    held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < _UNEVEN
+    near = max(_UNEVEN, _HUNDREDTH_MS / unit) if unit else _UNEVEN
+    held = len(shots) < num_frames and times.round().sum() == num_frames and np.abs(times - times.round()).max() < near
     return np.repeat(np.stack([frame for frame, _ in shots]), times.round().astype(int) if held else 1, axis=0)
 
 

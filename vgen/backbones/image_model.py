@@ -137,6 +137,12 @@ class ImageModel:
         """Token ids ``b n``, padded to the encoder's length; a prompt that is too long keeps its end-of-text token."""
         return self._tokenize(self.tokenizer, prompts)
 
+    def left_out(self, prompt: str) -> int:
+        """How many tokens at the end of a prompt the text encoders have no room for."""
+        tokenizers = [t for t in (self.tokenizer, self.second_tokenizer) if t is not None]
+        beyond = [len(t(prompt, verbose=False).input_ids) - t.model_max_length for t in tokenizers]  # quiet: it is we who say it
+        return max(0, *beyond)
+
     @staticmethod
     def _tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
         num_tokens = tokenizer.model_max_length

@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ from torch import Tensor
 
 from vgen.data.mp4 import encode_mp4
 
+MOST_PX = 4096
+"""Of a small clip's short side once it is enlarged."""
+
 
 def to_uint8(clip: Tensor) -> np.ndarray:
     """Clip in [-1, 1], f 3 H W, to uint8 f H W 3: rounded, never truncated."""
     return ((clip.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def check_least_px(least_px: int) -> None:
+    """Refused before minutes are spent on clips that no memory holds so large."""
+    if not 0 <= least_px <= MOST_PX:
+        raise ValueError(f"least_px must lie in 0..{MOST_PX}, got {least_px}; 256 is usual, 0 leaves clips as small as they are")
 
 
 def enlarged(video: np.ndarray, least_px: int) -> np.ndarray:
@@ -46,13 +56,23 @@ def _commented(payload: bytes, comment: str) -> bytes:
     return out.getvalue()
 
 
+def gif_ms(num_frames: int, fps: float) -> list[int]:
+    """How long each frame is shown, in the hundredths of a second that a GIF counts: what one loses in rounding, the next gets, so that the
+    clip keeps its length. Never under two, since browsers show one as ten."""
+    if fps > 50:
+        return [20] * num_frames
+    ends = [round(100 * i / fps) for i in range(num_frames + 1)]
+    return [10 * (end - start) for start, end in pairwise(ends)]
+
+
 def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, Any] | None = None) -> Path:
     """One palette for the whole clip, so that colours do not flicker."""
     sheet = Image.fromarray(video.reshape(-1, *video.shape[2:])).quantize(256, dither=Image.Dither.NONE)
     frames = [Image.fromarray(frame).quantize(palette=sheet, dither=Image.Dither.NONE) for frame in video]
     out = io.BytesIO()
     comment = {"comment": json.dumps(card, sort_keys=True).encode()} if card else {}
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, optimize=False, **comment)
+    held = gif_ms(len(frames), fps)
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=held, loop=0, optimize=False, **comment)
     return _write(path, out.getvalue())
 
 

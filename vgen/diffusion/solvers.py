@@ -40,7 +40,9 @@ class Solver(Choice):
 
 
 class Spacing(Choice):
-    """How timesteps are spread (Lin et al. 2024, table 2); ``auto`` is ``leading`` for DDIM and ``trailing`` for the others."""
+    """How timesteps are spread (Lin et al. 2024, table 2); ``auto`` is ``leading`` for DDIM and ``trailing`` for the others, and for DDIM
+    too where ``leading`` would start from noise at less than nine tenths of the schedule: under 10 steps, and where the steps do not divide
+    it well, as 600 of 1000."""
 
     AUTO = "auto"
     LEADING = "leading"
@@ -61,6 +63,8 @@ class Level(NamedTuple):
 
 
 CLEAN = Level(1.0, 0.0)
+NOISY = 0.9
+"""From which share of the schedule on a model may be shown pure noise."""
 
 
 def timesteps(schedule: Schedule, num_steps: int, solver: Solver, spacing: Spacing = Spacing.AUTO) -> list[int]:
@@ -68,10 +72,10 @@ def timesteps(schedule: Schedule, num_steps: int, solver: Solver, spacing: Spaci
     total = schedule.num_timesteps
     if not 1 <= num_steps <= total:
         raise ValueError(f"num_steps must lie in 1..{total}, got {num_steps}")
-    if spacing is Spacing.AUTO:
-        spacing = Spacing.LEADING if solver is Solver.DDIM else Spacing.TRAILING
-    if spacing is Spacing.LEADING:
-        return [min(i * (total // num_steps) + 1, total - 1) for i in reversed(range(num_steps))]
+    leading = [min(i * (total // num_steps) + 1, total - 1) for i in reversed(range(num_steps))]
+    usual = solver is Solver.DDIM and leading[0] >= NOISY * total
+    if spacing is Spacing.LEADING or (spacing is Spacing.AUTO and usual):
+        return leading
     return [round(total - i * total / num_steps) - 1 for i in range(num_steps)]
 
 

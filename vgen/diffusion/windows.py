@@ -8,20 +8,25 @@ from torch import Tensor
 
 from vgen.spec import spec
 
+OVERLAP = 4
+
 
 @spec
 class Sliding:
-    """Window length and overlap in frames; ``num_frames`` 0 means that the whole clip is one window."""
+    """Window length and overlap in frames; ``num_frames`` 0 means that the whole clip is one window. The default overlap shrinks to half
+    of a window that is no longer than it."""
 
     num_frames: int = 0
-    overlap: int = 4
+    overlap: int = OVERLAP
 
     def __post_init__(self) -> None:
         if self.num_frames < 0:
             raise ValueError(f"window.num_frames must not be negative, got {self.num_frames}; 0 takes the whole clip as one window")
+        if 0 < self.num_frames <= self.overlap == OVERLAP:
+            self.overlap = self.num_frames // 2
         if self.num_frames and not 0 <= self.overlap < self.num_frames:
             raise ValueError(
-                f"window overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}; "
+                f"window.overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}; "
                 f"give window.overlap={self.num_frames // 2}"
             )
 

@@ -20,6 +20,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 
 FORMAT = "vgen-adapter-1"
+_AGAIN = "the file is damaged: copy or export it again"
 
 
 def plain(value: Any) -> Any:
@@ -91,11 +92,23 @@ def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
         raise ValueError(f"{path} is not a readable safetensors file ({error}); give the adapter.safetensors of a run") from error
     if "vgen" not in metadata:
         raise ValueError(f"{path} carries no vgen card; 'vgen export from={path} to=...' imports AnimateDiff and diffusers files")
-    data = json.loads(metadata["vgen"])
+    return tensors, _card(path, metadata["vgen"])
+
+
+def _card(path: Path, text: str) -> Card:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the vgen card in {path} is no JSON ({error}); {_AGAIN}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"the vgen card in {path} is no section of names and values but {str(data)[:40]}; {_AGAIN}")
     if data.get("format") != FORMAT:
         raise ValueError(f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen")
-    known = {f.name for f in fields(Card)}
-    return tensors, Card(**{k: v for k, v in data.items() if k in known})
+    kinds = {f.name: dict if str(f.type).startswith("dict") else str for f in fields(Card)}
+    wrong = [n for n, kind in kinds.items() if not isinstance(data.get(n, vgen.__version__ if n == "version" else None), kind)]
+    if wrong:
+        raise ValueError(f"the vgen card in {path} lacks {', '.join(wrong)}, or they are of another kind; {_AGAIN}")
+    return Card(**{k: v for k, v in data.items() if k in kinds})
 
 
 @torch.no_grad()

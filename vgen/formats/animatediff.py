@@ -22,6 +22,7 @@ from vgen.spec import Choice
 INNER = "temporal_transformer"
 ROWS_IF_ABSENT = 24  # the default of the trainer whose files carry no table
 CONFIG = "animatediff_config"
+SDXL_CHANNELS = (320, 640, 1280)
 
 
 class Version(Choice):
@@ -145,8 +146,8 @@ def implied(layout: Layout) -> dict[str, Any]:
 
 
 def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layout, dict[str, Tensor]]:
-    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels ``unet`` says whether
-    they are an SDXL's."""
+    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels
+    of other widths than the published SDXL's ``unet`` says whether they are one's."""
     wrapper, unread, state = "", [], dict(entries)
     while isinstance(state.get("state_dict"), Mapping):
         unread += [str(name) for name in state if name != "state_dict"]
@@ -157,11 +158,11 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
             "attention per block and belong to it alone"
         )
     has_config = state.pop(CONFIG, None) is not None
-    prefix = "module." if state and all(name.startswith("module.") for name in state) else ""
-    state = {name.removeprefix(prefix): value for name, value in state.items()}
-    foreign = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    foreign = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if foreign:
         raise ValueError(f"the file holds entries that are no tensors: {listed(foreign)}")
+    prefix = "module." if state and all(name.startswith("module.") for name in state) else ""
+    state = {name.removeprefix(prefix): value for name, value in state.items()}
     channels = _channels(state)
     if not channels:
         raise ValueError(
@@ -174,7 +175,7 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
             f"the file's position tables differ in length ({', '.join(map(str, sorted(rows)))} rows); vgen has one length for all modules"
         )
     mid_block, num_positions = any(name.startswith("mid_block.motion_modules.") for name in state), max(rows, default=0)
-    version = Version.SDXL if unet.config["addition_embed_type"] == "text_time" else _of_sd(mid_block, num_positions)
+    version = Version.SDXL if _of_sdxl(channels, unet) else _of_sd(mid_block, num_positions)
     return Layout(
         version=version,
         channels=channels,
@@ -187,6 +188,10 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
     ), state
 
 
+def _of_sdxl(channels: tuple[int, ...], unet: UNet2DConditionModel) -> bool:
+    return channels == SDXL_CHANNELS or (len(channels) <= len(SDXL_CHANNELS) and unet.config["addition_embed_type"] == "text_time")
+
+
 def _of_sd(mid_block: bool, num_positions: int) -> Version:
     return Version.V2 if mid_block else Version.V3 if num_positions == 32 else Version.V1
 
@@ -194,11 +199,14 @@ def _of_sd(mid_block: bool, num_positions: int) -> Version:
 def _channels(state: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Width of every level, read off the first module of each down block."""
     found = {
-        int(m[1]): len(v)
+        int(m[1]): v
         for n, v in state.items()
         if (m := re.fullmatch(rf"down_blocks\.(\d+)\.motion_modules\.0\.{INNER}\.norm\.weight", n))
     }
-    return tuple(found[level] for level in sorted(found))
+    flat = [f"down_blocks.{level}.motion_modules.0.{INNER}.norm.weight" for level, weight in found.items() if weight.ndim != 1]
+    if flat:
+        raise ValueError(f"the file's {listed(flat)} must be a row of numbers and is of other shape; it is damaged, fetch it again")
+    return tuple(len(found[level]) for level in sorted(found))
 
 
 def _without_image_unet(state: dict[str, Tensor], unet: UNet2DConditionModel, notes: list[str]) -> dict[str, Tensor]:
@@ -222,6 +230,8 @@ def _check_tables(tables: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         attention = name.removesuffix(".pos_encoder.pe")
         if f"{attention}.to_q.weight" not in state:
             raise ValueError(f"the file has a position table {name} without its attention")
+        if table.ndim != 3:
+            raise ValueError(f"position table {name} has {table.ndim} dimensions where 3 are due; the file is damaged, fetch it again")
         plain = positions(table.shape[1], state[f"{attention}.to_q.weight"][0].float())
         if table.shape != plain.shape or not torch.allclose(table.float(), plain, rtol=0, atol=tolerance):
             raise ValueError(

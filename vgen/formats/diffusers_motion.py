@@ -113,7 +113,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], unet: UNet2DConditionMode
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State and configuration of a folder; raises ValueError where it is not a motion adapter."""
     path = folder / "config.json"
-    arguments = json.loads(path.read_text()) if path.is_file() else {}
+    arguments = _arguments(path) if path.is_file() else {}
     if arguments.get("_class_name") != "MotionAdapter":
         raise ValueError(
             f"{folder} is no diffusers MotionAdapter: {path.name} names {arguments.get('_class_name', 'nothing')}; "
@@ -122,7 +122,39 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     if not found:
         raise ValueError(f"{folder} holds none of {', '.join(WEIGHTS)}")
+    _check(path, arguments)
     return state_file.read(found[0])[0], arguments
+
+
+def _arguments(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); fetch it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold names and values, got {str(found)[:40]}; fetch it again")
+    return found
+
+
+def _check(path: Path, arguments: Mapping[str, Any]) -> None:
+    """The arguments that are read here are of the kind that diffusers writes."""
+
+    def numbers(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(v, int) for v in value)
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int) and value > 0
+
+    heads, rows = arguments.get("motion_num_attention_heads", 8), arguments.get("motion_max_seq_length", 32)
+    sound = {
+        "block_out_channels": numbers(arguments.get("block_out_channels")),
+        "motion_num_attention_heads": number(heads) or numbers(heads),
+        "motion_max_seq_length": number(rows),
+        "use_motion_mid_block": isinstance(arguments.get("use_motion_mid_block", True), bool),
+    }
+    wrong = [name for name, right in sound.items() if not right]
+    if wrong:
+        raise ValueError(f"{path} lacks {', '.join(wrong)}, or they are not what diffusers writes there; fetch it again")
 
 
 def _num_blocks(arguments: Mapping[str, Any]) -> int:

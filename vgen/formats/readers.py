@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vgen.formats.animatediff import INNER, Layout, Version, implied
+from vgen.formats.animatediff import INNER, SDXL_CHANNELS, Layout, Version, implied
 
-PUBLISHED = {Version.SDXL: (320, 640, 1280)} | dict.fromkeys((Version.V1, Version.V2, Version.V3), (320, 640, 1280, 1280))
+PUBLISHED = {Version.SDXL: SDXL_CHANNELS} | dict.fromkeys((Version.V1, Version.V2, Version.V3), (320, 640, 1280, 1280))
 ROWS = {Version.V1: 24, Version.V2: 32, Version.V3: 32, Version.SDXL: 32}
 _COMFYUI_BETAS = {
     ("linear", 0.00085, 0.012, 1000): "sqrt_linear (AnimateDiff)",

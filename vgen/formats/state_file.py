@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         except Exception as error:  # safetensors raises its own type, and OSError
             raise ValueError(f"{path} is not a readable safetensors file ({_first_line(error)}); fetch or save it again") from error
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of the file that is refused below
+            entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, end of file: whatever a foreign file can be
         raise ValueError(
-            f"{path} cannot be read as plain tensors ({_first_line(error)}); vgen never runs what a checkpoint carries: "
+            f"{path} cannot be read as plain tensors ({_reason(error)}); vgen never runs what a checkpoint carries: "
             "have it saved again as safetensors"
         ) from error
     if not isinstance(entries, dict):
@@ -57,6 +60,11 @@ def write(path: Path, tensors: dict[str, Tensor], container: Container, metadata
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def _reason(error: BaseException) -> str:
+    """Torch's own words, unless they advise to load the file without care."""
+    return "it holds more than tensors and plain data" if "weights_only" in str(error) else _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -30,7 +30,7 @@ class Imported:
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    return any(_TEMPORAL.match(name) for name in state)
+    return any(isinstance(name, str) and _TEMPORAL.match(name) for name in state)  # a foreign file can have numbers for names
 
 
 def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported:
@@ -38,7 +38,9 @@ def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported
     own, tensors, unknown, astray = dict(unet.state_dict()), {}, [], []
     for name, value in state.items():
         match = _TEMPORAL.match(name)
-        if match:
+        if not isinstance(value, Tensor):
+            unknown.append(name)
+        elif match:
             tensors[f"unet.inserted.{match['block'].replace('.', '/')}.{match['part']}_temp.{match['rest']}"] = value
         elif name not in own or own[name].shape != value.shape:
             unknown.append(name)
