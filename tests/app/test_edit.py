@@ -322,7 +322,7 @@ def test_numbers_that_are_not_finite_are_named(video: str, tmp_path: Path) -> No
     broken = blank(Blank.TOYBOX, seed=0).freeze()
     broken.unet.conv_out.weight.data.fill_(float("nan"))
     broken.save(tmp_path / "broken", torch.float32)
-    with pytest.raises(ValueError, match="inversion met numbers that are not finite at timestep 1; check the clip and the checkpoint"):
+    with pytest.raises(ValueError, match="inversion met numbers that are not finite at timestep 499; check the clip and the checkpoint"):
         edit(wish(video, str(tmp_path / "broken")))
 
 
