@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import sys
 import time
@@ -95,9 +94,8 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
     shares = ", ".join(f"{name} {share}" for name, share in coherence.items())
     console.print(f"minutes of training hold a clip together, motion takes longer; coherence: {shares}")
     clip = next((out / _CLIPS).glob("*.gif"))
-    memory, workers = resident_peak_gb(), resident_peak_gb(resource.RUSAGE_CHILDREN)
     console.print(
-        f"demo: {time.perf_counter() - began:.0f} s, peak memory {memory:.1f} GB (in preparing, {workers:.1f} GB a worker)\n"
+        f"demo: {time.perf_counter() - began:.0f} s, peak memory {resident_peak_gb():.1f} GB\n"
         f"  report: {found.folder / 'report' / 'index.html'}\n  clip:   {clip}"
     )
     return found

@@ -21,9 +21,9 @@ def peak_memory_gb() -> float:
     return resident_peak_gb()
 
 
-def resident_peak_gb(who: int = resource.RUSAGE_SELF) -> float:
-    """Peak of this process in main memory; of ``RUSAGE_CHILDREN``, that of the largest one that has ended."""
-    return resource.getrusage(who).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
+def resident_peak_gb() -> float:
+    """Peak of this process in main memory, whatever a GPU holds."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 class Throughput(pl.Callback):
