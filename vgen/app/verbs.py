@@ -70,7 +70,7 @@ VERBS = {
         keys=(
             ("prompt", "one prompt; prompt_file=FILE takes one a line; negative=TEXT to steer away from"),
             ("adapter", "a run's folder, an adapter.safetensors, shipped (the default) or untrained"),
-            ("seed num_clips", "same seed, same bytes on the same machine; clip i has seed + i"),
+            ("seed num_clips", "the same command draws the same bytes on the same machine; clip i has seed + i"),
             ("sampling.num_frames", "with sampling.window.num_frames=16, sliding windows beyond the trained length"),
             ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
             ("sampling.num_steps", "denoising steps"),

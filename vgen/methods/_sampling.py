@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """``seed`` belongs to the clip, so that it does not matter in which batch it is drawn."""
+    """``seed`` belongs to the clip, so that it does not matter, but for rounding, in which batch it is drawn."""
 
     text: str
     seed: int = 0

@@ -133,7 +133,7 @@ def sample(
         placed = place(rng, things, relation, camera, beyond)
         if placed is not None:
             return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
-        things = _stretched(_resized(rng, things, relation), beyond)  # of core scenes one in a hundred, of four things one in five
+        things = _stretched(_resized(rng, things, relation), beyond)  # of core scenes one in a hundred, of three or four things one in five
     raise ValueError(
         f"a scene of family {family.value} has no room for {beyond.ticks} ticks whatever its sizes and speeds; ask for fewer frames"
     )
