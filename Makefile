@@ -1,6 +1,6 @@
 # Two commands on a fresh machine with python3 and make: `make demo` and `make test`. Each builds .venv/ first when needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint types clean
+.PHONY: help setup test test-all demo lint types clean
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -14,20 +14,24 @@ timed = @begin=$$(date +%s); { $(2); }; status=$$?; spent=$$(( $$(date +%s) - be
 	echo "make $(1): $$end in $$(( spent / 60 )) min $$(( spent % 60 )) s"; exit $$status
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo "  variables: WORKERS=2 test processes, THREADS=1 threads in each, ARGS='-k cli' more for pytest or vgen demo,"
 	@echo "             VGEN_PYTHON=python3.12, VGEN_TORCH_INDEX=<address of an index to take torch from>"
 
 setup: ## build .venv/ (nothing to do when it is up to date)
 	@$(PYTHON) scripts/setup.py
 
-test: ## set-up, then the whole test suite
-	$(call timed,test,$(PYTHON) scripts/setup.py && OMP_NUM_THREADS=$(THREADS) .venv/bin/python -m pytest -n $(WORKERS) --durations=10 $(ARGS))
+test: ## set-up, then the test suite, but for what takes longer than twenty seconds
+	$(call timed,test,$(PYTHON) scripts/setup.py && OMP_NUM_THREADS=$(THREADS) .venv/bin/python -m pytest -n $(WORKERS) --durations=10 -m "not slow" $(ARGS))
+
+test-all: ## the same with what takes longer
+	$(call timed,test-all,$(PYTHON) scripts/setup.py && OMP_NUM_THREADS=$(THREADS) .venv/bin/python -m pytest -n $(WORKERS) --durations=20 $(ARGS))
 
 demo: ## set-up, then the main job on the shipped model; prints where the report and the clip are
 	$(call timed,demo,$(PYTHON) scripts/setup.py && .venv/bin/vgen demo $(ARGS))
 
-lint: setup ## ruff and the import direction
+lint: setup ## ruff (rules and format) and the import direction
+	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/lint-imports --no-cache
 

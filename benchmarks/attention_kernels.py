@@ -1,9 +1,12 @@
-"""Attention of the sizes a video UNet has: vgen's choice of kernel against torch's fused one, forward alone and with backward.
+"""Attention of the sizes a video UNet has: vgen's choice of kernel against torch's fused one, forward alone
+and with backward.
 
     python benchmarks/attention_kernels.py [rounds=9] [threads=1]
 
-One JSON line a shape (rows, heads, queries, width of a head, keys); milliseconds are medians of interleaved rounds, on a CPU or a GPU.
+One JSON line a shape (rows, heads, queries, width of a head, keys); milliseconds are medians of interleaved
+rounds, on a CPU or a GPU.
 """
+
 from __future__ import annotations
 
 import json
@@ -31,11 +34,17 @@ SHAPES = {  # of SD-1.5 at 128 px, 8 frames, and of the toybox, 64 px, 16 frames
     "positions, SD-1.5, second": (8, 8, 64, 80, 64),
     "positions, toybox": (64, 4, 64, 24, 64),
 }
-SIDES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"ours": attend, "fused": F.scaled_dot_product_attention}
+SIDES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "ours": attend,
+    "fused": F.scaled_dot_product_attention,
+}
 
 
-def run(kernel: Callable[[Tensor, Tensor, Tensor], Tensor], qkv: list[Tensor], heads: int, along: Tensor | None) -> float:
-    """Milliseconds; ``qkv`` rows n (m d) each, as projections leave them; ``along`` rows n (m d) is the gradient to send back, if any."""
+def run(
+    kernel: Callable[[Tensor, Tensor, Tensor], Tensor], qkv: list[Tensor], heads: int, along: Tensor | None
+) -> float:
+    """Milliseconds; ``qkv`` rows n (m d) each, as projections leave them; ``along`` rows n (m d) is the
+    gradient to send back, if any."""
     began = time.perf_counter()
     with torch.set_grad_enabled(along is not None):
         out = kernel(*(x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in qkv)).transpose(1, 2).flatten(2)
@@ -52,7 +61,10 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for dtype in (torch.float32, torch.bfloat16):
         for name, (rows, heads, queries, width, keys) in SHAPES.items():
-            qkv = [torch.randn(rows, n, heads * width, device=device, dtype=dtype, requires_grad=True) for n in (queries, keys, keys)]
+            qkv = [
+                torch.randn(rows, n, heads * width, device=device, dtype=dtype, requires_grad=True)
+                for n in (queries, keys, keys)
+            ]
             along = torch.randn(rows, queries, heads * width, device=device, dtype=dtype)
             times: dict[str, list[float]] = {}
             for number in range(int(options.get("rounds", 9)) + 2):
@@ -62,7 +74,10 @@ def main() -> None:
                         if number >= 2:
                             times.setdefault(f"{side}_{what}_ms", []).append(taken)
             medians = {side: round(statistics.median(values), 2) for side, values in times.items()}
-            print(json.dumps({"dtype": str(dtype)[6:], "attention": name, "device": device} | medians), flush=True)
+            print(
+                json.dumps({"dtype": str(dtype)[6:], "attention": name, "device": device} | medians),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

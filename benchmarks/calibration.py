@@ -1,10 +1,11 @@
-"""How far the oracle can be trusted: what it reads of the truth beyond the core world, damaged, and through the image model's own decoder.
+"""How far the oracle can be trusted: what it reads of the truth beyond the core world, damaged, and through
+the image model's own decoder.
 
     python benchmarks/calibration.py n=64            # all tables; vae=false leaves the decoder out
     python benchmarks/calibration.py n=24 only=families rows=truth,decoder
 
-Prints one line per row: n clips of 16 frames, and the share that is exact, with its 95 % interval. The tables in vgen/metrics/selftest.py
-come from here.
+Prints one line per row: n clips of 16 frames, and the share that is exact, with its 95 % interval. The tables
+in vgen/metrics/selftest.py come from here.
 """
 
 from __future__ import annotations
@@ -54,7 +55,16 @@ def scenes(family: Family, n: int, relation: Relation | None = None) -> Iterator
 
 def task_of(scene: Scene) -> Task:
     words = caption(scene, rng_of(SEED, scene.seed)).text
-    return Task(id="x", caption=words, unspecified=(), scene=scene, seed=0, bucket=Bucket.IID, kind=text.KIND, group="x")
+    return Task(
+        id="x",
+        caption=words,
+        unspecified=(),
+        scene=scene,
+        seed=0,
+        bucket=Bucket.IID,
+        kind=text.KIND,
+        group="x",
+    )
 
 
 def decoder() -> Alter:
@@ -76,16 +86,21 @@ def shown(name: str, rows: list[Numbers], keys: tuple[str, ...]) -> None:
     cells = []
     for key in keys:
         found = interval([row.get(key) for row in rows])
-        cells.append("-" if found.mean is None else f"{key} {found.mean:.3f} [{found.low:.2f}, {found.high:.2f}]")
+        cells.append(
+            "-" if found.mean is None else f"{key} {found.mean:.3f} [{found.low:.2f}, {found.high:.2f}]"
+        )
     print(f"{name:34} n {len(rows):4}  {'   '.join(cells)}", flush=True)
 
 
 def families(n: int, alters: dict[str, Alter]) -> None:
     """Facts beyond the core world."""
     wanted = {
-        "core": (Family.CORE, None), "three or four things": (Family.MANY, None), "textured ground": (Family.TEXTURE, None),
-        "above": (Family.RELATION, Relation.ABOVE), "left of": (Family.RELATION, Relation.LEFT_OF),
-    }  # fmt: skip
+        "core": (Family.CORE, None),
+        "three or four things": (Family.MANY, None),
+        "textured ground": (Family.TEXTURE, None),
+        "above": (Family.RELATION, Relation.ABOVE),
+        "left of": (Family.RELATION, Relation.LEFT_OF),
+    }
     for family, (kind, relation) in wanted.items():
         read_as(family, [task_of(s) for s in scenes(kind, n, relation)], alters)
 
@@ -98,7 +113,11 @@ def occlusion(n: int, alters: dict[str, Alter]) -> None:
 def read_as(family: str, todo: list[Task], alters: dict[str, Alter]) -> None:
     for name, alter in alters.items():
         rows = [score(alter(render(t.scene).video), t) for t in todo]
-        shown(f"{family}, {name}", rows, ("exact", "colour", "shape", "size", "motion", "count", "ground", "rel"))
+        shown(
+            f"{family}, {name}",
+            rows,
+            ("exact", "colour", "shape", "size", "motion", "count", "ground", "rel"),
+        )
 
 
 def figures(n: int, alters: dict[str, Alter]) -> None:
@@ -108,7 +127,10 @@ def figures(n: int, alters: dict[str, Alter]) -> None:
         for scene in todo:
             drawn, thing = render(scene), scene.things[0]
             seen = read_pose(alter(drawn.video))
-            right = {"clothes": float(seen.clothes == (thing.colour, thing.second)), "action": float(seen.action is thing.action)}
+            right = {
+                "clothes": float(seen.clothes == (thing.colour, thing.second)),
+                "action": float(seen.action is thing.action),
+            }
             rows.append(pose_fidelity(seen.joints, drawn.keypoints[0]) | right)
         shown(f"puppet, {name}", rows, ("pck", "pck_moving", "mpjpe", "clothes", "action"))
 
@@ -119,7 +141,9 @@ def sprites(n: int, alters: dict[str, Alter]) -> None:
         rows = []
         for scene in todo:
             thing = scene.things[0]
-            rows.append(identity(read_identicon(alter(render(scene).video), (thing.colour, thing.second)), thing.code))
+            rows.append(
+                identity(read_identicon(alter(render(scene).video), (thing.colour, thing.second)), thing.code)
+            )
         shown(f"identicon, {name}", rows, ("bitacc", "id_exact", "verification", "id_cons"))
 
 
@@ -136,9 +160,26 @@ def readers(n: int, alters: dict[str, Alter]) -> None:
 
 def controls(n: int, alters: dict[str, Alter]) -> None:
     """What the self-test's damage, defects and tricks score: facts, paths and steadiness side by side."""
-    todo = tasks(Suite(kind=Kind.CONTROL, control=Control.MASK, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0))
+    todo = tasks(
+        Suite(kind=Kind.CONTROL, control=Control.MASK, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0)
+    )
     for name, rows in self_test(todo, more={H264: through_h264}).items():
-        shown(name, rows, ("exact", "motion_moving", "perm", "ade", "jerk", "area_cv", "mcres", "bgflick", "pixel_agreement", "tc"))
+        shown(
+            name,
+            rows,
+            (
+                "exact",
+                "motion_moving",
+                "perm",
+                "ade",
+                "jerk",
+                "area_cv",
+                "mcres",
+                "bgflick",
+                "pixel_agreement",
+                "tc",
+            ),
+        )
 
 
 def drift(n: int, alters: dict[str, Alter]) -> None:
@@ -153,15 +194,25 @@ def drift(n: int, alters: dict[str, Alter]) -> None:
             for i, thing in enumerate(scene.things):
                 inner = drawn.masks[:, i] > 0.99
                 truth = PALETTE[COLOURS.index(thing.colour)]
-                moved.setdefault(thing.colour.value, []).append(float(np.linalg.norm(np.median(video[inner], 0) - truth)))
+                moved.setdefault(thing.colour.value, []).append(
+                    float(np.linalg.norm(np.median(video[inner], 0) - truth))
+                )
         cells = "  ".join(f"{c} {np.mean(v):.3f}" for c, v in sorted(moved.items()))
-        print(f"{'colour drift, ' + name:34} n {n:4}  {cells}  (nearest two colours {closest:.2f} apart)", flush=True)
+        print(
+            f"{'colour drift, ' + name:34} n {n:4}  {cells}  (nearest two colours {closest:.2f} apart)",
+            flush=True,
+        )
 
 
 TABLES = {
-    "controls": controls, "families": families, "occlusion": occlusion, "figures": figures, "sprites": sprites, "readers": readers,
+    "controls": controls,
+    "families": families,
+    "occlusion": occlusion,
+    "figures": figures,
+    "sprites": sprites,
+    "readers": readers,
     "drift": drift,
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -1,13 +1,16 @@
 """Inversion and editing on the toybox, against diffusers' own attention without any edit.
 
     python benchmarks/editing.py rounds=9 frames=8 steps=10       # one JSON line
-    python benchmarks/editing.py side=stock|fast|record memory=1  # peak memory of one side alone, in a fresh process
+    python benchmarks/editing.py side=stock|fast|record memory=1  # peak memory of one side alone, in a fresh
+    process
 
-Three sides do the same number of UNet evaluations at the same shapes (inversion with one row, denoising with two): ``stock`` is the bare
-UNet2DConditionModel with diffusers' processors, ``fast`` is ours with nothing recorded or changed, ``record`` is FateZero: queries and keys
-are kept while inverting, self and cross maps are replaced while denoising. Outputs of stock and fast are compared first; rounds are
-interleaved; each side's time is the median.
+Three sides do the same number of UNet evaluations at the same shapes (inversion with one row, denoising with
+two): ``stock`` is the bare UNet2DConditionModel with diffusers' processors, ``fast`` is ours with nothing
+recorded or changed, ``record`` is FateZero: queries and keys are kept while inverting, self and cross maps
+are replaced while denoising. Outputs of stock and fast are compared first; rounds are interleaved; each
+side's time is the median.
 """
+
 from __future__ import annotations
 
 import json
@@ -33,7 +36,10 @@ from vgen.methods import assemble
 from vgen.methods._editing import TARGET, EditSession, Wish, start_noise
 from vgen.methods.fatezero import FateZero
 
-SOURCE, TARGET_TEXT = "a large red circle moves right on a black background", "a large blue circle moves right on a black background"
+SOURCE, TARGET_TEXT = (
+    "a large red circle moves right on a black background",
+    "a large blue circle moves right on a black background",
+)
 GUIDANCE = 3.0
 
 
@@ -45,15 +51,26 @@ class Bench:
         side = self.model.unet.config.sample_size
         self.latents = start_noise(self.model, self.frames, (side, side), 1, self.device) * 0.5
         always = StepWindow()
-        self.recipe = FateZero(num_steps=self.steps, guidance=GUIDANCE, cross=always, self_attention=always, frames=[], reconstruct=False)
+        self.recipe = FateZero(
+            num_steps=self.steps,
+            guidance=GUIDANCE,
+            cross=always,
+            self_attention=always,
+            frames=[],
+            reconstruct=False,
+        )
         self.objective = self.recipe.objective(self.model)
         self.session = self._session()
 
     def _session(self) -> EditSession:
         unet = assemble(self.recipe, self.model).requires_grad_(False)
         return EditSession(
-            model=self.model, unet=unet, objective=self.objective, wish=Wish(source=SOURCE, target=TARGET_TEXT),
-            noise=torch.zeros_like(self.latents), latents=self.latents,
+            model=self.model,
+            unet=unet,
+            objective=self.objective,
+            wish=Wish(source=SOURCE, target=TARGET_TEXT),
+            noise=torch.zeros_like(self.latents),
+            latents=self.latents,
         )
 
     @torch.no_grad()
@@ -81,7 +98,9 @@ class Bench:
     def fast(self) -> Tensor:
         own = self.session
         context = Context.cat([own.text(""), own.text(TARGET_TEXT)])
-        return own.sample(own.invert(SOURCE, self.steps).start, TARGET, lambda _: context, Cfg(scale=GUIDANCE), self.steps)
+        return own.sample(
+            own.invert(SOURCE, self.steps).start, TARGET, lambda _: context, Cfg(scale=GUIDANCE), self.steps
+        )
 
     @torch.no_grad()
     def record(self) -> Tensor:
@@ -95,11 +114,18 @@ def main() -> None:
     processor = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     facts = {
         "device": torch.cuda.get_device_name() if on_gpu else processor,
-        "torch": torch.__version__, "diffusers": diffusers.__version__, "frames": bench.frames, "steps": bench.steps,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "frames": bench.frames,
+        "steps": bench.steps,
     }
     if "memory" in options:
         getattr(bench, options["side"])()
-        peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = (
+            torch.cuda.max_memory_allocated()
+            if on_gpu
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        )
         print(json.dumps(facts | {"side": options["side"], "peak_mib": round(peak / 2**20)}))
         return
     difference = (bench.stock() - bench.fast()).abs().max().item()
@@ -112,11 +138,22 @@ def main() -> None:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - began)
     median = {name: statistics.median(taken) for name, taken in times.items()}
-    ratios = {name: [a / b for a, b in zip(times[name], times["stock"], strict=True)] for name in ("fast", "record")}
-    print(json.dumps(facts | {
-        "largest_difference": difference, "seconds": {k: round(v, 3) for k, v in median.items()},
-        "ratio": {k: [round(q, 3) for q in (min(v), statistics.median(v), max(v))] for k, v in ratios.items()},
-    }))
+    ratios = {
+        name: [a / b for a, b in zip(times[name], times["stock"], strict=True)] for name in ("fast", "record")
+    }
+    print(
+        json.dumps(
+            facts
+            | {
+                "largest_difference": difference,
+                "seconds": {k: round(v, 3) for k, v in median.items()},
+                "ratio": {
+                    k: [round(q, 3) for q in (min(v), statistics.median(v), max(v))]
+                    for k, v in ratios.items()
+                },
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How long the oracle takes to score clips from raw uint8, and how much memory.
 
-    python benchmarks/scoring.py n=512 processes=2          # kind=text | edit | control | pose | identity | diversity
+    python benchmarks/scoring.py n=512 processes=2          # kind=text | edit | control | pose | identity |
+    diversity
 
-The budget is .15 s per clip of 16 frames and core, 512 clips in a minute on two cores, less than 1 GB. Clips are drawn beforehand; the
-numbers of the first eight are compared between one process and several before anything is timed. CPU seconds do not depend on what else
-the machine is doing, wall seconds do: the load at the start stands beside them. Prints one JSON line.
+The budget is .15 s per clip of 16 frames and core, 512 clips in a minute on two cores, less than 1 GB. Clips
+are drawn beforehand; the numbers of the first eight are compared between one process and several before
+anything is timed. CPU seconds do not depend on what else the machine is doing, wall seconds do: the load at
+the start stands beside them. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -51,7 +53,11 @@ def peak_gb() -> float:
 
 def main() -> None:
     options = dict(word.split("=", 1) for word in sys.argv[1:])
-    kind, n, processes = options.get("kind", "text"), int(options.get("n", 512)), int(options.get("processes", 2))
+    kind, n, processes = (
+        options.get("kind", "text"),
+        int(options.get("n", 512)),
+        int(options.get("processes", 2)),
+    )
     items = [(task, render(task.scene).video) for task in tasks(suite(kind, n))]
     drawn_gb = peak_gb()
     alone = [scored(item)[0] for item in items[:8]]  # also fills the templates that a process keeps
@@ -65,14 +71,25 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "kind": kind, "clips": n, "frames": len(items[0][1]), "processes": processes, "wall_s": round(wall, 1),
-                "cpu_s_per_clip": {q: round(float(np.quantile(seconds, v)), 4) for q, v in (("median", 0.5), ("p95", 0.95))},
-                "cpu_s_all": round(float(seconds.sum()), 1), "peak_gb": round(peak_gb(), 3), "before_scoring_gb": round(drawn_gb, 3),
-                "within_budget": bool(seconds.mean() <= BUDGET_SECONDS and peak_gb() < BUDGET_GB), "load_before": round(load, 1),
-                "cores": os.cpu_count(), "machine": platform.processor() or platform.machine(), "python": platform.python_version(),
+                "kind": kind,
+                "clips": n,
+                "frames": len(items[0][1]),
+                "processes": processes,
+                "wall_s": round(wall, 1),
+                "cpu_s_per_clip": {
+                    q: round(float(np.quantile(seconds, v)), 4) for q, v in (("median", 0.5), ("p95", 0.95))
+                },
+                "cpu_s_all": round(float(seconds.sum()), 1),
+                "peak_gb": round(peak_gb(), 3),
+                "before_scoring_gb": round(drawn_gb, 3),
+                "within_budget": bool(seconds.mean() <= BUDGET_SECONDS and peak_gb() < BUDGET_GB),
+                "load_before": round(load, 1),
+                "cores": os.cpu_count(),
+                "machine": platform.processor() or platform.machine(),
+                "python": platform.python_version(),
             }
         )
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

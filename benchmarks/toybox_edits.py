@@ -1,19 +1,24 @@
-"""Editing methods on the toybox's edit suite (O4): EDIT with its four parts, and TC, by method and kind of edit, against per-frame edits.
+"""Editing methods on the toybox's edit suite (O4): EDIT with its four parts, and TC, by method and kind of
+edit, against per-frame edits.
 
-    python benchmarks/toybox_edits.py n=64                                   # every method; Tune-A-Video is taught 500 steps on every clip
+    python benchmarks/toybox_edits.py n=64                                   # every method; Tune-A-Video is
+    taught 500 steps on every clip
     python benchmarks/toybox_edits.py n=8 methods=p2p,tav steps_tuned=20 steps=4 out=outputs/try
 
-``p2p`` is Prompt-to-Prompt frame by frame, what all others are compared with clip by clip (it always runs; ``null_text=10`` gives it the
-paper's inner steps, 0 is its fast mode), ``copy`` hands the source back, ``ddim`` is inversion and another prompt frame by frame,
-``fatezero`` FateZero with the middle frame, ``first`` the same with the keys of the first frame at every level, ``self_middle`` with the
-frame's own and the middle one's (the paper's text) at every level, ``tav`` Tune-A-Video,
-``fatezero_tav`` FateZero on the checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
-``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to keep.
-Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with the next clip, a finished method
-is only scored again, and other settings in the same folder are refused. Prints tables in Markdown: means with 95 % bootstrap intervals,
-and differences from ``p2p`` over the same clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out``
-gets them as ``edits.json``, a leaderboard and a report.
+``p2p`` is Prompt-to-Prompt frame by frame, what all others are compared with clip by clip (it always runs;
+``null_text=10`` gives it the paper's inner steps, 0 is its fast mode), ``copy`` hands the source back,
+``ddim`` is inversion and another prompt frame by frame, ``fatezero`` FateZero with the middle frame,
+``first`` the same with the keys of the first frame at every level, ``self_middle`` with the frame's own and
+the middle one's (the paper's text) at every level, ``tav`` Tune-A-Video, ``fatezero_tav`` FateZero on the
+checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
+``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to
+keep. Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with
+the next clip, a finished method is only scored again, and other settings in the same folder are refused.
+Prints tables in Markdown: means with 95 % bootstrap intervals, and differences from ``p2p`` over the same
+clips, bold where the interval leaves out 0 (of 8 clips or more: fewer bound nothing). ``out`` gets them as
+``edits.json``, a leaderboard and a report.
 """
+
 from __future__ import annotations
 
 import sys
@@ -49,8 +54,18 @@ WORDS = {"told": 0.0, "open": 1.0}
 TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video"}
 """Methods for which each clip is tuned first, and what learns it; empty: they themselves."""
 DEFAULTS = {
-    "n": "64", "frames": "8", "steps": "20", "guidance": "3", "cross": "0.8", "self": "0.5", "null_text": "0", "steps_tuned": "500",
-    "lr": "3e-4", "words": "told", "methods": "p2p,copy,ddim,fatezero,first,self_middle,tav,fatezero_tav", "backbone": TOYBOX,
+    "n": "64",
+    "frames": "8",
+    "steps": "20",
+    "guidance": "3",
+    "cross": "0.8",
+    "self": "0.5",
+    "null_text": "0",
+    "steps_tuned": "500",
+    "lr": "3e-4",
+    "words": "told",
+    "methods": "p2p,copy,ddim,fatezero,first,self_middle,tav,fatezero_tav",
+    "backbone": TOYBOX,
     "out": "outputs/toybox_edits",
 }
 
@@ -63,7 +78,10 @@ def options_of(words: Sequence[str]) -> dict[str, str]:
         raise ValueError(f"words={options['words']}: give one of {', '.join(WORDS)}")
     unknown = [*(given.keys() - DEFAULTS.keys()), *(name for name in names if name not in recipes(DEFAULTS))]
     if unknown:
-        raise ValueError(f"unknown: {' '.join(unknown)}; keys are {', '.join(DEFAULTS)}, methods {', '.join(recipes(DEFAULTS))}")
+        raise ValueError(
+            f"unknown: {' '.join(unknown)}; keys are {', '.join(DEFAULTS)}, methods "
+            f"{', '.join(recipes(DEFAULTS))}"
+        )
     return options | {"methods": ",".join(names)}
 
 
@@ -77,7 +95,9 @@ def recipes(options: dict[str, str]) -> dict[str, Recipe]:
         "ddim": PromptToPrompt(**both, cross=never, self_attention=never, null_text=NullText(inner_steps=0)),
         "fatezero": FateZero(**both, **maps, reconstruct=False),
         "first": FateZero(**both, **maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
-        "self_middle": FateZero(**both, **maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False),
+        "self_middle": FateZero(
+            **both, **maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False
+        ),
         "tav": TuneAVideo(**both, reconstruct=False),
         "fatezero_tav": FateZero(**both, **maps, frames=[], reconstruct=False),
     }
@@ -92,13 +112,26 @@ def tune_of(name: str, options: dict[str, str]) -> Tune:
 def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
     num, out = int(options["n"]), Path(options["out"]) / name
     suite = Suite(
-        kind=Kind.EDIT, iid=num, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=int(options["frames"]), stride_ticks=2,
+        kind=Kind.EDIT,
+        iid=num,
+        pair=0,
+        triple=0,
+        extrapolation=0,
+        paraphrase=0,
+        num_frames=int(options["frames"]),
+        stride_ticks=2,
         open_share=WORDS[options["words"]],
     )
     evaluate(
         EvaluateRun(
-            suite=suite, suite_name="edit", method=recipes(options)[name], method_name=name, backbone=options["backbone"],
-            tune=tune_of(name, options), selftest=min(num, 24), out=str(out),
+            suite=suite,
+            suite_name="edit",
+            method=recipes(options)[name],
+            method_name=name,
+            backbone=options["backbone"],
+            tune=tune_of(name, options),
+            selftest=min(num, 24),
+            out=str(out),
         ),
         console,
     )
@@ -108,7 +141,9 @@ def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
 def kinds_of(result: Result) -> dict[str, list[str]]:
     """Clips by the kind of their edit, which their names end with."""
     kinds = dict.fromkeys(name.rsplit("-", 1)[-1] for name in result.rows)
-    return {"all": list(result.rows)} | {kind: [name for name in result.rows if name.endswith(f"-{kind}")] for kind in kinds}
+    return {"all": list(result.rows)} | {
+        kind: [name for name in result.rows if name.endswith(f"-{kind}")] for kind in kinds
+    }
 
 
 def figures(results: Sequence[Result]) -> dict[str, Any]:
@@ -121,7 +156,9 @@ def figures(results: Sequence[Result]) -> dict[str, Any]:
         base = results[0]
         return {
             "mean": {key: interval(values(result, key, clips)) for key in SHOWN},
-            "difference": {key: paired_difference(values(result, key, clips), values(base, key, clips)) for key in SHOWN},
+            "difference": {
+                key: paired_difference(values(result, key, clips), values(base, key, clips)) for key in SHOWN
+            },
         }
 
     return {kind: {r.name: one(r, clips) for r in results} for kind, clips in kinds_of(results[0]).items()}
@@ -153,8 +190,14 @@ def main() -> None:
         compare(results)  # refuses results that are no pair
     found = figures(results)
     aggregate(out, console)
-    plain = {kind: {n: {w: {k: asdict(x) for k, x in of[w].items()} for w in of} for n, of in ms.items()} for kind, ms in found.items()}
-    write_json(out / "edits.json", {"options": options, "cost": {r.name: r.numbers["cost"] for r in results}, "figures": plain})
+    plain = {
+        kind: {n: {w: {k: asdict(x) for k, x in of[w].items()} for w in of} for n, of in ms.items()}
+        for kind, ms in found.items()
+    }
+    write_json(
+        out / "edits.json",
+        {"options": options, "cost": {r.name: r.numbers["cost"] for r in results}, "figures": plain},
+    )
     print("\n".join(line for what in ("mean", "difference") for line in markdown(found, what)))
 
 

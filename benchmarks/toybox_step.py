@@ -1,11 +1,14 @@
-"""A whole training step of the shipped toybox model (draws, forward, backward, clipping, Muon) on the machine at hand.
+"""A whole training step of the shipped toybox model (draws, forward, backward, clipping, Muon) on the machine
+at hand.
 
     python benchmarks/toybox_step.py part=image batch=1024                    # the UNet on stills
     python benchmarks/toybox_step.py part=motion batch=64 frames=16 layout=last
 
-Random latents, autocast to bf16 (``precision=fp32``: none). Prints one JSON line: seconds a step, of them forward and backward, and of
-those the time until the last kernel was queued ("host"): where the two are equal, a GPU waits for Python.
+Random latents, autocast to bf16 (``precision=fp32``: none). Prints one JSON line: seconds a step, of them
+forward and backward, and of those the time until the last kernel was queued ("host"): where the two are
+equal, a GPU waits for Python.
 """
+
 from __future__ import annotations
 
 import json
@@ -44,7 +47,11 @@ def seconds(act: Callable[[], None]) -> tuple[float, float]:
 def main() -> None:
     options = DEFAULTS | dict(a.split("=", 1) for a in sys.argv[1:])
     device, mixed = "cuda" if torch.cuda.is_available() else "cpu", options["precision"] == "bf16"
-    num, frames, frozen = int(options["batch"]), int(options["frames"]), torch.bfloat16 if mixed else torch.float32
+    num, frames, frozen = (
+        int(options["batch"]),
+        int(options["frames"]),
+        torch.bfloat16 if mixed else torch.float32,
+    )
     model = load_backbone(TOYBOX)
     recipe = LatentDiffusion() if options["part"] == "image" else AnimateDiff()
     learner = Learner(recipe, model, Optimisation(kind=Optimiser.MUON, lr=1e-3), 0, 1000, frozen)
@@ -57,9 +64,13 @@ def main() -> None:
         learner.unet.image_unet.to(memory_format=torch.channels_last)
     learning = list(learner.learning.values())
     optimiser, _ = learner.optimisation.build(learning, 1000)
-    tokens = torch.randn(num, model.tokenizer.model_max_length, model.unet.config["cross_attention_dim"]).half()
+    tokens = torch.randn(
+        num, model.tokenizer.model_max_length, model.unet.config["cross_attention_dim"]
+    ).half()
     latents = torch.randn(num, frames, 4, 16, 16).half()
-    batch = Batch(keys=[(str(i), 0) for i in range(num)], captions=[""] * num, latents=latents, context=Context(tokens))
+    batch = Batch(
+        keys=[(str(i), 0) for i in range(num)], captions=[""] * num, latents=latents, context=Context(tokens)
+    )
 
     def gradients() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
@@ -78,7 +89,13 @@ def main() -> None:
     both, host = seconds(gradients)
     figures = {"step_s": whole, "forward_backward_s": both, "host_s": host, "peak_gb": peak_memory_gb()}
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    print(json.dumps(options | {"device": name, "torch": torch.__version__} | {k: round(v, 4) for k, v in figures.items()}))
+    print(
+        json.dumps(
+            options
+            | {"device": name, "torch": torch.__version__}
+            | {k: round(v, 4) for k, v in figures.items()}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""Whose facts do the words of a caption carry? What a linear reader finds in the text encoder's states, in captions of two moving things.
+"""Whose facts do the words of a caption carry? What a linear reader finds in the text encoder's states, in
+captions of two moving things.
 
     python benchmarks/word_binding.py backbones=toybox,runs/toybox_binding/image_model n=6000
 
-One line a word: the share of held-out captions in which a softmax regression on the state of that word names a fact of the first or of
-the second thing. A word should tell the facts of its own thing said so far and of the other thing no more than chance (colour .12,
-shape .17, direction .12, speed .33); where it tells both, a UNet cannot know whose they are.
+One line a word: the share of held-out captions in which a softmax regression on the state of that word names
+a fact of the first or of the second thing. A word should tell the facts of its own thing said so far and of
+the other thing no more than chance (colour .12, shape .17, direction .12, speed .33); where it tells both, a
+UNet cannot know whose they are.
 """
+
 from __future__ import annotations
 
 import sys
@@ -64,7 +67,9 @@ def main() -> None:
     for name in options.get("backbones", "toybox").split(","):
         model = load_backbone(name).freeze()
         with torch.no_grad():
-            states = torch.cat([model.encode_text(texts[at : at + 256]).tokens.float() for at in range(0, len(texts), 256)])
+            states = torch.cat(
+                [model.encode_text(texts[at : at + 256]).tokens.float() for at in range(0, len(texts), 256)]
+            )
         places: dict[str, list[int]] = {}
         for text, scene in zip(texts, scenes, strict=True):
             parts = apart(text)
@@ -77,7 +82,10 @@ def main() -> None:
             chosen = states[torch.arange(len(at)), torch.tensor(at)]
             line = [f"{name}  {word}"]
             for fact, (classes, of) in FACTS.items():
-                found = [read(chosen, torch.tensor([classes.index(of(s.things[i])) for s in scenes]), len(classes)) for i in (0, 1)]
+                found = [
+                    read(chosen, torch.tensor([classes.index(of(s.things[i])) for s in scenes]), len(classes))
+                    for i in (0, 1)
+                ]
                 line.append(f"{fact} {found[0]:.2f} / {found[1]:.2f}")
             print("  ".join(line), flush=True)
 

@@ -1,11 +1,15 @@
-"""What the words are worth to an image model: its denoising loss on stills of the toybox, and how much it rises with a wrong word.
+"""What the words are worth to an image model: its denoising loss on stills of the toybox, and how much it
+rises with a wrong word.
 
-    python benchmarks/word_gap.py backbones=toybox,runs/leg/image_model things=2 n=256 levels=500,650,750,850,930
+    python benchmarks/word_gap.py backbones=toybox,runs/leg/image_model things=2 n=256
+    levels=500,650,750,850,930
 
-One line a level: the loss with the right caption, then by kind of fact how much more (standard error) a caption costs in which two
-like facts are exchanged or one is replaced. Pictures, noise and wrong captions are the same for every model, and no run trains on
-them. It says how well words are heard at a level of noise, in a minute, not what is drawn.
+One line a level: the loss with the right caption, then by kind of fact how much more (standard error) a
+caption costs in which two like facts are exchanged or one is replaced. Pictures, noise and wrong captions are
+the same for every model, and no run trains on them. It says how well words are heard at a level of noise, in
+a minute, not what is drawn.
 """
+
 from __future__ import annotations
 
 import sys
@@ -42,7 +46,12 @@ def stills(num: int, two: bool) -> Iterator[tuple[Tensor, str]]:
 
 @torch.no_grad()
 def losses(
-    model: ImageModel, unet: VideoUNet, objective: Denoising, latents: Tensor, captions: dict[int, str], level: int
+    model: ImageModel,
+    unet: VideoUNet,
+    objective: Denoising,
+    latents: Tensor,
+    captions: dict[int, str],
+    level: int,
 ) -> Tensor:
     """Of the stills that ``captions`` has, in its order; a still gets the same noise whatever its caption."""
     out = []
@@ -72,7 +81,9 @@ def main() -> None:
             line = [f"{name}  {1 + two} things  t {level}  loss {float(right.mean()):.4f}"]
             for kind in KINDS:
                 texts = {i: found[kind] for i, found in enumerate(wrong) if kind in found}
-                line.append(f"{kind} {said(losses(model, unet, objective, latents, texts, level) - right[list(texts)])}")
+                line.append(
+                    f"{kind} {said(losses(model, unet, objective, latents, texts, level) - right[list(texts)])}"  # noqa: E501
+                )
             print("  ".join(line), flush=True)
 
 

@@ -1,4 +1,5 @@
-"""Build hook: an installed wheel carries the run configurations and the shipped image model as vgen/_conf and vgen/_data.
+"""Build hook: an installed wheel carries the run configurations and the shipped image model as vgen/_conf and
+vgen/_data.
 
 An editable install gets neither: there vgen.resources finds the checkout's own conf/ and data/.
 """

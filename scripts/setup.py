@@ -1,7 +1,8 @@
-"""Builds .venv/ from whatever state it is in; quick when there is nothing to do. Standard library only, any python3 can start it.
+"""Builds .venv/ from whatever state it is in; quick when there is nothing to do. Standard library only, any
+python3 can start it.
 
-Variables: VGEN_PYTHON (the Python to build on), VGEN_TORCH_INDEX (address of a package index to take torch from:
-a CPU, CUDA or ROCm build).
+Variables: VGEN_PYTHON (the Python to build on), VGEN_TORCH_INDEX (address of a package index to take torch
+from: a CPU, CUDA or ROCm build).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ TOOLS = ["pip>=23.2", "setuptools", "wheel", "ninja", "py-cpuinfo", "packaging",
 CUDA_PACKAGE = re.compile(r"^(nvidia|cuda)[-_]", re.IGNORECASE)
 HEARTBEAT_SECONDS = 10
 
-# Run by the environment's own Python: forget packages that an interrupted installation left without all of their files.
+# Run by the environment's own Python: forget packages that an interrupted installation left without all of
+# their files.
 MEND = """
 import importlib.metadata as metadata, json, pathlib, shutil, sysconfig
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
@@ -40,7 +42,7 @@ for info in site.glob("*.dist-info"):
         shutil.rmtree(info)
         forgotten.append(info.name)
 print(json.dumps(forgotten))
-"""
+"""  # noqa: E501
 
 # Run by the environment's own Python: what vgen[dev] asks for on this platform, one requirement per line.
 REQUIREMENTS = """
@@ -70,7 +72,14 @@ class Steps:
         say(f"[{self.number}/{self.total}] {title}")
         with LOG.open("ab") as log:
             mark = log.tell()
-            child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment())
+            child = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=environment(),
+            )
             while child.poll() is None:
                 time.sleep(0.1)
                 if time.monotonic() - begin > beat:
@@ -89,7 +98,9 @@ def say(line: str) -> None:
 def tail(mark: int, num_lines: int = 20) -> str:
     with LOG.open("rb") as log:
         log.seek(mark)
-        return "\n".join("    " + line for line in log.read().decode(errors="replace").splitlines()[-num_lines:])
+        return "\n".join(
+            "    " + line for line in log.read().decode(errors="replace").splitlines()[-num_lines:]
+        )
 
 
 def last_line(mark: int) -> str:
@@ -100,7 +111,12 @@ def last_line(mark: int) -> str:
 
 def environment() -> dict[str, str]:
     """No questions, no version notices; DeepSpeed compiles its kernels when they are first used, not now."""
-    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore", "DS_BUILD_OPS": "0"}
+    quiet = {
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "DS_BUILD_OPS": "0",
+    }
     misleading = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
     return {**{key: value for key, value in os.environ.items() if key not in misleading}, **quiet}
 
@@ -144,7 +160,9 @@ def is_ready() -> bool:
 def answers(command: list[str]) -> str | None:
     """What a command prints, or None when it fails or is not there."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), cwd=ROOT)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), cwd=ROOT
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -156,24 +174,31 @@ def python_version(python: str) -> tuple[int, ...] | None:
 
 
 def find_python() -> str:
-    """The Python that runs this, when it will do, else the first supported one on the PATH; VGEN_PYTHON overrides both."""
+    """The Python that runs this, when it will do, else the first supported one on the PATH; VGEN_PYTHON
+    overrides both."""
     named = os.environ.get("VGEN_PYTHON")
-    candidates = [named] if named else [sys.executable, "python3.12", "python3.11", "python3.13", "python3.10"]
+    candidates = (
+        [named] if named else [sys.executable, "python3.12", "python3.11", "python3.13", "python3.10"]
+    )
     for python in candidates:
         if python_version(python) in SUPPORTED:
             return python
     found = named or f"python3 ({'.'.join(map(str, sys.version_info[:2]))})"
     raise SetupError(
-        f"vgen needs Python 3.10, 3.11, 3.12 or 3.13 and {found} is not one; install one and run VGEN_PYTHON=python3.12 make setup"
+        f"vgen needs Python 3.10, 3.11, 3.12 or 3.13 and {found} is not one; install one and run "
+        "VGEN_PYTHON=python3.12 make setup"
     )
 
 
 def prepare_venv(steps: Steps) -> None:
-    """A working .venv/: the one that is there if its Python and pip answer and it was not moved here, else a new one."""
+    """A working .venv/: the one that is there if its Python and pip answer and it was not moved here, else a
+    new one."""
     moved = read_stamp().get("root", str(ROOT)) != str(ROOT)
     python = str(BIN / "python")
     named = os.environ.get("VGEN_PYTHON")
-    fits = python_version(python) in SUPPORTED and (not named or python_version(python) == python_version(named))
+    fits = python_version(python) in SUPPORTED and (
+        not named or python_version(python) == python_version(named)
+    )
     if fits and not moved and answers([python, "-m", "pip", "--version"]):
         STAMP.unlink(missing_ok=True)
         forgotten = json.loads(answers([python, "-c", MEND]) or "[]")
@@ -190,12 +215,25 @@ def prepare_venv(steps: Steps) -> None:
     try:
         steps.run(f"a new .venv/ on {python}", [python, "-m", "venv", str(VENV)])
     except SetupError as error:
-        remedy = f"{python} cannot create virtual environments; install its venv and pip modules (Debian, Ubuntu: apt install python3-venv)"
+        remedy = (
+            f"{python} cannot create virtual environments; install its venv and pip modules (Debian, "
+            "Ubuntu: apt install python3-venv)"
+        )
         raise SetupError(f"{error}\n{remedy}") from None
 
 
 def pip(*arguments: str) -> list[str]:
-    return [str(BIN / "python"), "-m", "pip", "install", "--progress-bar", "off", "-c", str(ROOT / "constraints.txt"), *arguments]
+    return [
+        str(BIN / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--progress-bar",
+        "off",
+        "-c",
+        str(ROOT / "constraints.txt"),
+        *arguments,
+    ]
 
 
 def pinned(package: str) -> str:
@@ -210,33 +248,60 @@ def has_nvidia_gpu() -> bool:
 
 
 def would_pull_cuda(requirement: str) -> bool:
-    """Whether pip, as it is configured here, would answer the requirement with a build that needs CUDA packages."""
-    dry = answers([str(BIN / "python"), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--report", "-", requirement])
+    """Whether pip, as it is configured here, would answer the requirement with a build that needs CUDA
+    packages."""
+    dry = answers(
+        [
+            str(BIN / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--dry-run",
+            "--no-deps",
+            "--report",
+            "-",
+            requirement,
+        ]
+    )
     chosen = json.loads(dry[dry.index("{") :])["install"] if dry and "{" in dry else []
-    return any(CUDA_PACKAGE.match(wanted) for item in chosen for wanted in item["metadata"].get("requires_dist", []))
+    return any(
+        CUDA_PACKAGE.match(wanted) for item in chosen for wanted in item["metadata"].get("requires_dist", [])
+    )
 
 
 def torch_arguments() -> list[str]:
-    """How to ask pip for torch: never CUDA on a CPU machine that can have the CPU build, never a CPU build on a GPU machine."""
+    """How to ask pip for torch: never CUDA on a CPU machine that can have the CPU build, never a CPU build on
+    a GPU machine."""
     torch = pinned("torch")
     if os.environ.get("VGEN_TORCH_INDEX"):
         return [torch, "--no-deps", "--force-reinstall", "--index-url", os.environ["VGEN_TORCH_INDEX"]]
-    version = answers([str(BIN / "python"), "-c", "import importlib.metadata as m; print(m.version('torch'))"])
+    version = answers(
+        [str(BIN / "python"), "-c", "import importlib.metadata as m; print(m.version('torch'))"]
+    )
     if version and version.split("+")[0] == torch.split("==")[1]:
         return [torch]
     if has_nvidia_gpu() or not would_pull_cuda(torch):
         return [torch]
-    if answers([str(BIN / "python"), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", f"{torch}+cpu"]) is not None:
+    if (
+        answers(
+            [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", f"{torch}+cpu"]
+        )
+        is not None
+    ):
         return [f"{torch}+cpu"]
     say(
-        "      no NVIDIA GPU here, and pip's indexes offer torch only with CUDA (several GB), which works too; for the small CPU build\n"
-        "      stop now and run VGEN_TORCH_INDEX=<the index address that PyTorch's install page shows for CPU> make setup"
+        "      no NVIDIA GPU here, and pip's indexes offer torch only with CUDA (several GB), which works "
+        "too; for the small CPU build\n"
+        "      stop now and run VGEN_TORCH_INDEX=<the index address that PyTorch's install page shows for "
+        "CPU> make setup"
     )
     return [torch]
 
 
 def install(steps: Steps) -> list[str]:
-    """Everything, torch first so that nothing else decides which build of it comes; returns what could not be had."""
+    """Everything, torch first so that nothing else decides which build of it comes; returns what could not be
+    had."""
     prepare_venv(steps)
     steps.run("build tools", pip(*TOOLS))
     steps.run(f"{pinned('torch')} (the longest step)", pip(*torch_arguments()))
@@ -244,7 +309,8 @@ def install(steps: Steps) -> list[str]:
     wanted = (answers([str(BIN / "python"), "-c", REQUIREMENTS]) or "").splitlines()
     deepspeed = [line for line in wanted if line.startswith("deepspeed")]
     steps.run("libraries and test tools", pip(*(line for line in wanted if line not in deepspeed)))
-    # Its build looks at the installed torch; in an isolated build environment it could fetch another one, with CUDA.
+    # Its build looks at the installed torch; in an isolated build environment it could fetch another one,
+    # with CUDA.
     have = not deepspeed or steps.run("DeepSpeed", pip("--no-build-isolation", *deepspeed), fatal=False)
     return [] if have else ["DeepSpeed"]
 
@@ -256,10 +322,22 @@ def setup() -> None:
     say(f"setting up {VENV}")
     lacks = install(steps)
     if lacks:
-        say(f"      without {', '.join(lacks)}, all but trainer=deepspeed_* works; {LOG} says why; to try again: rm {STAMP}; make setup")
+        say(
+            f"      without {', '.join(lacks)}, all but trainer=deepspeed_* works; {LOG} says why; to try "
+            f"again: rm {STAMP}; make setup"
+        )
     packages = sorted(installed_names() - {"pip"})
     fresh = STAMP.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"fingerprint": fingerprint(), "root": str(ROOT), "torch_index": torch_index(), "packages": packages}))
+    fresh.write_text(
+        json.dumps(
+            {
+                "fingerprint": fingerprint(),
+                "root": str(ROOT),
+                "torch_index": torch_index(),
+                "packages": packages,
+            }
+        )
+    )
     fresh.replace(STAMP)
     say(f"set-up complete in {time.monotonic() - steps.start:.0f} s")
 
@@ -268,7 +346,9 @@ def main() -> int:
     try:
         import fcntl
 
-        with Path(__file__).open() as lock:  # two makes at once: the second waits, then finds everything ready
+        with Path(
+            __file__
+        ).open() as lock:  # two makes at once: the second waits, then finds everything ready
             fcntl.flock(lock, fcntl.LOCK_EX)
             setup()
     except SetupError as error:

@@ -1,4 +1,6 @@
-"""Real classes, tiny: a Stable-Diffusion-shaped image model of 0.5 M parameters, and a corpus of the miniature world."""
+"""Real classes, tiny: a Stable-Diffusion-shaped image model of 0.5 M parameters, and a corpus of the
+miniature world."""
+
 from __future__ import annotations
 
 import os
@@ -21,7 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; this machine has none"))
         if item.get_closest_marker("clips") and not CLIPS.is_dir():
-            item.add_marker(pytest.mark.skip(reason=f"needs the real clips at {CLIPS}, which are not part of the project"))
+            item.add_marker(
+                pytest.mark.skip(reason=f"needs the real clips at {CLIPS}, which are not part of the project")
+            )
 
 
 @pytest.fixture
@@ -37,5 +41,8 @@ def toy_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vgen.data.toybox import ToyboxSource
 
     out = tmp_path_factory.mktemp("shards") / "toy"
-    prepare(Prepare(data=ToyboxSource(num_clips=20, seed=5), out=str(out), num_frames=8, num_processes=1), lambda *_: None)
+    prepare(
+        Prepare(data=ToyboxSource(num_clips=20, seed=5), out=str(out), num_frames=8, num_processes=1),
+        lambda *_: None,
+    )
     return out

@@ -11,7 +11,8 @@ def conf_dir() -> Path:
 
 
 def data_dir() -> Path:
-    """What ships as data (the toybox image model): data/ of the checkout, or vgen/_data of an installation."""
+    """What ships as data (the toybox image model): data/ of the checkout, or vgen/_data of an
+    installation."""
     return _shipped("data")
 
 
@@ -20,6 +21,7 @@ def _shipped(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise ValueError(
-        f"vgen's shipped folder '{name}' is neither in the installation ({_PACKAGE / f'_{name}'}) nor in a checkout "
+        f"vgen's shipped folder '{name}' is neither in the installation ({_PACKAGE / f'_{name}'}) nor in a "
+        "checkout "
         f"({_PACKAGE.parent / name}); install vgen again from a complete checkout"
     )

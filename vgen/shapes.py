@@ -1,8 +1,10 @@
 """Axis legend, and the two views between a clip and its frames.
 
-Axes: ``b`` batch, ``f`` frames, ``c`` channels, ``h w`` height and width, ``n`` tokens, ``k`` key tokens, ``m`` heads, ``d`` head width.
-``t`` is diffusion time and nothing else. Video is ``b f c h w`` at every boundary, pixels and latents alike, so that folding is a view.
+Axes: ``b`` batch, ``f`` frames, ``c`` channels, ``h w`` height and width, ``n`` tokens, ``k`` key tokens,
+``m`` heads, ``d`` head width. ``t`` is diffusion time and nothing else. Video is ``b f c h w`` at every
+boundary, pixels and latents alike, so that folding is a view.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,5 @@
 """The one decorator every configuration value in the house wears, and the enum its choices are made of."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -33,5 +34,6 @@ class Choice(Enum, metaclass=_ByValue):
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 def spec(cls: type) -> type:
-    """``dataclass(kw_only=True, slots=True)``. Not frozen: Hydra's nodes of frozen classes refuse overrides."""
+    """``dataclass(kw_only=True, slots=True)``. Not frozen: Hydra's nodes of frozen classes refuse
+    overrides."""
     return dataclass(kw_only=True, slots=True)(cls)

@@ -17,14 +17,25 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
-    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--mute-audio", "--no-first-run",
-    "--hide-scrollbars", "--window-size=1280,900", "--disable-background-networking", "--disable-component-update", "--disable-extensions",
-    "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage",
-]  # fmt: skip
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--mute-audio",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--window-size=1280,900",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-extensions",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-dev-shm-usage",
+]
 
 
 class Browser:
-    """One tab. The protocol is JSON between zero bytes, to the browser's descriptor 3 and from its descriptor 4."""
+    """One tab. The protocol is JSON between zero bytes, to the browser's descriptor 3 and from its descriptor
+    4."""
 
     def __init__(self, profile: Path) -> None:
         theirs, (self.back, self.out) = _pipes()
@@ -37,7 +48,9 @@ class Browser:
             f"--user-data-dir={profile}",
             "about:blank",
         ]
-        self.process = subprocess.Popen(command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, pass_fds=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         for descriptor in theirs:
             os.close(descriptor)
         self.number, self.rest, self.session = 0, b"", None
@@ -52,7 +65,9 @@ class Browser:
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters} | ({"sessionId": self.session} if self.session else {})
+        message = {"id": self.number, "method": method, "params": parameters} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         os.write(self.out, json.dumps(message).encode() + b"\0")
         while True:
             found = self._next()
@@ -133,7 +148,9 @@ def _pipes() -> tuple[tuple[int, int], tuple[int, int]]:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("needs Chromium, which this machine lacks (scripts/system_packages.sh installs it where it may)")
+        pytest.skip(
+            "needs Chromium, which this machine lacks (scripts/system_packages.sh installs it where it may)"
+        )
     tab = Browser(tmp_path / "profile")
     try:
         tab.begin()

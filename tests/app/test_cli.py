@@ -33,7 +33,8 @@ def verb(monkeypatch: pytest.MonkeyPatch):
     return stand_in
 
 
-# A page is quick while nothing but Python's own modules and a few of ours is imported for it; a time would say how busy the machine is.
+# A page is quick while nothing but Python's own modules and a few of ours is imported for it; a time would
+# say how busy the machine is.
 PAGES = """
 import sys
 
@@ -51,7 +52,9 @@ print(sum(name.startswith("vgen") for name in sys.modules), "of ours", file=sys.
 
 def test_help_is_quick_from_anywhere_because_it_imports_nothing_heavy(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", PAGES, *VERBS], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, *VERBS], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert all(f"usage: vgen {verb}" in done.stdout for verb in ("VERB", *VERBS))
     assert int(done.stderr.split()[0]) < 12, "help reads verbs.py, and no verb's own module"
@@ -65,7 +68,12 @@ def test_a_reader_that_leaves_is_no_error(arguments: list[str], tmp_path: Path) 
     command = [sys.executable, "-m", "vgen", *arguments]
     with os.fdopen(writing, "w") as pipe:
         done = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert (done.returncode, done.stderr) == (cli.UNREAD, "")
 
@@ -79,13 +87,19 @@ cli._dispatch = worker
 cli.run("train")
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert done.stderr.endswith("BrokenPipeError: a worker is gone\n")
 
 
-def test_overview_names_every_verb(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overview_names_every_verb(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["vgen"])
     assert cli.main() == 0
     page = capsys.readouterr().out
@@ -116,7 +130,10 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_verb_sees_its_own_arguments(verb) -> None:
-    verb("import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'a=1', '-m'] and os.environ['HYDRA_FULL_ERROR'] == '1'")
+    verb(
+        "import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'a=1', '-m'] and "
+        "os.environ['HYDRA_FULL_ERROR'] == '1'"
+    )
     assert cli.run("train", ["a=1", "-m"]) == 0
 
 
@@ -149,7 +166,9 @@ def test_interrupted(verb, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_top_level_scripts_are_the_verbs(script: str) -> None:
-    done = subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.startswith(f"vgen {script.removesuffix('.py')}: ")
 
 
@@ -162,8 +181,16 @@ def test_the_top_level_scripts_train_and_evaluate(tmp_path: Path, toy_shards: Pa
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    small = ["data.window.num_frames=4", "data.batch_size=1", "data.val_clips=2", "callbacks=none", "trainer.accelerator=cpu"]
-    said = ran("train.py", "debug=smoke", f"data.path={toy_shards}", *small, "trainer.max_steps=1", "run.name=a")
+    small = [
+        "data.window.num_frames=4",
+        "data.batch_size=1",
+        "data.val_clips=2",
+        "callbacks=none",
+        "trainer.accelerator=cpu",
+    ]
+    said = ran(
+        "train.py", "debug=smoke", f"data.path={toy_shards}", *small, "trainer.max_steps=1", "run.name=a"
+    )
     assert said.endswith("run: runs/a\n")
     drawn = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "out=judged"]
     ran("evaluate.py", "adapter=runs/a", "suite=smoke", *drawn)
@@ -180,7 +207,9 @@ REFUSED_AFTER_HYDRA = {
 
 
 @pytest.mark.parametrize("name", REFUSED_AFTER_HYDRA)
-def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+def test_a_verb_leaves_existing_loggers_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
@@ -196,27 +225,47 @@ def test_a_verb_leaves_existing_loggers_alone(monkeypatch: pytest.MonkeyPatch, t
     "a ${b} cat", "${oc.env:HOME}", "cut ${", r"a \${b} \\ cat", r'"a \\${b}',
 ])  # fmt: skip
 def test_a_sentence_arrives_as_it_was_written(text: str) -> None:
-    """Through Hydra's parser, and through OmegaConf as a run is made: resolved in place, then once more as it becomes plain or typed."""
+    """Through Hydra's parser, and through OmegaConf as a run is made: resolved in place, then once more as it
+    becomes plain or typed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     for key in cli.SENTENCES:
-        config = OmegaConf.create({"prompt": OverridesParser.create().parse_override(cli.as_sentence(f"{key}={text}")).value()})
+        config = OmegaConf.create(
+            {"prompt": OverridesParser.create().parse_override(cli.as_sentence(f"{key}={text}")).value()}
+        )
         OmegaConf.resolve(config)
         assert OmegaConf.to_container(config, resolve=True) == {"prompt": text}
 
 
 def test_what_is_quoted_or_no_sentence_is_left_alone() -> None:
-    for argument in ("prompt=\"a, b\"", "prompt='a, b'", 'prompt="a \\" b"', "optim.lr=1e-4,3e-4", "--cfg", "prompt="):
+    for argument in (
+        'prompt="a, b"',
+        "prompt='a, b'",
+        'prompt="a \\" b"',
+        "optim.lr=1e-4,3e-4",
+        "--cfg",
+        "prompt=",
+    ):
         assert cli.as_sentence(argument) == argument
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ('["jeep":1.5]', ["jeep:1.5"]), ('{"jeep":1.5}', ["jeep:1.5"]), ("{jeep: 1.5}", ["jeep:1.5"]), ('"jeep":1.5', ["jeep:1.5"]),
-    ("jeep:1.5", ["jeep:1.5"]), ("[jeep:1.5]", ["jeep:1.5"]), ("['red jeep:1.5', car:2]", ["red jeep:1.5", "car:2"]),
-    ('{"red jeep": 1.5, it\'s: 2}', ["red jeep:1.5", "it's:2"]), ("jeep:0.2-0.6,car:0.4", ["jeep:0.2-0.6", "car:0.4"]),
-    ("jeep", ["jeep"]), ('["man","red jeep"]', ["man", "red jeep"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('["jeep":1.5]', ["jeep:1.5"]),
+        ('{"jeep":1.5}', ["jeep:1.5"]),
+        ("{jeep: 1.5}", ["jeep:1.5"]),
+        ('"jeep":1.5', ["jeep:1.5"]),
+        ("jeep:1.5", ["jeep:1.5"]),
+        ("[jeep:1.5]", ["jeep:1.5"]),
+        ("['red jeep:1.5', car:2]", ["red jeep:1.5", "car:2"]),
+        ('{"red jeep": 1.5, it\'s: 2}', ["red jeep:1.5", "it's:2"]),
+        ("jeep:0.2-0.6,car:0.4", ["jeep:0.2-0.6", "car:0.4"]),
+        ("jeep", ["jeep"]),
+        ('["man","red jeep"]', ["man", "red jeep"]),
+    ],
+)
 def test_words_with_numbers_may_be_written_as_people_write_them(text: str, words: list[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -225,7 +274,16 @@ def test_words_with_numbers_may_be_written_as_people_write_them(text: str, words
 
 
 def test_what_is_no_list_of_words_is_left_for_hydra_to_refuse() -> None:
-    for argument in ("amplify=[jeep:1.5", "amplify=[a:1:2]", "amplify=", "amplify=null", "amplify=[]", "blend=[${x}]", 'out=["a":1]', "-m"):
+    for argument in (
+        "amplify=[jeep:1.5",
+        "amplify=[a:1:2]",
+        "amplify=",
+        "amplify=null",
+        "amplify=[]",
+        "blend=[${x}]",
+        'out=["a":1]',
+        "-m",
+    ):
         assert cli.as_words(argument) == argument
 
 
@@ -242,7 +300,8 @@ def test_the_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None
     """After ``data.path=`` no shell does it, and Hydra cannot read it."""
     monkeypatch.setenv("HOME", "/home/someone")
     for given, wanted in (
-        ("data.path=~/videos", "data.path=/home/someone/videos"), ("out='~/a b'", "out='/home/someone/a b'"),
+        ("data.path=~/videos", "data.path=/home/someone/videos"),
+        ("out='~/a b'", "out='/home/someone/a b'"),
         ("adapter=[untrained,~/a,~/b]", "adapter=[untrained,/home/someone/a,/home/someone/b]"),
     ):
         assert cli.at_home(given) == wanted
@@ -257,11 +316,13 @@ def test_every_verb_sees_the_home_folder(verb, monkeypatch: pytest.MonkeyPatch) 
 
 
 REFUSED_BY_HAND = {
-    "methods format=xml": "format=table, format=markdown, format=pages and takes nothing else, got format=xml",
+    "methods format=xml": "format=table, format=markdown, format=pages and takes nothing else, got "
+    "format=xml",
     "methods foo": "takes nothing else, got foo",
     "doctor foo=1": "takes no arguments, got foo=1",
     "sites toybox foo": "(toybox, sd15, sd15_narrow, sdxl_narrow or a folder), got toybox foo",
-    "show foo": "give one method: vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]; methods are animatediff",
+    "show foo": "give one method: vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]; methods "
+    "are animatediff",
     "show method=foo": "give one method",
     "show animatediff method=fatezero": "give one method",
     "show animatediff motion.head=4": "motion.head is not a key; did you mean motion.heads?",
@@ -269,7 +330,9 @@ REFUSED_BY_HAND = {
 
 
 @pytest.mark.parametrize(("command", "sentence"), REFUSED_BY_HAND.items())
-def test_a_verb_without_hydra_refuses_what_it_does_not_have(verb, capsys: pytest.CaptureFixture[str], command: str, sentence: str) -> None:
+def test_a_verb_without_hydra_refuses_what_it_does_not_have(
+    verb, capsys: pytest.CaptureFixture[str], command: str, sentence: str
+) -> None:
     name, *arguments = command.split()
     assert cli.run(name, arguments) == cli.REFUSED
     said = capsys.readouterr().err
@@ -277,7 +340,9 @@ def test_a_verb_without_hydra_refuses_what_it_does_not_have(verb, capsys: pytest
     assert sentence in said
 
 
-def test_a_method_is_shown_by_its_name_alone_or_as_training_takes_it(verb, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_is_shown_by_its_name_alone_or_as_training_takes_it(
+    verb, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = []
     for words in (["animatediff", "motion.heads=4"], ["method=animatediff", "method.motion.heads=4"]):
         assert cli.run("show", [*words, "backbone=toybox"]) == cli.DONE

@@ -1,4 +1,5 @@
-"""Two evaluations side by side: the difference clip by clip, or a sentence that says why they must not be compared."""
+"""Two evaluations side by side: the difference clip by clip, or a sentence that says why they must not be
+compared."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ def frozen(todo: list[Task]) -> np.ndarray:
 
 def settle(folder: Path, suite: Suite = SUITE, **samplers) -> Path:
     run = EvaluateRun(suite=suite, out=str(folder), selftest=0, page=PageSettings(max_clips=0))
-    evaluate(run, Console(quiet=True), {name: Source({"adapter": name}, lambda s=sampler: s) for name, sampler in samplers.items()})
+    evaluate(
+        run,
+        Console(quiet=True),
+        {name: Source({"adapter": name}, lambda s=sampler: s) for name, sampler in samplers.items()},
+    )
     return folder
 
 
@@ -62,15 +67,28 @@ def test_the_difference_is_paired_and_by_bucket(before: Path, after: Path) -> No
     assert found["against"]["same"]["motion_moving"]["all"]["difference"]["mean"] == 0
 
 
-SETS = Suite(kind=Kind.DIVERSITY, iid=32, pair=0, triple=0, extrapolation=0, paraphrase=0, seeds_per_prompt=8, num_frames=4, stride_ticks=4)
+SETS = Suite(
+    kind=Kind.DIVERSITY,
+    iid=32,
+    pair=0,
+    triple=0,
+    extrapolation=0,
+    paraphrase=0,
+    seeds_per_prompt=8,
+    num_frames=4,
+    stride_ticks=4,
+)
 
 
 def the_same(todo: list[Task]) -> np.ndarray:
     return np.stack([one_clip(task, 64) for task in todo])
 
 
-def test_numbers_of_many_clips_differ_by_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """One clip for every noise of a caption is right clip by clip; only the numbers of many clips tell it from the world."""
+def test_numbers_of_many_clips_differ_by_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clip for every noise of a caption is right clip by clip; only the numbers of many clips tell it
+    from the world."""
     clips = {"world": perfect, "again": the_same, "twin": perfect}
     folders = [settle(tmp_path / name, SETS, **{name: made}) for name, made in clips.items()]
     found = compare(chosen([*map(str, folders)]))["sets"]
@@ -89,12 +107,26 @@ def test_numbers_of_many_clips_differ_by_pairs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(sys, "argv", ["vgen compare", *map(str, folders[:2])])
     verb.main()
-    assert re.search(r"dup +│ all +│ +4 │ +0\.000 \[0\.000, 0\.000\] │ +1\.000 \[1\.000, 1\.000\] │ +\+1\.000", capsys.readouterr().out)
+    assert re.search(
+        r"dup +│ all +│ +4 │ +0\.000 \[0\.000, 0\.000\] │ +1\.000 \[1\.000, 1\.000\] │ +\+1\.000",
+        capsys.readouterr().out,
+    )
 
 
 def test_both_of_a_minimal_pair_differ_by_pairs(tmp_path: Path) -> None:
-    suite = Suite(minimal_pairs=True, iid=6, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
-    found = compare(chosen([str(settle(tmp_path / "both", suite, world=perfect, still=frozen))]), ["pair_colour"])["sets"]["still"]
+    suite = Suite(
+        minimal_pairs=True,
+        iid=6,
+        pair=0,
+        triple=0,
+        extrapolation=0,
+        paraphrase=0,
+        num_frames=4,
+        stride_ticks=4,
+    )
+    found = compare(
+        chosen([str(settle(tmp_path / "both", suite, world=perfect, still=frozen))]), ["pair_colour"]
+    )["sets"]["still"]
     assert found["pair"]["buckets"]["all"]["difference"]["mean"] < 0
     assert found["pair"]["right"] == 1
     assert found["pair"]["buckets"]["all"]["base"]["num"] == 6
@@ -108,20 +140,32 @@ def test_recall_from_other_scenes_is_refused(tmp_path: Path) -> None:
         prepare(Prepare(data=ToyboxSource(num_clips=count), out=str(tmp_path / "corpus" / name)))
     for name in (*corpora, ""):
         run = EvaluateRun(
-            suite=SETS, out=str(tmp_path / f"run{name}"), selftest=0, page=PageSettings(max_clips=0),
+            suite=SETS,
+            out=str(tmp_path / f"run{name}"),
+            selftest=0,
+            page=PageSettings(max_clips=0),
             corpus=str(tmp_path / "corpus" / name) if name else "",
-        )  # fmt: skip
+        )
         evaluate(run, Console(quiet=True), {f"x{name}": Source({"adapter": name}, lambda: perfect)})
-    same = compare(chosen([str(tmp_path / "runa"), str(tmp_path / "runtwin")]))["sets"]["xtwin"]["mem"]["buckets"]["all"]
+    same = compare(chosen([str(tmp_path / "runa"), str(tmp_path / "runtwin")]))["sets"]["xtwin"]["mem"][
+        "buckets"
+    ]["all"]
     assert same["difference"]["mean"] == same["difference"]["high"] == 0 < same["base"]["mean"]
-    words = r"xa and xmore can't be compared, their clips were held against different training scenes.* of 20 and .* of 30; "
+    words = (
+        r"xa and xmore can't be compared, their clips were held against different training scenes.* of 20 "
+        r"and .* of 30; "
+    )
     with pytest.raises(ValueError, match=words):
         compare(chosen([str(tmp_path / "runa"), str(tmp_path / "runmore")]))
     bare = chosen([str(tmp_path / "runa"), str(tmp_path / "run")])
-    assert compare(bare)["sets"]["x"]["mem"] == {"refused": "mem was not measured for x; score it again with corpus=SHARDS"}
+    assert compare(bare)["sets"]["x"]["mem"] == {
+        "refused": "mem was not measured for x; score it again with corpus=SHARDS"
+    }
     with pytest.raises(ValueError, match="numbers=mem: mem was not measured for x"):
         compare(bare, ["mem"])
-    assert [len(group) for group in alike(load(tmp_path / "run", tmp_path / "runa", tmp_path / "runmore"))] == [2, 1]
+    assert [
+        len(group) for group in alike(load(tmp_path / "run", tmp_path / "runa", tmp_path / "runmore"))
+    ] == [2, 1]
 
 
 def test_one_of_several_and_more_numbers(after: Path) -> None:
@@ -133,16 +177,22 @@ def test_one_of_several_and_more_numbers(after: Path) -> None:
 
 def test_what_differs_in_kind_is_refused(tmp_path: Path, before: Path) -> None:
     other = settle(
-        tmp_path / "seed", Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1), a=frozen
+        tmp_path / "seed",
+        Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1),
+        a=frozen,
     )
     fewer = settle(
-        tmp_path / "fewer", Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4), a=frozen
+        tmp_path / "fewer",
+        Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4),
+        a=frozen,
     )
     for folder, words in (
         (other, r"the suites differ in seed \(0 and 1\)"),
         (fewer, r"1 clips are in one of them only \(such as iid-0003\), 6 and 5"),
     ):
-        with pytest.raises(ValueError, match=f"old and a can't be compared, {words}.*; evaluate both on one suite"):
+        with pytest.raises(
+            ValueError, match=f"old and a can't be compared, {words}.*; evaluate both on one suite"
+        ):
             compare(chosen([str(before), str(folder)]))
 
 
@@ -175,10 +225,16 @@ def test_a_folder_without_results_says_so(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_a_table_and_writes_json(
-    before: Path, after: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    before: Path,
+    after: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(sys, "argv", ["vgen compare", str(before), f"{after}:new", f"out={tmp_path / 'gain.json'}"])
+    monkeypatch.setattr(
+        sys, "argv", ["vgen compare", str(before), f"{after}:new", f"out={tmp_path / 'gain.json'}"]
+    )
     verb.main()
     shown = capsys.readouterr().out
     assert "new against old" in shown

@@ -22,16 +22,37 @@ def _no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_this_machine_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main() == 0
     printed = capsys.readouterr().out
-    subjects = ["Python", "torch", "GPU", "image models", "Lightning", "DeepSpeed", "video", "W&B", "Slurm", "disk", "memory"]
+    subjects = [
+        "Python",
+        "torch",
+        "GPU",
+        "image models",
+        "Lightning",
+        "DeepSpeed",
+        "video",
+        "W&B",
+        "Slurm",
+        "disk",
+        "memory",
+    ]
     assert [subject for subject in [*subjects, "toybox model"] if subject not in printed] == []
 
 
-def test_exit_code_is_one_only_when_something_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    lacks = [Finding("GPU", State.ABSENT, "none", "none needed"), Finding("disk", State.CARE, "[3 GiB]", "free some")]
+def test_exit_code_is_one_only_when_something_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacks = [
+        Finding("GPU", State.ABSENT, "none", "none needed"),
+        Finding("disk", State.CARE, "[3 GiB]", "free some"),
+    ]
     monkeypatch.setattr(doctor, "examine", lambda: lacks)
     assert doctor.main() == 0
     assert "[3 GiB]" in capsys.readouterr().out
-    monkeypatch.setattr(doctor, "examine", lambda: [*lacks, Finding("torch", State.BROKEN, "No module named 'torch'", "make setup")])
+    monkeypatch.setattr(
+        doctor,
+        "examine",
+        lambda: [*lacks, Finding("torch", State.BROKEN, "No module named 'torch'", "make setup")],
+    )
     assert doctor.main() == 1
     assert "until this is mended: torch." in capsys.readouterr().out
 
@@ -52,7 +73,9 @@ def test_torch_too_old_is_broken() -> None:
 
 
 @pytest.mark.parametrize(("cuda", "word"), [(None, "CPU build"), ("13.0", "does not serve CUDA 13.0")])
-def test_a_driver_that_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, cuda: str | None, word: str) -> None:
+def test_a_driver_that_torch_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, word: str
+) -> None:
     monkeypatch.setattr(checkups, "_driver", lambda: Driver("535.1"))
     gpu = checkups.torch(Reply({**TORCH, "cuda": cuda}, None))[1]
     assert gpu.state is State.CARE
@@ -63,7 +86,9 @@ def test_a_driver_that_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch
 def test_malicious_lightning_is_refused_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkups, "installed", lambda package: "2.6.3" if package == "lightning" else "2.6.6")
     probed = []
-    monkeypatch.setattr(checkups, "probe", lambda names: probed.extend(names) or dict.fromkeys(names, Reply(TORCH, "not run")))
+    monkeypatch.setattr(
+        checkups, "probe", lambda names: probed.extend(names) or dict.fromkeys(names, Reply(TORCH, "not run"))
+    )
     broken = [finding for finding in doctor.examine() if finding.subject == "Lightning"]
     assert broken[0].state is State.BROKEN
     assert "lightning 2.6.3" in broken[0].found
@@ -116,9 +141,14 @@ HANGS = "while :; do :; done"
 
 
 def test_a_driver_in_trouble_is_a_warning_in_its_own_words(programs: Path) -> None:
-    program(programs, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    program(
+        programs, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
+    )
     gpu = checkups.torch(Reply(TORCH, None))[1]
-    assert (gpu.state, gpu.found) == (State.CARE, "nvidia-smi failed (Failed to initialize NVML: Driver/library version mismatch)")
+    assert (gpu.state, gpu.found) == (
+        State.CARE,
+        "nvidia-smi failed (Failed to initialize NVML: Driver/library version mismatch)",
+    )
     assert "restart the machine" in gpu.remedy
     program(programs, "nvidia-smi", "exit 9")
     assert checkups.torch(Reply(TORCH, None))[1].found == "nvidia-smi failed (status 9)"
@@ -146,7 +176,14 @@ def test_an_import_that_takes_long_is_slow_and_not_broken(monkeypatch: pytest.Mo
     assert replies["quick"] == Reply({"version": "1"}, None)
     late = replies["slow"]
     assert (late.error, late.slow) == ("did not import within 3 s", True)
-    for check in (checkups.torch, checkups.torchvision, checkups.models, checkups.lightning, checkups.deepspeed, checkups.video):
+    for check in (
+        checkups.torch,
+        checkups.torchvision,
+        checkups.models,
+        checkups.lightning,
+        checkups.deepspeed,
+        checkups.video,
+    ):
         [finding] = check(late)
         assert finding.state is State.CARE
         assert "did not import within 3 s" in finding.found
@@ -164,7 +201,10 @@ def test_missing_weights_of_the_toybox_are_noticed(monkeypatch: pytest.MonkeyPat
     assert checkups.toybox_model()[0].state is State.WORKS
     (tmp_path / "toybox" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     [finding] = checkups.toybox_model()
-    assert (finding.state, finding.found) == (State.ABSENT, f"{tmp_path / 'toybox'} lacks vae/diffusion_pytorch_model.safetensors")
+    assert (finding.state, finding.found) == (
+        State.ABSENT,
+        f"{tmp_path / 'toybox'} lacks vae/diffusion_pytorch_model.safetensors",
+    )
     assert finding.remedy
 
 

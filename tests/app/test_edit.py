@@ -1,4 +1,6 @@
-"""vgen edit: from a file and two prompts to files, and what each mistake says. One-shot tuning first where the method needs it."""
+"""vgen edit: from a file and two prompts to files, and what each mistake says. One-shot tuning first where
+the method needs it."""
+
 from __future__ import annotations
 
 import json
@@ -36,7 +38,10 @@ from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
 
-SOURCE, TARGET = "a large red circle rests on a black background", "a large blue circle rests on a black background"
+SOURCE, TARGET = (
+    "a large red circle rests on a black background",
+    "a large blue circle rests on a black background",
+)
 FRAMES = 4
 
 
@@ -66,12 +71,31 @@ def frames_of(path: Path) -> np.ndarray:
 
 
 def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: Path) -> None:
-    out = edit_files(wish(video, backbone, blend=["circle"], save=[Extra.RECONSTRUCTION, Extra.MASK], out=str(tmp_path / "edit")), {})
-    assert {p.name for p in out.iterdir()} == {"edited.mp4", "side_by_side.mp4", "reconstruction.mp4", "mask.mp4", "card.json"}
+    out = edit_files(
+        wish(
+            video,
+            backbone,
+            blend=["circle"],
+            save=[Extra.RECONSTRUCTION, Extra.MASK],
+            out=str(tmp_path / "edit"),
+        ),
+        {},
+    )
+    assert {p.name for p in out.iterdir()} == {
+        "edited.mp4",
+        "side_by_side.mp4",
+        "reconstruction.mp4",
+        "mask.mp4",
+        "card.json",
+    }
     assert frames_of(out / "edited.mp4").shape == (FRAMES, 256, 256, 3)
     assert frames_of(out / "side_by_side.mp4").shape == (FRAMES, 256, 4 * 256 + 3 * 8, 3)
     card = json.loads((out / "card.json").read_text())
-    assert card["method"] == {"num_steps": 2} | card["method"] if isinstance(card["method"], dict) else card["method"] == "fatezero"
+    assert (
+        card["method"] == {"num_steps": 2} | card["method"]
+        if isinstance(card["method"], dict)
+        else card["method"] == "fatezero"
+    )
     assert card["report"]["ceiling_psnr"] > 5
     assert card["report"]["store_bytes"] > 0
     assert card["report"]["peak_gib"] > 0
@@ -79,7 +103,9 @@ def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: 
         edit_files(wish(video, backbone, out=str(out)), {})
 
 
-def test_two_edits_never_write_into_one_folder(video: str, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_edits_never_write_into_one_folder(
+    video: str, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second one starts while the first is at work; one that is refused leaves no folder."""
     work = edit_command.edit
 
@@ -97,10 +123,15 @@ def test_two_edits_never_write_into_one_folder(video: str, backbone: str, tmp_pa
     assert not (tmp_path / "refused").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"guidance": math.nan}, {"guidance": -1.0}, {"num_steps": 0}, {"fixed_point_steps": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"guidance": math.nan}, {"guidance": -1.0}, {"num_steps": 0}, {"fixed_point_steps": -1}]
+)
 @pytest.mark.parametrize("method", [FateZero, PromptToPrompt, TuneAVideo])
 def test_an_edit_by_numbers_that_mean_nothing_is_refused(method: type, wrong: dict) -> None:
-    with pytest.raises(ValueError, match=r"guidance must be a number that is not negative|an edit needs num_steps of at least 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"guidance must be a number that is not negative|an edit needs num_steps of at least 1",
+    ):
         method(**wrong)
 
 
@@ -110,9 +141,11 @@ from vgen.app.edit import EditRun, edit
 from vgen.methods.fatezero import FateZero
 done = edit(EditRun(method=FateZero(num_steps=2), video={video!r}, source={SOURCE!r}, target={TARGET!r}, backbone={backbone!r}))
 done.save({str(tmp_path / "edit")!r})
-"""
+"""  # noqa: E501
     assert len(program.strip().splitlines()) <= 5
-    run = subprocess.run([sys.executable, "-W", "error::SyntaxWarning", "-c", program], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-W", "error::SyntaxWarning", "-c", program], capture_output=True, text=True
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
     assert {p.name for p in (tmp_path / "edit").iterdir()} == {"edited.mp4", "side_by_side.mp4", "card.json"}
 
@@ -126,28 +159,48 @@ def test_from_python_as_from_the_command_line(video: str, backbone: str, tmp_pat
         assert (folder / "reconstruction.mp4").stat().st_size > 0
     frames = [frames_of(tmp_path / side / "edited.mp4") for side in ("python", "command")]
     assert np.array_equal(*frames)
-    with pytest.raises(ValueError, match="python is not empty; choose another folder, nothing is overwritten"):
+    with pytest.raises(
+        ValueError, match="python is not empty; choose another folder, nothing is overwritten"
+    ):
         done.save(tmp_path / "python")
     with pytest.raises(ValueError, match=r"an edit needs a method, as EditRun\(method=FateZero"):
         edit(EditRun(video=video, source=SOURCE, target=TARGET))
 
 
 def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -> None:
-    run = wish(video, backbone, method=FateZero(num_steps=10), cross_replace_steps=["blue:0.4"], amplify=["black:2"], blend=["circle"])
+    run = wish(
+        video,
+        backbone,
+        method=FateZero(num_steps=10),
+        cross_replace_steps=["blue:0.4"],
+        amplify=["black:2"],
+        blend=["circle"],
+    )
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
     assert _plan(session, run.method).startswith(
         "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
-        "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; amplifies black x2; changes only where circle is; "
+        "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; amplifies black x2; changes only "
+        "where circle is; "
     )
 
 
 def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
-    run = wish(video, backbone, method=FateZero(num_steps=2), num_frames=8, window=Sliding(num_frames=4, overlap=1), blend=["circle"])
+    run = wish(
+        video,
+        backbone,
+        method=FateZero(num_steps=2),
+        num_frames=8,
+        window=Sliding(num_frames=4, overlap=1),
+        blend=["circle"],
+    )
     done = edit(run)
     assert done.video.shape == (8, 64, 64, 3)
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
     plan = _plan(session, run.method)
-    assert "8 frames in 3 windows of 4 that overlap by 1 or more and are averaged at every step (window.num_frames=0 for all" in plan
+    assert (
+        "8 frames in 3 windows of 4 that overlap by 1 or more and are averaged at every step "
+        "(window.num_frames=0 for all" in plan
+    )
     assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
     alone = PromptToPrompt(num_steps=2)
     assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
@@ -164,21 +217,42 @@ def control_net(backbone: str) -> ControlNetModel:
 
 def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path: Path) -> None:
     """As from Python, of files; and one that fits nothing is named."""
-    net, edges = control_net(backbone), np.random.default_rng(0).integers(0, 255, (FRAMES, 128, 128, 3), dtype=np.uint8)
+    net, edges = (
+        control_net(backbone),
+        np.random.default_rng(0).integers(0, 255, (FRAMES, 128, 128, 3), dtype=np.uint8),
+    )
     net.save_pretrained(tmp_path / "net")
     shown = write_mp4(tmp_path / "edges.mp4", edges, 8.0)
     asked = [f"control_net.path={tmp_path / 'net'}", f"control_net.video={shown}"]
     command = [
-        sys.executable, "-m", "vgen", "edit", "method=fatezero", "method.num_steps=2", f"video={video}", f"source={SOURCE}",
-        f"target={TARGET}", f"num_frames={FRAMES}", f"backbone={backbone}", f"out={tmp_path / 'edit'}",
+        sys.executable,
+        "-m",
+        "vgen",
+        "edit",
+        "method=fatezero",
+        "method.num_steps=2",
+        f"video={video}",
+        f"source={SOURCE}",
+        f"target={TARGET}",
+        f"num_frames={FRAMES}",
+        f"backbone={backbone}",
+        f"out={tmp_path / 'edit'}",
     ]
     done = subprocess.run([*command, *asked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "a ControlNet beside the UNet" in done.stdout
     seen = read_clip(shown, Cut(fps=8.0, num_frames=FRAMES, size_px=128))
-    structure = Structure(net=net.eval().requires_grad_(False), pictures=torch.from_numpy(seen).permute(0, 3, 1, 2)[None].float() / 255)
+    structure = Structure(
+        net=net.eval().requires_grad_(False),
+        pictures=torch.from_numpy(seen).permute(0, 3, 1, 2)[None].float() / 255,
+    )
     run = wish(video, backbone, method=FateZero(num_steps=2))
-    files = wish(video, backbone, method=FateZero(num_steps=2), control_net=ControlNetRun(path=tmp_path / "net", video=shown))
+    files = wish(
+        video,
+        backbone,
+        method=FateZero(num_steps=2),
+        control_net=ControlNetRun(path=tmp_path / "net", video=shown),
+    )
     assert np.array_equal(edit(run, structure=structure).video, edit(files).video)
     assert not np.array_equal(edit(run).video, edit(files).video)
 
@@ -187,23 +261,36 @@ def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path
     ("asked", "message"),
     [
         ({"path": "net"}, r"needs its weights and what it is shown.*got path=.*net, video=nothing"),
-        ({"path": "unet", "video": "edges.mp4"}, r"is of class UNet2DConditionModel; give a folder in diffusers' layout"),
+        (
+            {"path": "unet", "video": "edges.mp4"},
+            r"is of class UNet2DConditionModel; give a folder in diffusers' layout",
+        ),
         ({"path": "nowhere", "video": "edges.mp4"}, r"nowhere is without config.json"),
         ({"path": "pickled", "video": "edges.mp4"}, r"is a ControlNetModel without safetensors"),
         ({"path": "net", "video": "short.mp4"}, r"short.mp4 can't be used, too short"),
         ({"path": "narrow", "video": "edges.mp4"}, r"belongs to another image model \(block_out_channels"),
     ],
 )
-def test_a_control_net_that_does_not_fit_speaks(video: str, backbone: str, tmp_path: Path, asked: dict[str, str], message: str) -> None:
+def test_a_control_net_that_does_not_fit_speaks(
+    video: str, backbone: str, tmp_path: Path, asked: dict[str, str], message: str
+) -> None:
     net = control_net(backbone)
     net.save_pretrained(tmp_path / "net")
     net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    ControlNetModel.from_config({**net.config, "block_out_channels": (16, 16, 16)}).save_pretrained(tmp_path / "narrow")
+    ControlNetModel.from_config({**net.config, "block_out_channels": (16, 16, 16)}).save_pretrained(
+        tmp_path / "narrow"
+    )
     UNet2DConditionModel.from_pretrained(backbone, subfolder="unet").save_pretrained(tmp_path / "unet")
     for name, frames in (("edges", FRAMES), ("short", 1)):
         write_mp4(tmp_path / f"{name}.mp4", np.zeros((frames, 64, 64, 3), np.uint8), 8.0)
     with pytest.raises(ValueError, match=message):
-        edit(wish(video, backbone, control_net=ControlNetRun(**{key: tmp_path / name for key, name in asked.items()})))
+        edit(
+            wish(
+                video,
+                backbone,
+                control_net=ControlNetRun(**{key: tmp_path / name for key, name in asked.items()}),
+            )
+        )
 
 
 def test_a_control_net_from_python(video: str, backbone: str) -> None:
@@ -213,13 +300,17 @@ def test_a_control_net_from_python(video: str, backbone: str) -> None:
     with_it, without = edit(wish(video, backbone), structure=structure), edit(wish(video, backbone))
     assert with_it.video.shape == without.video.shape
     assert not np.array_equal(with_it.video, without.video)
-    assert np.array_equal(edit(wish(video, backbone), structure=replace(structure, scale=0.0)).video, without.video)
+    assert np.array_equal(
+        edit(wish(video, backbone), structure=replace(structure, scale=0.0)).video, without.video
+    )
     with pytest.raises(ValueError, match="must be one per frame of the clip, 3 of 128 x 128 px"):
         edit(wish(video, backbone, num_frames=3), structure=structure)
 
 
 def test_without_a_video_the_source_is_drawn(backbone: str, tmp_path: Path) -> None:
-    out = edit_files(wish("", backbone, method=PromptToPrompt(num_steps=2), num_frames=1, out=str(tmp_path / "edit")), {})
+    out = edit_files(
+        wish("", backbone, method=PromptToPrompt(num_steps=2), num_frames=1, out=str(tmp_path / "edit")), {}
+    )
     assert frames_of(out / "side_by_side.mp4").shape == (1, 256, 2 * 256 + 8, 3)
     assert "ceiling_psnr" not in json.loads((out / "card.json").read_text())["report"]
     with pytest.raises(ValueError, match="method=fatezero edits a clip that exists; give video=FILE"):
@@ -230,7 +321,10 @@ def test_a_poor_reconstruction_is_told_with_its_figures(capsys: pytest.CaptureFi
     _warn(Console(width=400), {"reconstruction_psnr": 11.04, "ceiling_psnr": 26.5})
     assert "the source is not given back well (11.0 dB against 26.5 dB)" in capsys.readouterr().out
     _warn(Console(width=400), {"reconstruction_psnr": 9.6, "ceiling_psnr": 10.8})
-    assert "this image model can't show the clip: its encoder and decoder alone give 10.8 dB" in capsys.readouterr().out
+    assert (
+        "this image model can't show the clip: its encoder and decoder alone give 10.8 dB"
+        in capsys.readouterr().out
+    )
     _warn(Console(width=400), {"reconstruction_psnr": 24.0, "ceiling_psnr": 26.5})
     assert capsys.readouterr().out.splitlines() == ["reconstruction 24.0 dB, the decoder alone 26.5 dB"]
 
@@ -262,9 +356,21 @@ def test_a_picture_is_edited_too(backbone: str, tmp_path: Path) -> None:
 def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path) -> None:
     """The command line from end to end; FateZero edits shapes on the same checkpoint."""
     command = [
-        sys.executable, "-m", "vgen.app.train", "method=tune_a_video", "data=clip", f"data.video={video}", f"data.prompt={SOURCE}",
-        f"data.window.num_frames={FRAMES}", f"backbone.path={backbone}", "trainer=cpu", "trainer.max_steps=2", "optim.lr=1e-3",
-        "trainer.gradient_checkpointing=true", f"run.dir={tmp_path}", "run.name=tuned",
+        sys.executable,
+        "-m",
+        "vgen.app.train",
+        "method=tune_a_video",
+        "data=clip",
+        f"data.video={video}",
+        f"data.prompt={SOURCE}",
+        f"data.window.num_frames={FRAMES}",
+        f"backbone.path={backbone}",
+        "trainer=cpu",
+        "trainer.max_steps=2",
+        "optim.lr=1e-3",
+        "trainer.gradient_checkpointing=true",
+        f"run.dir={tmp_path}",
+        "run.name=tuned",
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
@@ -273,7 +379,12 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
     assert card.recipe == "tune_a_video"
     assert any(".attn_temp." in name for name in tensors)
     for recipe in (TuneAVideo(num_steps=2), FateZero(num_steps=2, frames=[])):
-        assert edit(wish(video, backbone, method=recipe, adapter=str(tmp_path / "tuned"))).video.shape == (FRAMES, 64, 64, 3)
+        assert edit(wish(video, backbone, method=recipe, adapter=str(tmp_path / "tuned"))).video.shape == (
+            FRAMES,
+            64,
+            64,
+            3,
+        )
     other = tmp_path / "other"
     blank(Blank.TOYBOX, seed=1).freeze().save(other, torch.float32)
     with pytest.raises(ValueError, match="was trained on image model"):
@@ -281,7 +392,9 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
 
 
 def test_a_module_that_was_not_tuned_on_the_clip_is_refused(video: str) -> None:
-    with pytest.raises(ValueError, match="adapter=shipped was made by method=animatediff and is not tuned on the clip"):
+    with pytest.raises(
+        ValueError, match="adapter=shipped was made by method=animatediff and is not tuned on the clip"
+    ):
         edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter="shipped"))
 
 
@@ -289,25 +402,36 @@ def test_a_module_that_was_not_tuned_on_the_clip_is_refused(video: str) -> None:
 def test_a_published_checkpoint_is_sent_to_the_import(video: str, tmp_path: Path, published: str) -> None:
     (tmp_path / "pipeline" / "unet").mkdir(parents=True)
     (tmp_path / "unet.bin").touch()
-    with pytest.raises(ValueError, match=r"import it first with 'vgen export from=.* to=vgen backbone=FOLDER out=NEW'"):
+    with pytest.raises(
+        ValueError, match=r"import it first with 'vgen export from=.* to=vgen backbone=FOLDER out=NEW'"
+    ):
         edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter=str(tmp_path / published)))
 
 
-@pytest.mark.parametrize(("how", "message"), [
-    ({"target": ""}, "an edit needs both prompts"),
-    ({"method": AnimateDiff()}, "method=animatediff does not edit"),
-    ({"method": TuneAVideo()}, "edits with a checkpoint tuned on the clip"),
-    ({"amplify": ["circle"]}, r"amplify needs words with factors, as amplify=\[jeep:1.5\], got 'circle'"),
-    ({"blend": ["jeep"]}, "blend word 'jeep' is neither"),
-    ({"cross_replace_steps": ["blue"]}, r"as cross_replace_steps=\[jeep:0.4\] or \[jeep:0.2-0.6\], got 'blue'"),
-    ({"cross_replace_steps": ["blue:1.4"]}, "got 'blue:1.4' .*must run forward"),
-    ({"cross_replace_steps": ["jeep:0.4"]}, "word 'jeep' does not occur in the target prompt"),
-    ({"method": TuneAVideo(), "adapter": UNTRAINED, "blend": ["circle"]}, "leaves the source's attention maps alone and can't heed blend"),
-    ({"num_frames": 40}, r"too short \(.*40 frames"),
-    ({"size_px": 50}, "size_px must be a multiple of 16"),
-    ({"start_seconds": -1.0}, "must not be negative"),
-    ({"target": "a blue circle", "method": PromptToPrompt()}, ""),
-])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"target": ""}, "an edit needs both prompts"),
+        ({"method": AnimateDiff()}, "method=animatediff does not edit"),
+        ({"method": TuneAVideo()}, "edits with a checkpoint tuned on the clip"),
+        ({"amplify": ["circle"]}, r"amplify needs words with factors, as amplify=\[jeep:1.5\], got 'circle'"),
+        ({"blend": ["jeep"]}, "blend word 'jeep' is neither"),
+        (
+            {"cross_replace_steps": ["blue"]},
+            r"as cross_replace_steps=\[jeep:0.4\] or \[jeep:0.2-0.6\], got 'blue'",
+        ),
+        ({"cross_replace_steps": ["blue:1.4"]}, "got 'blue:1.4' .*must run forward"),
+        ({"cross_replace_steps": ["jeep:0.4"]}, "word 'jeep' does not occur in the target prompt"),
+        (
+            {"method": TuneAVideo(), "adapter": UNTRAINED, "blend": ["circle"]},
+            "leaves the source's attention maps alone and can't heed blend",
+        ),
+        ({"num_frames": 40}, r"too short \(.*40 frames"),
+        ({"size_px": 50}, "size_px must be a multiple of 16"),
+        ({"start_seconds": -1.0}, "must not be negative"),
+        ({"target": "a blue circle", "method": PromptToPrompt()}, ""),
+    ],
+)
 def test_mistakes_speak(video: str, backbone: str, how: dict, message: str) -> None:
     if not message:
         how, message = how | {"matching": "replace"}, "replace needs as many words"
@@ -322,11 +446,16 @@ def test_numbers_that_are_not_finite_are_named(video: str, tmp_path: Path) -> No
     broken = blank(Blank.TOYBOX, seed=0).freeze()
     broken.unet.conv_out.weight.data.fill_(float("nan"))
     broken.save(tmp_path / "broken", torch.float32)
-    with pytest.raises(ValueError, match="inversion met numbers that are not finite at timestep 499; check the clip and the checkpoint"):
+    with pytest.raises(
+        ValueError,
+        match="inversion met numbers that are not finite at timestep 499; check the clip and the checkpoint",
+    ):
         edit(wish(video, str(tmp_path / "broken")))
 
 
-def test_a_refusal_has_no_empty_bar_before_it(capsys: pytest.CaptureFixture[str], video: str, backbone: str, tmp_path: Path) -> None:
+def test_a_refusal_has_no_empty_bar_before_it(
+    capsys: pytest.CaptureFixture[str], video: str, backbone: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="blend word"):
         edit_files(wish(video, backbone, blend=["jeep"], out=str(tmp_path / "edit")), {})
     assert capsys.readouterr().out == ""
@@ -334,14 +463,23 @@ def test_a_refusal_has_no_empty_bar_before_it(capsys: pytest.CaptureFixture[str]
 
 def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
     recipe = FateZero(num_steps=900, store=StoreSpec(max_queries=2**30))
-    with pytest.raises(ValueError, match=r"are free; set method.store.max_memory_gb=\S+ \(the rest goes to disk\)"):
+    with pytest.raises(
+        ValueError, match=r"are free; set method.store.max_memory_gb=\S+ \(the rest goes to disk\)"
+    ):
         edit(wish(video, backbone, method=recipe, num_frames=8, size_px=2048))
-    assert edit(wish(video, backbone, method=FateZero(num_steps=2, store=StoreSpec(place=Place.DISK)))).report["store_bytes"] > 0
+    assert (
+        edit(wish(video, backbone, method=FateZero(num_steps=2, store=StoreSpec(place=Place.DISK)))).report[
+            "store_bytes"
+        ]
+        > 0
+    )
 
 
 def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, backbone: str) -> None:
     whole, bounded = FateZero(num_steps=2), FateZero(num_steps=2, store=StoreSpec(max_memory_gb=1e-4))
-    session, _ = _session(wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None)
+    session, _ = _session(
+        wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None
+    )
     assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", _plan(session, bounded))
     ours, theirs = (edit(wish(video, backbone, method=recipe)) for recipe in (bounded, whole))
     assert np.array_equal(ours.video, theirs.video)
@@ -351,11 +489,17 @@ def test_words_of_the_inversion_that_are_left_out_are_counted(video: str, backbo
     told = Console(record=True, file=StringIO(), width=200)
     method = TuneAVideo(num_steps=1, reconstruct=False, inversion_prompt="red " * 50)
     edit(wish(video, backbone, method=method, adapter=UNTRAINED, num_frames=1), console=told)
-    assert "reads 46 tokens, of 'red red red red red red red red red red ...' the last 4 are cut off; say it" in told.export_text()
+    assert (
+        "reads 46 tokens, of 'red red red red red red red red red red ...' the last 4 are cut off; say it"
+        in told.export_text()
+    )
 
 
 def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:
-    assert edit(wish(video, backbone, method=TuneAVideo(num_steps=2), adapter=UNTRAINED)).reconstruction is not None
+    assert (
+        edit(wish(video, backbone, method=TuneAVideo(num_steps=2), adapter=UNTRAINED)).reconstruction
+        is not None
+    )
 
 
 @pytest.mark.parametrize("verb", ["edit", "generate"])

@@ -35,14 +35,29 @@ from vgen.methods.tune_a_video import TuneAVideo
 from vgen.metrics.suite import Grid, Kind, Suite, tasks
 from vgen.spec import spec
 
-SUITE = Suite(kind=Kind.EDIT, iid=3, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=2, stride_ticks=4)
+SUITE = Suite(
+    kind=Kind.EDIT, iid=3, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=2, stride_ticks=4
+)
 DDIM = PromptToPrompt(
-    num_steps=2, cross=StepWindow(end=0.0), self_attention=StepWindow(end=0.0), null_text=NullText(inner_steps=0), guidance=2.0
+    num_steps=2,
+    cross=StepWindow(end=0.0),
+    self_attention=StepWindow(end=0.0),
+    null_text=NullText(inner_steps=0),
+    guidance=2.0,
 )
 
 
 def run(folder: Path, method, **settings) -> EvaluateRun:
-    return EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "method": method, "out": str(folder), "selftest": 2, **settings})
+    return EvaluateRun(
+        **{
+            "suite": SUITE,
+            "suite_name": "edit",
+            "method": method,
+            "out": str(folder),
+            "selftest": 2,
+            **settings,
+        }
+    )
 
 
 def settle(folder: Path, method, **settings):
@@ -63,25 +78,42 @@ def test_a_copy_keeps_everything_and_edits_nothing(copied: Path) -> None:
     assert overall["edit_acc"] == 0 == overall["edit"]
     rows = [json.loads(line) for line in (copied / "scores.jsonl").read_text().splitlines()]
     grounds = {row["id"].split("-")[-1]: row for row in rows}
-    assert [grounds[edit]["bg"] for edit in ("recolour", "reshape", "ground")] == [1, 1, 0], "as good as the codec, but for another ground"
-    assert grounds["recolour"]["psnr_bg"] == pytest.approx(grounds["recolour"]["psnr_codec"]), "it is the codec"
+    assert [grounds[edit]["bg"] for edit in ("recolour", "reshape", "ground")] == [1, 1, 0], (
+        "as good as the codec, but for another ground"
+    )
+    assert grounds["recolour"]["psnr_bg"] == pytest.approx(grounds["recolour"]["psnr_codec"]), (
+        "it is the codec"
+    )
     assert overall["traj"] > 0.8
     assert found["headlines"][:2] == ["edit", "edit_strict"]
     assert found["codec"]
-    assert found["sampler"] == {"method": "copy", "tune": {"num_steps": 0, "lr": 0.0003, "seed": 0}, "num_frames": 2}
+    assert found["sampler"] == {
+        "method": "copy",
+        "tune": {"num_steps": 0, "lr": 0.0003, "seed": 0},
+        "num_frames": 2,
+    }
     assert found["ceiling"]["bg"] > 0.9, "the exact edit through the decoder"
     page = (copied / "report" / "index.html").read_text()
     assert "edit_acc" in page
     assert "keep_acc" in page
 
 
-def test_other_videos_are_measured_against_the_same_decoder_or_not_compared(copied: Path, tmp_path: Path) -> None:
+def test_other_videos_are_measured_against_the_same_decoder_or_not_compared(
+    copied: Path, tmp_path: Path
+) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     for task in tasks(SUITE):
         np.save(theirs / f"{task.id}.npy", np.load(copied / "samples" / "copy" / f"{task.id}.npy"))
     for out, backbone in (("without", None), ("with", "toybox")):
-        whole = EvaluateRun(videos=str(theirs), suite=SUITE, suite_name="edit", out=str(tmp_path / out), selftest=0, backbone=backbone)
+        whole = EvaluateRun(
+            videos=str(theirs),
+            suite=SUITE,
+            suite_name="edit",
+            out=str(tmp_path / out),
+            selftest=0,
+            backbone=backbone,
+        )
         evaluate(whole, Console(quiet=True))
     ours, without, same = (load(folder)[0] for folder in (copied, tmp_path / "without", tmp_path / "with"))
     assert difference_of_kind(ours, same) is None
@@ -92,7 +124,10 @@ def test_other_videos_are_measured_against_the_same_decoder_or_not_compared(copi
 @pytest.mark.slow
 def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> None:
     """The UNet is counted at work: two steps back, two forth, with a row for each guidance and branch."""
-    seen = {"ddim": (DDIM, 2 + 2 * 4), "fatezero": (FateZero(num_steps=2, guidance=2.0, reconstruct=False), 2 + 2 * 2)}
+    seen = {
+        "ddim": (DDIM, 2 + 2 * 4),
+        "fatezero": (FateZero(num_steps=2, guidance=2.0, reconstruct=False), 2 + 2 * 2),
+    }
     for name, (method, calls) in seen.items():
         found = settle(tmp_path / name, method, method_name=name, n=1).summary
         assert found["checkpoints"][name]["cost"]["unet_calls"] == calls
@@ -100,7 +135,9 @@ def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> N
         assert found["sampler"]["method"] == name
     settle(tmp_path / "copy", Copy(), n=1)
     [board] = aggregate(tmp_path, Console(quiet=True))["leaderboards"]
-    assert {row["label"] for row in board["rows"]} == {"ddim", "fatezero", "copy"}, "a copy has no settings to differ in"
+    assert {row["label"] for row in board["rows"]} == {"ddim", "fatezero", "copy"}, (
+        "a copy has no settings to differ in"
+    )
 
 
 def test_a_clip_does_not_depend_on_those_beside_it() -> None:
@@ -113,11 +150,16 @@ def test_a_clip_does_not_depend_on_those_beside_it() -> None:
 
 
 def test_a_suite_of_long_clips_is_edited_in_windows_as_a_file_is(tmp_path: Path) -> None:
-    """What the UNet sees is counted: four frames in windows of three that overlap by two are six frames for every evaluation."""
+    """What the UNet sees is counted: four frames in windows of three that overlap by two are six frames for
+    every evaluation."""
     method, suite = FateZero(num_steps=2, guidance=2.0, reconstruct=False), replace(SUITE, num_frames=4)
 
     def edited(window: Sliding) -> tuple[np.ndarray, int]:
-        editor = Editor(recipe=method, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method), window=window)
+        editor = Editor(
+            recipe=method,
+            open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method),
+            window=window,
+        )
         return editor(tasks(suite)[:1]), editor.work.unet_frames
 
     (whole, once), (parts, more) = edited(Sliding()), edited(Sliding(num_frames=3, overlap=2))
@@ -129,7 +171,10 @@ def test_a_suite_of_long_clips_is_edited_in_windows_as_a_file_is(tmp_path: Path)
 
 def test_windows_are_a_setting_where_a_clip_is_longer(tmp_path: Path) -> None:
     assert "window" not in run(tmp_path, DDIM).sampling()
-    assert run(tmp_path, DDIM, window=Sliding(num_frames=1, overlap=0)).sampling()["window"] == {"num_frames": 1, "overlap": 0}
+    assert run(tmp_path, DDIM, window=Sliding(num_frames=1, overlap=0)).sampling()["window"] == {
+        "num_frames": 1,
+        "overlap": 0,
+    }
 
 
 @spec
@@ -169,17 +214,30 @@ def test_a_method_that_learns_is_taught_every_clip(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> None:
-    """On the checkpoint that Tune-A-Video makes of each clip, with its frames (shape editing, section 4.3) or with FateZero's own."""
-    own, todo, teacher = FateZero(num_steps=2, guidance=2.0, frames=[], reconstruct=False), tasks(SUITE)[:1], "tune_a_video"
+    """On the checkpoint that Tune-A-Video makes of each clip, with its frames (shape editing, section 4.3) or
+    with FateZero's own."""
+    own, todo, teacher = (
+        FateZero(num_steps=2, guidance=2.0, frames=[], reconstruct=False),
+        tasks(SUITE)[:1],
+        "tune_a_video",
+    )
 
     def edited(method: FateZero, tune: Tune) -> tuple[np.ndarray, Editor]:
-        editor = Editor(recipe=method, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method), tune=tune)
+        editor = Editor(
+            recipe=method,
+            open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method),
+            tune=tune,
+        )
         return editor(todo), editor
 
-    (taught, editor), (plain, _) = (edited(own, tune) for tune in (Tune(num_steps=2, lr=1e-2, method=teacher), Tune()))
+    (taught, editor), (plain, _) = (
+        edited(own, tune) for tune in (Tune(num_steps=2, lr=1e-2, method=teacher), Tune())
+    )
     assert not np.array_equal(taught, plain)
     unet = editor._opened.unet
-    assert len(unet.inserted) == len(assemble(TuneAVideo(), blank(Blank.TOYBOX, seed=0)).inserted), "the temporal layers are there"
+    assert len(unet.inserted) == len(assemble(TuneAVideo(), blank(Blank.TOYBOX, seed=0)).inserted), (
+        "the temporal layers are there"
+    )
     assert [keys.frames for keys in control_of(unet).keys] == [[Frame.FIRST, Frame.PREVIOUS]]
     _, editor = edited(replace(own, frames=[Frame.MIDDLE]), Tune(num_steps=1, method=teacher))
     assert [keys.frames for keys in control_of(editor._opened.unet).keys] == [[Frame.MIDDLE]]
@@ -189,19 +247,24 @@ def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> Non
 
 
 def test_shared_keys_make_frames_agree_where_words_leave_appearance_open() -> None:
-    """The published ablation's order with shipped weights (per frame above any cross-frame): every frame starts from noise of its own and
-    no word says a colour, so the grounds of neighbouring frames are as far apart as the model likes, unless they read the same keys.
-    Where the caption names all colours the words make frames agree, and shared keys have nothing to mend (benchmarks/frame_keys.py)."""
+    """The published ablation's order with shipped weights (per frame above any cross-frame): every frame
+    starts from noise of its own and no word says a colour, so the grounds of neighbouring frames are as far
+    apart as the model likes, unless they read the same keys. Where the caption names all colours the words
+    make frames agree, and shared keys have nothing to mend (benchmarks/frame_keys.py)."""
     recipe = PromptToPrompt(num_steps=8)
     checkpoint = open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=recipe)
     control, objective = control_of(checkpoint.unet), recipe.objective(checkpoint.model)
 
     def apart(seed: int, *frames: Frame) -> float:
         noise = start_noise(checkpoint.model, 4, (8, 8), seed, torch.device("cpu"))
-        own = EditSession(model=checkpoint.model, unet=checkpoint.unet, objective=objective, wish=Wish(), noise=noise)
+        own = EditSession(
+            model=checkpoint.model, unet=checkpoint.unet, objective=objective, wish=Wish(), noise=noise
+        )
         control.keys = (FrameKeys(frames=list(frames)),)
         context = own.text("a circle moves on a background")
-        video = checkpoint.model.decode(own.sample(noise, Rows(), lambda _: context, Cfg(scale=1.0), recipe.num_steps))[0]
+        video = checkpoint.model.decode(
+            own.sample(noise, Rows(), lambda _: context, Cfg(scale=1.0), recipe.num_steps)
+        )[0]
         return video.flatten(2).median(2).values.diff(dim=0).norm(dim=1).mean().item()
 
     alone = sum(apart(seed, Frame.SELF) for seed in range(3))
@@ -224,29 +287,60 @@ def test_a_checkpoint_that_edits_is_named_after_both(tmp_path: Path) -> None:
 
 
 def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["vgen evaluate", "-m", "suite=edit", "method=ddim,fatezero", "method.num_steps=6", "sweep=s"])
-    with pytest.raises(ValueError, match=r"method.num_steps=6 belongs to one method, and method=ddim,fatezero are several"):
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["vgen evaluate", "-m", "suite=edit", "method=ddim,fatezero", "method.num_steps=6", "sweep=s"],
+    )
+    with pytest.raises(
+        ValueError, match=r"method.num_steps=6 belongs to one method, and method=ddim,fatezero are several"
+    ):
         main()
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"method": TuneAVideo()}, "method=tune_a_video edits with what it has learnt from the clip; give tune.num_steps=200"),
-        ({"method": AnimateDiff(), "method_name": "x"}, "method=x does not edit; methods that do are copy, ddim, fatezero"),
-        ({"method": FateZero(), "tune": Tune(num_steps=3)}, "learns nothing, got tune.num_steps=3; .* give tune.method=tune_a_video"),
-        ({"method": TuneAVideo(), "tune": Tune(num_steps=3), "adapter": "runs/x"}, "tune starts from the image model, got adapter=runs/x"),
+        (
+            {"method": TuneAVideo()},
+            "method=tune_a_video edits with what it has learnt from the clip; give tune.num_steps=200",
+        ),
+        (
+            {"method": AnimateDiff(), "method_name": "x"},
+            "method=x does not edit; methods that do are copy, ddim, fatezero",
+        ),
+        (
+            {"method": FateZero(), "tune": Tune(num_steps=3)},
+            "learns nothing, got tune.num_steps=3; .* give tune.method=tune_a_video",
+        ),
+        (
+            {"method": TuneAVideo(), "tune": Tune(num_steps=3), "adapter": "runs/x"},
+            "tune starts from the image model, got adapter=runs/x",
+        ),
         ({"tune": Tune(num_steps=3)}, "got tune.num_steps=3 without method"),
-        ({"method": DDIM, "suite": Suite(iid=1)}, "method=prompt_to_prompt edits clips, and suite edit asks for text; use suite=edit"),
-        ({"adapter": "untrained"}, r"suite edit asks for edit, and adapter=untrained draws .*method=copy\|ddim\|fatezero"),
+        (
+            {"method": DDIM, "suite": Suite(iid=1)},
+            "method=prompt_to_prompt edits clips, and suite edit asks for text; use suite=edit",
+        ),
+        (
+            {"adapter": "untrained"},
+            r"suite edit asks for edit, and adapter=untrained draws .*method=copy\|ddim\|fatezero",
+        ),
     ],
 )
 def test_mistakes_speak(tmp_path: Path, settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        evaluate(EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "out": str(tmp_path), **settings}), Console(quiet=True))
+        evaluate(
+            EvaluateRun(**{"suite": SUITE, "suite_name": "edit", "out": str(tmp_path), **settings}),
+            Console(quiet=True),
+        )
     for bad, message in (
-        ({"num_steps": -1}, "tune needs num_steps >= 0"), ({"num_steps": 1, "method": "fatezero"}, "tune.method=fatezero teaches no clip"),
-        ({"method": "tune_a_video"}, "tune.method=tune_a_video teaches nothing in 0 steps; give tune.num_steps=200"),
+        ({"num_steps": -1}, "tune needs num_steps >= 0"),
+        ({"num_steps": 1, "method": "fatezero"}, "tune.method=fatezero teaches no clip"),
+        (
+            {"method": "tune_a_video"},
+            "tune.method=tune_a_video teaches nothing in 0 steps; give tune.num_steps=200",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             Tune(**bad)

@@ -1,5 +1,6 @@
-"""Metrics that look through a network, in an evaluation: measured with the shipped image model's CLIP, skipped with the reason, refused
-where the weights are others, and compared only where they were measured by one rule."""
+"""Metrics that look through a network, in an evaluation: measured with the shipped image model's CLIP,
+skipped with the reason, refused where the weights are others, and compared only where they were measured by
+one rule."""
 
 from __future__ import annotations
 
@@ -37,10 +38,18 @@ def grey(todo: list[Task]) -> np.ndarray:
 
 def settle(folder: Path, clip: Weights | None = None, **samplers) -> Path:
     run = EvaluateRun(
-        suite=SUITE, out=str(folder), selftest=0, page=PageSettings(max_clips=1), metrics=METRICS,
+        suite=SUITE,
+        out=str(folder),
+        selftest=0,
+        page=PageSettings(max_clips=1),
+        metrics=METRICS,
         learned=LearnedMetrics(clip=clip or Weights(path=str(CLIP))),
-    )  # fmt: skip
-    evaluate(run, Console(quiet=True), {name: Source({"adapter": name}, lambda s=s: s) for name, s in samplers.items()})
+    )
+    evaluate(
+        run,
+        Console(quiet=True),
+        {name: Source({"adapter": name}, lambda s=s: s) for name, s in samplers.items()},
+    )
     return folder
 
 
@@ -60,8 +69,12 @@ def learned(folder: Path, name: str) -> dict:
 
 def test_the_shipped_clip_measures_an_evaluation(done: Path) -> None:
     good, bad = learned(done, "good"), learned(done, "bad")
-    assert good["clip_text"]["value"] > 20 > bad["clip_text"]["value"], "the truth is what its caption says, grey is not"
-    assert bad["clip_frame_consecutive"]["value"] == pytest.approx(1), "a grey clip agrees with itself: no consistency stands alone"
+    assert good["clip_text"]["value"] > 20 > bad["clip_text"]["value"], (
+        "the truth is what its caption says, grey is not"
+    )
+    assert bad["clip_frame_consecutive"]["value"] == pytest.approx(1), (
+        "a grey clip agrees with itself: no consistency stands alone"
+    )
     assert len(good["clip_text"]["per_clip"]) == 4
     said = good["clip_text"]["manifest"]
     assert said["weights"] == {"clip": digest(CLIP)}
@@ -97,17 +110,28 @@ def test_learned_metrics_are_compared_clip_by_clip(done: Path) -> None:
     warp = found["learned"]["good"]["warp_error"]
     assert warp["better"] == "lower"
     assert warp["buckets"]["all"]["worse"] > 0, "less error is better, and grey has none"
-    assert found["learned"]["good"]["aesthetic_quality"]["refused"].startswith("a skipped metric cannot be compared")
+    assert found["learned"]["good"]["aesthetic_quality"]["refused"].startswith(
+        "a skipped metric cannot be compared"
+    )
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("id", "clip_words"), ("version", 2), ("weights", {"clip": "f" * 64}), ("n", 5), ("frames", 8), ("size", [32, 32]),
-        ("resize", "none at all"), ("codec", "h264 crf 18"), ("seed", 3),
+        ("id", "clip_words"),
+        ("version", 2),
+        ("weights", {"clip": "f" * 64}),
+        ("n", 5),
+        ("frames", 8),
+        ("size", [32, 32]),
+        ("resize", "none at all"),
+        ("codec", "h264 crf 18"),
+        ("seed", 3),
     ],
-)  # fmt: skip
-def test_a_metric_measured_otherwise_is_refused_and_says_in_what(done: Path, alone: Path, tmp_path: Path, field: str, value) -> None:
+)
+def test_a_metric_measured_otherwise_is_refused_and_says_in_what(
+    done: Path, alone: Path, tmp_path: Path, field: str, value
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(alone, other)
     summary = json.loads((other / "summary.json").read_text())
@@ -117,7 +141,9 @@ def test_a_metric_measured_otherwise_is_refused_and_says_in_what(done: Path, alo
     [told] = [of["clip_text"] for of in found["learned"].values()]
     assert f"they differ in {field} (" in told["refused"]
     assert "clip_frame_consecutive" in next(iter(found["learned"].values())), "the others may be compared"
-    with pytest.raises(ValueError, match=rf"numbers=clip_text: .* can't be compared: .* they differ in {field} \("):
+    with pytest.raises(
+        ValueError, match=rf"numbers=clip_text: .* can't be compared: .* they differ in {field} \("
+    ):
         compare(chosen([f"{done}:good", str(other)]), ["clip_text"])
     out = StringIO()
     Console(file=out, width=160).print(tables(found)[0])
@@ -133,7 +159,9 @@ def test_a_metric_that_only_one_side_has_is_named(done: Path, alone: Path, tmp_p
     del summary["checkpoints"]["good"]["learned"]["clip_text"]
     (less / "summary.json").write_text(json.dumps(summary))
     [found] = compare(chosen([f"{done}:good", str(less)]))["learned"].values()
-    assert found["clip_text"]["refused"].startswith("clip_text was not measured for good (less); evaluate both with metrics=[clip_text]")
+    assert found["clip_text"]["refused"].startswith(
+        "clip_text was not measured for good (less); evaluate both with metrics=[clip_text]"
+    )
 
 
 def test_videos_that_went_through_a_codec_do_not_stand_beside_raw_ones(done: Path, tmp_path: Path) -> None:
@@ -145,20 +173,30 @@ def test_videos_that_went_through_a_codec_do_not_stand_beside_raw_ones(done: Pat
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     run = EvaluateRun(
-        videos=str(theirs), suite=SUITE, out=str(tmp_path / "out"), selftest=0, metrics=["clip_text"],
+        videos=str(theirs),
+        suite=SUITE,
+        out=str(tmp_path / "out"),
+        selftest=0,
+        metrics=["clip_text"],
         learned=LearnedMetrics(clip=Weights(path=str(CLIP))),
-    )  # fmt: skip
+    )
     for task in run.tasks():
         (theirs / f"{task.id}.mp4").write_bytes(encode_mp4(truth(task, 64), 8, crf=4))
     evaluate(run, Console(quiet=True))
     row = next(r for r in side_by_side(load(done, tmp_path / "out")) if r["metric"] == "clip_text")
     assert [c["why"] is None for c in row["cells"]] == [True, True, False]
-    assert "not comparable: two values of clip_text cannot be compared, since they differ in codec (raw and .mp4)" in row["cells"][2]["why"]
+    assert (
+        "not comparable: two values of clip_text cannot be compared, since they differ in codec (raw and "
+        ".mp4)" in row["cells"][2]["why"]
+    )
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["clip_words"], "there is no metric called clip_words; those offered are"), (["fid"], "fid needs 2048 frames a side")],
+    [
+        (["clip_words"], "there is no metric called clip_words; those offered are"),
+        (["fid"], "fid needs 2048 frames a side"),
+    ],
 )
 def test_mistakes_speak_before_anything_is_drawn(tmp_path: Path, names: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -1,4 +1,5 @@
-"""Several processes draw into one folder; what is scored does not depend on how many they were, nor on the size of their batches."""
+"""Several processes draw into one folder; what is scored does not depend on how many they were, nor on the
+size of their batches."""
 
 from __future__ import annotations
 
@@ -23,7 +24,15 @@ from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Suite, Task, tasks
 
 SUITE = Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
-TINY = ["suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "sampler.guidance=1", "batch_size=1", "selftest=0"]
+TINY = [
+    "suite=smoke",
+    "n=1",
+    "suite.num_frames=2",
+    "sampler.num_steps=1",
+    "sampler.guidance=1",
+    "batch_size=1",
+    "selftest=0",
+]
 
 
 def perfect(todo: list[Task]) -> np.ndarray:
@@ -52,7 +61,9 @@ def test_two_shares_make_what_one_process_makes(tmp_path: Path) -> None:
     assert settle(tmp_path / "two", share="1/2") is None
     assert settle(tmp_path / "two", share="0/2") is not None
     settle(tmp_path / "one")
-    assert (tmp_path / "two" / "scores.jsonl").read_bytes() == (tmp_path / "one" / "scores.jsonl").read_bytes()
+    assert (tmp_path / "two" / "scores.jsonl").read_bytes() == (
+        tmp_path / "one" / "scores.jsonl"
+    ).read_bytes()
 
 
 def test_the_first_rank_waits_for_the_others(tmp_path: Path) -> None:
@@ -65,7 +76,9 @@ def test_the_first_rank_waits_for_the_others(tmp_path: Path) -> None:
 
 def test_the_first_rank_does_not_wait_for_ever(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"2 of 5 clips are missing in .* no rank has drawn anything for 0.01 minutes; run the same command without share"
+        ValueError,
+        match=r"2 of 5 clips are missing in .* no rank has drawn anything for 0.01 minutes; run the same "
+        r"command without share",
     ):
         settle(tmp_path, share="0/2", wait_minutes=0.01)
     assert settle(tmp_path).summary["num_clips"] == 5, "the remedy draws what is left"
@@ -100,7 +113,9 @@ def test_who_says_which_share_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="2 processes draw into one folder, which must be named"):
         EvaluateRun(adapter="untrained").folder()
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    assert EvaluateRun(adapter="untrained").folder() == Path("outputs/evaluate-slurm77"), "the same again after a requeue"
+    assert EvaluateRun(adapter="untrained").folder() == Path("outputs/evaluate-slurm77"), (
+        "the same again after a requeue"
+    )
 
 
 @pytest.mark.parametrize("named", ["2/2", "x", "1", "-1/2"])
@@ -124,10 +139,13 @@ SUB_PIXEL = {"unexplained", "area_cv", "jerk", "mcres", "bgflick", "tc", "cohere
 
 
 def test_scores_do_not_depend_on_the_size_of_a_batch(tmp_path: Path) -> None:
-    """The shipped model's clips, drawn alone and by fours, are read alike. Their pixels need not be: sums of floating point in another
-    order move a few by 1/255, and with them the clip's own hash and, far behind the comma, what is measured on pixels."""
+    """The shipped model's clips, drawn alone and by fours, are read alike. Their pixels need not be: sums of
+    floating point in another order move a few by 1/255, and with them the clip's own hash and, far behind the
+    comma, what is measured on pixels."""
     suite = replace(SUITE, iid=4)
-    draw = sampler_of(open_checkpoint("shipped"), Sampling(num_steps=4, guidance=3.0), num_frames=suite.num_frames)
+    draw = sampler_of(
+        open_checkpoint("shipped"), Sampling(num_steps=4, guidance=3.0), num_frames=suite.num_frames
+    )
     alone, together = (
         evaluate(
             EvaluateRun(suite=suite, out=str(tmp_path / str(size)), selftest=0, batch_size=size),
@@ -136,15 +154,25 @@ def test_scores_do_not_depend_on_the_size_of_a_batch(tmp_path: Path) -> None:
         )
         for size in (1, 4)
     )
-    rows = [[json.loads(line) for line in (tmp_path / str(size) / "scores.jsonl").read_text().splitlines()] for size in (1, 4)]
+    rows = [
+        [json.loads(line) for line in (tmp_path / str(size) / "scores.jsonl").read_text().splitlines()]
+        for size in (1, 4)
+    ]
     assert len(rows[0]) == len(rows[1]) == 6
-    assert 0 < np.mean([row["shape"] for row in rows[0]]) < 1, "there is something to read and something wrong"
+    assert 0 < np.mean([row["shape"] for row in rows[0]]) < 1, (
+        "there is something to read and something wrong"
+    )
     for one, other in zip(*rows, strict=True):
         assert set(one) == set(other)
-        assert {k: one[k] for k in set(one) - SUB_PIXEL - {"clip"}} == {k: other[k] for k in set(one) - SUB_PIXEL - {"clip"}}
+        assert {k: one[k] for k in set(one) - SUB_PIXEL - {"clip"}} == {
+            k: other[k] for k in set(one) - SUB_PIXEL - {"clip"}
+        }
         for key in SUB_PIXEL & set(one):
             assert one[key] == pytest.approx(other[key], abs=1e-3), (one["id"], key)
-    headlines = [{k: found.summary["checkpoints"]["a"]["overall"][k] for k in ("exact", "motion_moving")} for found in (alone, together)]
+    headlines = [
+        {k: found.summary["checkpoints"]["a"]["overall"][k] for k in ("exact", "motion_moving")}
+        for found in (alone, together)
+    ]
     assert headlines[0] == headlines[1]
 
 
@@ -153,18 +181,40 @@ def test_two_torchrun_ranks_equal_one(tmp_path: Path) -> None:
     """The shipped image model on two CPU processes; both read the configuration, one scores."""
     vgen = Path(sys.executable).with_name("vgen")
     alone = subprocess.run(
-        [vgen, "evaluate", "adapter=untrained", *TINY, "out=one"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [vgen, "evaluate", "adapter=untrained", *TINY, "out=one"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert alone.returncode == 0, alone.stderr
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vgen.app.evaluate"]
-    both = subprocess.run([*ranks, "adapter=untrained", *TINY, "out=two"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    ranks = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "vgen.app.evaluate",
+    ]
+    both = subprocess.run(
+        [*ranks, "adapter=untrained", *TINY, "out=two"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert both.returncode == 0, both.stderr
-    assert (tmp_path / "two" / "scores.jsonl").read_bytes() == (tmp_path / "one" / "scores.jsonl").read_bytes()
+    assert (tmp_path / "two" / "scores.jsonl").read_bytes() == (
+        tmp_path / "one" / "scores.jsonl"
+    ).read_bytes()
     assert both.stdout.count("report/index.html") == 1
     drew = [
         json.loads(line)
         for i in (0, 1)
-        for line in (tmp_path / "two" / "samples" / "untrained" / f"seconds-{i}.jsonl").read_text().splitlines()
+        for line in (tmp_path / "two" / "samples" / "untrained" / f"seconds-{i}.jsonl")
+        .read_text()
+        .splitlines()
     ]
     assert [d["clips"] for d in drew] == [1, 1, 1], "each rank drew its share"
 

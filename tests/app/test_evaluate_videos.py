@@ -47,7 +47,9 @@ def made(folder: Path, todo: list[Task] = TODO) -> Path:
 
 
 def listing(folder: Path, rows: list[tuple[str, str]]) -> None:
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"file": file, "caption": caption}) + "\n" for file, caption in rows))
+    (folder / "prompts.jsonl").write_text(
+        "".join(json.dumps({"file": file, "caption": caption}) + "\n" for file, caption in rows)
+    )
 
 
 def numbered(folder: Path) -> list[tuple[str, str]]:
@@ -64,12 +66,22 @@ MARKS = "a red\u2028circle\x0cmoves"
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.csv", 'file,caption\r\n0.npy,"a red\ncircle"\r\n1.npy,' + MARKS + "\r\n", ["a red\ncircle", MARKS]),
-        ("a.jsonl", f'{{"file": "0.npy", "caption": "{MARKS[:8]}"}}\r\n\r\n{{"file": "1.npy", "prompt": "b"}}', [MARKS[:8], "b"]),
+        (
+            "a.csv",
+            'file,caption\r\n0.npy,"a red\ncircle"\r\n1.npy,' + MARKS + "\r\n",
+            ["a red\ncircle", MARKS],
+        ),
+        (
+            "a.jsonl",
+            f'{{"file": "0.npy", "caption": "{MARKS[:8]}"}}\r\n\r\n{{"file": "1.npy", "prompt": "b"}}',
+            [MARKS[:8], "b"],
+        ),
         ("a.txt", f"{MARKS}\r\n b \n\n", [MARKS, "b"]),
     ],
 )
-def test_a_listing_is_read_as_it_was_written(tmp_path: Path, name: str, text: str, words: list[str], mark: bytes) -> None:
+def test_a_listing_is_read_as_it_was_written(
+    tmp_path: Path, name: str, text: str, words: list[str], mark: bytes
+) -> None:
     """Marks that Python takes for line ends stay in their caption, and some editors begin UTF-8 with one."""
     path = tmp_path / name
     path.write_bytes(mark + text.encode())
@@ -79,7 +91,10 @@ def test_a_listing_is_read_as_it_was_written(tmp_path: Path, name: str, text: st
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
 def test_a_listing_in_another_encoding_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes("gr\u00fcn".encode("latin-1"))
-    with pytest.raises(ValueError, match=rf"prompts=.*{name} must be text in UTF-8 \(invalid .* at byte 2\); save it as UTF-8"):
+    with pytest.raises(
+        ValueError,
+        match=rf"prompts=.*{name} must be text in UTF-8 \(invalid .* at byte 2\); save it as UTF-8",
+    ):
         read_listing(tmp_path / name, {})
 
 
@@ -95,13 +110,19 @@ def test_every_format_reads_as_it_was_written(tmp_path: Path) -> None:
         assert off.max() == 0 if lossless else off.mean() < 6, task.id
 
 
-@pytest.mark.parametrize(("fps", "hundredths"), [(8, [12, 13, 13, 12]), (24, [4, 4, 4, 5]), (10, [10] * 4), (50, [2] * 4), (120, [2] * 4)])
+@pytest.mark.parametrize(
+    ("fps", "hundredths"),
+    [(8, [12, 13, 13, 12]), (24, [4, 4, 4, 5]), (10, [10] * 4), (50, [2] * 4), (120, [2] * 4)],
+)
 def test_a_gif_takes_as_long_as_its_clip(tmp_path: Path, fps: float, hundredths: list[int]) -> None:
-    """Until there are fewer hundredths than browsers heed; what rounding makes uneven is still taken for one frame each."""
+    """Until there are fewer hundredths than browsers heed; what rounding makes uneven is still taken for one
+    frame each."""
     video = np.stack([np.full((16, 16, 3), 60 * (i // 2), np.uint8) for i in range(8)])
     write_gif(tmp_path / "all.gif", video[::2], fps)
     with Image.open(tmp_path / "all.gif") as gif:
-        assert [frame.info["duration"] for frame in ImageSequence.Iterator(gif)] == [10 * of for of in hundredths]
+        assert [frame.info["duration"] for frame in ImageSequence.Iterator(gif)] == [
+            10 * of for of in hundredths
+        ]
     write_gif(tmp_path / "joined.gif", video[1:], fps)
     found = read_video(tmp_path / "joined.gif", 7)
     assert [round(float(frame.mean()) / 60) for frame in found] == [0, 1, 1, 2, 2, 3, 3]
@@ -120,19 +141,31 @@ def test_the_truth_from_another_tool_is_exact(tmp_path: Path) -> None:
     found = settle(made(tmp_path / "theirs"), tmp_path / "out").summary
     assert found["checkpoints"]["theirs"]["overall"]["exact"]["mean"] == 1
     assert found["valid"] is None, "no decoder was tried"
-    assert found["checkpoints"]["theirs"]["identity"]["decoded_from"] == {".gif": 1, ".mp4": 1, ".npy": 1, "png folder": 1}
+    assert found["checkpoints"]["theirs"]["identity"]["decoded_from"] == {
+        ".gif": 1,
+        ".mp4": 1,
+        ".npy": 1,
+        "png folder": 1,
+    }
     assert found["checkpoints"]["theirs"]["cost"] == {"unet_calls": None, "seconds_per_clip": None}
     again = settle(tmp_path / "theirs", tmp_path / "out").summary
     assert again == found
 
 
 def test_prompts_are_written_for_other_tools(tmp_path: Path) -> None:
-    assert evaluate(EvaluateRun(suite=SUITE, out=str(tmp_path), stage=Stage.PROMPTS), Console(quiet=True)) is None
+    assert (
+        evaluate(EvaluateRun(suite=SUITE, out=str(tmp_path), stage=Stage.PROMPTS), Console(quiet=True))
+        is None
+    )
     rows = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
-    assert [(r["file"], r["caption"], r["num_frames"]) for r in rows] == [(f"{t.id}.mp4", t.caption, 4) for t in TODO]
+    assert [(r["file"], r["caption"], r["num_frames"]) for r in rows] == [
+        (f"{t.id}.mp4", t.caption, 4) for t in TODO
+    ]
     for row, task in zip(rows, TODO, strict=True):
         mp4(tmp_path / row["file"], truth(task, 64))
-    assert set(open_videos(str(tmp_path), "", TODO).clips) == {t.id for t in TODO}, "the listing that is there is the one that is read"
+    assert set(open_videos(str(tmp_path), "", TODO).clips) == {t.id for t in TODO}, (
+        "the listing that is there is the one that is read"
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,9 +179,14 @@ def test_prompts_are_written_for_other_tools(tmp_path: Path) -> None:
     ],
     ids=["edges", "depth", "pose", "identity", "edit"],
 )
-def test_kinds_that_need_more_than_a_caption_go_through_files(tmp_path: Path, kind: dict, given: str, whole: dict[str, float]) -> None:
-    """Prompts and inputs out, another tool's videos in. The other tool is the oracle's own renderer, so everything is right."""
-    suite = Suite(iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2, **kind)
+def test_kinds_that_need_more_than_a_caption_go_through_files(
+    tmp_path: Path, kind: dict, given: str, whole: dict[str, float]
+) -> None:
+    """Prompts and inputs out, another tool's videos in. The other tool is the oracle's own renderer, so
+    everything is right."""
+    suite = Suite(
+        iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2, **kind
+    )
     folder = tmp_path / "theirs"
     evaluate(EvaluateRun(suite=suite, out=str(folder), stage=Stage.PROMPTS), Console(quiet=True))
     rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
@@ -163,14 +201,28 @@ def test_kinds_that_need_more_than_a_caption_go_through_files(tmp_path: Path, ki
     assert found["floors"][first][0] < overall[first]["mean"], "no trick is as good as the truth"
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert all(key in page for key in whole)
-    data = json.loads((tmp_path / "out" / "report" / "data.js").read_text().removeprefix("window.REPORT = ").removesuffix(";\n"))
-    assert all(clip["given"]["src"].endswith(".mp4") for clip in data["clips"]), "the page shows what the method was given"
+    data = json.loads(
+        (tmp_path / "out" / "report" / "data.js")
+        .read_text()
+        .removeprefix("window.REPORT = ")
+        .removesuffix(";\n")
+    )
+    assert all(clip["given"]["src"].endswith(".mp4") for clip in data["clips"]), (
+        "the page shows what the method was given"
+    )
 
 
-@pytest.mark.parametrize("kind", [{"kind": Kind.CONTROL}, {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.IDENTITY}])
+@pytest.mark.parametrize(
+    "kind", [{"kind": Kind.CONTROL}, {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.IDENTITY}]
+)
 def test_a_checkpoint_that_draws_from_captions_refuses_them(tmp_path: Path, kind: dict) -> None:
-    suite = Suite(iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, **kind)
-    with pytest.raises(ValueError, match=r"needs more than a caption, and adapter=untrained draws .*; 'vgen evaluate stage=prompts'"):
+    suite = Suite(
+        iid=4, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, **kind
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"needs more than a caption, and adapter=untrained draws .*; 'vgen evaluate stage=prompts'",
+    ):
         evaluate(EvaluateRun(adapter="untrained", suite=suite, out=str(tmp_path)), Console(quiet=True))
 
 
@@ -180,7 +232,9 @@ def test_of_several_tasks_with_one_caption_each_gets_the_file_of_its_name(tmp_pa
     for task in twice:
         npy(tmp_path / "x" / f"{task.id}.npy", truth(task, 64))
     listing(tmp_path / "x", [(f"{task.id}.npy", task.caption) for task in reversed(twice)])
-    assert {i: p.stem for i, p in open_videos(str(tmp_path / "x"), "", twice).clips.items()} == {t.id: t.id for t in twice}
+    assert {i: p.stem for i, p in open_videos(str(tmp_path / "x"), "", twice).clips.items()} == {
+        t.id: t.id for t in twice
+    }
 
 
 def test_captions_find_their_clips_whatever_the_case(tmp_path: Path) -> None:
@@ -207,7 +261,9 @@ def test_an_incomplete_set_is_refused(tmp_path: Path) -> None:
     made(tmp_path / "x")
     (tmp_path / "x" / "iid-0000.npy").rename(tmp_path / "x" / "other.npy")
     with pytest.raises(
-        ValueError, match=r"lacks 1 clips of the suite \(such as iid-0000\) and holds 1 that the suite does not know \(such as other\)"
+        ValueError,
+        match=r"lacks 1 clips of the suite \(such as iid-0000\) and holds 1 that the suite does not know "
+        r"\(such as other\)",
     ):
         settle(tmp_path / "x", tmp_path / "out")
     assert not (tmp_path / "out").exists(), "a set is taken whole or not at all"
@@ -224,7 +280,9 @@ def test_duplicate_prompts_are_refused_whatever_the_case(tmp_path: Path) -> None
     rows = numbered(tmp_path / "x")
     npy(tmp_path / "x" / "twice.npy", truth(TODO[0], 64))
     listing(tmp_path / "x", [*rows, ("twice.npy", TODO[0].caption.title())])
-    with pytest.raises(ValueError, match=r"more clips than the suite asks for of .* \(2 times\) \(case does not count\)"):
+    with pytest.raises(
+        ValueError, match=r"more clips than the suite asks for of .* \(2 times\) \(case does not count\)"
+    ):
         open_videos(str(tmp_path / "x"), "", TODO)
 
 
@@ -244,7 +302,11 @@ def test_a_listed_file_must_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a\nb\n", "has 2 captions for 4 videos"), ('{"file": "0.npy"}\n' * 4, "each row needs file and caption"), ("{", "can't be read")],
+    [
+        ("a\nb\n", "has 2 captions for 4 videos"),
+        ('{"file": "0.npy"}\n' * 4, "each row needs file and caption"),
+        ("{", "can't be read"),
+    ],
 )
 def test_a_listing_that_does_not_fit_is_refused(tmp_path: Path, text: str, words: str) -> None:
     numbered(tmp_path / "x")
@@ -258,8 +320,14 @@ def test_a_listing_that_does_not_fit_is_refused(tmp_path: Path, text: str, words
     ("spoil", "words"),
     [
         (lambda v: v[:3], r"every clip must have 4 frames as the suite asks, but iid-0000.npy has 3"),
-        (lambda v: v[:, ::2, ::2], r"clips of one set must have one size, but iid-0000.npy is 32x32 and iid-0001 is 64x64"),
-        (lambda v: v / np.float32(255), r"iid-0000.npy can't be read: it holds float32 \(4, 64, 64, 3\) where uint8 f h w 3 is needed"),
+        (
+            lambda v: v[:, ::2, ::2],
+            r"clips of one set must have one size, but iid-0000.npy is 32x32 and iid-0001 is 64x64",
+        ),
+        (
+            lambda v: v / np.float32(255),
+            r"iid-0000.npy can't be read: it holds float32 \(4, 64, 64, 3\) where uint8 f h w 3 is needed",
+        ),
     ],
 )
 def test_clips_that_do_not_fit_are_refused(tmp_path: Path, spoil, words: str) -> None:

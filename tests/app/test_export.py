@@ -25,12 +25,15 @@ from vgen.methods.animatediff import AnimateDiff
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """An image model and a run on it, with a motion module that moves things and knobs that no format stores."""
+    """An image model and a run on it, with a motion module that moves things and knobs that no format
+    stores."""
     folder = tmp_path_factory.mktemp("home")
     model = blank(Blank.TOYBOX).freeze()
     model.save(folder / "image", torch.float32)
     model.source = str(folder / "image")
-    recipe = AnimateDiff(motion=MotionModuleSpec(heads=4, num_positions=24), image_norm_scope=NormScope.FRAME, text_drop=0.2)
+    recipe = AnimateDiff(
+        motion=MotionModuleSpec(heads=4, num_positions=24), image_norm_scope=NormScope.FRAME, text_drop=0.2
+    )
     _run(folder / "run", model, recipe)
     return folder
 
@@ -38,10 +41,14 @@ def home(tmp_path_factory) -> Path:
 def _run(folder: Path, model: ImageModel, recipe: AnimateDiff) -> None:
     video, draw = assemble(recipe, model), torch.Generator().manual_seed(0)
     learnt = {
-        f"unet.{n}": p + 0.05 * torch.randn(p.shape, generator=draw) for n, p in video.named_parameters() if n.startswith("inserted.")
+        f"unet.{n}": p + 0.05 * torch.randn(p.shape, generator=draw)
+        for n, p in video.named_parameters()
+        if n.startswith("inserted.")
     }
     video.eject()
-    save_adapter(folder / "adapter.safetensors", learnt, Card.of("animatediff", recipe, model, {}, {"steps": 3}))
+    save_adapter(
+        folder / "adapter.safetensors", learnt, Card.of("animatediff", recipe, model, {}, {"steps": 3})
+    )
 
 
 @pytest.fixture
@@ -120,18 +127,40 @@ def test_a_copy_in_our_own_format(vgen, home):
         (["from=x.ckpt", "out=a"], "needs the image model that it was trained on: backbone="),
         (["run=run", "out=image"], "image.safetensors"),
         (["run=run", "to=diffusers", "out=image"], "image exists and is never overwritten"),
-        (["run=run", "out=a.ckpt", "container=safetensors"], "ends in .ckpt, container=safetensors says otherwise"),
-        (["run=run", "to=diffusers", "out=a", "container=ckpt"], "to=diffusers is written as safetensors only"),
+        (
+            ["run=run", "out=a.ckpt", "container=safetensors"],
+            "ends in .ckpt, container=safetensors says otherwise",
+        ),
+        (
+            ["run=run", "to=diffusers", "out=a", "container=ckpt"],
+            "to=diffusers is written as safetensors only",
+        ),
         (["run=run", "to=difusers", "out=a"], "to: "),
-        (["run=nowhere", "out=a"], "run=nowhere is no file; give a run's folder, an adapter.safetensors or shipped"),
+        (
+            ["run=nowhere", "out=a"],
+            "run=nowhere is no file; give a run's folder, an adapter.safetensors or shipped",
+        ),
         (["from=nowhere.ckpt", "backbone=image", "out=a"], "nowhere.ckpt is no file"),
         (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),
         (["from=image", "backbone=image", "out=a"], "is no diffusers MotionAdapter"),
-        (["run=run", "out=a", "num_positions=16"], "is for imported files that carry no position table, got 16"),
-        (["run=run", "out=mine.pt"], "out=mine.pt ends in .pt, to=animatediff is written as .safetensors or .ckpt; choose one of these"),
-        (["run=run", "to=vgen", "out=a.bin"], "out=a.bin ends in .bin, to=vgen is written as .safetensors or a folder"),
+        (
+            ["run=run", "out=a", "num_positions=16"],
+            "is for imported files that carry no position table, got 16",
+        ),
+        (
+            ["run=run", "out=mine.pt"],
+            "out=mine.pt ends in .pt, to=animatediff is written as .safetensors or .ckpt; choose one of "
+            "these",
+        ),
+        (
+            ["run=run", "to=vgen", "out=a.bin"],
+            "out=a.bin ends in .bin, to=vgen is written as .safetensors or a folder",
+        ),
         (["run=run", "to=image_model", "out=a"], "give it with from=FILE"),
-        (["run=run", "out=a", "num_positions=-1"], "is for imported files that carry no position table, got -1"),
+        (
+            ["run=run", "out=a", "num_positions=-1"],
+            "is for imported files that carry no position table, got -1",
+        ),
     ],
 )
 def test_mistakes_speak(vgen, home, arguments, message):
@@ -154,17 +183,25 @@ def flipped(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("container", ["safetensors", "ckpt"])
 def test_a_file_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch, container):
     write = state_file.write
-    monkeypatch.setattr(state_file, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    monkeypatch.setattr(
+        state_file, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more)
+    )
     before = sorted(p.name for p in home.iterdir())
     code, _, err = vgen("run=run", f"out=spoilt.{container}")
     assert code == 2
-    assert re.search(r"does not read back as it was written: 1 of \d+ tensors differ \(first: .*to_q.weight\); nothing was kept", err)
+    assert re.search(
+        r"does not read back as it was written: 1 of \d+ tensors differ \(first: .*to_q.weight\); nothing "
+        r"was kept",
+        err,
+    )
     assert sorted(p.name for p in home.iterdir()) == before
 
 
 def test_a_folder_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
     write = diffusers_motion.write
-    monkeypatch.setattr(diffusers_motion, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more))
+    monkeypatch.setattr(
+        diffusers_motion, "write", lambda path, tensors, *more: write(path, flipped(tensors), *more)
+    )
     before = sorted(p.name for p in home.iterdir())
     code, _, err = vgen("run=run", "to=diffusers", "out=spoilt")
     assert code == 2
@@ -174,7 +211,9 @@ def test_a_folder_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, ho
 
 
 def test_a_copy_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home, monkeypatch):
-    monkeypatch.setattr(exporting, "save_adapter", lambda path, tensors, *more: save_adapter(path, flipped(tensors), *more))
+    monkeypatch.setattr(
+        exporting, "save_adapter", lambda path, tensors, *more: save_adapter(path, flipped(tensors), *more)
+    )
     before = sorted(p.name for p in home.iterdir())
     code, _, err = vgen("run=run", "to=vgen", "out=spoilt.safetensors")
     assert code == 2
@@ -186,11 +225,17 @@ def test_a_copy_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home
 def test_a_module_that_diffusers_computes_otherwise_is_refused_and_nothing_stays(vgen, home, monkeypatch, to):
     """The file is right to the bit, the layer is not: other heads here than the file's reader was told."""
     mistaken = diffusers_motion.config
-    monkeypatch.setattr(diffusers_motion, "config", lambda *given: mistaken(*given) | {"motion_num_attention_heads": 2})
+    monkeypatch.setattr(
+        diffusers_motion, "config", lambda *given: mistaken(*given) | {"motion_num_attention_heads": 2}
+    )
     before = sorted(p.name for p in home.iterdir())
     code, _, err = vgen("run=run", f"to={to}", "out=spoilt.safetensors")
     assert code == 2
-    assert re.search(r"vgen and diffusers differ by \S+ on the same weights and inputs, the limit is 1e-04; nothing was kept", err)
+    assert re.search(
+        r"vgen and diffusers differ by \S+ on the same weights and inputs, the limit is 1e-04; nothing was "
+        r"kept",
+        err,
+    )
     assert sorted(p.name for p in home.iterdir()) == before
 
 
@@ -223,7 +268,10 @@ NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
         ({0: torch.zeros(1)}, "from=odd.ckpt: the file holds entries that are no tensors: 0"),
         ({"state_dict": {3: torch.zeros(1)}}, "from=odd.ckpt: the file holds entries that are no tensors: 3"),
         ({NORM: torch.tensor(1.0)}, f"from=odd.ckpt: the file's {NORM} must be a row of numbers"),
-        ({"a.transformer_blocks.0.attn_temp.x": 3}, "from=odd.ckpt: the checkpoint holds 1 tensors that this image model has no place for"),
+        (
+            {"a.transformer_blocks.0.attn_temp.x": 3},
+            "from=odd.ckpt: the checkpoint holds 1 tensors that this image model has no place for",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, message):
@@ -238,7 +286,10 @@ def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, messag
     [
         ("{x", "odd/config.json is no JSON ("),
         ("[1]", "odd/config.json must hold names and values, got [1]"),
-        ('{"_class_name": "MotionAdapter"}', "odd/config.json lacks block_out_channels, or they are not what diffusers writes there"),
+        (
+            '{"_class_name": "MotionAdapter"}',
+            "odd/config.json lacks block_out_channels, or they are not what diffusers writes there",
+        ),
     ],
 )
 def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
@@ -253,7 +304,11 @@ def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
 def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be_told(vgen, home):
     model = load_backbone(str(home / "image"))
     schedule = Schedule(betas=Betas.SCALED_LINEAR)
-    _run(home / "single", model, AnimateDiff(motion=MotionModuleSpec(num_attentions=1, num_positions=16), schedule=schedule))
+    _run(
+        home / "single",
+        model,
+        AnimateDiff(motion=MotionModuleSpec(num_attentions=1, num_positions=16), schedule=schedule),
+    )
     code, text, err = vgen("run=single", "to=animatediff", "out=single.safetensors")
     assert code == 0, err
     text = " ".join(re.sub(r"[│┃]", " ", text).split())
@@ -270,7 +325,10 @@ def test_a_module_that_diffusers_cannot_build_says_that_and_what_readers_must_be
 def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home):
     code, _, err = vgen("run=run", "out=noted.ckpt")
     assert code == 0, err
-    torch.save({"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": torch.load(home / "noted.ckpt")}, home / "trainer.ckpt")
+    torch.save(
+        {"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": torch.load(home / "noted.ckpt")},
+        home / "trainer.ckpt",
+    )
     code, text, err = vgen("from=trainer.ckpt", "to=vgen", "backbone=image", "out=from_trainer")
     assert code == 0, err
     assert "left unread what stands beside state_dict: epoch, optimizer" in text
@@ -280,8 +338,13 @@ def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home)
     assert code == 0, err
     made_on, here = (adapter(home / run)[1].backbone for run in ("run", "on_foreign"))
     text = " ".join(re.sub(r"[│┃]", " ", text).split())
-    assert re.search(rf"trained on another image model \(.*image, fingerprint {made_on}\) than .*foreign \({here}\)", text)
-    assert "another image model" not in vgen("from=carded.safetensors", "to=vgen", "backbone=image", "out=on_own")[1]
+    assert re.search(
+        rf"trained on another image model \(.*image, fingerprint {made_on}\) than .*foreign \({here}\)", text
+    )
+    assert (
+        "another image model"
+        not in vgen("from=carded.safetensors", "to=vgen", "backbone=image", "out=on_own")[1]
+    )
 
 
 def test_what_half_precision_cannot_hold_is_named():
@@ -290,14 +353,17 @@ def test_what_half_precision_cannot_hold_is_named():
 
 
 def test_a_wider_type_is_no_remedy_where_there_is_none():
-    with pytest.raises(ValueError, match=r"1 tensors are not finite in fp32 \(first: a\); the training diverged$"):
+    with pytest.raises(
+        ValueError, match=r"1 tensors are not finite in fp32 \(first: a\); the training diverged$"
+    ):
         cast({"a": torch.full((2,), float("nan"))}, Width.FP32)
     with pytest.raises(ValueError, match=r"diverged, or dtype=fp32 is needed$"):
         cast({"a": torch.full((2,), float("nan"))}, Width.FP16)
 
 
 def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
-    """Tune-A-Video saves whole pipelines; the UNet in one is found, read as data and written as an adapter that vgen opens."""
+    """Tune-A-Video saves whole pipelines; the UNet in one is found, read as data and written as an adapter
+    that vgen opens."""
     from fnmatch import fnmatchcase
 
     from safetensors.torch import save_file
@@ -309,12 +375,23 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     model = load_backbone("toybox")
     unet = assemble(TuneAVideo(), model)
     learns = TuneAVideo().learns()
-    tensors = {f"unet.{n}": torch.randn_like(p) for n, p in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", q) for q in learns)}
+    tensors = {
+        f"unet.{n}": torch.randn_like(p)
+        for n, p in unet.named_parameters()
+        if any(fnmatchcase(f"unet.{n}", q) for q in learns)
+    }
     unet.eject()
     (tmp_path / "tuned" / "unet").mkdir(parents=True)
     state = {n: v.contiguous() for n, v in tune_a_video.export(tensors, model.unet).items()}
     save_file(state, tmp_path / "tuned" / "unet" / "diffusion_pytorch_model.safetensors")
-    export(Export(source=str(tmp_path / "tuned"), to=Format.VGEN, backbone="toybox", out=str(tmp_path / "ours.safetensors")))
+    export(
+        Export(
+            source=str(tmp_path / "tuned"),
+            to=Format.VGEN,
+            backbone="toybox",
+            out=str(tmp_path / "ours.safetensors"),
+        )
+    )
     opened = open_checkpoint(str(tmp_path / "ours.safetensors"))
     assert isinstance(opened.recipe, TuneAVideo)
     name = next(n for n in tensors if ".attn_temp.to_q" in n)

@@ -1,4 +1,5 @@
 """Names to image models: cards can be read from any directory, and only what a person names is fetched."""
+
 from __future__ import annotations
 
 import json
@@ -34,7 +35,11 @@ def adapter(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Trained where the image model is ``models/toy``."""
     monkeypatch.chdir(home)
     model = load_backbone("models/toy")
-    tensors = {f"unet.{n}": p.clone() for n, p in assemble(AnimateDiff(), model).named_parameters() if n.startswith("inserted.")}
+    tensors = {
+        f"unet.{n}": p.clone()
+        for n, p in assemble(AnimateDiff(), model).named_parameters()
+        if n.startswith("inserted.")
+    }
     save_adapter(home / "adapter.safetensors", tensors, Card.of("animatediff", AnimateDiff(), model, {}, {}))
     return home / "adapter.safetensors"
 
@@ -70,7 +75,10 @@ def test_what_only_a_card_names_is_not_fetched(adapter: Path, tmp_path: Path, as
     tensors, card = load_adapter(adapter)
     save_adapter(tmp_path / "moved.safetensors", tensors, replace(card, backbone_source="owner/gone"))
     moved = str(tmp_path / "moved.safetensors")
-    sentence = r"=.*moved.safetensors was trained on image model owner/gone, which is no folder here and not in the hub's cache; backbone="
+    sentence = (
+        r"=.*moved.safetensors was trained on image model owner/gone, which is no folder here and not in "
+        r"the hub's cache; backbone="
+    )
     with pytest.raises(ValueError, match=f"adapter{sentence}"):
         open_checkpoint(moved)
     with pytest.raises(ValueError, match=f"run{sentence}"):
@@ -79,8 +87,12 @@ def test_what_only_a_card_names_is_not_fetched(adapter: Path, tmp_path: Path, as
     with pytest.raises(ValueError, match=f"adapter{sentence}"):
         evaluate(EvaluateRun(adapter=moved, suite=suite, out=str(tmp_path / "out")))
     assert set(asked) == {("owner/gone", True)}
-    save_adapter(tmp_path / "moved.safetensors", tensors, replace(card, backbone_source=str(tmp_path / "gone")))
-    with pytest.raises(ValueError, match=r"was trained on image model .*gone, which is no folder here .*; backbone="):
+    save_adapter(
+        tmp_path / "moved.safetensors", tensors, replace(card, backbone_source=str(tmp_path / "gone"))
+    )
+    with pytest.raises(
+        ValueError, match=r"was trained on image model .*gone, which is no folder here .*; backbone="
+    ):
         open_checkpoint(moved)
     assert open_checkpoint(moved, str(adapter.parent / "models" / "toy")).card is not None, "the remedy"
 
@@ -88,7 +100,9 @@ def test_what_only_a_card_names_is_not_fetched(adapter: Path, tmp_path: Path, as
 def test_what_a_person_names_is_fetched_and_said(
     home: Path, adapter: Path, asked: list, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ValueError, match=r"backbone owner/name is no folder here and could not be fetched from the hub"):
+    with pytest.raises(
+        ValueError, match=r"backbone owner/name is no folder here and could not be fetched from the hub"
+    ):
         open_checkpoint(str(adapter), "owner/name")
     assert asked == [("owner/name", False)]
     assert caplog.messages == ["backbone owner/name is no folder here: it is being fetched from the hub"]
@@ -97,18 +111,35 @@ def test_what_a_person_names_is_fetched_and_said(
 
 
 def _knobs(**changed: Any) -> dict[str, Any]:
-    card = Card(recipe="animatediff", knobs=changed, backbone="0" * 16, backbone_source="toybox", run={}, summary={})
+    card = Card(
+        recipe="animatediff", knobs=changed, backbone="0" * 16, backbone_source="toybox", run={}, summary={}
+    )
     return {"vgen": json.dumps(asdict(card))}
 
 
 DAMAGED = {
     "no JSON": ({"vgen": "{not json"}, "the vgen card in PATH is no JSON (.*); the file is damaged"),
     "a list": ({"vgen": "[1]"}, r"the vgen card in PATH is no section of names and values but \[1\]"),
-    "lacking": ({"vgen": '{"format": "vgen-adapter-1", "recipe": "animatediff"}'}, "the vgen card in PATH lacks knobs, backbone"),
-    "a choice": (_knobs(image_norm_scope="frames"), "card of adapter=PATH .*AnimateDiff.image_norm_scope must be one of frame, .*'frames'"),
-    "a word": (_knobs(text_drop="much"), "card of adapter=PATH .*AnimateDiff.text_drop must be float, got 'much'"),
-    "a truth": (_knobs(motion={"heads": True}), "card of adapter=PATH .*MotionModuleSpec.heads must be int, got True"),
-    "no section": (_knobs(motion=3), "card of adapter=PATH .*MotionModuleSpec must be a section of names and values, got 3"),
+    "lacking": (
+        {"vgen": '{"format": "vgen-adapter-1", "recipe": "animatediff"}'},
+        "the vgen card in PATH lacks knobs, backbone",
+    ),
+    "a choice": (
+        _knobs(image_norm_scope="frames"),
+        "card of adapter=PATH .*AnimateDiff.image_norm_scope must be one of frame, .*'frames'",
+    ),
+    "a word": (
+        _knobs(text_drop="much"),
+        "card of adapter=PATH .*AnimateDiff.text_drop must be float, got 'much'",
+    ),
+    "a truth": (
+        _knobs(motion={"heads": True}),
+        "card of adapter=PATH .*MotionModuleSpec.heads must be int, got True",
+    ),
+    "no section": (
+        _knobs(motion=3),
+        "card of adapter=PATH .*MotionModuleSpec must be a section of names and values, got 3",
+    ),
     "not a knob": (_knobs(paper={}), "card of adapter=PATH .*AnimateDiff has no field paper"),
 }
 

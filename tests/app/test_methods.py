@@ -1,4 +1,5 @@
 """The table of methods in the README is the catalogue's."""
+
 from pathlib import Path
 
 from vgen.app.methods import markdown, pages
@@ -7,8 +8,12 @@ from vgen.methods import Regime, catalogue
 
 def test_readme_holds_the_catalogue() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    between = readme.split("<!-- methods: written by 'vgen methods format=markdown' -->\n")[1].split("\n<!-- /methods -->")[0]
-    assert between == markdown(), "run 'vgen methods format=markdown' and put its output between the markers in README.md"
+    between = readme.split("<!-- methods: written by 'vgen methods format=markdown' -->\n")[1].split(
+        "\n<!-- /methods -->"
+    )[0]
+    assert between == markdown(), (
+        "run 'vgen methods format=markdown' and put its output between the markers in README.md"
+    )
 
 
 def test_docs_hold_every_row() -> None:

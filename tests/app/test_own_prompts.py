@@ -47,7 +47,10 @@ def test_the_right_clips_beat_those_of_other_prompts(tmp_path: Path) -> None:
     found = judge(run(tmp_path / "out", right, mixed), quiet())
     text = {name: of["learned"]["clip_text"]["value"] for name, of in found["checkpoints"].items()}
     assert text["right"] > text["mixed"] + 10
-    assert found["checkpoints"]["right"]["learned"]["lpips"]["skipped"] == "lpips compares with sources, which were not given"
+    assert (
+        found["checkpoints"]["right"]["learned"]["lpips"]["skipped"]
+        == "lpips compares with sources, which were not given"
+    )
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert len(rows) == 6
     assert all(row["caption"] and row["clip"] and row["clip_text"] for row in rows)
@@ -61,13 +64,19 @@ def test_the_report_shows_clips_side_by_side_and_no_truth(tmp_path: Path, browse
     judge(run(tmp_path / "out", right, mixed), quiet())
     browser.open(tmp_path / "out" / "report" / "index.html")
     browser.until("document.querySelectorAll('.clip[data-on] video').length >= 4")
-    browser.until("[...document.querySelectorAll('.clip[data-on] video')].every(v => v.currentTime > 0 && v.videoWidth >= 128)")
+    browser.until(
+        "[...document.querySelectorAll('.clip[data-on] video')].every(v => v.currentTime > 0 && "
+        "v.videoWidth >= 128)"
+    )
     captions = browser.run("[...document.querySelectorAll('.cap')].map(c => c.firstChild.textContent)")
     assert sorted(captions) == sorted(t.caption for t in TODO)
     assert captions[-1] == TODO[0].caption, "on which they agree"
-    assert browser.run("[...document.querySelector('.clip').querySelectorAll('figcaption')].map(c => c.textContent)") == ["right", "mixed"]
+    assert browser.run(
+        "[...document.querySelector('.clip').querySelectorAll('figcaption')].map(c => c.textContent)"
+    ) == ["right", "mixed"]
     assert browser.run("document.querySelector('.chip.value').textContent").startswith("clip_text ")
-    assert browser.run("[...document.querySelectorAll('h2')].filter(h => h.offsetParent).map(h => h.textContent)") == [
+    assert browser.run("[...document.querySelectorAll('h2')].filter(h => h.offsetParent).map(h => "
+                       "h.textContent)") == [
         "Learned metrics", "Clips", "Manifest",
     ]  # fmt: skip
     for key in ("d", "o", "j", "s"):
@@ -80,8 +89,12 @@ def test_the_report_shows_clips_side_by_side_and_no_truth(tmp_path: Path, browse
 def test_sets_with_other_prompts_are_not_compared(tmp_path: Path) -> None:
     first, less = made(tmp_path / "first", [0, 1, 2]), made(tmp_path / "less", [0, 1, 2])
     (less / "video 2.npy").unlink()
-    (less / "prompts.jsonl").write_text("".join((less / "prompts.jsonl").read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(ValueError, match=r"less lacks 1 prompts \(such as '.*'\); complete them or give them one by one"):
+    (less / "prompts.jsonl").write_text(
+        "".join((less / "prompts.jsonl").read_text().splitlines(keepends=True)[:2])
+    )
+    with pytest.raises(
+        ValueError, match=r"less lacks 1 prompts \(such as '.*'\); complete them or give them one by one"
+    ):
         judge(run(tmp_path / "out", first, less), quiet())
     for name, folder in (("a", first), ("b", less)):
         judge(run(tmp_path / name, folder), quiet())
@@ -93,11 +106,20 @@ def test_sets_with_other_prompts_are_not_compared(tmp_path: Path) -> None:
     ("spoil", "words"),
     [
         (lambda rows: rows[:2], r"has no prompt for 1 videos of .* \(such as video 2\); add them"),
-        (lambda rows: [*rows, {"file": "video 9.npy", "prompt": "x"}], "name video 9.npy, which is not there"),
-        (lambda rows: [*rows[:2], rows[2] | {"prompt": rows[0]["prompt"].upper()}], "has the same prompt more than once: .*case does not"),
+        (
+            lambda rows: [*rows, {"file": "video 9.npy", "prompt": "x"}],
+            "name video 9.npy, which is not there",
+        ),
+        (
+            lambda rows: [*rows[:2], rows[2] | {"prompt": rows[0]["prompt"].upper()}],
+            "has the same prompt more than once: .*case does not",
+        ),
         (lambda rows: [*rows, rows[0] | {"prompt": "x"}], "has the same file more than once: video 0"),
         (lambda rows: [*rows[:2], {"file": "video 2.npy"}], r"each row needs file and caption \(or prompt\)"),
-        (lambda rows: [*rows[:2], {"file": "video 2.npy", "prompt": " "}], r"each row needs file and caption \(or prompt\)"),
+        (
+            lambda rows: [*rows[:2], {"file": "video 2.npy", "prompt": " "}],
+            r"each row needs file and caption \(or prompt\)",
+        ),
     ],
     ids=["incomplete", "lost", "twice", "file twice", "no prompt", "empty"],
 )
@@ -116,8 +138,13 @@ def test_a_csv_elsewhere_will_do(tmp_path: Path) -> None:
     (folder / "prompts.jsonl").unlink()
     with pytest.raises(ValueError, match="has no prompts; give prompts=FILE"):
         judge(run(tmp_path / "out", folder), quiet())
-    (tmp_path / "mine.csv").write_text("file,prompt\n" + "".join(f'video {i}.npy,"{t.caption}"\n' for i, t in enumerate(TODO)))
-    found = judge(run(tmp_path / "out", folder, prompts=str(tmp_path / "mine.csv"), metrics=["temporal_flickering"]), quiet())
+    (tmp_path / "mine.csv").write_text(
+        "file,prompt\n" + "".join(f'video {i}.npy,"{t.caption}"\n' for i, t in enumerate(TODO))
+    )
+    found = judge(
+        run(tmp_path / "out", folder, prompts=str(tmp_path / "mine.csv"), metrics=["temporal_flickering"]),
+        quiet(),
+    )
     assert found["num_clips"] == 3
     assert found["checkpoints"]["x"]["learned"]["temporal_flickering"]["value"] > 0.5
 
@@ -130,7 +157,11 @@ def test_clips_of_several_shapes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"metrics": []}, "has no truth to score against; name metrics="), ({"adapter": "x"}, "has no prompts to draw")]
+    ("settings", "words"),
+    [
+        ({"metrics": []}, "has no truth to score against; name metrics="),
+        ({"adapter": "x"}, "has no prompts to draw"),
+    ],
 )
 def test_mistakes_speak(tmp_path: Path, settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -40,8 +40,12 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "animatediff.yaml").write_text("heads: 8\n")
     (tmp_path / "method" / "lumiere.yaml").write_text("heads: 4\n")
-    (tmp_path / "run.yaml").write_text("defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n")
-    monkeypatch.delitem(ConfigStore.instance().repo, "method", raising=False)  # what other tests' verbs offered
+    (tmp_path / "run.yaml").write_text(
+        "defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n"
+    )
+    monkeypatch.delitem(
+        ConfigStore.instance().repo, "method", raising=False
+    )  # what other tests' verbs offered
     ConfigStore.instance().store("test_refusals_run", Run)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -49,12 +53,16 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 REFUSED = {
-    "trainer.max_step=3": "trainer.max_step is not a key; did you mean trainer.max_steps? trainer has trainer.max_steps, trainer.precision",
-    "mehtod=lumiere": "mehtod is not a key; did you mean method? the top level has method, names, out, trainer",
+    "trainer.max_step=3": "trainer.max_step is not a key; did you mean trainer.max_steps? trainer has "
+    "trainer.max_steps, trainer.precision",
+    "mehtod=lumiere": "mehtod is not a key; did you mean method? the top level has method, names, out, "
+    "trainer",
     "method.head=3": "method.head is not a key; did you mean method.heads? method has method.heads",
-    "method=animatedif": "method=animatedif is not an option; did you mean animatediff? method can be animatediff, lumiere",
+    "method=animatedif": "method=animatedif is not an option; did you mean animatediff? method can be "
+    "animatediff, lumiere",
     "trainer.precision=bf17": "trainer.precision: Invalid value 'bf17', expected one of [bf16, fp32]",
-    "trainer.max_steps=many": "trainer.max_steps: Value 'many' of type 'str' could not be converted to Integer",
+    "trainer.max_steps=many": "trainer.max_steps: Value 'many' of type 'str' could not be converted to "
+    "Integer",
     "names=a": "names takes a list; write names=[A,B], or names=[A] for one",
     "names={a:1}": "names takes a list; write names=[A,B], or names=[A] for one",
     "out=[a": "'out=[a' cannot be read as key=value",
@@ -86,7 +94,11 @@ def test_a_place_that_cannot_be_written_to_is_a_refusal(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError) as caught:
         (tmp_path / "file" / "out").mkdir()
-    assert refusal(caught.value) == f"{tmp_path}/file/out can't be written to (Not a directory); choose another place or make room there"
+    assert (
+        refusal(caught.value)
+        == f"{tmp_path}/file/out can't be written to (Not a directory); choose another place or make room "
+        "there"
+    )
     full = refusal(OSError(errno.ENOSPC, "No space left on device"))
     assert full == "writing failed (No space left on device); choose another place or make room there"
     assert refusal(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None

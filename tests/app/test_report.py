@@ -46,13 +46,25 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def data(report: Path) -> dict:
-    return json.loads((report / "data.js").read_text(encoding="utf-8").removeprefix("window.REPORT = ").removesuffix(";\n"))
+    return json.loads(
+        (report / "data.js").read_text(encoding="utf-8").removeprefix("window.REPORT = ").removesuffix(";\n")
+    )
 
 
 def test_the_folder_is_complete(report: Path) -> None:
-    assert {p.name for p in report.iterdir()} == {"index.html", "data.js", "overlay.js", "plotly.min.js", "clips", "seen"}
+    assert {p.name for p in report.iterdir()} == {
+        "index.html",
+        "data.js",
+        "overlay.js",
+        "plotly.min.js",
+        "clips",
+        "seen",
+    }
     for clip in data(report)["clips"]:
-        assert all((report / "clips" / name).stat().st_size > 500 for name in (clip["truth"], *(take["src"] for take in clip["takes"])))
+        assert all(
+            (report / "clips" / name).stat().st_size > 500
+            for name in (clip["truth"], *(take["src"] for take in clip["takes"]))
+        )
         assert all((report / "seen" / f"{take['mark']}.png").is_file() for take in clip["takes"])
         assert clip["truth"] == clip["takes"][1]["src"], "the same pixels are one file"
 
@@ -81,7 +93,8 @@ def test_it_opens_plays_and_asks_nobody(report: Path, browser) -> None:
     browser.run("document.getElementById('gallery').scrollIntoView()")
     browser.until("[...document.querySelectorAll('.clip video')].length >= 3")
     browser.until(
-        "[...document.querySelectorAll('.clip[data-on] video')].every(v => v.currentTime > 0 && !v.paused && v.videoWidth >= 128)"
+        "[...document.querySelectorAll('.clip[data-on] video')].every(v => v.currentTime > 0 && !v.paused "
+        "&& v.videoWidth >= 128)"
     )
     assert browser.complaints == []
     assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
@@ -103,7 +116,9 @@ def test_filters(report: Path, browser) -> None:
     words = data(report)["clips"][0]["caption"].split()[1:3]
     browser.choose("words", " ".join(words))
     assert browser.run(
-        "[...document.querySelectorAll('.clip')].filter(c => !c.hidden).every(c => c.textContent.includes(" + json.dumps(words[0]) + "))"
+        "[...document.querySelectorAll('.clip')].filter(c => !c.hidden).every(c => c.textContent.includes("
+        + json.dumps(words[0])
+        + "))"
     )
 
 
@@ -113,14 +128,23 @@ def test_a_and_b_difference_and_order(report: Path, browser) -> None:
     browser.until("document.querySelector('.clip[data-on]')")
     browser.run("document.getElementById('diff').click()")
     browser.until("document.querySelector('.screen.diff video + video')")
-    assert browser.run("getComputedStyle(document.querySelector('.screen.diff video + video')).mixBlendMode") == "difference"
-    names = "[...document.querySelector('.clip[data-on]').querySelectorAll('figcaption span')].map(s => s.textContent)"
+    assert (
+        browser.run("getComputedStyle(document.querySelector('.screen.diff video + video')).mixBlendMode")
+        == "difference"
+    )
+    names = (
+        "[...document.querySelector('.clip[data-on]').querySelectorAll('figcaption span')].map(s => "
+        "s.textContent)"
+    )
     assert browser.run(names) == ["truth", "frozen", "good", "A − B, brightened"]
     browser.choose("b", "0")
     assert browser.run(names) == ["truth", "frozen", "truth − A, brightened"]
     browser.choose("b", "1")
     browser.choose("sort", "apart")
-    apart = "[...document.querySelectorAll('.clip')].map(c => c.clip.takes.map(merit)).map(([a, b]) => Math.abs(a - b))"
+    apart = (
+        "[...document.querySelectorAll('.clip')].map(c => c.clip.takes.map(merit)).map(([a, b]) => "
+        "Math.abs(a - b))"
+    )
     gaps = browser.run(apart)
     assert gaps == sorted(gaps, reverse=True)
     assert browser.complaints == []
@@ -131,16 +155,27 @@ def test_keys(report: Path, browser) -> None:
     browser.press("j")
     browser.until("document.activeElement.classList.contains('at')")
     browser.press("j")
-    assert browser.run("document.activeElement.index") == browser.run("[...document.getElementById('gallery').children][1].index")
-    browser.until("document.activeElement.dataset.on && [...document.activeElement.querySelectorAll('video')].every(v => v.readyState > 1)")
+    assert browser.run("document.activeElement.index") == browser.run(
+        "[...document.getElementById('gallery').children][1].index"
+    )
+    browser.until(
+        "document.activeElement.dataset.on && [...document.activeElement.querySelectorAll('video')].every(v "
+        "=> v.readyState > 1)"
+    )
     browser.press(" ")
     assert browser.run("[...document.querySelectorAll('video')].every(v => v.paused)")
     frame = browser.run("state.frame")
     browser.press("ArrowRight")
     assert browser.run("state.frame") == (frame + 1) % 4
-    browser.until("[...document.activeElement.querySelectorAll('video')].every(v => Math.floor(v.currentTime * R.fps) === state.frame)")
+    browser.until(
+        "[...document.activeElement.querySelectorAll('video')].every(v => Math.floor(v.currentTime * R.fps) "
+        "=== state.frame)"
+    )
     browser.press("o")
-    browser.until("document.querySelector('.clip.at svg circle[cx]') && document.querySelector('.clip.at .mask').style.backgroundPositionY")
+    browser.until(
+        "document.querySelector('.clip.at svg circle[cx]') && document.querySelector('.clip.at "
+        ".mask').style.backgroundPositionY"
+    )
     browser.press("s")
     browser.until("document.querySelectorAll('#strip canvas[data-painted]').length === 12")
     assert browser.run("document.activeElement.textContent") == "close"
@@ -185,7 +220,9 @@ def test_a_figures_joints_are_drawn_where_the_oracle_reads_them(tmp_path: Path, 
     [task] = tasks(suite)
     samplers = {"good": perfect, "blank": lambda todo: np.zeros((len(todo), 4, 64, 64, 3), np.uint8)}
     run = EvaluateRun(suite=suite, out=str(tmp_path), selftest=0)
-    evaluate(run, Console(quiet=True), {n: Source({"adapter": n}, lambda s=s: s) for n, s in samplers.items()})
+    evaluate(
+        run, Console(quiet=True), {n: Source({"adapter": n}, lambda s=s: s) for n, s in samplers.items()}
+    )
     store = ClipStore(tmp_path)
     [figure] = read_seen(overlay_path(store.path("good", task)))["figures"]
     wanted = render(task.scene, 64).keypoints[0]
@@ -200,7 +237,9 @@ def test_a_figures_joints_are_drawn_where_the_oracle_reads_them(tmp_path: Path, 
     browser.press("o")
     bones = "document.querySelector('.take svg .bones')"
     browser.until(f"({bones}?.getAttribute('d') || '').split('M').length === 13")
-    assert browser.run("document.querySelectorAll('.take svg .joint').length") == 17, "of the one clip that shows a figure"
+    assert browser.run("document.querySelectorAll('.take svg .joint').length") == 17, (
+        "of the one clip that shows a figure"
+    )
     before = browser.run(f"{bones}.getAttribute('d')")
     browser.press("ArrowRight")
     browser.until(f"{bones}.getAttribute('d') !== {json.dumps(before)}")
@@ -215,7 +254,9 @@ def row(i: int, bucket: str, exact: float, colour: float) -> list[dict]:
 
 
 def test_a_third_are_probes_and_the_rest_is_worst_first() -> None:
-    groups = [row(i, "iid", float(i != 5), 1.0) for i in range(6)] + [row(i, "pair", 0.0, 0.5 * i) for i in range(3)]
+    groups = [row(i, "iid", float(i != 5), 1.0) for i in range(6)] + [
+        row(i, "pair", 0.0, 0.5 * i) for i in range(3)
+    ]
     order = [group[0]["id"] for group in gallery_order(groups, 6)]
     assert order == ["iid-0", "pair-0", "pair-1", "iid-5", "pair-2", "iid-1"]
     assert len(gallery_order(groups, 99)) == 9

@@ -1,4 +1,5 @@
-"""The decisions of scripts/setup.py that do not need an installation: what is current, which torch, what it may say."""
+"""The decisions of scripts/setup.py that do not need an installation: what is current, which torch, what it
+may say."""
 
 import importlib.metadata
 import importlib.util
@@ -32,7 +33,11 @@ def ready(setup: ModuleType) -> ModuleType:
     setup.BIN.mkdir()
     for program in ("python", "vgen"):
         (setup.BIN / program).touch()
-    setup.STAMP.write_text(json.dumps({"fingerprint": setup.fingerprint(), "packages": ["einops"], "torch_index": setup.torch_index()}))
+    setup.STAMP.write_text(
+        json.dumps(
+            {"fingerprint": setup.fingerprint(), "packages": ["einops"], "torch_index": setup.torch_index()}
+        )
+    )
     assert setup.is_ready()
     return setup
 
@@ -54,10 +59,14 @@ def test_an_old_or_torn_stamp_is_not_ready(ready: ModuleType, stamp: str) -> Non
     assert not ready.is_ready()
 
 
-def test_no_python_fits(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_python_fits(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("VGEN_PYTHON", "/no/such/python")
     assert setup.main() == 1
-    assert "vgen needs Python 3.10, 3.11, 3.12 or 3.13 and /no/such/python is not one" in capsys.readouterr().err
+    assert (
+        "vgen needs Python 3.10, 3.11, 3.12 or 3.13 and /no/such/python is not one" in capsys.readouterr().err
+    )
 
 
 CUDA, CPU = ["nvidia-cublas==13.1; platform_system == 'Linux'", "sympy"], ["sympy"]
@@ -73,7 +82,9 @@ CUDA, CPU = ["nvidia-cublas==13.1; platform_system == 'Linux'", "sympy"], ["symp
         (True, "elsewhere", CUDA, True, ["--no-deps", "--force-reinstall", "--index-url", "elsewhere"]),
     ],
 )
-def test_which_torch(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, gpu, index, offered, has_cpu_build, expected) -> None:
+def test_which_torch(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, gpu, index, offered, has_cpu_build, expected
+) -> None:
     def pip_says(command: list[str]) -> str | None:
         if "--report" in command:
             return "WARNING: noise\n" + json.dumps({"install": [{"metadata": {"requires_dist": offered}}]})
@@ -84,11 +95,17 @@ def test_which_torch(setup: ModuleType, monkeypatch: pytest.MonkeyPatch, gpu, in
     if index:
         monkeypatch.setenv("VGEN_TORCH_INDEX", index)
     torch = setup.pinned("torch")
-    assert setup.torch_arguments() == ([torch + expected] if isinstance(expected, str) else [torch, *expected])
+    assert setup.torch_arguments() == (
+        [torch + expected] if isinstance(expected, str) else [torch, *expected]
+    )
 
 
 def test_the_lock_names_versions_only() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     pin = r"[a-z0-9_.-]+(==[0-9][0-9a-z.]*(; python_version (<|>=) '3\.11')?|(,?!=[0-9.]+)+)"
     wrong = [line for line in lines if not re.fullmatch(pin, line, re.IGNORECASE)]
     assert wrong == []
@@ -99,8 +116,12 @@ def test_the_lock_keeps_the_ranges() -> None:
     from packaging.requirements import Requirement
 
     project = (ROOT / "pyproject.toml").read_text().split("\n[tool.")[0]
-    wanted = [Requirement(line) for line in re.findall(r'^ {4}"([a-z][^"]*[<>=][^"]*)",', project, re.MULTILINE)]
-    locked = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    wanted = [
+        Requirement(line) for line in re.findall(r'^ {4}"([a-z][^"]*[<>=][^"]*)",', project, re.MULTILINE)
+    ]
+    locked = [
+        Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    ]
     assert len(wanted) > 25
     for requirement in wanted:
         versions = [next(iter(lock.specifier)).version for lock in locked if lock.name == requirement.name]
@@ -113,13 +134,20 @@ NOT_IMPORTED = {"einops"}
 
 
 def test_every_dependency_is_imported_or_excused() -> None:
-    project = (ROOT / "pyproject.toml").read_text().split("\n[tool.")[0].split("\n[project.optional-dependencies]")[0]
+    project = (
+        (ROOT / "pyproject.toml")
+        .read_text()
+        .split("\n[tool.")[0]
+        .split("\n[project.optional-dependencies]")[0]
+    )
     wanted = {name.lower() for name in re.findall(r'^ {4}"([a-z][a-z0-9-]*)[<>=]', project, re.MULTILINE)}
     modules: dict[str, set[str]] = {}
     for module, names in importlib.metadata.packages_distributions().items():
         for name in names:
             modules.setdefault(name.lower().replace("_", "-"), set()).add(module)
-    sources = [path.read_text(encoding="utf-8") for room in ("vgen", "tests") for path in (ROOT / room).rglob("*.py")]
+    sources = [
+        path.read_text(encoding="utf-8") for room in ("vgen", "tests") for path in (ROOT / room).rglob("*.py")
+    ]
     told = set(re.findall(r"(?:import |from |importorskip\(\")([A-Za-z0-9_]+)", "\n".join(sources)))
     assert {name for name in wanted if name in modules and not modules[name] & told} == NOT_IMPORTED
     decisions = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")

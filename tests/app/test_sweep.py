@@ -58,20 +58,43 @@ def test_the_front_is_what_nothing_beats() -> None:
 def test_one_leaderboard_from_summaries(tmp_path: Path) -> None:
     """Two checkpoints and two numbers of steps; the report shows all four, each with the way to its own."""
     for steps, good, bad in ((5, frozen, frozen), (10, perfect, frozen)):
-        run = EvaluateRun(suite=SUITE, out=str(tmp_path / f"steps{steps}"), selftest=0, sampler=Sampling(num_steps=steps, guidance=1.0))
+        run = EvaluateRun(
+            suite=SUITE,
+            out=str(tmp_path / f"steps{steps}"),
+            selftest=0,
+            sampler=Sampling(num_steps=steps, guidance=1.0),
+        )
         evaluate(
-            run, Console(quiet=True), {"good": Source({"adapter": "g"}, lambda s=good: s), "bad": Source({"adapter": "b"}, lambda s=bad: s)}
+            run,
+            Console(quiet=True),
+            {
+                "good": Source({"adapter": "g"}, lambda s=good: s),
+                "bad": Source({"adapter": "b"}, lambda s=bad: s),
+            },
         )
     [board] = aggregate(tmp_path, Console(quiet=True))["leaderboards"]
-    assert next((r["label"], r["unet_calls"], r["on_front"]) for r in board["rows"]) == ("good, 10 steps", 10, True)
-    assert [r["on_front"] for r in board["rows"]] == [True, r5 := board["rows"][1]["exact"]["mean"] < 1, r5, False]
+    assert next((r["label"], r["unet_calls"], r["on_front"]) for r in board["rows"]) == (
+        "good, 10 steps",
+        10,
+        True,
+    )
+    assert [r["on_front"] for r in board["rows"]] == [
+        True,
+        r5 := board["rows"][1]["exact"]["mean"] < 1,
+        r5,
+        False,
+    ]
     assert json.loads((tmp_path / "leaderboard.json").read_text())["leaderboards"] == [board]
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count('href="../steps10/report/index.html"') == 2
-    data = json.loads((tmp_path / "report" / "data.js").read_text().removeprefix("window.REPORT = ").removesuffix(";\n"))
+    data = json.loads(
+        (tmp_path / "report" / "data.js").read_text().removeprefix("window.REPORT = ").removesuffix(";\n")
+    )
     assert data["entries"][0] == "good, 10 steps"
     assert len(data["entries"]) == 4
-    assert {take["src"] for clip in data["clips"] for take in clip["takes"]} <= {p.name for p in (tmp_path / "report" / "clips").iterdir()}
+    assert {take["src"] for clip in data["clips"] for take in clip["takes"]} <= {
+        p.name for p in (tmp_path / "report" / "clips").iterdir()
+    }
 
 
 GRIDDED = replace(SUITE, grid=Grid(guidance=[1.0, 3.0], num_steps=[4, 8]))
@@ -88,31 +111,68 @@ def test_a_suites_grid_draws_every_point_with_every_checkpoint(tmp_path: Path) -
         drawn.extend(task.id for task in todo)
         return sampler(todo)
 
-    sources = {name: Source({"adapter": name}, lambda s=s: partial(noted, s)) for name, s in (("good", perfect), ("bad", frozen))}
+    sources = {
+        name: Source({"adapter": name}, lambda s=s: partial(noted, s))
+        for name, s in (("good", perfect), ("bad", frozen))
+    }
     out = tmp_path / "grid"
     done = evaluate_points(gridded(out=str(out)), Console(quiet=True), sources)
     assert len(drawn) == 4 * 2 * 3, "points, checkpoints, clips"
-    assert {(one.summary["sampler"]["guidance"], one.summary["sampler"]["num_steps"]) for one in done} == {(1, 4), (1, 8), (3, 4), (3, 8)}
+    assert {(one.summary["sampler"]["guidance"], one.summary["sampler"]["num_steps"]) for one in done} == {
+        (1, 4),
+        (1, 8),
+        (3, 4),
+        (3, 8),
+    }
     assert sorted(p.parent for p in out.glob("*/summary.json")) == sorted(one.folder for one in done)
     [board] = aggregate(out, Console(quiet=True))["leaderboards"]
     assert len(board["rows"]) == 8
-    assert next(r["label"] for r in board["rows"]) == "good, guidance 1, 4 steps", "as good as the others, and the cheapest"
+    assert next(r["label"] for r in board["rows"]) == "good, guidance 1, 4 steps", (
+        "as good as the others, and the cheapest"
+    )
     evaluate_points(gridded(out=str(out)), Console(quiet=True), sources)
     assert len(drawn) == 4 * 2 * 3, "nothing is drawn twice"
 
 
 def test_ranks_share_every_point_of_a_grid(tmp_path: Path) -> None:
-    sources = {"good": Source({"adapter": "g"}, lambda: perfect), "bad": Source({"adapter": "b"}, lambda: frozen)}
-    assert evaluate_points(gridded(out=str(tmp_path), share="1/2", batch_size=1), Console(quiet=True), sources) == []
+    sources = {
+        "good": Source({"adapter": "g"}, lambda: perfect),
+        "bad": Source({"adapter": "b"}, lambda: frozen),
+    }
+    assert (
+        evaluate_points(gridded(out=str(tmp_path), share="1/2", batch_size=1), Console(quiet=True), sources)
+        == []
+    )
     assert len(list(tmp_path.glob("*/samples/*/*.npy"))) == 4 * 2 * 1, "one clip of three"
-    assert len(evaluate_points(gridded(out=str(tmp_path), share="0/2", batch_size=1), Console(quiet=True), sources)) == 4
+    assert (
+        len(
+            evaluate_points(
+                gridded(out=str(tmp_path), share="0/2", batch_size=1), Console(quiet=True), sources
+            )
+        )
+        == 4
+    )
     assert len(list(tmp_path.glob("*/samples/*/*.npy"))) == 4 * 2 * 3
 
 
 @pytest.mark.slow
 def test_the_command_ends_on_one_leaderboard(tmp_path: Path) -> None:
-    words = ["adapter=untrained", "suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "page.max_clips=0"]
-    command = [Path(sys.executable).with_name("vgen"), "evaluate", *words, "suite.grid.guidance=[1,2]", "out=grid"]
+    words = [
+        "adapter=untrained",
+        "suite=smoke",
+        "n=1",
+        "suite.num_frames=2",
+        "sampler.num_steps=1",
+        "selftest=0",
+        "page.max_clips=0",
+    ]
+    command = [
+        Path(sys.executable).with_name("vgen"),
+        "evaluate",
+        *words,
+        "suite.grid.guidance=[1,2]",
+        "out=grid",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "2/2 of the grid of suite smoke: guidance 2, steps 1" in done.stdout
@@ -124,7 +184,13 @@ def test_the_command_ends_on_one_leaderboard(tmp_path: Path) -> None:
 def test_a_grid_and_a_sweep_share_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Points of a grid lie where the evaluations of a multirun lie, under the same names."""
     points = gridded(sweep="s").points()
-    alone = EvaluateRun(adapter=["good", "bad"], suite=SUITE, suite_name="mine", sampler=Sampling(guidance=3.0, num_steps=8), sweep="s")
+    alone = EvaluateRun(
+        adapter=["good", "bad"],
+        suite=SUITE,
+        suite_name="mine",
+        sampler=Sampling(guidance=3.0, num_steps=8),
+        sweep="s",
+    )
     assert alone.folder() in {point.folder() for point in points}
     assert {point.folder().parent for point in points} == {Path("outputs/sweeps/s")}
     assert {point.logger.group for point in points} == {"s"}
@@ -137,14 +203,21 @@ def test_a_grid_and_a_sweep_share_one_folder(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_grid_is_about_what_is_drawn() -> None:
     theirs = EvaluateRun(videos="theirs", suite=GRIDDED, out="x")
     assert theirs.points() == [theirs]
-    with pytest.raises(ValueError, match="has a grid of 4 settings of the sampler, and videos=theirs have no sampler"):
+    with pytest.raises(
+        ValueError, match="has a grid of 4 settings of the sampler, and videos=theirs have no sampler"
+    ):
         EvaluateRun(adapter="shipped", videos="theirs", suite=GRIDDED, out="x").points()
 
 
 def test_what_must_not_be_compared_gets_leaderboards_of_its_own(tmp_path: Path) -> None:
     for name, suite in (
         ("a", SUITE),
-        ("b", Suite(iid=2, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1)),
+        (
+            "b",
+            Suite(
+                iid=2, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4, seed=1
+            ),
+        ),
     ):
         run = EvaluateRun(suite=suite, out=str(tmp_path / name), selftest=0)
         evaluate(run, Console(quiet=True), {"x": Source({"adapter": "x"}, lambda: perfect)})
@@ -158,13 +231,22 @@ def test_a_folder_without_evaluations_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", known())
-def test_shipped_sweeps_are_in_wandbs_format(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shipped_sweeps_are_in_wandbs_format(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """W&B's own code makes each trial's command; vgen evaluate accepts its words (composed, nothing run)."""
     sweep = read_sweep(name)
-    trial = {k: {"value": v.get("value", v.get("values", [v.get("min")])[-1])} for k, v in sweep.plain["parameters"].items()}
+    trial = {
+        k: {"value": v.get("value", v.get("values", [v.get("min")])[-1])}
+        for k, v in sweep.plain["parameters"].items()
+    }
     command = create_sweep_command(sweep.plain["command"])
     at = command.index("${args_no_hyphens}")
-    words = [*command[:at], *create_sweep_command_args({"args": trial})["args_no_hyphens"], *command[at + 1 :]]
+    words = [
+        *command[:at],
+        *create_sweep_command_args({"args": trial})["args_no_hyphens"],
+        *command[at + 1 :],
+    ]
     assert words[words.index("vgen") + 1] == "evaluate"
     composed = compose(words[words.index("evaluate") + 1 :], monkeypatch, capsys)
     assert composed["adapter"] == trial["adapter"]["value"]
@@ -191,16 +273,29 @@ def test_the_grid_for_hydra_is_that_of_the_file() -> None:
         "sweep=guidance",
         "n=1",
     ]
-    assert "vgen evaluate -m adapter=untrained,shipped sampler.guidance=1,3,7.5 suite=demo sweep=guidance" in told(
-        read_sweep("guidance"), []
+    assert (
+        "vgen evaluate -m adapter=untrained,shipped sampler.guidance=1,3,7.5 suite=demo sweep=guidance"
+        in told(read_sweep("guidance"), [])
     )
 
 
 def test_values_are_written_as_hydra_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    values = {"adapter": {"values": [["a", "b"], "runs/x=1"]}, "backbone": {"values": [None]}, "logger.tags": {"value": ["q r"]}}
-    path.write_text(yaml.safe_dump({"command": ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=s"], "parameters": values}))
-    assert read_sweep(str(path)).multirun([])[1:4] == ["adapter=[a,b],'runs/x=1'", "backbone=null", "logger.tags=['q r']"]
+    values = {
+        "adapter": {"values": [["a", "b"], "runs/x=1"]},
+        "backbone": {"values": [None]},
+        "logger.tags": {"value": ["q r"]},
+    }
+    path.write_text(
+        yaml.safe_dump(
+            {"command": ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=s"], "parameters": values}
+        )
+    )
+    assert read_sweep(str(path)).multirun([])[1:4] == [
+        "adapter=[a,b],'runs/x=1'",
+        "backbone=null",
+        "logger.tags=['q r']",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +321,10 @@ def test_mistakes_speak(words: list[str], sentence: str, monkeypatch: pytest.Mon
     ("environment", "sentence"),
     [
         ({"WANDB_MODE": "offline"}, "WANDB_MODE=offline forbids asking it: unset WANDB_MODE"),
-        ({"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "it can't be reached from here"),
+        (
+            {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "it can't be reached from here",
+        ),
     ],
 )
 def test_launching_without_a_server_names_what_is_lacking(
@@ -243,19 +341,28 @@ def test_launching_without_a_server_names_what_is_lacking(
 
 def test_a_sweeper_is_told_the_best_checkpoints_number(tmp_path: Path) -> None:
     asked = partial(EvaluateRun, suite=SUITE, adapter="x")
-    sources = {"good": Source({"adapter": "g"}, lambda: perfect), "bad": Source({"adapter": "b"}, lambda: frozen)}
+    sources = {
+        "good": Source({"adapter": "g"}, lambda: perfect),
+        "bad": Source({"adapter": "b"}, lambda: frozen),
+    }
     done = [evaluate(asked(out=str(tmp_path), selftest=0), Console(quiet=True), sources)]
-    assert _objective(asked(), done) == done[0].summary["checkpoints"]["good"]["overall"]["exact"]["mean"] == 1
+    assert (
+        _objective(asked(), done) == done[0].summary["checkpoints"]["good"]["overall"]["exact"]["mean"] == 1
+    )
     assert _objective(asked(objective="motion_moving"), done) == 1
-    with pytest.raises(ValueError, match="objective=exactt is not a number of this suite; it has colour, shape"):
+    with pytest.raises(
+        ValueError, match="objective=exactt is not a number of this suite; it has colour, shape"
+    ):
         _objective(asked(objective="exactt"), done)
-    with pytest.raises(ValueError, match="objective=rel has a value in none of the 3 clips; choose another, as exact"):
+    with pytest.raises(
+        ValueError, match="objective=rel has a value in none of the 3 clips; choose another, as exact"
+    ):
         _objective(asked(objective="rel"), done)
 
 
 class Sweeps:
-    """As much of W&B's server as a sweep asks of it: it takes one, deals out its grid and says that it is through.
-    ``knows_key`` false turns every client away."""
+    """As much of W&B's server as a sweep asks of it: it takes one, deals out its grid and says that it is
+    through. ``knows_key`` false turns every client away."""
 
     def __init__(self, knows_key: bool) -> None:
         self.knows_key, self.config, self.trials, self.num_dealt = knows_key, "", [], 0
@@ -265,18 +372,48 @@ class Sweeps:
         project = {"id": "p", "name": "vgen", "entity": {"id": "e", "name": "me"}}
         match name:
             case "Viewer":
-                return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+                return {
+                    "viewer": {
+                        "id": "u",
+                        "entity": "me",
+                        "username": "me",
+                        "flags": "{}",
+                        "teams": {"edges": []},
+                    }
+                }
             case "UpsertSweep":
-                self.config, parameters = variables["config"], yaml.safe_load(variables["config"])["parameters"]
+                self.config, parameters = (
+                    variables["config"],
+                    yaml.safe_load(variables["config"])["parameters"],
+                )
                 values = [of.get("values", [of.get("value")]) for of in parameters.values()]
-                self.trials = [dict(zip(parameters, point, strict=True)) for point in itertools.product(*values)]
-                return {"upsertSweep": {"sweep": {"name": "abcd1234", "project": project}, "configValidationWarnings": []}}
+                self.trials = [
+                    dict(zip(parameters, point, strict=True)) for point in itertools.product(*values)
+                ]
+                return {
+                    "upsertSweep": {
+                        "sweep": {"name": "abcd1234", "project": project},
+                        "configValidationWarnings": [],
+                    }
+                }
             case "CreateAgent":
                 return {"createAgent": {"agent": {"id": "agent"}}}
             case "Heartbeat":
-                return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(self._deal(variables))}}
+                return {
+                    "agentHeartbeat": {
+                        "agent": {"id": "agent"},
+                        "commands": json.dumps(self._deal(variables)),
+                    }
+                }
             case _:
-                sweep = {"id": "s", "name": "abcd1234", "method": "grid", "state": "RUNNING", "config": self.config, "runs": {"edges": []}}
+                sweep = {
+                    "id": "s",
+                    "name": "abcd1234",
+                    "method": "grid",
+                    "state": "RUNNING",
+                    "config": self.config,
+                    "runs": {"edges": []},
+                }
                 return {"project": project | {"sweep": sweep}}
 
     def _deal(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
@@ -286,7 +423,15 @@ class Sweeps:
             return [{"type": "exit", "id": "end"}]
         self.num_dealt += 1
         words = {key: {"value": value} for key, value in self.trials.pop(0).items()}
-        return [{"type": "run", "id": str(self.num_dealt), "run_id": f"run{self.num_dealt}", "args": words, "program": "evaluate.py"}]
+        return [
+            {
+                "type": "run",
+                "id": str(self.num_dealt),
+                "run_id": f"run{self.num_dealt}",
+                "args": words,
+                "program": "evaluate.py",
+            }
+        ]
 
 
 @contextmanager
@@ -325,19 +470,34 @@ def serve(sweeps: Sweeps) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_wandbs_agent_runs_the_grid_to_one_leaderboard(tmp_path: Path) -> None:
-    """W&B's own client registers the sweep and its own agent runs each trial, from a shell whose PATH has no vgen; a key that the server
-    does not know ends in a sentence."""
+    """W&B's own client registers the sweep and its own agent runs each trial, from a shell whose PATH has no
+    vgen; a key that the server does not know ends in a sentence."""
     words = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "page.max_clips=0"]
-    values = {"adapter": {"value": "untrained"}, "sampler.guidance": {"values": [1, 2]}, "suite": {"value": "smoke"}}
+    values = {
+        "adapter": {"value": "untrained"},
+        "sampler.guidance": {"values": [1, 2]},
+        "suite": {"value": "smoke"},
+    }
     trial = ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=mini", "logger=offline"]
-    (tmp_path / "mini.yaml").write_text(yaml.safe_dump({"method": "grid", "command": trial, "parameters": values}))
+    (tmp_path / "mini.yaml").write_text(
+        yaml.safe_dump({"method": "grid", "command": trial, "parameters": values})
+    )
 
     def launched(sweeps: Sweeps) -> subprocess.CompletedProcess[str]:
         with serve(sweeps) as address:
-            told = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": address, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+            told = {
+                "WANDB_API_KEY": "0" * 40,
+                "WANDB_BASE_URL": address,
+                "PATH": "/usr/bin:/bin",
+                "OMP_NUM_THREADS": "1",
+            }
             command = [Path(sys.executable).with_name("vgen"), "sweep", "mini.yaml", "launch=wandb", *words]
-            kept = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}  # which tests have at "disabled"
-            return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**kept, **told})
+            kept = {
+                name: value for name, value in os.environ.items() if name != "WANDB_MODE"
+            }  # which tests have at "disabled"
+            return subprocess.run(
+                command, cwd=tmp_path, capture_output=True, text=True, timeout=600, env={**kept, **told}
+            )
 
     refused = launched(Sweeps(knows_key=False))
     assert refused.returncode == 2
@@ -347,7 +507,9 @@ def test_wandbs_agent_runs_the_grid_to_one_leaderboard(tmp_path: Path) -> None:
     assert "other machines join with: wandb agent vgen/abcd1234" in done.stdout
     [board] = json.loads((tmp_path / "outputs/sweeps/mini/leaderboard.json").read_text())["leaderboards"]
     assert sorted(row["sampler"]["guidance"] for row in board["rows"]) == [1, 2]
-    assert len(list((tmp_path / "outputs/sweeps/mini").glob("*/wandb/offline-run-*"))) == 2, "one run for each trial"
+    assert len(list((tmp_path / "outputs/sweeps/mini").glob("*/wandb/offline-run-*"))) == 2, (
+        "one run for each trial"
+    )
 
 
 def test_a_file_with_another_command_is_refused(tmp_path: Path) -> None:

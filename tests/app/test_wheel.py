@@ -55,5 +55,12 @@ def test_installed_vgen_runs_and_finds_its_folders(unpacked: Path, tmp_path: Pat
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     where = "from vgen import resources; print(resources.conf_dir(), resources.data_dir())"
     code = f"{where}; from vgen.app.cli import run; run('train', ['--help'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.startswith(f"{unpacked}/vgen/_conf {unpacked}/vgen/_data\n")

@@ -1,4 +1,6 @@
-"""Every command of README.md and of the help pages that Hydra reads becomes a typed run, as it is typed there."""
+"""Every command of README.md and of the help pages that Hydra reads becomes a typed run, as it is typed
+there."""
+
 from __future__ import annotations
 
 import re
@@ -18,7 +20,9 @@ HYDRA = [name for name, verb in VERBS.items() if verb.hydra]
 
 def _commands() -> list[str]:
     """From ``vgen`` on, continued lines joined; what goes on with an ellipsis is no command."""
-    blocks = re.findall(r"```bash\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"```bash\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [example for verb in VERBS.values() for example in verb.examples]
     found = []
@@ -33,8 +37,12 @@ def _commands() -> list[str]:
 def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs a command in this process up to its typed run; gives the exit code and the runs."""
     runs: list[object] = []
-    offered = {group: node for group, node in ConfigStore.instance().repo.items() if group not in ("data", "method")}
-    monkeypatch.setattr(ConfigStore.instance(), "repo", offered)  # verbs that share a process would see one another's groups
+    offered = {
+        group: node for group, node in ConfigStore.instance().repo.items() if group not in ("data", "method")
+    }
+    monkeypatch.setattr(
+        ConfigStore.instance(), "repo", offered
+    )  # verbs that share a process would see one another's groups
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")

@@ -1,4 +1,5 @@
 """Map edits obey their no-op cases exactly; recorded maps are those of the run."""
+
 from __future__ import annotations
 
 import gc
@@ -43,7 +44,9 @@ def unet(model: ImageModel) -> VideoUNet:
 
 
 def clip(seed: int = 2) -> torch.Tensor:
-    return torch.randn(1, FRAMES, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        1, FRAMES, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def moment(rows: Rows = PAIR, direction: Direction = Direction.DENOISE, step: int = 0) -> Moment:
@@ -51,7 +54,9 @@ def moment(rows: Rows = PAIR, direction: Direction = Direction.DENOISE, step: in
 
 
 @torch.no_grad()
-def run(unet: VideoUNet, model: ImageModel, x: torch.Tensor, prompts: list[str], at: Moment, **acting: object) -> torch.Tensor:
+def run(
+    unet: VideoUNet, model: ImageModel, x: torch.Tensor, prompts: list[str], at: Moment, **acting: object
+) -> torch.Tensor:
     control = control_of(unet)
     with control.acting(**acting):
         control.enter(at)
@@ -63,7 +68,11 @@ def pair(x: torch.Tensor) -> torch.Tensor:
 
 
 def swap(model: ImageModel, window: StepWindow = ALWAYS, target: str = TARGET, source=None) -> SwapCross:
-    return SwapCross(source=source or Sibling(), window=window, alignment=align(SOURCE, target, model.tokenizer, replace=True))
+    return SwapCross(
+        source=source or Sibling(),
+        window=window,
+        alignment=align(SOURCE, target, model.tokenizer, replace=True),
+    )
 
 
 class Nothing(MapEdit):
@@ -78,7 +87,10 @@ class Nothing(MapEdit):
 
 def test_the_slow_path_is_the_fast_path(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
-    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()]), run(unet, model, x, [SOURCE, TARGET], at))
+    torch.testing.assert_close(
+        run(unet, model, x, [SOURCE, TARGET], at, edits=[Nothing()]),
+        run(unet, model, x, [SOURCE, TARGET], at),
+    )
 
 
 def test_whatever_the_chunk(unet: VideoUNet, model: ImageModel) -> None:
@@ -113,21 +125,31 @@ def test_an_empty_window_and_a_factor_of_one_change_nothing(unet: VideoUNet, mod
     plain = run(unet, model, x, [SOURCE, TARGET], at)
     never = [swap(model, NEVER), CopySelf(source=Sibling(), window=NEVER)]
     assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=never), plain)
-    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 1.0}, window=ALWAYS)]), plain)
-    assert not torch.allclose(run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)]), plain)
+    torch.testing.assert_close(
+        run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 1.0}, window=ALWAYS)]), plain
+    )
+    assert not torch.allclose(
+        run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)]), plain
+    )
 
 
 def test_edits_leave_the_source_alone(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
     edits = [swap(model), CopySelf(source=Sibling(), window=ALWAYS), Amplify(factors={3: 4.0}, window=ALWAYS)]
-    edited, plain = run(unet, model, x, [SOURCE, TARGET], at, edits=edits), run(unet, model, x, [SOURCE, TARGET], at)
+    edited, plain = (
+        run(unet, model, x, [SOURCE, TARGET], at, edits=edits),
+        run(unet, model, x, [SOURCE, TARGET], at),
+    )
     torch.testing.assert_close(edited[0], plain[0])
     assert not torch.allclose(edited[1], plain[1])
 
 
 def test_edits_rest_while_inverting(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment(direction=Direction.INVERT)
-    assert torch.equal(run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model)]), run(unet, model, x, [SOURCE, TARGET], at))
+    assert torch.equal(
+        run(unet, model, x, [SOURCE, TARGET], at, edits=[swap(model)]),
+        run(unet, model, x, [SOURCE, TARGET], at),
+    )
 
 
 def test_a_word_may_have_a_window_of_its_own(unet: VideoUNet, model: ImageModel) -> None:
@@ -143,10 +165,12 @@ def test_a_word_may_have_a_window_of_its_own(unet: VideoUNet, model: ImageModel)
     assert not torch.allclose(some, run(unet, model, x, [SOURCE, TARGET], at, edits=[none]))
 
 
-# -- recorded runs ---------------------------------------------------------------------------------------------------------------------
+# -- recorded runs -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("place", Place)
 @pytest.mark.parametrize("keys", [[Frame.SELF], [Frame.MIDDLE], [Frame.ALL]], ids=lambda k: k[0].value)
-def test_queries_and_keys_give_the_maps_back(unet: VideoUNet, model: ImageModel, keys: list[Frame], place: Place, tmp_path: Path) -> None:
+def test_queries_and_keys_give_the_maps_back(
+    unet: VideoUNet, model: ImageModel, keys: list[Frame], place: Place, tmp_path: Path
+) -> None:
     rule = FrameKeys(frames=keys)
     settings = StoreSpec(place=place, kept=Kept.FP32, folder=str(tmp_path))
     store, truth = AttentionStore(settings), {}
@@ -170,18 +194,28 @@ def test_queries_and_keys_give_the_maps_back(unet: VideoUNet, model: ImageModel,
 
 
 def test_a_recorded_source_is_a_sibling(unet: VideoUNet, model: ImageModel) -> None:
-    """FateZero's one row with stored maps does what Prompt-to-Prompt's two rows do, where the latents are the same."""
+    """FateZero's one row with stored maps does what Prompt-to-Prompt's two rows do, where the latents are the
+    same."""
     x, store = clip(), AttentionStore(StoreSpec(kept=Kept.FP32))
     run(unet, model, x, [SOURCE], moment(ONE, Direction.INVERT), recorders=[store])
     recorded = [swap(model, source=Recorded(store)), CopySelf(source=Recorded(store), window=ALWAYS)]
     alone = run(unet, model, x, [TARGET], moment(ONE), edits=recorded)
-    beside = run(unet, model, pair(x), [SOURCE, TARGET], moment(PAIR), edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)])
-    # layer by layer the sibling sees maps of its own run, which at equal latents and prompts up to there are the recorded ones
+    beside = run(
+        unet,
+        model,
+        pair(x),
+        [SOURCE, TARGET],
+        moment(PAIR),
+        edits=[swap(model), CopySelf(source=Sibling(), window=ALWAYS)],
+    )
+    # layer by layer the sibling sees maps of its own run, which at equal latents and prompts up to there are
+    # the recorded ones
     torch.testing.assert_close(alone[0], beside[1], atol=1e-4, rtol=1e-3)
 
 
 def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
-    """Mask empty: the source's maps everywhere; mask full: the target's own (threshold 2 and below 0 of FateZero)."""
+    """Mask empty: the source's maps everywhere; mask full: the target's own (threshold 2 and below 0 of
+    FateZero)."""
     x, at = pair(clip()), moment()
 
     def blended(value: bool) -> torch.Tensor:
@@ -189,20 +223,31 @@ def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
         edit = CopySelf(source=Sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))
         return run(unet, model, x, [SOURCE, TARGET], at, edits=[edit])
 
-    torch.testing.assert_close(blended(False), run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS)]))
+    torch.testing.assert_close(
+        blended(False),
+        run(unet, model, x, [SOURCE, TARGET], at, edits=[CopySelf(source=Sibling(), window=ALWAYS)]),
+    )
     torch.testing.assert_close(blended(True), run(unet, model, x, [SOURCE, TARGET], at))
 
 
 def test_what_was_not_recorded_is_named(unet: VideoUNet, model: ImageModel) -> None:
     store = AttentionStore(StoreSpec())
     with pytest.raises(ValueError, match="nothing was recorded at step 0"):
-        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=Recorded(store), window=ALWAYS)])
+        run(
+            unet,
+            model,
+            clip(),
+            [TARGET],
+            moment(ONE),
+            edits=[CopySelf(source=Recorded(store), window=ALWAYS)],
+        )
     with pytest.raises(ValueError, match="one clip in one row, got a batch of 2"):
         run(unet, model, pair(clip()), [SOURCE, TARGET], moment(), recorders=[store])
 
 
 def test_queries_and_keys_are_a_fraction_of_the_maps() -> None:
-    """8 frames of 512 x 512 in 50 steps (64 x 64 latents): at most 12 GiB where maps in float32 take about 80."""
+    """8 frames of 512 x 512 in 50 steps (64 x 64 latents): at most 12 GiB where maps in float32 take about
+    80."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
     ours = stored_bytes(sites, 64, 8, 50, 77, StoreSpec(), Payload.QK)
@@ -213,7 +258,9 @@ def test_queries_and_keys_are_a_fraction_of_the_maps() -> None:
 
 @pytest.mark.parametrize("payload", Payload)
 @pytest.mark.parametrize("kept", [Kept.FP16, Kept.BF16, Kept.FP32])
-def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel, payload: Payload, kept: Kept) -> None:
+def test_the_arithmetic_is_what_is_stored(
+    unet: VideoUNet, model: ImageModel, payload: Payload, kept: Kept
+) -> None:
     settings = StoreSpec(max_queries=16, kept=kept)
     store = AttentionStore(settings, payload)
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
@@ -222,7 +269,9 @@ def test_the_arithmetic_is_what_is_stored(unet: VideoUNet, model: ImageModel, pa
 
 
 @pytest.mark.parametrize("place", [Place.DEVICE, Place.CPU])
-def test_what_memory_has_no_room_for_goes_to_disk(unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path) -> None:
+def test_what_memory_has_no_room_for_goes_to_disk(
+    unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path
+) -> None:
     """The same is read wherever it lies, memory stays within its bound, and the files go with the store."""
     whole = AttentionStore(StoreSpec(place=place))
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[whole])
@@ -251,29 +300,48 @@ def test_recorded_maps_are_those_of_recorded_queries_and_keys(unet: VideoUNet, m
     for site in control_of(unet).sites.values():
         ours, theirs = (store.maps(site, moment(ONE), slice(None), slice(None)) for store in stores)
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
-    ours, theirs = (run(unet, model, clip(), [TARGET], moment(ONE), edits=[swap(model, source=Recorded(store))]) for store in stores)
+    ours, theirs = (
+        run(unet, model, clip(), [TARGET], moment(ONE), edits=[swap(model, source=Recorded(store))])
+        for store in stores
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match="a store of maps holds no queries and keys; record with payload qk"):
-        run(unet, model, clip(), [TARGET], moment(ONE), edits=[CopySelf(source=Recorded(stores[1]), window=ALWAYS)])
+        run(
+            unet,
+            model,
+            clip(),
+            [TARGET],
+            moment(ONE),
+            edits=[CopySelf(source=Recorded(stores[1]), window=ALWAYS)],
+        )
 
 
 @pytest.mark.parametrize("place", Place)
-def test_keys_and_values_of_another_run_are_a_reference(unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path) -> None:
-    """Rerender's and MasaCtrl's way across runs. At one site (beyond it the earlier run's frames had not read each other) a clip that
-    reads what was kept of itself reads all of its frames."""
+def test_keys_and_values_of_another_run_are_a_reference(
+    unet: VideoUNet, model: ImageModel, place: Place, tmp_path: Path
+) -> None:
+    """Rerender's and MasaCtrl's way across runs. At one site (beyond it the earlier run's frames had not read
+    each other) a clip that reads what was kept of itself reads all of its frames."""
     store = AttentionStore(StoreSpec(place=place, kept=Kept.FP32, folder=str(tmp_path)), Payload.KV)
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
     one = AttentionWhere(ordinals=[0])
     control_of(unet).references["before"] = store
-    kept, everything = (FrameKeys(where=one, **how) for how in ({"frames": [], "references": ["before"]}, {"frames": [Frame.ALL]}))
-    found, expected, plain = (run(unet, model, clip(), [SOURCE], moment(ONE), keys=keys) for keys in ([kept], [everything], []))
+    kept, everything = (
+        FrameKeys(where=one, **how)
+        for how in ({"frames": [], "references": ["before"]}, {"frames": [Frame.ALL]})
+    )
+    found, expected, plain = (
+        run(unet, model, clip(), [SOURCE], moment(ONE), keys=keys) for keys in ([kept], [everything], [])
+    )
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found, plain, atol=1e-4)
 
 
 def test_hidden_states_are_what_projections_are_made_from(unet: VideoUNet, model: ImageModel) -> None:
     """Rerender's payload: projected again they give the keys that were read."""
-    hidden, qk = (AttentionStore(StoreSpec(kept=Kept.FP32), payload) for payload in (Payload.HIDDEN, Payload.QK))
+    hidden, qk = (
+        AttentionStore(StoreSpec(kept=Kept.FP32), payload) for payload in (Payload.HIDDEN, Payload.QK)
+    )
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[hidden, qk])
     for path, site in control_of(unet).sites.items():
         if site.kind is AttentionKind.SELF:
@@ -283,13 +351,16 @@ def test_hidden_states_are_what_projections_are_made_from(unet: VideoUNet, model
             project.double()
 
 
-# -- masks -----------------------------------------------------------------------------------------------------------------------------
+# -- masks ---------------------------------------------------------------------------------------------------
 def test_a_mask_from_words(unet: VideoUNet, model: ImageModel) -> None:
     where = AttentionWhere(kinds=[AttentionKind.CROSS])
     heat = WordHeat({"source": [3, 4], "target": [3]}, MaskSpec(where=where), (SIDE, SIDE), FRAMES)
     x, at = pair(clip()), moment()
     plain = run(unet, model, x, [SOURCE, TARGET], at)
-    torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[heat]), plain), "looking changes nothing"
+    (
+        torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[heat]), plain),
+        "looking changes nothing",
+    )
     for threshold, share in ((-1.0, 1.0), (2.0, 0.0)):
         mask = mask_of(heat.heat("source"), (SIDE, SIDE), MaskSpec(threshold=threshold))
         assert mask.shape == (FRAMES, SIDE, SIDE)
@@ -311,12 +382,15 @@ def test_grids_of_any_aspect() -> None:
     assert resized(mask, 16, (8, 8)).view(4, 4).tolist() == [[True] * 4] * 2 + [[False] * 4] * 2
 
 
-# -- words -----------------------------------------------------------------------------------------------------------------------------
+# -- words ---------------------------------------------------------------------------------------------------
 def test_replacing_hands_all_attention_on(model: ImageModel) -> None:
     for target in (TARGET, "a tiny magenta star on a navy background", SOURCE):
         alignment = align(SOURCE, target, model.tokenizer, replace=True)
         torch.testing.assert_close(alignment.mapper.sum(1), torch.ones(len(alignment.mapper)))
-    assert torch.equal(align(SOURCE, SOURCE, model.tokenizer, replace=True).mapper, torch.eye(model.tokenizer.model_max_length))
+    assert torch.equal(
+        align(SOURCE, SOURCE, model.tokenizer, replace=True).mapper,
+        torch.eye(model.tokenizer.model_max_length),
+    )
     assert align(SOURCE, TARGET, model.tokenizer, replace=True).preview() == "replaces red -> blue"
 
 
@@ -332,17 +406,22 @@ def test_refining_keeps_common_words_and_frees_new_ones(model: ImageModel) -> No
 
 
 def test_a_comma_is_not_another_word(model: ImageModel) -> None:
-    """"circle" hands all its attention to "circle", not half of it to the comma behind it; and nobody reads that it was replaced."""
+    """ "circle" hands all its attention to "circle", not half of it to the comma behind it; and nobody reads
+    that it was replaced."""
     target = "a large red circle, on a black background, at night"
     alignment = align(SOURCE, target, model.tokenizer, replace=False)
     assert alignment.preview() == "adds at, night"
-    (before,), (circle, comma) = (Words.of(prompt, model.tokenizer).positions("circle") for prompt in (SOURCE, target))
+    (before,), (circle, comma) = (
+        Words.of(prompt, model.tokenizer).positions("circle") for prompt in (SOURCE, target)
+    )
     assert (alignment.mapper[before, circle], alignment.mapper[before, comma]) == (1, 0)
     assert (alignment.kept[circle], alignment.kept[comma]) == (1, 0)
 
 
 def test_words_that_do_not_fit_speak(model: ImageModel) -> None:
-    with pytest.raises(ValueError, match="replace needs as many words in the target as in the source, got 3 and 8"):
+    with pytest.raises(
+        ValueError, match="replace needs as many words in the target as in the source, got 3 and 8"
+    ):
         align(SOURCE, "a blue circle", model.tokenizer, replace=True)
     with pytest.raises(ValueError, match="word 'jeep' does not occur in the target prompt"):
         Words.of(TARGET, model.tokenizer).positions("jeep", "target prompt")

@@ -1,4 +1,5 @@
 """Where the states of a caption of several things are to come from."""
+
 from __future__ import annotations
 
 import torch
@@ -28,9 +29,14 @@ def test_one_thing_keeps_its_own_states() -> None:
 
 def test_every_word_comes_from_the_caption_of_its_thing_alone() -> None:
     sources, places, own = read(TWO)
-    first, second = [BEGIN, *words("on gray , a red ring rests now"), END], [BEGIN, *words("on gray , an orange star now"), END]
+    first, second = (
+        [BEGIN, *words("on gray , a red ring rests now"), END],
+        [BEGIN, *words("on gray , an orange star now"), END],
+    )
     assert [row[: row.index(END) + 1] for row in sources] == [
-        [BEGIN, *words("on gray , a red ring rests and an orange star now"), END][:LENGTH], first, second
+        [BEGIN, *words("on gray , a red ring rests and an orange star now"), END][:LENGTH],
+        first,
+        second,
     ]
     assert places[:4] == [[(1, 0)], [(1, 1)], [(1, 2)], [(1, 3)]]  # what stands before is the same in both
     assert places[4:8] == [[(1, 4)], [(1, 5)], [(1, 6)], [(1, 7)]]
@@ -60,7 +66,10 @@ def test_targets_are_gathered_and_averaged() -> None:
         rows, places = torch.meshgrid(torch.arange(len(ids)), torch.arange(ids.shape[1]), indexing="ij")
         return torch.stack([rows, places], -1).float()
 
-    one, two = plan(Parts("", ("a red ring",), "", "and"), words, BEGIN, END, LENGTH), plan(TWO, words, BEGIN, END, LENGTH)
+    one, two = (
+        plan(Parts("", ("a red ring",), "", "and"), words, BEGIN, END, LENGTH),
+        plan(TWO, words, BEGIN, END, LENGTH),
+    )
     out = composed([one, two], states, torch.device("cpu"))
     assert out.shape == (2, LENGTH, 2)
     assert out[0].tolist() == [[0, i] for i in range(LENGTH)]

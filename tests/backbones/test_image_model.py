@@ -1,4 +1,5 @@
 """Image models: what goes to disk comes back, and nothing knows SD's numbers."""
+
 from __future__ import annotations
 
 import json
@@ -57,7 +58,9 @@ def test_save_and_load(size: Blank, tmp_path: Path) -> None:
     added = {"text_embeds": a.pooled, "time_ids": torch.zeros(1, 6)} if model.is_sdxl else None
     want = model.unet(x, t, a.tokens, added_cond_kwargs=added).sample
     got = again.unet(x, t, b.tokens, added_cond_kwargs=added).sample
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)  # equal weights at other addresses may be summed in another order
+    torch.testing.assert_close(
+        got, want, rtol=1e-5, atol=1e-5
+    )  # equal weights at other addresses may be summed in another order
     assert again.scheduler_config["beta_start"] == 0.00085
 
 
@@ -66,7 +69,9 @@ def stock():
     """Opens a folder as anybody does, with diffusers' own class."""
     import diffusers
 
-    return lambda name, folder: getattr(diffusers, name).from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
+    return lambda name, folder: getattr(diffusers, name).from_pretrained(
+        folder, local_files_only=True, low_cpu_mem_usage=False
+    )
 
 
 @pytest.mark.parametrize("folder", ["shipped", "saved", "saved in fp32"])
@@ -107,15 +112,21 @@ def test_a_folder_that_names_the_class_with_projection_still_loads(tmp_path: Pat
     for again in (load(tmp_path), skeleton(tmp_path)):
         assert isinstance(again.text_encoders[0], CLIPTextModelWithProjection)
     ids = model.tokenize(["a red circle"])
-    torch.testing.assert_close(load(tmp_path).text_encoders[0](ids).text_embeds, model.text_encoders[0](ids).text_embeds)
+    torch.testing.assert_close(
+        load(tmp_path).text_encoders[0](ids).text_embeds, model.text_encoders[0](ids).text_embeds
+    )
 
 
 def test_another_text_encoder_than_clips_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a T5EncoderModel, only CLIPTextModel and CLIPTextModelWithProjection are supported"):
+    with pytest.raises(
+        ValueError,
+        match="is a T5EncoderModel, only CLIPTextModel and CLIPTextModelWithProjection are supported",
+    ):
         text_class(tmp_path, "T5EncoderModel")
 
 
-# diffusers' log handler keeps the stderr it was imported under, so only a process of its own shows what a person would see.
+# diffusers' log handler keeps the stderr it was imported under, so only a process of its own shows what a
+# person would see.
 HANDLING = """
 import sys
 from pathlib import Path
@@ -135,7 +146,9 @@ for shown in (False, True):
 
 
 def test_saving_loading_and_casting_print_nothing_and_keep_the_callers_setting(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", HANDLING, str(tmp_path / "model")], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", HANDLING, str(tmp_path / "model")], capture_output=True, text=True, timeout=240
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
@@ -154,7 +167,9 @@ def test_a_long_prompt_keeps_its_end() -> None:
     assert ids[-1] == tokenizer.tokenizer.eos_token_id
 
 
-@pytest.mark.parametrize(("folder", "sentence"), [("empty", "has no model_index.json"), ("partial", "lacks vae, text_encoder")])
+@pytest.mark.parametrize(
+    ("folder", "sentence"), [("empty", "has no model_index.json"), ("partial", "lacks vae, text_encoder")]
+)
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path, folder: str, sentence: str) -> None:
     path = tmp_path / folder
     path.mkdir()
@@ -176,7 +191,8 @@ def test_context_rows() -> None:
 
 
 def test_sites_of_sd15() -> None:
-    """The contract with diffusers: 16 spatial transformers, 22 residual blocks, 20 pairs outside the middle."""
+    """The contract with diffusers: 16 spatial transformers, 22 residual blocks, 20 pairs outside the
+    middle."""
     with torch.device("meta"):
         from vgen.backbones.blank import blank_unet
 
@@ -218,5 +234,7 @@ def test_weights_that_cannot_be_read_are_named(saved_blank: Path) -> None:
     with pytest.raises(ValueError, match=r"unet cannot be read \(.*fetch or copy it again"):
         load(saved_blank)
     file.rename(file.with_suffix(".bin"))
-    with pytest.raises(ValueError, match=r"unet holds no \.safetensors; other files of weights can execute code"):
+    with pytest.raises(
+        ValueError, match=r"unet holds no \.safetensors; other files of weights can execute code"
+    ):
         load(saved_blank)

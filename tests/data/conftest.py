@@ -22,7 +22,13 @@ def picture(seconds: float, width: int = 96, height: int = 64) -> np.ndarray:
 
 
 def write_video(
-    path: Path, fps: int = 24, seconds: float = 2.0, *, width: int = 96, height: int = 64, num_frames: int | None = None
+    path: Path,
+    fps: int = 24,
+    seconds: float = 2.0,
+    *,
+    width: int = 96,
+    height: int = 64,
+    num_frames: int | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -63,7 +69,9 @@ def run(folder: Path, out: Path, **settings: object) -> Prepared:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by its path."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 class Studio:

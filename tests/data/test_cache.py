@@ -1,4 +1,5 @@
 """What a latent cache holds, however its clips were grouped to be encoded."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,8 +23,12 @@ def built(root: Path, shards: Path) -> tuple[LatentCache, Clips]:
     return LatentCache.open_or_build(root, "train", clips, model, torch.device("cpu"), build=True), clips
 
 
-@pytest.mark.parametrize("num_pixels", [1, 3 * 8 * 64 * 64, 2**23])  # a clip alone, three at a time, all of them
-def test_a_cache_holds_every_frame_and_text(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, num_pixels: int) -> None:
+@pytest.mark.parametrize(
+    "num_pixels", [1, 3 * 8 * 64 * 64, 2**23]
+)  # a clip alone, three at a time, all of them
+def test_a_cache_holds_every_frame_and_text(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, num_pixels: int
+) -> None:
     monkeypatch.setitem(cache._PIXELS_AT_ONCE, "cpu", num_pixels)
     cached, clips = built(tmp_path, toy_shards)
     model = blank(Blank.TOYBOX, seed=0).freeze()
@@ -35,13 +40,17 @@ def test_a_cache_holds_every_frame_and_text(tmp_path: Path, toy_shards: Path, mo
         video = torch.from_numpy(samples[i].video).permute(0, 3, 1, 2).float()[None] / 127.5 - 1
         with torch.no_grad():
             latents, text = model.encode(video)[0], model.encode_text([samples[i].caption]).tokens[0]
-        np.testing.assert_allclose(cached.arrays["latents"][cached.starts[i] : cached.starts[i + 1]], latents, atol=5e-3, rtol=2e-3)
+        np.testing.assert_allclose(
+            cached.arrays["latents"][cached.starts[i] : cached.starts[i + 1]], latents, atol=5e-3, rtol=2e-3
+        )
         np.testing.assert_allclose(cached.arrays["text"][i], text, atol=5e-3, rtol=2e-3)
     assert len(cached.arrays["latents"]) == cached.starts[-1]
     assert len(cached.arrays["text"]) == len(samples)
 
 
-def test_a_build_that_fails_leaves_no_cache_that_looks_whole(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_leaves_no_cache_that_looks_whole(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(cache._PIXELS_AT_ONCE, "cpu", 1)
     read = ShardReader.__getitem__
 

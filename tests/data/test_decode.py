@@ -69,8 +69,14 @@ def test_the_short_side_is_fitted_and_the_centre_kept(studio, tmp_path):
     clip = next(iter(clips(path, CUT)))
     assert clip.video.shape == (16, 32, 32, 3)
     assert clip.metadata["aspect"] == 2.0
-    assert (clip.metadata["source_width_px"], clip.metadata["source_height_px"], clip.metadata["source_fps"]) == (128, 64, 24.0)
-    assert clip.video[4, :, 8:].max() < 60  # half a second in, the bar is an eighth of the way: outside the centre
+    assert (
+        clip.metadata["source_width_px"],
+        clip.metadata["source_height_px"],
+        clip.metadata["source_fps"],
+    ) == (128, 64, 24.0)
+    assert (
+        clip.video[4, :, 8:].max() < 60
+    )  # half a second in, the bar is an eighth of the way: outside the centre
     assert clip.video[8, :, 0].max() > 100  # after a second it enters
 
 
@@ -80,7 +86,9 @@ def test_a_turned_phone_video_is_shown_upright(studio, tmp_path):
     payload = bytearray(path.read_bytes())
     matrix = payload.index(b"tkhd") + 4 + 40
     one = 1 << 16
-    payload[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30)  # a quarter turn clockwise
+    payload[matrix : matrix + 36] = struct.pack(
+        ">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30
+    )  # a quarter turn clockwise
     path.write_bytes(payload)
     turned = next(iter(clips(path, CUT)))
     assert turned.metadata["aspect"] == round(64 / 96, 6)
@@ -98,7 +106,10 @@ def test_damage_is_named(studio, tmp_path):
         assert verdict(path).reason is Reason.CORRUPT
     assert verdict(studio.write_audio(tmp_path / "sound.mp4")).reason is Reason.AUDIO_ONLY
     short = verdict(studio.write_video(tmp_path / "short.mp4", 24, 1.0))
-    assert (short.reason, short.detail) == (Reason.TOO_SHORT, "1.00 s, a clip needs 2.00 s (16 frames at 8 fps)")
+    assert (short.reason, short.detail) == (
+        Reason.TOO_SHORT,
+        "1.00 s, a clip needs 2.00 s (16 frames at 8 fps)",
+    )
 
 
 @pytest.mark.parametrize("name", ["none.mkv", "none.mp4", "none.avi"])
@@ -142,7 +153,8 @@ def test_a_file_cut_between_two_packets_is_found_by_its_promise(studio, tmp_path
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
 @pytest.mark.parametrize("with_sound", [False, True])
 def test_a_cut_matroska_file_is_found_by_its_promise(tmp_path, name, with_sound):
-    """Such a file states no length for its stream: a tag does, or the length of the whole where nothing else is in it."""
+    """Such a file states no length for its stream: a tag does, or the length of the whole where nothing else
+    is in it."""
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libvpx" if name.endswith("webm") else "libx264", rate=24)
@@ -179,7 +191,10 @@ def test_avi_with_frames_out_of_order_is_read_in_order(studio, tmp_path):
                 frame.pts, frame.time_base = i, Fraction(1, 8)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-    found = [next(iter(clips(tmp_path / name, Cut(fps=8, num_frames=24, size_px=64)))).video for name in ("a.avi", "a.mp4")]
+    found = [
+        next(iter(clips(tmp_path / name, Cut(fps=8, num_frames=24, size_px=64)))).video
+        for name in ("a.avi", "a.mp4")
+    ]
     assert np.array_equal(*found)
 
 
@@ -200,7 +215,9 @@ def test_mp4_in_memory_is_repeatable_and_close(studio):
     assert again.shape == video.shape
     assert np.abs(again.astype(int) - video).mean() < 3
     flat = np.full((2, 32, 32, 3), (200, 30, 90), np.uint8)
-    assert np.abs(decode_mp4(encode_mp4(flat, 8, 5)).astype(int) - flat).max() <= 4  # colours keep their place
+    assert (
+        np.abs(decode_mp4(encode_mp4(flat, 8, 5)).astype(int) - flat).max() <= 4
+    )  # colours keep their place
 
 
 ENCODE = """
@@ -214,15 +231,19 @@ for size in sizes:
     waves = 120 + 100 * np.sin(np.linspace(0, 9, size)[None, :, None, None] * np.linspace(1, 3, size)[None, None, :, None] + shift)
     video = (waves + noise.normal(0, 12, (8, size, size, 3))).clip(0, 255).astype(np.uint8)
     print(hashlib.sha256(encode_mp4(video, 8, 18)).hexdigest())
-"""
+"""  # noqa: E501
 
 
 def test_mp4_bytes_do_not_depend_on_what_lies_in_fresh_memory():
-    """glibc fills fresh memory with a pattern of our choice: what reads memory that it never wrote gives itself away."""
+    """glibc fills fresh memory with a pattern of our choice: what reads memory that it never wrote gives
+    itself away."""
     said = [
         subprocess.run(
-            [sys.executable, "-c", ENCODE, "32", "64", "160"], env=os.environ | {"MALLOC_PERTURB_": fill},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", ENCODE, "32", "64", "160"],
+            env=os.environ | {"MALLOC_PERTURB_": fill},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for fill in ("1", "255")
     ]
@@ -245,7 +266,11 @@ def test_hd_sources_without_a_colour_matrix_are_read_as_bt709():
     assert np.abs(to_rgb(frame)[8, 8].astype(int) - (200, 30, 90)).max() <= 3
 
 
-@pytest.mark.parametrize(("a", "d", "shown"), [(-1, 1, np.s_[:, :, ::-1]), (1, -1, np.s_[:, ::-1])], ids=["mirrored", "upside down"])
+@pytest.mark.parametrize(
+    ("a", "d", "shown"),
+    [(-1, 1, np.s_[:, :, ::-1]), (1, -1, np.s_[:, ::-1])],
+    ids=["mirrored", "upside down"],
+)
 def test_a_mirrored_video_is_shown_as_players_do(studio, tmp_path, a, d, shown):
     path = studio.write_video(tmp_path / "selfie.mp4", width=96, height=64)
     plain = next(iter(clips(path, CUT)))
@@ -274,9 +299,14 @@ def test_a_video_that_starts_late_in_its_file_is_sound(tmp_path, name):
 OPEN = {"x264-params": "open-gop=1:keyint=24:min-keyint=24:bframes=3"}
 
 
-@pytest.mark.parametrize(("codec", "options"), [("libx264", OPEN), ("mpeg2video", {"g": "24", "bf": "2", "sc_threshold": "1000000000"})])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("libx264", OPEN), ("mpeg2video", {"g": "24", "bf": "2", "sc_threshold": "1000000000"})],
+)
 @pytest.mark.parametrize("first", ["whole picture", "somewhere"])
-def test_a_recording_joined_in_the_middle_begins_with_its_first_whole_picture(tmp_path, codec, options, first):
+def test_a_recording_joined_in_the_middle_begins_with_its_first_whole_picture(
+    tmp_path, codec, options, first
+):
     """Its first pictures lean on some that are not in the file."""
     pictures = [np.full((64, 64, 3), 3 * i, np.uint8) for i in range(72)]
     with av.open(str(tmp_path / "whole.ts"), "w") as container:
@@ -295,12 +325,19 @@ def test_a_recording_joined_in_the_middle_begins_with_its_first_whole_picture(tm
         for packet in packets[second if first == "whole picture" else second - 7 :]:
             packet.stream = stream
             copy.mux(packet)
-    found = np.concatenate([c.video for c in clips(tmp_path / "joined.ts", Cut(fps=24, num_frames=24, size_px=16))])
-    assert np.abs(found.mean((1, 2, 3)) - np.arange(72, 216, 3)).max() < 5, "no picture is missing, painted over or out of order"
+    found = np.concatenate(
+        [c.video for c in clips(tmp_path / "joined.ts", Cut(fps=24, num_frames=24, size_px=16))]
+    )
+    assert np.abs(found.mean((1, 2, 3)) - np.arange(72, 216, 3)).max() < 5, (
+        "no picture is missing, painted over or out of order"
+    )
 
 
 def test_what_a_picture_shows_is_what_people_see(tmp_path):
-    turned, exif = Image.fromarray(np.uint8([[[255, 0, 0], [0, 0, 255]]]).repeat(32, 0).repeat(32, 1)), Image.Exif()
+    turned, exif = (
+        Image.fromarray(np.uint8([[[255, 0, 0], [0, 0, 255]]]).repeat(32, 0).repeat(32, 1)),
+        Image.Exif(),
+    )
     exif[0x0112] = 6  # turned a quarter clockwise to be seen upright
     turned.save(tmp_path / "phone.png", exif=exif)
     seen = read_clip(tmp_path / "phone.png", Cut(num_frames=1, size_px=16))[0]
@@ -309,7 +346,9 @@ def test_what_a_picture_shows_is_what_people_see(tmp_path):
     assert abs(int(read_clip(tmp_path / "deep.png", Cut(num_frames=1, size_px=16))[0, 0, 0, 0]) - 127) <= 1
     Image.new("RGBA", (32, 32), (255, 0, 255, 0)).save(tmp_path / "clear.png")
     assert (read_clip(tmp_path / "clear.png", Cut(num_frames=1, size_px=16)) == 255).all()
-    Image.new("RGB", (32, 32), "red").save(tmp_path / "two.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")])
+    Image.new("RGB", (32, 32), "red").save(
+        tmp_path / "two.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")]
+    )
     assert read_clip(tmp_path / "two.jpg", Cut(num_frames=1, size_px=16))[0, 0, 0, 0] > 200
 
 
@@ -320,5 +359,7 @@ def test_a_clip_from_the_middle_of_a_video_is_read_without_what_lies_before(stud
     assert late.base is None, "no view of a longer clip"
     [found] = clips(path, Cut(fps=8, num_frames=30, size_px=32), skip=24)
     assert found.metadata["start_seconds"] == 3.0
-    with pytest.raises(ValueError, match=r"too short .*8.00 s, a clip needs 2.00 s .* after the first 7.00 s"):
+    with pytest.raises(
+        ValueError, match=r"too short .*8.00 s, a clip needs 2.00 s .* after the first 7.00 s"
+    ):
         read_clip(path, Cut(fps=8, num_frames=16, size_px=32), start_seconds=7.0)

@@ -1,4 +1,5 @@
 """An array on disk that grows row by row."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,7 +20,10 @@ def test_it_is_the_file_numpy_would_have_written(tmp_path: Path, dtype: type) ->
     assert (tmp_path / "grown.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
-@pytest.mark.parametrize(("rows", "got"), [(np.zeros((2, 5), np.float16), r"float16 \(5,\)"), (np.zeros((2, 4)), r"float64 \(4,\)")])
+@pytest.mark.parametrize(
+    ("rows", "got"),
+    [(np.zeros((2, 5), np.float16), r"float16 \(5,\)"), (np.zeros((2, 4)), r"float64 \(4,\)")],
+)
 def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, rows: np.ndarray, got: str) -> None:
     with GrowingArray(tmp_path / "a.npy") as grown:
         grown.append(np.ones((3, 4), np.float16))
@@ -40,5 +44,8 @@ def test_after_an_error_the_file_holds_no_rows(tmp_path: Path) -> None:
 
 
 def test_an_array_without_rows_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nothing was written to .*a\.npy"), GrowingArray(tmp_path / "a.npy"):
+    with (
+        pytest.raises(ValueError, match=r"nothing was written to .*a\.npy"),
+        GrowingArray(tmp_path / "a.npy"),
+    ):
         pass

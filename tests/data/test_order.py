@@ -1,4 +1,5 @@
-"""The order is a pure function: each sample once per epoch, whatever the ranks, from wherever training stands."""
+"""The order is a pure function: each sample once per epoch, whatever the ranks, from wherever training
+stands."""
 
 from __future__ import annotations
 
@@ -10,12 +11,18 @@ import pytest
 from vgen.data.order import StatelessSampler, epoch_order
 
 
-def draws(count: int, *, consumed: int = 0, world_size: int = 1, num_samples: int = 23, seed: int = 5) -> list[int]:
+def draws(
+    count: int, *, consumed: int = 0, world_size: int = 1, num_samples: int = 23, seed: int = 5
+) -> list[int]:
     """The global sequence, put together from what the ranks get."""
     out: list[int] = []
     while len(out) < count:
         ranks = [
-            list(StatelessSampler(num_samples, seed, consumed=consumed + len(out), rank=r, world_size=world_size))
+            list(
+                StatelessSampler(
+                    num_samples, seed, consumed=consumed + len(out), rank=r, world_size=world_size
+                )
+            )
             for r in range(world_size)
         ]
         assert len({len(r) for r in ranks}) == 1
@@ -46,7 +53,10 @@ def test_world_size_may_change_between_batches():
     got, batch = [], 12
     for world_size, num_batches in [(4, 2), (3, 3), (1, 1), (2, 4)]:
         for _ in range(num_batches):
-            ranks = [StatelessSampler(23, 5, consumed=len(got), rank=r, world_size=world_size, num_draws=batch) for r in range(world_size)]
+            ranks = [
+                StatelessSampler(23, 5, consumed=len(got), rank=r, world_size=world_size, num_draws=batch)
+                for r in range(world_size)
+            ]
             got += [i for row in zip(*ranks, strict=True) for i in row]
     assert got == draws(120)
 

@@ -1,4 +1,5 @@
-"""The procedure: the same bytes however it is run, nothing lost and nothing twice when it is killed, every reject named."""
+"""The procedure: the same bytes however it is run, nothing lost and nothing twice when it is killed, every
+reject named."""
 
 from __future__ import annotations
 
@@ -96,13 +97,20 @@ def test_every_reject_is_named(tmp_path, studio):
     reasons = break_things(tmp_path / "in", studio)
     done = studio.run(tmp_path / "in", tmp_path / "out", max_reject_share=0.9)
     assert {r.source: r.reason.value for r in read_ledger(tmp_path / "out")} == reasons
-    assert [s.metadata["source"] for s in ShardReader(tmp_path / "out")] == ["good.mov", "good.mov", "good2.mp4", "good2.mp4"]
+    assert [s.metadata["source"] for s in ShardReader(tmp_path / "out")] == [
+        "good.mov",
+        "good.mov",
+        "good2.mp4",
+        "good2.mp4",
+    ]
     assert done.manifest.counts["rejected_by_reason"]["corrupt"] == 3
 
 
 def test_too_many_rejects_stop_with_the_reasons(tmp_path, studio):
     break_things(tmp_path / "in", studio)
-    with pytest.raises(ValueError, match=r"of 10 rows were rejected \(.*corrupt.*max_reject_share=0.5 allows") as caught:
+    with pytest.raises(
+        ValueError, match=r"of 10 rows were rejected \(.*corrupt.*max_reject_share=0.5 allows"
+    ) as caught:
         studio.run(tmp_path / "in", tmp_path / "out")
     assert str(tmp_path / "out" / "ledger.jsonl") in str(caught.value)
     assert len(read_ledger(tmp_path / "out")) == 6
@@ -116,7 +124,10 @@ def test_too_many_rejects_stop_with_the_reasons(tmp_path, studio):
 def test_nothing_left_is_an_error(tmp_path, studio):
     (tmp_path / "in").mkdir()
     studio.caption(tmp_path / "in" / "a.mp4").touch()
-    with pytest.raises(ValueError, match=r"none of 1 rows became a clip \(1 empty; first a\.mp4: 0 bytes\); .*ledger\.jsonl names each"):
+    with pytest.raises(
+        ValueError,
+        match=r"none of 1 rows became a clip \(1 empty; first a\.mp4: 0 bytes\); .*ledger\.jsonl names each",
+    ):
         studio.run(tmp_path / "in", tmp_path / "out", max_reject_share=1.0)
 
 
@@ -128,14 +139,19 @@ if __name__ == "__main__":
     source, out = FolderSource(path=sys.argv[1]), sys.argv[2]
     wish = Prepare(data=source, out=out, num_frames=8, fps=8.0, size_px=32, num_processes=2, shard_megabytes=0.02)
     prepare(wish, lambda done, total, counts: print(done, flush=True))
-"""
+"""  # noqa: E501
 
 
 @pytest.mark.parametrize("rows", [0, 2, 5])
 def test_killed_and_resumed_is_as_if_nothing_had_happened(videos, tmp_path, studio, undisturbed, rows):
-    """kill -9 after ``rows`` rows, again a moment later, then to the end: the bytes are those of an undisturbed run."""
+    """kill -9 after ``rows`` rows, again a moment later, then to the end: the bytes are those of an
+    undisturbed run."""
     for patience in (rows, 1):
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(videos), str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(videos), str(tmp_path / "out")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         with child:
             for _ in range(patience):
                 child.stdout.readline()
@@ -146,7 +162,9 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(videos, tmp_path, stud
     assert studio.contents(tmp_path / "out") == undisturbed
 
 
-def test_interrupted_at_every_step_is_as_if_nothing_had_happened(videos, tmp_path, studio, undisturbed, monkeypatch):
+def test_interrupted_at_every_step_is_as_if_nothing_had_happened(
+    videos, tmp_path, studio, undisturbed, monkeypatch
+):
     """The same at every single flush to the disk, where a kill would hurt most."""
     from vgen.data import files
 
@@ -185,10 +203,19 @@ def test_a_complete_folder_is_left_alone(videos, tmp_path, studio):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda out: (out / "shard-000001.tar").unlink(), "shard-000001.tar was cut, changed or lost; delete the folder"),
-        (lambda out: (out / "shard-000000.tar").write_bytes(b"short"), "shard-000000.tar was cut, changed or lost"),
+        (
+            lambda out: (out / "shard-000001.tar").unlink(),
+            "shard-000001.tar was cut, changed or lost; delete the folder",
+        ),
+        (
+            lambda out: (out / "shard-000000.tar").write_bytes(b"short"),
+            "shard-000000.tar was cut, changed or lost",
+        ),
         (lambda out: (out / "ledger.jsonl").unlink(), "ledger .* is missing or damaged"),
-        (lambda out: (out / "manifest.json").write_text("{"), "is damaged .*delete the folder and prepare it again"),
+        (
+            lambda out: (out / "manifest.json").write_text("{"),
+            "is damaged .*delete the folder and prepare it again",
+        ),
     ],
 )
 def test_a_complete_folder_that_was_damaged_is_not_called_complete(videos, tmp_path, studio, harm, message):
@@ -231,7 +258,10 @@ def test_a_text_longer_than_readers_take_is_rejected(tmp_path, studio):
 def test_other_settings_or_files_are_refused(videos, tmp_path, studio):
     studio.run(videos, tmp_path / "out")
     before = studio.contents(tmp_path / "out")
-    with pytest.raises(ValueError, match=r"other settings \(crf was 18 and is 20; size_px was 32 and is 64\); nothing was overwritten"):
+    with pytest.raises(
+        ValueError,
+        match=r"other settings \(crf was 18 and is 20; size_px was 32 and is 64\); nothing was overwritten",
+    ):
         studio.run(videos, tmp_path / "out", size_px=64, crf=20)
     with pytest.raises(ValueError, match="prepared from other files"):
         studio.run(videos / "deep", tmp_path / "out")
@@ -297,7 +327,14 @@ class SleepyJob(Job):
 def test_a_hung_row_is_named_and_tried_again(tmp_path, studio):
     def wish(out: str, most: float) -> Prepare:
         source = SleepySource(alarm=str(tmp_path / "alarm"))
-        return Prepare(data=source, out=str(tmp_path / out), video=Video.npy, num_processes=2, deadline_seconds=4.0, max_reject_share=most)
+        return Prepare(
+            data=source,
+            out=str(tmp_path / out),
+            video=Video.npy,
+            num_processes=2,
+            deadline_seconds=4.0,
+            max_reject_share=most,
+        )
 
     prepare(wish("finished", 0.5))
     [rejection] = read_ledger(tmp_path / "finished")
@@ -362,7 +399,9 @@ def test_mistakes_speak(tmp_path, studio, settings, message):
 
 def test_a_clip_may_be_asked_for_by_time(tmp_path, studio):
     assert studio.wish(tmp_path, tmp_path, num_frames=None, clip_seconds=2.5).cut().num_frames == 20
-    assert studio.wish(tmp_path, tmp_path, num_frames=None, video=Video.npy, size_px=33).cut().num_frames == 16
+    assert (
+        studio.wish(tmp_path, tmp_path, num_frames=None, video=Video.npy, size_px=33).cut().num_frames == 16
+    )
 
 
 @pytest.mark.clips

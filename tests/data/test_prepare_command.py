@@ -59,12 +59,22 @@ def test_mistakes_speak(vgen, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("argument", "sentence"), [
-    ("data.mix.two_things=1.5", "a mix needs two_things and camera, shares of the scenes, in 0..1, got 1.5 and 0"),
-    ("data.mix.core=nan", "a mix needs finite shares of the families"),
-    ("num_frames=40", "a clip of the toybox must have at least one frame and end within 15 ticks, where things leave the canvas, got num"),
-    ("clip_seconds=3", "a clip of the toybox must have at least one frame and end within 15 ticks"),
-])
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (
+            "data.mix.two_things=1.5",
+            "a mix needs two_things and camera, shares of the scenes, in 0..1, got 1.5 and 0",
+        ),
+        ("data.mix.core=nan", "a mix needs finite shares of the families"),
+        (
+            "num_frames=40",
+            "a clip of the toybox must have at least one frame and end within 15 ticks, where things leave "
+            "the canvas, got num",
+        ),
+        ("clip_seconds=3", "a clip of the toybox must have at least one frame and end within 15 ticks"),
+    ],
+)
 def test_a_toybox_that_cannot_be_is_refused_at_once(vgen, tmp_path, argument, sentence):
     code, _, err = vgen("data=toybox", "data.num_clips=4", argument)
     assert code == cli.REFUSED

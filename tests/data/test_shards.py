@@ -24,7 +24,10 @@ NPY = Encoding(video=Video.npy)
 def some_samples(count: int = 7, seed: int = 0) -> list[Sample]:
     rng = np.random.default_rng(seed)
     videos = [rng.integers(0, 256, (int(rng.integers(1, 4)), 8, 10, 3), dtype=np.uint8) for _ in range(count)]
-    return [Sample(f"deep/er/s{i:03d}", v, f"caption {i} é 猫", {"fps": 8.0, "n": i, "tags": ["a", None]}) for i, v in enumerate(videos)]
+    return [
+        Sample(f"deep/er/s{i:03d}", v, f"caption {i} é 猫", {"fps": 8.0, "n": i, "tags": ["a", None]})
+        for i, v in enumerate(videos)
+    ]
 
 
 def write(folder, samples, shard_bytes=6000, encoding=NPY) -> Manifest:
@@ -32,7 +35,9 @@ def write(folder, samples, shard_bytes=6000, encoding=NPY) -> Manifest:
     with ShardWriter(folder, shard_bytes) as writer:
         for sample in samples:
             writer.write(sample.id, pack(sample, encoding))
-    manifest = Manifest(source={"listing": ""}, settings={}, counts={}, shards=writer.shards, vgen_version="0")
+    manifest = Manifest(
+        source={"listing": ""}, settings={}, counts={}, shards=writer.shards, vgen_version="0"
+    )
     manifest.write(folder)
     return manifest
 
@@ -79,8 +84,12 @@ def test_webdataset_reads_our_shards(tmp_path, monkeypatch):
     tariterators = pytest.importorskip("webdataset.tariterators")
     samples = some_samples(5)
     manifest = write(tmp_path, samples, shard_bytes=10**6)
-    with open(tmp_path / manifest.shards[0].name, "rb") as stream:  # its WebDataset class leaves the file open
-        found = list(tariterators.group_by_keys(tariterators.tar_file_expander([{"url": "shard", "stream": stream}])))
+    with open(
+        tmp_path / manifest.shards[0].name, "rb"
+    ) as stream:  # its WebDataset class leaves the file open
+        found = list(
+            tariterators.group_by_keys(tariterators.tar_file_expander([{"url": "shard", "stream": stream}]))
+        )
     assert [(f["__key__"], f["txt"].decode()) for f in found] == [(s.id, s.caption) for s in samples]
 
 
@@ -123,7 +132,12 @@ def test_a_damaged_index_or_manifest_is_refused(tmp_path):
     manifest = write(tmp_path, some_samples())
     index = index_path(tmp_path / manifest.shards[0].name)
     sound = index.read_text()
-    for broken in (sound[:40], "[]", sound.replace('"version":1', '"version":9'), sound.replace('"offset":512', '"offset":99999999')):
+    for broken in (
+        sound[:40],
+        "[]",
+        sound.replace('"version":1', '"version":9'),
+        sound.replace('"offset":512', '"offset":99999999'),
+    ):
         index.write_text(broken)
         with pytest.raises(ValueError, match="is damaged or of another kind"):
             ShardReader(tmp_path)
@@ -147,7 +161,10 @@ def test_a_damaged_index_or_manifest_is_refused(tmp_path):
 def test_a_manifest_cannot_lead_out_of_its_folder(tmp_path):
     manifest = write(tmp_path / "in", some_samples())
     (tmp_path / "out.tar").write_bytes(b"")
-    bad = [type(s)(name="../out.tar", size=s.size, num_samples=s.num_samples, sha256=s.sha256) for s in manifest.shards]
+    bad = [
+        type(s)(name="../out.tar", size=s.size, num_samples=s.num_samples, sha256=s.sha256)
+        for s in manifest.shards
+    ]
     Manifest(source={}, settings={}, counts={}, shards=bad, vgen_version="0").write(tmp_path / "in")
     with pytest.raises(ValueError, match=r"no plain \.tar beside it"):
         ShardReader(tmp_path / "in")
@@ -200,10 +217,18 @@ def test_a_strangers_tar_that_is_not_plain_is_refused(tmp_path, monkeypatch, mem
 
 
 def test_a_strangers_tar_that_was_cut_is_refused(tmp_path):
-    payload = tar_of(tmp_path / "whole.tar", ("a.txt", b"x" * 3000), ("a.json", b"{}"), ("b.txt", b"y")).read_bytes()
+    payload = tar_of(
+        tmp_path / "whole.tar", ("a.txt", b"x" * 3000), ("a.json", b"{}"), ("b.txt", b"y")
+    ).read_bytes()
     assert [e.key for e in index_shard(tmp_path / "whole.tar").samples] == ["a", "b"]
     path = tmp_path / "cut.tar"
-    for length in (512 + 3072, 512 + 3072 + 1024, 700, 100, 0):  # at member boundaries, inside a member, inside a header, empty
+    for length in (
+        512 + 3072,
+        512 + 3072 + 1024,
+        700,
+        100,
+        0,
+    ):  # at member boundaries, inside a member, inside a header, empty
         path.write_bytes(payload[:length])
         with pytest.raises(ValueError, match=r"was cut|is cut"):
             index_shard(path)
@@ -240,5 +265,7 @@ def test_a_sample_must_be_a_video():
 
 
 def test_metadata_holds_what_json_can():
-    sample = Sample("a", np.zeros((1, 8, 8, 3), np.uint8), "", {"nan": float("nan"), "n": np.int64(3), "kind": Video.npy})
+    sample = Sample(
+        "a", np.zeros((1, 8, 8, 3), np.uint8), "", {"nan": float("nan"), "n": np.int64(3), "kind": Video.npy}
+    )
     assert unpack("a", pack(sample, NPY)).metadata == {"nan": None, "n": 3, "kind": "npy"}

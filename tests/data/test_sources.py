@@ -82,7 +82,10 @@ def test_keys_are_plain_and_distinct():
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_listings_of_every_kind_read_alike(tmp_path, suffix):
-    rows = [{"path": "v/a.mp4", "caption": "one, two", "fps": "30"}, {"path": "v/b.mp4", "caption": "drei\tvier", "fps": ""}]
+    rows = [
+        {"path": "v/a.mp4", "caption": "one, two", "fps": "30"},
+        {"path": "v/b.mp4", "caption": "drei\tvier", "fps": ""},
+    ]
     path = tmp_path / f"list{suffix}"
     match suffix:
         case ".csv":
@@ -95,13 +98,18 @@ def test_listings_of_every_kind_read_alike(tmp_path, suffix):
             pyarrow = pytest.importorskip("pyarrow")
             pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), path)
     jobs = ListingSource(path=str(path)).jobs(CUT)
-    assert [(j.key, j.caption, j.columns) for j in jobs] == [("v/a", "one, two", {"fps": "30"}), ("v/b", "drei vier", {"fps": ""})]
+    assert [(j.key, j.caption, j.columns) for j in jobs] == [
+        ("v/a", "one, two", {"fps": "30"}),
+        ("v/b", "drei vier", {"fps": ""}),
+    ]
     assert jobs[0].location == str(tmp_path / "v" / "a.mp4")
 
 
 def test_columns_may_have_other_names(tmp_path):
     path = listing(tmp_path / "l.csv", [{"file": "a.mp4", "text": "t", "id": "x.1"}])
-    [job] = ListingSource(path=str(path), video_column="file", caption_column="text", key_column="id").jobs(CUT)
+    [job] = ListingSource(path=str(path), video_column="file", caption_column="text", key_column="id").jobs(
+        CUT
+    )
     assert (job.key, job.caption, job.columns) == ("x%2E1", "t", {})
 
 
@@ -128,7 +136,12 @@ def test_a_row_that_cannot_be_read_is_one_row(tmp_path):
 
 def test_keys_may_be_numbers_and_must_be_given(tmp_path):
     path = tmp_path / "l.jsonl"
-    rows = [{"path": "a.mp4", "id": 0}, {"path": "b.mp4", "id": 0}, {"path": "c.mp4", "id": None}, {"path": "d.mp4", "id": 1}]
+    rows = [
+        {"path": "a.mp4", "id": 0},
+        {"path": "b.mp4", "id": 0},
+        {"path": "c.mp4", "id": None},
+        {"path": "d.mp4", "id": 1},
+    ]
     path.write_text("".join(json.dumps(r | {"caption": "t"}) + "\n" for r in rows))
     jobs = ListingSource(path=str(path), key_column="id").jobs(CUT)
     assert [jobs[0].key, jobs[3].key] == ["0", "1"]
@@ -202,7 +215,11 @@ def test_columns_must_differ(tmp_path):
     [
         ("l.csv", "path,caption,caption\na,b,c\n", "more than one column 'caption'"),
         ("l.jsonl", "[" * 100_000, "line 1 is not JSON"),
-        ("l.csv", "path,text\na,b\n", "has no column 'caption'; it has path, text: name yours by data.video_column="),
+        (
+            "l.csv",
+            "path,text\na,b\n",
+            "has no column 'caption'; it has path, text: name yours by data.video_column=",
+        ),
         ("l.csv", "path,caption\na\n", "line 2: as many values as columns"),
         ("l.csv", "path,caption\n", "has no row"),
         ("l.csv", "", "it has none"),
@@ -306,7 +323,9 @@ def test_downloads_are_bounded_and_failures_keep_secrets(site, tmp_path):
 def test_a_full_disk_is_not_the_addresss_fault(site, tmp_path):
     root, address = site
     (root / "a b\u00e9.mp4").write_bytes(bytes(5000))
-    assert Fetch(5000, 5)(f"{address}/a b\u00e9.mp4", tmp_path).stat().st_size == 5000  # letters that a request must spell otherwise
+    assert (
+        Fetch(5000, 5)(f"{address}/a b\u00e9.mp4", tmp_path).stat().st_size == 5000
+    )  # letters that a request must spell otherwise
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "download").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
@@ -326,13 +345,15 @@ def test_a_video_at_an_address_becomes_clips(site, studio, tmp_path):
     assert [s.metadata["clip"] for s in samples] == [0, 1]
     assert samples[0].metadata["source"] == f"{address}/a.mp4"
     assert {k: v for k, v in samples[0].metadata.items() if "fps" in k and k.startswith("given")} == {
-        "given_fps": "30", "given_given_fps": "24",
+        "given_fps": "30",
+        "given_given_fps": "24",
     }
     assert "SECRET" not in repr(samples[0].metadata) + samples[0].id
 
 
 def test_names_that_no_text_or_no_file_can_hold_are_rows_of_the_ledger(tmp_path, studio):
-    """A name of bytes, one as long as a name may be, whose caption would be longer, and one that no file can have."""
+    """A name of bytes, one as long as a name may be, whose caption would be longer, and one that no file can
+    have."""
     folder = tmp_path / "in"
     studio.caption(studio.write_video(folder / "good.mp4", 24, 1.0))
     (folder / os.fsdecode(b"bad\xff.mp4")).touch()
@@ -344,7 +365,12 @@ def test_names_that_no_text_or_no_file_can_hold_are_rows_of_the_ledger(tmp_path,
     assert (rejection.source, rejection.reason) == ("bad\\udcff.mp4", Reason.MISSING_CAPTION)
     assert "neither bad\\udcff.txt nor bad\\udcff.json" in rejection.detail
     rows = [{"path": "in/good.mp4", "caption": "a bar"}, {"path": "x" * 300 + ".mp4", "caption": "no file"}]
-    wish = Prepare(data=ListingSource(path=str(listing(tmp_path / "l.csv", rows))), out=str(tmp_path / "listed"), num_frames=8, size_px=32)
+    wish = Prepare(
+        data=ListingSource(path=str(listing(tmp_path / "l.csv", rows))),
+        out=str(tmp_path / "listed"),
+        num_frames=8,
+        size_px=32,
+    )
     prepare(replace(wish, num_processes=1))
     [rejection] = read_ledger(tmp_path / "listed")
     assert (rejection.row, rejection.reason) == (1, Reason.MISSING_FILE)

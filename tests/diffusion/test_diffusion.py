@@ -1,4 +1,5 @@
 """Equations that the diffusion room must satisfy."""
+
 from __future__ import annotations
 
 import math
@@ -39,16 +40,24 @@ def test_schedules_equal_diffusers(betas: Betas) -> None:
     from diffusers import DDIMScheduler
 
     theirs = DDIMScheduler(beta_schedule=betas.value, beta_start=0.00085, beta_end=0.012)
-    torch.testing.assert_close(Schedule(betas=betas).alphas_cumprod().float(), theirs.alphas_cumprod, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        Schedule(betas=betas).alphas_cumprod().float(), theirs.alphas_cumprod, atol=1e-6, rtol=1e-4
+    )
     assert schedule_of(dict(theirs.config)).betas is betas
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"beta_schedule": "squaredcos_cap_v2"}, "scheduler has beta_schedule 'squaredcos_cap_v2'; vgen reads beta_schedule linear and"),
+        (
+            {"beta_schedule": "squaredcos_cap_v2"},
+            "scheduler has beta_schedule 'squaredcos_cap_v2'; vgen reads beta_schedule linear and",
+        ),
         ({"beta_schedule": "linear", "trained_betas": [0.1]}, "scheduler has trained_betas; vgen reads"),
-        ({"prediction_type": "flow_prediction"}, "prediction_type 'flow_prediction'; vgen reads epsilon, v_prediction, sample"),
+        (
+            {"prediction_type": "flow_prediction"},
+            "prediction_type 'flow_prediction'; vgen reads epsilon, v_prediction, sample",
+        ),
     ],
 )
 def test_a_scheduler_of_another_kind_is_named(config: dict[str, Any], message: str) -> None:
@@ -70,7 +79,15 @@ def test_solver_recovers_a_gaussian(solver: Solver) -> None:
 
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(20000, generator=generator)
-    out = solve(denoiser, start, SCHEDULE, 100, solver, Spacing.TRAILING, noise=lambda i: torch.randn(20000, generator=generator))
+    out = solve(
+        denoiser,
+        start,
+        SCHEDULE,
+        100,
+        solver,
+        Spacing.TRAILING,
+        noise=lambda i: torch.randn(20000, generator=generator),
+    )
     assert abs(float(out.mean()) - mean) < 0.02
     assert abs(float(out.std()) - std) < 0.03
 
@@ -87,7 +104,10 @@ def test_more_steps_are_more_exact() -> None:
     a2 = float(squared[-1])
     exact = x * 0.5 / math.sqrt(a2 * 0.25 + 1 - a2)  # the probability flow keeps quantiles
     for solver in (Solver.DDIM, Solver.DPM_PP_2M):
-        errors = [float((solve(denoiser, x, SCHEDULE, n, solver, Spacing.TRAILING) - exact).abs().max()) for n in (10, 40, 160)]
+        errors = [
+            float((solve(denoiser, x, SCHEDULE, n, solver, Spacing.TRAILING) - exact).abs().max())
+            for n in (10, 40, 160)
+        ]
         assert errors[0] > errors[1] > errors[2]
 
 
@@ -95,7 +115,12 @@ def test_ddim_equals_diffusers() -> None:
     from diffusers import DDIMScheduler
 
     theirs = DDIMScheduler(
-        beta_schedule="linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False, set_alpha_to_one=True
+        beta_schedule="linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=True,
     )
     theirs.set_timesteps(25)
     assert timesteps(SCHEDULE, 25, Solver.DDIM) == theirs.timesteps.tolist()
@@ -158,8 +183,12 @@ def test_draws_are_normal_and_independent() -> None:
     torch.testing.assert_close(Draws(3, keys).normal("noise", torch.empty(256, 15)), x[:, :15])
 
 
-@pytest.mark.parametrize(("shift", "median", "noisy_share"), [(1.0, 0.5, 0.3), (3.0, 0.75, 0.5625), (0.5, 1 / 3, 0.176)])
-def test_shifted_timesteps_keep_their_range_and_order(shift: float, median: float, noisy_share: float) -> None:
+@pytest.mark.parametrize(
+    ("shift", "median", "noisy_share"), [(1.0, 0.5, 0.3), (3.0, 0.75, 0.5625), (0.5, 1 / 3, 0.176)]
+)
+def test_shifted_timesteps_keep_their_range_and_order(
+    shift: float, median: float, noisy_share: float
+) -> None:
     t = torch.arange(1000)
     got = shifted(t, shift, 1000)
     assert got.min() >= 0
@@ -176,7 +205,10 @@ def test_no_usual_grid_shows_pure_noise_to_a_model_that_expects_little(num_steps
     found = timesteps(SCHEDULE, num_steps, Solver.DDIM)
     assert found[0] >= 900
     assert len(found) == num_steps
-    leading, trailing = (timesteps(SCHEDULE, num_steps, Solver.DDIM, spacing) for spacing in (Spacing.LEADING, Spacing.TRAILING))
+    leading, trailing = (
+        timesteps(SCHEDULE, num_steps, Solver.DDIM, spacing)
+        for spacing in (Spacing.LEADING, Spacing.TRAILING)
+    )
     assert found == (trailing if num_steps < 10 or num_steps in (350, 501, 600) else leading)
     assert leading[0] == min((num_steps - 1) * (1000 // num_steps) + 1, 999), "as asked for"
 
@@ -190,17 +222,24 @@ def test_windows_cover_and_end_with_the_clip() -> None:
     assert windows(8, Sliding()) == [range(8)]
     with pytest.raises(ValueError, match=r"window.overlap must lie in 0\.\.15"):
         Sliding(num_frames=16, overlap=16)
-    with pytest.raises(ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"):
+    with pytest.raises(
+        ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"
+    ):
         Sliding(num_frames=-3)
 
 
 def test_the_default_overlap_fits_short_windows() -> None:
     assert [Sliding(num_frames=n).overlap for n in (0, 1, 2, 3, 4, 5, 16)] == [4, 0, 1, 1, 2, 4, 4]
     assert windows(8, Sliding(num_frames=4)) == [range(4), range(2, 6), range(4, 8)]
-    with pytest.raises(ValueError, match=r"window.overlap must lie in 0..3 for windows of 4 frames, got 5; give window.overlap=2"):
+    with pytest.raises(
+        ValueError,
+        match=r"window.overlap must lie in 0..3 for windows of 4 frames, got 5; give window.overlap=2",
+    ):
         Sliding(num_frames=4, overlap=5)
 
 
 def test_a_per_frame_model_is_the_same_in_windows() -> None:
     x = torch.randn(2, 21, 3, 2, 2)
-    torch.testing.assert_close(in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x)
+    torch.testing.assert_close(
+        in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x
+    )

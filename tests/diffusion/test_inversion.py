@@ -1,4 +1,5 @@
 """Inversion and guidance against what can be derived."""
+
 from __future__ import annotations
 
 import math
@@ -65,7 +66,8 @@ def test_numbers_that_are_not_finite_are_named() -> None:
 
 
 def predict(scale: float, frames: slice = slice(None)):
-    """Guided prediction whose unconditional half is the conditional one where the null embedding's mean is .2."""
+    """Guided prediction whose unconditional half is the conditional one where the null embedding's mean is
+    .2."""
 
     def at(x: torch.Tensor, t: int, null: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         level = levels(SCHEDULE, [t])[0]
@@ -81,13 +83,22 @@ NULL = torch.zeros(1, 3, 2, dtype=torch.float64)
 
 def test_null_text_brings_guided_sampling_back() -> None:
     trajectory = ddim_invert(told(smooth), X0, SCHEDULE, 10)
-    found = null_text(predict(4.0), trajectory, SCHEDULE, NULL, NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0))
+    found = null_text(
+        predict(4.0),
+        trajectory,
+        SCHEDULE,
+        NULL,
+        NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0),
+    )
     assert all(last <= first for first, last in found.losses)
     assert found.losses[0][1] < 0.1 * found.losses[0][0]
     x, plain = trajectory.start, trajectory.start
     for i, t in enumerate(timesteps(SCHEDULE, 10, Solver.DDIM)):
         then = levels(SCHEDULE, timesteps(SCHEDULE, 10, Solver.DDIM))[i + 1]
-        x, plain = (then.alpha * a + then.sigma * b for a, b in (predict(4.0)(x, t, found.values[i], i), predict(4.0)(plain, t, NULL, i)))
+        x, plain = (
+            then.alpha * a + then.sigma * b
+            for a, b in (predict(4.0)(x, t, found.values[i], i), predict(4.0)(plain, t, NULL, i))
+        )
     assert (x - X0).abs().mean() < 0.5 * (plain - X0).abs().mean()
 
 
@@ -98,13 +109,16 @@ def test_without_guidance_the_null_embedding_has_no_gradient() -> None:
 
 
 def test_an_embedding_shared_by_frames_gets_the_gradient_of_all() -> None:
-    """The first inner loss is the mean over a clip's frames, and so its gradient is the mean of what the frames alone would give it."""
+    """The first inner loss is the mean over a clip's frames, and so its gradient is the mean of what the
+    frames alone would give it."""
 
     def first_loss(frames: slice) -> tuple[float, torch.Tensor]:
         """Of null-text optimisation in one step on these frames, with the gradient that the embedding got."""
         seen: list[torch.Tensor] = []
 
-        def watched(x: torch.Tensor, t: int, null: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def watched(
+            x: torch.Tensor, t: int, null: torch.Tensor, step: int
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             if null.requires_grad:
                 null.register_hook(lambda g: seen.append(g.clone()))
             return predict(4.0, frames)(x, t, null, step)
@@ -149,7 +163,8 @@ def test_a_part_of_the_steps_may_stay_as_it_is() -> None:
 def test_hooks_at_three_positions() -> None:
     seen = []
     hooks = StepHooks(
-        before=(lambda i, x: seen.append(("before", i)) or x,), on_sample=(lambda i, x: seen.append(("x0", i)) or X0,),
+        before=(lambda i, x: seen.append(("before", i)) or x,),
+        on_sample=(lambda i, x: seen.append(("x0", i)) or X0,),
         after=(lambda i, x: seen.append(("after", i)) or x,),
     )
     out = solve(told(smooth), X0.clone(), SCHEDULE, 2, hooks=hooks)

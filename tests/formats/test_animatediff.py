@@ -1,4 +1,5 @@
-"""The original layout: export and import invert each other, and every published variant is recognised or refused by name."""
+"""The original layout: export and import invert each other, and every published variant is recognised or
+refused by name."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def test_the_sidecar_is_what_the_method_learns(bench, mid_block):
     assert {n: p.shape for n, p in learnt.items()} == {n: p.shape for n, p in sidecar.items()}
     buffers = {f"unet.{n}" for n, _ in video.named_buffers() if n.startswith("inserted.")}
     video.eject()
-    assert len(buffers) == 2 * len({n.split(".temporal")[0] for n in learnt})  # position tables: in no adapter, in every export
+    assert len(buffers) == 2 * len(
+        {n.split(".temporal")[0] for n in learnt}
+    )  # position tables: in no adapter, in every export
 
 
 def test_two_blocks_and_half_precision(bench):
@@ -82,8 +85,8 @@ def test_published_layouts_of_sd15(bench, mid_block, rows, version, scope, prefi
     beside = ["left unread what stands beside state_dict: epoch, global_step, animatediff_config"]
     assert found.notes == (beside if wrapper == "training" else [])
     assert (
-        f"AnimateDiff {version.value}: 4 levels of 32/64/64/64 channels, {'a' if mid_block else 'no'} middle block, {rows} position rows"
-        in found.origin
+        f"AnimateDiff {version.value}: 4 levels of 32/64/64/64 channels, {'a' if mid_block else 'no'} "
+        f"middle block, {rows} position rows" in found.origin
     )
 
 
@@ -92,7 +95,12 @@ def test_published_layout_of_sdxl(bench):
     state = animatediff.export(bench.modules(unet, False), unet, 32) | {"animatediff_config": {"a": 1}}
     assert animatediff.detect(state, unet)[0].version is Version.SDXL
     found = animatediff.import_(state, unet)
-    assert found.knobs["schedule"] == {"betas": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.02, "num_timesteps": 1000}
+    assert found.knobs["schedule"] == {
+        "betas": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.02,
+        "num_timesteps": 1000,
+    }
     assert "with an animatediff_config entry" in found.origin
 
 
@@ -116,7 +124,11 @@ def test_the_file_and_not_the_image_model_says_what_it_is(bench):
 def test_without_tables_rows_are_assumed_and_said(bench):
     unet = bench.model(Blank.TOYBOX).unet
     sidecar = bench.modules(unet, False)
-    state = {name: value for name, value in animatediff.export(sidecar, unet, 32).items() if not name.endswith(".pe")}
+    state = {
+        name: value
+        for name, value in animatediff.export(sidecar, unet, 32).items()
+        if not name.endswith(".pe")
+    }
     found = animatediff.import_(state, unet)
     assert equal(found.tensors, sidecar)
     assert found.knobs["motion"]["num_positions"] == 24
@@ -125,22 +137,26 @@ def test_without_tables_rows_are_assumed_and_said(bench):
 
 
 def test_a_whole_unet_gives_its_motion_modules(bench):
-    """As the original trainer saves it: the frozen image UNet along, every key behind ``module.``, no table."""
+    """As the original trainer saves it: the frozen image UNet along, every key behind ``module.``, no
+    table."""
     unet = bench.model(Blank.TOYBOX).unet
     sidecar = bench.modules(unet, False)
-    state = {n: v for n, v in animatediff.export(sidecar, unet, 32).items() if not n.endswith(".pe")} | dict(unet.state_dict())
+    state = {n: v for n, v in animatediff.export(sidecar, unet, 32).items() if not n.endswith(".pe")} | dict(
+        unet.state_dict()
+    )
     state["conv_in.bias"] = state["conv_in.bias"] + 1
     found = animatediff.import_({"state_dict": {f"module.{n}": v for n, v in state.items()}}, unet)
     assert equal(found.tensors, sidecar)
     assert (
         found.notes[0]
-        == f"left out {len(unet.state_dict())} tensors of the image UNet that the file carries, 1 of which differ from the image model's"
+        == f"left out {len(unet.state_dict())} tensors of the image UNet that the file carries, 1 of which "
+        "differ from the image model's"
     )
 
 
 def spoilt(state: dict, how: str) -> dict:
     name = "up_blocks.1.motion_modules.0.temporal_transformer.proj_in.weight"
-    table = "up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"
+    table = "up_blocks.1.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"  # noqa: E501
     match how:
         case "unknown":
             return state | {
@@ -168,9 +184,16 @@ def spoilt(state: dict, how: str) -> dict:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("unknown", r"2 unknown: down_blocks.0.motion_modules.0.temporal_transformer.extra.weight, conv_norm_in.bias"),
+        (
+            "unknown",
+            r"2 unknown: down_blocks.0.motion_modules.0.temporal_transformer.extra.weight, conv_norm_in.bias",
+        ),
         ("missing", r"1 missing: up_blocks.1.motion_modules.0.temporal_transformer.proj_in.weight"),
-        ("shape", r"1 of another shape: up_blocks.1.motion_modules.0.temporal_transformer.proj_in.weight is \(3, 3\) for \(96, 96\)"),
+        (
+            "shape",
+            r"1 of another shape: up_blocks.1.motion_modules.0.temporal_transformer.proj_in.weight is \(3, "
+            r"3\) for \(96, 96\)",
+        ),
         ("stretched", "is not the sinusoid that vgen computes"),
         ("lengths", r"tables differ in length \(24, 32 rows\)"),
         ("empty", "holds no motion module .* its entries are none"),
@@ -189,7 +212,9 @@ def test_what_does_not_fit_is_named(bench, how, message):
 def test_a_file_of_another_image_model_is_named(bench):
     state = animatediff.export(bench.modules(bench.wide(4), True), bench.wide(4), 32)
     with pytest.raises(
-        ValueError, match=r"the file is AnimateDiff v2: 4 levels of 320/640/1280/1280 .* the image model has 48/96/128 channels"
+        ValueError,
+        match=r"the file is AnimateDiff v2: 4 levels of 320/640/1280/1280 .* the image model has 48/96/128 "
+        r"channels",
     ):
         animatediff.import_(state, bench.model(Blank.TOYBOX).unet)
 
@@ -200,6 +225,8 @@ def test_export_refuses_other_tensors(bench):
     sidecar["unet.image_unet.conv_in.bias"] = torch.zeros(48)
     del sidecar[next(iter(sidecar))]
     with pytest.raises(
-        ValueError, match=r"the adapter does not hold exactly .* 1 unknown: unet.image_unet.conv_in.bias; 1 missing: unet.inserted"
+        ValueError,
+        match=r"the adapter does not hold exactly .* 1 unknown: unet.image_unet.conv_in.bias; 1 missing: "
+        r"unet.inserted",
     ):
         animatediff.export(sidecar, unet, 32)

@@ -1,4 +1,5 @@
-"""diffusers' motion adapters: names and shapes are theirs, the pipeline loads what we write, and it computes what we compute."""
+"""diffusers' motion adapters: names and shapes are theirs, the pipeline loads what we write, and it computes
+what we compute."""
 
 from __future__ import annotations
 
@@ -51,14 +52,18 @@ def test_names_and_shapes_are_those_of_diffusers_at_full_width(bench, mid_block,
         adapter = MotionAdapter(**arguments)
     assert {n: v.shape for n, v in state.items()} == {n: v.shape for n, v in adapter.state_dict().items()}
     assert len(list(adapter.parameters())) == learnt
-    assert sum(p.numel() for p in adapter.parameters()) == pytest.approx(417.1e6 if learnt == 520 else 453.2e6, abs=5e4)
+    assert sum(p.numel() for p in adapter.parameters()) == pytest.approx(
+        417.1e6 if learnt == 520 else 453.2e6, abs=5e4
+    )
 
 
 @pytest.mark.parametrize(
-    ("size", "mid_block"), [(Blank.TOYBOX, False), (Blank.TOYBOX, True), (Blank.SD15_NARROW, False), (Blank.SDXL_NARROW, True)]
+    ("size", "mid_block"),
+    [(Blank.TOYBOX, False), (Blank.TOYBOX, True), (Blank.SD15_NARROW, False), (Blank.SDXL_NARROW, True)],
 )
 def test_forward_agrees_with_diffusers(bench, tmp_path, size, mid_block):
-    """Where the norm scopes are diffusers' own; by ``from_unet2d`` as users run it, and by the proof, which copies nothing."""
+    """Where the norm scopes are diffusers' own; by ``from_unet2d`` as users run it, and by the proof, which
+    copies nothing."""
     model = bench.model(size)
     sidecar, recipe = bench.modules(model.unet, mid_block), AnimateDiff(mid_block=mid_block)
     recipe.motion.norm_scope = NormScope.CLIP
@@ -75,7 +80,9 @@ def test_forward_agrees_with_diffusers(bench, tmp_path, size, mid_block):
         with torch.no_grad():
             text = given.context.tokens.repeat_interleave(3, 0)
             assert torch.equal(whole(given.x.transpose(1, 2), given.t, text).sample.transpose(1, 2), theirs)
-        apart = compute(model, replace(recipe, motion=replace(recipe.motion, norm_scope=NormScope.FRAME)), sidecar, given)
+        apart = compute(
+            model, replace(recipe, motion=replace(recipe.motion, norm_scope=NormScope.FRAME)), sidecar, given
+        )
         assert (apart - theirs).abs().max() > 1e-3  # the published scope: diffusers cannot compute it
         with pytest.raises(ValueError, match=r"vgen and diffusers differ by"):
             proof.agree(apart, theirs, "it")
@@ -95,11 +102,17 @@ def test_diffusers_reads_the_original_layout_as_we_wrote_it(bench, tmp_path, con
 
 def test_the_pipeline_loads_the_folder_and_draws(bench, tmp_path):
     model = bench.model(Blank.SD15_NARROW)
-    diffusers_motion.write(tmp_path / "adapter", bench.modules(model.unet, False), model.unet, arguments_of(model.unet, False))
+    diffusers_motion.write(
+        tmp_path / "adapter", bench.modules(model.unet, False), model.unet, arguments_of(model.unet, False)
+    )
     model.save(tmp_path / "image", torch.float32)
     adapter = MotionAdapter.from_pretrained(tmp_path / "adapter", low_cpu_mem_usage=False)
-    pipe = AnimateDiffPipeline.from_pretrained(tmp_path / "image", motion_adapter=adapter, local_files_only=True, low_cpu_mem_usage=False)
-    pipe.scheduler = DDIMScheduler(beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1)
+    pipe = AnimateDiffPipeline.from_pretrained(
+        tmp_path / "image", motion_adapter=adapter, local_files_only=True, low_cpu_mem_usage=False
+    )
+    pipe.scheduler = DDIMScheduler(
+        beta_schedule="linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, steps_offset=1
+    )
     pipe.set_progress_bar_config(disable=True)
     frames = pipe(
         "a red circle",
@@ -123,7 +136,10 @@ def test_what_diffusers_cannot_hold_is_refused(bench):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block_out_channels": [320, 640]}, r"is for \(320, 640\) channels, the image model has \(48, 96, 128\)"),
+        (
+            {"block_out_channels": [320, 640]},
+            r"is for \(320, 640\) channels, the image model has \(48, 96, 128\)",
+        ),
         ({"motion_num_attention_heads": [8, 4, 8]}, "different numbers of heads per level"),
         ({"motion_transformer_layers_per_block": [1, 2, 1]}, "transformer layers .* per level"),
         ({"use_motion_mid_block": True}, "26 missing"),
@@ -147,4 +163,6 @@ def test_a_folder_that_is_no_adapter_is_named(tmp_path):
 
 def test_a_tensor_that_did_not_arrive_is_named():
     with pytest.raises(ValueError, match=r"2 of 2 tensors differ .*first: a, b"):
-        proof.same({"a": torch.zeros(2), "b": torch.zeros(2)}, {"a": torch.ones(2), "b": torch.zeros(2).half()}, "it")
+        proof.same(
+            {"a": torch.zeros(2), "b": torch.zeros(2)}, {"a": torch.ones(2), "b": torch.zeros(2).half()}, "it"
+        )

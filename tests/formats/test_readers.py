@@ -36,7 +36,10 @@ def test_what_the_original_trainer_saves_is_read_by_nobody(bench):
     assert "0 down blocks" in seen[Reader.COMFYUI].remark
     assert "every key starts with module." in str(seen[Reader.A1111])
     assert infer_diffusers_model_type({f"module.{n}": v for n, v in bare.items()}) == "v1"
-    assert str(identify(bare)[Reader.COMFYUI]) == "not recognised, does not load: without pos_encoder.pe it is taken for AnimateLCM"
+    assert (
+        str(identify(bare)[Reader.COMFYUI])
+        == "not recognised, does not load: without pos_encoder.pe it is taken for AnimateLCM"
+    )
 
 
 def test_shapes_of_no_published_model_are_said_to_load_nowhere(bench):
@@ -44,7 +47,10 @@ def test_shapes_of_no_published_model_are_said_to_load_nowhere(bench):
     state = animatediff.export(bench.modules(unet, False), unet, 32)
     seen = identify(state)
     assert not any(sight.loads for sight in seen.values())
-    assert str(seen[Reader.COMFYUI]) == "SDXL, does not load: it expects 320/640/1280 channels, the file has 48/96/128"
+    assert (
+        str(seen[Reader.COMFYUI])
+        == "SDXL, does not load: it expects 320/640/1280 channels, the file has 48/96/128"
+    )
 
 
 def test_a_conv_in_makes_it_pia(bench):
@@ -66,17 +72,43 @@ def test_of_published_knobs_nothing_has_to_be_said(bench, levels, mid_block, row
 @pytest.mark.parametrize(
     ("motion", "betas", "what", "words"),
     [
-        ({"heads": 4}, {}, "attention heads", ["4, where AnimateDiff v3 has 8", "num_attention_heads=4", "MotionAdapter", "always have 8"]),
-        ({"num_attentions": 3}, {}, "attentions per block", ["attention_block_types=[Temporal_Self, Temporal_Self, Temporal_Self]"]),
-        ({"num_blocks": 2}, {}, "blocks per module", ["num_transformer_block=2", "motion_transformer_layers_per_block=2"]),
-        ({"num_positions": 16}, {}, "position rows", ["16, where AnimateDiff v3 has 32", "motion_max_seq_length=16", "A1111 expects 32"]),
-        ({}, {"betas": "scaled_linear"}, "noise schedule", [
-            "scaled_linear 0.00085-0.012 in 1000 steps, where AnimateDiff v3 has linear 0.00085-0.012", "beta_schedule=scaled_linear",
-            "beta_schedule='linear (HotshotXL/default)' in ComfyUI",
-        ]),
+        (
+            {"heads": 4},
+            {},
+            "attention heads",
+            ["4, where AnimateDiff v3 has 8", "num_attention_heads=4", "MotionAdapter", "always have 8"],
+        ),
+        (
+            {"num_attentions": 3},
+            {},
+            "attentions per block",
+            ["attention_block_types=[Temporal_Self, Temporal_Self, Temporal_Self]"],
+        ),
+        (
+            {"num_blocks": 2},
+            {},
+            "blocks per module",
+            ["num_transformer_block=2", "motion_transformer_layers_per_block=2"],
+        ),
+        (
+            {"num_positions": 16},
+            {},
+            "position rows",
+            ["16, where AnimateDiff v3 has 32", "motion_max_seq_length=16", "A1111 expects 32"],
+        ),
+        (
+            {},
+            {"betas": "scaled_linear"},
+            "noise schedule",
+            [
+                "scaled_linear 0.00085-0.012 in 1000 steps, where AnimateDiff v3 has linear 0.00085-0.012",
+                "beta_schedule=scaled_linear",
+                "beta_schedule='linear (HotshotXL/default)' in ComfyUI",
+            ],
+        ),
         ({}, {"beta_end": 0.03}, "noise schedule", ["beta_end=0.03", "ComfyUI has no such beta_schedule"]),
     ],
-)  # fmt: skip
+)
 def test_what_readers_cannot_know_is_said_with_where_to_set_it(motion, betas, what, words):
     layout = Layout(version=Version.V3, channels=(), mid_block=False, num_positions=32)
     schedule = {**animatediff.implied(layout)["schedule"], **betas}

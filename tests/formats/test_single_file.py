@@ -42,16 +42,23 @@ OPEN_CLIP_OUTER = {
 
 
 def unet_name(name: str, first_plain: bool, layers: int = 2) -> str:
-    """diffusers to LDM, by hand: a second reading of the layout that the converters know in the other direction."""
+    """diffusers to LDM, by hand: a second reading of the layout that the converters know in the other
+    direction."""
     if name in OUTER:
         return OUTER[name]
-    if m := re.fullmatch(r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.*)", name):
+    if m := re.fullmatch(
+        r"(down|up)_blocks\.(\d)\.(resnets|attentions|downsamplers|upsamplers)\.(\d)\.(.*)", name
+    ):
         way, block, kind, index, rest = m[1], int(m[2]), m[3], int(m[4]), m[5]
         if kind == "downsamplers":
             return f"input_blocks.{(block + 1) * (layers + 1)}.0.op.{rest.removeprefix('conv.')}"
         if kind == "upsamplers":
-            return f"output_blocks.{block * (layers + 1) + layers}.{1 if block == 0 and first_plain else 2}.{rest}"
-        number = f"input_blocks.{1 + block * (layers + 1) + index}" if way == "down" else f"output_blocks.{block * (layers + 1) + index}"
+            return f"output_blocks.{block * (layers + 1) + layers}.{1 if block == 0 and first_plain else 2}.{rest}"  # noqa: E501
+        number = (
+            f"input_blocks.{1 + block * (layers + 1) + index}"
+            if way == "down"
+            else f"output_blocks.{block * (layers + 1) + index}"
+        )
         return f"{number}.{1 if kind == 'attentions' else 0}.{_inner(rest)}"
     m = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", name)
     return f"middle_block.{1 if m[1] == 'attentions' else 2 * int(m[2])}.{_inner(m[3])}"
@@ -70,9 +77,21 @@ def vae_name(name: str, levels: int = 4) -> str:
         .replace("down_blocks.", "down.")
         .replace("resnets.", "block.")
     )
-    name = re.sub(r"mid_block\.block\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name).replace("mid_block.attentions.0", "mid.attn_1")
-    name = name.replace("conv_shortcut", "nin_shortcut").replace("downsamplers.0", "downsample").replace("upsamplers.0", "upsample")
-    for ours, theirs in (("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")):
+    name = re.sub(r"mid_block\.block\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name).replace(
+        "mid_block.attentions.0", "mid.attn_1"
+    )
+    name = (
+        name.replace("conv_shortcut", "nin_shortcut")
+        .replace("downsamplers.0", "downsample")
+        .replace("upsamplers.0", "upsample")
+    )
+    for ours, theirs in (
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+    ):
         name = name.replace(f"attn_1.{ours}.", f"attn_1.{theirs}.")
     return name
 
@@ -96,18 +115,27 @@ def open_clip(encoder: torch.nn.Module) -> dict[str, Tensor]:
 
 def one_file(model: ImageModel) -> dict[str, Tensor]:
     first_plain = "CrossAttn" not in model.unet.config.up_block_types[0]
-    state = {f"model.diffusion_model.{unet_name(n, first_plain)}": v for n, v in model.unet.state_dict().items()}
+    state = {
+        f"model.diffusion_model.{unet_name(n, first_plain)}": v for n, v in model.unet.state_dict().items()
+    }
     for name, value in model.vae.state_dict().items():
         turned = vae_name(name)
         state[f"first_stage_model.{turned}"] = (
-            value[..., None, None] if "attn_1" in turned and turned.endswith("weight") and value.ndim == 2 else value
+            value[..., None, None]
+            if "attn_1" in turned and turned.endswith("weight") and value.ndim == 2
+            else value
         )
     clip = "conditioner.embedders.0.transformer" if model.is_sdxl else "cond_stage_model.transformer"
     for name, value in model.text_encoders[0].state_dict().items():
         state[f"{clip}.text_model.{name.removeprefix('text_model.')}"] = value
     if model.is_sdxl:
-        state |= {f"conditioner.embedders.1.model.{n}": v for n, v in open_clip(model.text_encoders[1]).items()}
-    return state | {"alphas_cumprod": torch.zeros(3), f"{clip}.text_model.embeddings.position_ids": torch.arange(77)[None]}
+        state |= {
+            f"conditioner.embedders.1.model.{n}": v for n, v in open_clip(model.text_encoders[1]).items()
+        }
+    return state | {
+        "alphas_cumprod": torch.zeros(3),
+        f"{clip}.text_model.embeddings.position_ids": torch.arange(77)[None],
+    }
 
 
 def configurations(model: ImageModel, folder: Path) -> Path:
@@ -145,11 +173,20 @@ def test_every_tensor_of_sdxl_arrives(bench, tmp_path):
     """Two text encoders, the second under OpenCLIP's names."""
     model = bench.model(Blank.SDXL_NARROW)
     state_file.write(tmp_path / "xl.safetensors", one_file(model), Container.SAFETENSORS)
-    assert_same(single_file.load(tmp_path / "xl.safetensors", configurations(model, tmp_path / "configs")), model)
+    assert_same(
+        single_file.load(tmp_path / "xl.safetensors", configurations(model, tmp_path / "configs")), model
+    )
 
 
 def test_the_command_unfolds_a_file(bench, folder, tmp_path):
-    export(Export(source=str(folder / "sd.ckpt"), to=Format.IMAGE_MODEL, backbone=str(folder / "configs"), out=str(tmp_path / "sd")))
+    export(
+        Export(
+            source=str(folder / "sd.ckpt"),
+            to=Format.IMAGE_MODEL,
+            backbone=str(folder / "configs"),
+            out=str(tmp_path / "sd"),
+        )
+    )
     assert_same(load(tmp_path / "sd"), bench.model(Blank.SD15_NARROW))
 
 
@@ -157,7 +194,10 @@ def test_the_command_unfolds_a_file(bench, folder, tmp_path):
     ("drop", "message"),
     [
         ("model.diffusion_model.", "holds no UNet under the names"),
-        ("model.diffusion_model.middle_block.1.norm.", "the UNet of .* 2 missing: mid_block.attentions.0.norm.weight"),
+        (
+            "model.diffusion_model.middle_block.1.norm.",
+            "the UNet of .* 2 missing: mid_block.attentions.0.norm.weight",
+        ),
         ("first_stage_model.decoder.conv_out", "the VAE of .* 2 missing"),
         ("cond_stage_model.transformer.text_model.final_layer_norm", "text encoder 1 of .* 2 missing"),
     ],

@@ -37,13 +37,17 @@ def test_read_inverts_write(tmp_path, container):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))], ids=["torch", "pickle"])
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))], ids=["torch", "pickle"]
+)
 def test_a_malicious_checkpoint_is_refused_and_not_run(tmp_path, save):
     path = tmp_path / "evil.ckpt"
     save({"state_dict": {"a": torch.zeros(2)}, "bomb": Bomb(tmp_path / "made")}, path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(ValueError, match=r"cannot be read as plain tensors .* never runs what a checkpoint carries") as caught:
+        with pytest.raises(
+            ValueError, match=r"cannot be read as plain tensors .* never runs what a checkpoint carries"
+        ) as caught:
             state_file.read(path)
     assert "weights_only" not in str(caught.value), "torch's advice is to run it"
     assert not (tmp_path / "made").exists()
@@ -54,9 +58,15 @@ def test_damaged_and_missing_files_are_named(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(ValueError, match=f"{name} is no file"):
         state_file.read(path)
-    state_file.write(path, {"a": torch.zeros(2000)}, Container.SAFETENSORS if name.endswith("safetensors") else Container.CKPT)
+    state_file.write(
+        path,
+        {"a": torch.zeros(2000)},
+        Container.SAFETENSORS if name.endswith("safetensors") else Container.CKPT,
+    )
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(ValueError, match=f"{name} (is not a readable safetensors file|cannot be read as plain tensors)"):
+    with pytest.raises(
+        ValueError, match=f"{name} (is not a readable safetensors file|cannot be read as plain tensors)"
+    ):
         state_file.read(path)
 
 

@@ -1,4 +1,5 @@
 """Tune-A-Video checkpoints: both spellings in, and only on the image model they were tuned on."""
+
 from __future__ import annotations
 
 import re
@@ -19,7 +20,11 @@ from vgen.methods.tune_a_video import TuneAVideo
 def tuned(tiny: ImageModel) -> dict[str, Tensor]:
     """What a run learnt, by vgen's names; the image UNet is left as it was."""
     unet = assemble(TuneAVideo(), tiny)
-    names = [n for n, _ in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", p) for p in TuneAVideo().learns())]
+    names = [
+        n
+        for n, _ in unet.named_parameters()
+        if any(fnmatchcase(f"unet.{n}", p) for p in TuneAVideo().learns())
+    ]
     generator = torch.Generator().manual_seed(0)
     out = {f"unet.{n}": torch.randn(unet.get_parameter(n).shape, generator=generator) for n in names}
     unet.eject()
@@ -37,11 +42,17 @@ def test_out_and_in_again_is_the_same(tiny: ImageModel, tuned: dict[str, Tensor]
 
 
 def test_the_forks_spelling_is_read_and_norms_come_along(tiny: ImageModel, tuned: dict[str, Tensor]) -> None:
-    state = {re.sub(r"\.(attn|norm)_temp\.", r".\1_temporal.", name): value for name, value in export(tuned, tiny.unet).items()}
+    state = {
+        re.sub(r"\.(attn|norm)_temp\.", r".\1_temporal.", name): value
+        for name, value in export(tuned, tiny.unet).items()
+    }
     norm = "down_blocks.0.attentions.0.transformer_blocks.0.norm_temporal.weight"
     state[norm] = torch.full((32,), 2.0)
     found = import_(state, tiny.unet)
-    assert torch.equal(found.tensors["unet.inserted.down_blocks/0/attentions/0/transformer_blocks/0.norm_temp.weight"], state[norm])
+    assert torch.equal(
+        found.tensors["unet.inserted.down_blocks/0/attentions/0/transformer_blocks/0.norm_temp.weight"],
+        state[norm],
+    )
     assert "attn_temporal" in found.notes[0]
     assert "norms were tuned too" in found.notes[1]
     put(assemble(TuneAVideo(), tiny), found.tensors, TuneAVideo().learns())
@@ -58,6 +69,8 @@ def test_what_does_not_fit_is_said(tiny: ImageModel, tuned: dict[str, Tensor]) -
         import_(other, tiny.unet)
     with pytest.raises(ValueError, match="1 tensors that this image model has no place for"):
         import_(state | {"down_blocks.0.conv_temporal.down.weight": torch.zeros(1)}, tiny.unet)
-    cut = {n: v for n, v in state.items() if "up_blocks.3.attentions.2.transformer_blocks.0.attn_temp" not in n}
+    cut = {
+        n: v for n, v in state.items() if "up_blocks.3.attentions.2.transformer_blocks.0.attn_temp" not in n
+    }
     with pytest.raises(ValueError, match="lacks 5 tensors of Tune-A-Video"):
         import_(cut, tiny.unet)

@@ -1,4 +1,5 @@
 """What only a CUDA device can show; skipped, with the reason, elsewhere."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,22 +26,31 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_training_on_a_gpu(tmp_path: Path, toy_shards: Path, precision: Precision, checkpointing: bool) -> None:
+def test_training_on_a_gpu(
+    tmp_path: Path, toy_shards: Path, precision: Precision, checkpointing: bool
+) -> None:
     trainer = TrainerSettings(
-        accelerator=Accelerator.GPU, precision=precision, gradient_checkpointing=checkpointing, max_steps=3, val_every_steps=3,
+        accelerator=Accelerator.GPU,
+        precision=precision,
+        gradient_checkpointing=checkpointing,
+        max_steps=3,
+        val_every_steps=3,
         checkpoint_every_steps=3,
     )
     run = TrainRun(
-        method=AnimateDiff(), backbone=Backbone(blank=Blank.TOYBOX),
+        method=AnimateDiff(),
+        backbone=Backbone(blank=Blank.TOYBOX),
         data=Corpus(path=str(toy_shards), window=Window(num_frames=8), batch_size=2, val_clips=2, cache=True),
-        trainer=trainer, run=RunSettings(name="gpu", dir=str(tmp_path)),
+        trainer=trainer,
+        run=RunSettings(name="gpu", dir=str(tmp_path)),
     )
     tensors, _ = load_adapter(train(run, {}) / "adapter.safetensors")
     assert all(torch.isfinite(v).all() for v in tensors.values())
 
 
 def test_what_attention_saw_waits_in_pinned_memory_and_comes_back_the_same() -> None:
-    """Beside the model, pinned in main memory, on disk, and pinned with the rest on disk: one run, the same values on the device again."""
+    """Beside the model, pinned in main memory, on disk, and pinned with the rest on disk: one run, the same
+    values on the device again."""
     model = blank(Blank.TOYBOX, seed=0).freeze().to("cuda", torch.float32)
     unet = VideoUNet(model.unet)
     route(unet)
@@ -49,7 +59,11 @@ def test_what_attention_saw_waits_in_pinned_memory_and_comes_back_the_same() -> 
     stores = [AttentionStore(one) for one in settings]
     with torch.no_grad(), control_of(unet).acting(recorders=stores):
         control_of(unet).enter(at)
-        unet(torch.randn(1, 4, 4, 16, 16, device="cuda"), torch.tensor(300, device="cuda"), model.encode_text(["a red circle"]))
+        unet(
+            torch.randn(1, 4, 4, 16, 16, device="cuda"),
+            torch.tensor(300, device="cuda"),
+            model.encode_text(["a red circle"]),
+        )
     beside, pinned, _, spilling = stores
     assert all(x.is_pinned() for parts in pinned._held.values() for x in parts.values())
     assert 0 < spilling.nbytes_on_disk < spilling.nbytes

@@ -1,4 +1,6 @@
-"""Training runs in processes of their own, as a user starts them, and the one-process run that they are measured against."""
+"""Training runs in processes of their own, as a user starts them, and the one-process run that they are
+measured against."""
+
 from __future__ import annotations
 
 import csv
@@ -27,28 +29,56 @@ from vgen.training.strategies import Accelerator, TrainerSettings
 VGEN = Path(sys.executable).with_name("vgen")
 STEPS, SEED, EPS = 3, 3, 1e-3  # AdamW's eps: so large that rounding cannot turn an update round
 OVERRIDES = [
-    "method.motion.heads=4", "backbone=blank", "backbone.blank=toybox", "data.window.num_frames=4", "data.val_clips=4",
-    "data.cache=true", "trainer.accelerator=cpu", "trainer.log_every_steps=1", "trainer.val_every_steps=1",
-    "trainer.checkpoint_every_steps=1", "trainer.num_threads=1", f"optim.eps={EPS}", "optim.lr=1e-3", "optim.ema_decay=0.9",
+    "method.motion.heads=4",
+    "backbone=blank",
+    "backbone.blank=toybox",
+    "data.window.num_frames=4",
+    "data.val_clips=4",
+    "data.cache=true",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_steps=1",
+    "trainer.val_every_steps=1",
+    "trainer.checkpoint_every_steps=1",
+    "trainer.num_threads=1",
+    f"optim.eps={EPS}",
+    "optim.lr=1e-3",
+    "optim.ema_decay=0.9",
     f"run.seed={SEED}",
-]  # fmt: skip
+]
 
 Train = Callable[..., subprocess.CompletedProcess]
 
 
 def _environment(**more: str) -> dict[str, str]:
     """One thread, no tracker, no traces of another launcher."""
-    launchers = ("SLURM_", "MASTER_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RANK", "TORCHELASTIC_", "VGEN_")
+    launchers = (
+        "SLURM_",
+        "MASTER_",
+        "LOCAL_RANK",
+        "NODE_RANK",
+        "WORLD_SIZE",
+        "RANK",
+        "TORCHELASTIC_",
+        "VGEN_",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(launchers)}
     return kept | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"} | more
 
 
 @pytest.fixture
 def train(toy_shards: Path, tmp_path: Path) -> Train:
-    """Runs ``vgen train`` with the console script in the folder ``run``; the test fails with its output where it should have worked."""
+    """Runs ``vgen train`` with the console script in the folder ``run``; the test fails with its output where
+    it should have worked."""
 
-    def run(*overrides: str, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess:
-        here = [f"data.path={toy_shards}", f"trainer.max_steps={STEPS}", f"run.dir={tmp_path}", "run.name=run"]
+    def run(
+        *overrides: str, env: dict[str, str] | None = None, timeout: float = 240
+    ) -> subprocess.CompletedProcess:
+        here = [
+            f"data.path={toy_shards}",
+            f"trainer.max_steps={STEPS}",
+            f"run.dir={tmp_path}",
+            "run.name=run",
+        ]
         command = [str(VGEN), "train", *OVERRIDES, *here, *overrides]
         env = _environment() if env is None else env
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
@@ -63,22 +93,43 @@ def alone(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same samples in one process, two per step."""
     folder = tmp_path_factory.mktemp("alone") / "run"
     trainer = TrainerSettings(
-        accelerator=Accelerator.CPU, max_steps=STEPS, val_every_steps=1, checkpoint_every_steps=1, log_every_steps=1, num_threads=1
+        accelerator=Accelerator.CPU,
+        max_steps=STEPS,
+        val_every_steps=1,
+        checkpoint_every_steps=1,
+        log_every_steps=1,
+        num_threads=1,
     )
     return fit(
         Job(
-            recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0), settings=trainer,
-            logger=LoggerSettings(), samples=SampleSettings(),
-            corpus=Corpus(path=str(toy_shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
-            optimisation=Optimisation(lr=1e-3, eps=EPS, ema_decay=0.9), folder=folder, name="alone", seed=SEED, resume=False, plain={},
+            recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)),
+            model=blank(Blank.TOYBOX, seed=0),
+            settings=trainer,
+            logger=LoggerSettings(),
+            samples=SampleSettings(),
+            corpus=Corpus(
+                path=str(toy_shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True
+            ),
+            optimisation=Optimisation(lr=1e-3, eps=EPS, ema_decay=0.9),
+            folder=folder,
+            name="alone",
+            seed=SEED,
+            resume=False,
+            plain={},
         )
-    )  # fmt: skip
+    )
 
 
 def _figures(folder: Path, name: str) -> list[float]:
     """One figure by step, over all parts of a resumed run."""
-    rows = [row for path in folder.glob("metrics*/metrics.csv") for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
-    return [float(value) for _, value in sorted((int(row["step"]), row[name]) for row in rows if row.get(name))]
+    rows = [
+        row
+        for path in folder.glob("metrics*/metrics.csv")
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    ]
+    return [
+        float(value) for _, value in sorted((int(row["step"]), row[name]) for row in rows if row.get(name))
+    ]
 
 
 def _assert_same_adapter(got: Path, want: Path) -> None:

@@ -1,4 +1,5 @@
 """Two processes under DistributedDataParallel train what one process trains on the same samples."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """The demo at its smallest: every stage runs on the shipped model and leaves what it says."""
+
 from __future__ import annotations
 
 import io
@@ -21,10 +22,19 @@ def test_demo(tmp_path: Path) -> None:
     assert set(found.summary["checkpoints"]) == {"untrained", "trained", "shipped"}
     report = out / "evaluation" / "report"
     assert "shipped" in (report / "index.html").read_text(encoding="utf-8")
-    assert len(list((report / "clips").glob("*.mp4"))) == 2 * 4, "two captions: the truth and three checkpoints"
+    assert len(list((report / "clips").glob("*.mp4"))) == 2 * 4, (
+        "two captions: the truth and three checkpoints"
+    )
     assert len(list((out / "clips").glob("*.gif"))) == 1
     assert {p.name for p in (out / "exports").iterdir()} == {"motion_module.safetensors", "motion_adapter"}
-    assert {p.name for p in out.iterdir()} == {"shards", "trained", "exports", "clips", "evaluation", ".vgen-demo"}
+    assert {p.name for p in out.iterdir()} == {
+        "shards",
+        "trained",
+        "exports",
+        "clips",
+        "evaluation",
+        ".vgen-demo",
+    }
 
 
 def test_demo_keeps_what_it_did_not_make(tmp_path: Path) -> None:
@@ -35,7 +45,8 @@ def test_demo_keeps_what_it_did_not_make(tmp_path: Path) -> None:
 
 @pytest.fixture
 def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the command in a folder of its own up to the first stage; an earlier demo is in ``out``, with a file of the user's."""
+    """Runs the command in a folder of its own up to the first stage; an earlier demo is in ``out``, with a
+    file of the user's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
@@ -83,8 +94,11 @@ def test_the_stages_own_rules_come_first(vgen, tmp_path: Path, steps: int, num_c
     assert (tmp_path / "out" / "trained" / "old").is_file()
 
 
-def test_an_earlier_demo_goes_and_the_users_files_stay(vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_demo_goes_and_the_users_files_stay(
+    vgen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However often it is killed on the way."""
+
     def stopped(*_) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,6 @@
-"""The whole way on real video: prepare, train, export, generate, at Stable Diffusion's block structure with narrow random weights."""
+"""The whole way on real video: prepare, train, export, generate, at Stable Diffusion's block structure with
+narrow random weights."""
+
 from __future__ import annotations
 
 import shutil
@@ -37,7 +39,12 @@ def test_prepare_train_export_generate(tmp_path: Path) -> None:
         shutil.copy(CLIPS / "video" / f"{name}.mp4", videos)
         (videos / f"{name}.txt").write_text(caption)
     packing = Prepare(
-        data=FolderSource(path=str(videos)), out=str(tmp_path / "shards"), fps=8, num_frames=4, size_px=64, num_processes=1
+        data=FolderSource(path=str(videos)),
+        out=str(tmp_path / "shards"),
+        fps=8,
+        num_frames=4,
+        size_px=64,
+        num_processes=1,
     )
     prepare(packing, lambda *_: None)
     reader = ShardReader(tmp_path / "shards")
@@ -48,20 +55,28 @@ def test_prepare_train_export_generate(tmp_path: Path) -> None:
     model = tmp_path / "sd15_narrow"
     blank(Blank.SD15_NARROW, seed=0).freeze().save(model, torch.float32)
     run = TrainRun(
-        method=AnimateDiff(), backbone=Backbone(path=str(model)), run=RunSettings(name="real", dir=str(tmp_path / "runs")),
+        method=AnimateDiff(),
+        backbone=Backbone(path=str(model)),
+        run=RunSettings(name="real", dir=str(tmp_path / "runs")),
         optim=Optimisation(lr=1e-3, ema_decay=0.9),
-        data=Corpus(path=str(tmp_path / "shards"), window=Window(num_frames=4), batch_size=1, val_clips=1, cache=True),
+        data=Corpus(
+            path=str(tmp_path / "shards"), window=Window(num_frames=4), batch_size=1, val_clips=1, cache=True
+        ),
         trainer=TrainerSettings(max_steps=20, val_every_steps=20, checkpoint_every_steps=20, num_threads=1),
     )
     folder = train(run, {"note": "test"})
     tensors, card = load_adapter(folder / "adapter.safetensors")
     assert card.summary == {"steps": 20, "clips": 20}
     assert len(tensors) == 20 * 26
-    assert any(v.abs().max() > 0 for n, v in tensors.items() if "proj_out" in n), "the modules must have left their silent birth"
+    assert any(v.abs().max() > 0 for n, v in tensors.items() if "proj_out" in n), (
+        "the modules must have left their silent birth"
+    )
 
     Console().print(export(Export(run=str(folder), to=Format.DIFFUSERS, out=str(tmp_path / "adapter"))))
     Console().print(export(Export(run=str(folder), to=Format.ANIMATEDIFF, out=str(tmp_path / "mm.ckpt"))))
     sampling = Sampling(num_frames=4, num_steps=2, width_px=64, height_px=64)
-    wish = GenerateRun(prompt="a man is skiing", adapter=str(folder), sampling=sampling, out=str(tmp_path / "clips"))
+    wish = GenerateRun(
+        prompt="a man is skiing", adapter=str(folder), sampling=sampling, out=str(tmp_path / "clips")
+    )
     clips = generate_files(wish, {})
     assert len(list(clips.glob("*.mp4"))) == 1

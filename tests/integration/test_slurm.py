@@ -1,4 +1,5 @@
 """A real Slurm of two nodes on this host runs slurm/train.sbatch and slurm/evaluate.sbatch."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +29,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         bool(MISSING),
-        reason=f"Slurm is not installed: no {', '.join(MISSING)} (Debian, Ubuntu: slurmctld slurmd slurm-client munge)",
+        reason=f"Slurm is not installed: no {', '.join(MISSING)} (Debian, Ubuntu: slurmctld slurmd "
+        "slurm-client munge)",
     ),
     pytest.mark.skipif(os.geteuid() != 0, reason="starting Slurm's daemons needs root"),
 ]
@@ -64,7 +66,8 @@ PartitionName=lab Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class Slurm:
-    """munge, the controller and two nodes, all in one folder and in the foreground, so that what was started can be stopped."""
+    """munge, the controller and two nodes, all in one folder and in the foreground, so that what was started
+    can be stopped."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.daemons = folder, []
@@ -74,21 +77,30 @@ class Slurm:
         ports = free_ports(3)
         for name in ("state", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir()
-        conf = CONF.format(host=socket.gethostname(), dir=self.folder, ctld=ports[0], na=ports[1], nb=ports[2])
+        conf = CONF.format(
+            host=socket.gethostname(), dir=self.folder, ctld=ports[0], na=ports[1], nb=ports[2]
+        )
         (self.folder / "slurm.conf").write_text(conf)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         places = {
-            "key-file": key, "socket": self.folder / "munge.socket", "pid-file": self.folder / "munged.pid",
-            "log-file": self.folder / "munged.log", "seed-file": self.folder / "munged.seed",
+            "key-file": key,
+            "socket": self.folder / "munge.socket",
+            "pid-file": self.folder / "munged.pid",
+            "log-file": self.folder / "munged.log",
+            "seed-file": self.folder / "munged.seed",
         }
-        self._daemon("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items()))
+        self._daemon(
+            "munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in places.items())
+        )
         self._until("munged answers", places["socket"].exists)
         self._daemon("slurmctld", "-D", "-i")
         for node in NODES:
             self._daemon("slurmd", "-D", "-N", node)
-        self._until("both nodes are idle", lambda: self.ask("sinfo", "-h", "-N", "-o", "%N %t") == "na idle\nnb idle")
+        self._until(
+            "both nodes are idle", lambda: self.ask("sinfo", "-h", "-N", "-o", "%N %t") == "na idle\nnb idle"
+        )
 
     def _daemon(self, name: str, *arguments: str) -> None:
         """In a process group of its own; the kernel ends it should this process die without cleaning up."""
@@ -96,12 +108,19 @@ class Slurm:
         with (self.folder / f"{name}{arguments[-1] if name == 'slurmd' else ''}.log").open("wb") as log:
             command = [*leash, shutil.which(name, path=SEARCH), *arguments]
             daemon = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env, start_new_session=True
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.env,
+                start_new_session=True,
             )
             self.daemons.append(daemon)
 
     def ask(self, *command: str) -> str:
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=30).stdout.strip()
+        return subprocess.run(
+            command, env=self.env, capture_output=True, text=True, timeout=30
+        ).stdout.strip()
 
     def state(self, job: str) -> str:
         found = re.search(r"JobState=(\w+)", self.ask("scontrol", "show", "job", job))
@@ -110,7 +129,10 @@ class Slurm:
     def finished(self, job: str, log: Path) -> str:
         """What a job that has to succeed said."""
         end = time.monotonic() + 240
-        while self.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "UNKNOWN") and time.monotonic() < end:
+        while (
+            self.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "UNKNOWN")
+            and time.monotonic() < end
+        ):
             time.sleep(0.5)
         said = log.read_text() if log.exists() else "no output"
         assert self.state(job) == "COMPLETED", said + self.logs()
@@ -125,12 +147,18 @@ class Slurm:
             time.sleep(0.2)
 
     def logs(self) -> str:
-        return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"== {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            for path in sorted(self.folder.glob("*.log"))
+        )
 
     def stop(self) -> None:
-        """Jobs first, since their steps outlive the daemons; what then still runs with this Slurm's configuration is ended by its pid."""
+        """Jobs first, since their steps outlive the daemons; what then still runs with this Slurm's
+        configuration is ended by its pid."""
         scancel = shutil.which("scancel", path=SEARCH) or "scancel"
-        subprocess.run([scancel, "--signal=KILL", "--full", "--user=root"], env=self.env, capture_output=True, timeout=30)
+        subprocess.run(
+            [scancel, "--signal=KILL", "--full", "--user=root"], env=self.env, capture_output=True, timeout=30
+        )
         for daemon in reversed(self.daemons):
             daemon.terminate()
         for daemon in self.daemons:
@@ -142,7 +170,10 @@ class Slurm:
         mark = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (process / "environ").read_bytes().split(b"\0") and int(process.name) != os.getpid():
+                if (
+                    mark in (process / "environ").read_bytes().split(b"\0")
+                    and int(process.name) != os.getpid()
+                ):
                     os.kill(int(process.name), signal.SIGKILL)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # it has ended by itself
@@ -160,7 +191,9 @@ def free_ports(num: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
-    with tempfile.TemporaryDirectory(prefix="vgen-slurm-", dir="/tmp", ignore_cleanup_errors=True) as name:  # sockets have short names
+    with tempfile.TemporaryDirectory(
+        prefix="vgen-slurm-", dir="/tmp", ignore_cleanup_errors=True
+    ) as name:  # sockets have short names
         Path(name).chmod(0o755)  # munge wants to be reachable
         cluster = Slurm(Path(name))
         try:
@@ -189,27 +222,53 @@ def submit(slurm: Slurm, environment, tmp_path: Path) -> Callable[..., str]:
 def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
     slurm: Slurm, submit: Callable[..., str], overrides: list[str], toy_shards: Path, tmp_path: Path
 ) -> None:
-    arguments = [*overrides, f"data.path={toy_shards}", "data.batch_size=1", "trainer.max_steps=2", f"run.dir={tmp_path}"]
+    arguments = [
+        *overrides,
+        f"data.path={toy_shards}",
+        "data.batch_size=1",
+        "trainer.max_steps=2",
+        f"run.dir={tmp_path}",
+    ]
     log = tmp_path / "job.log"
     job = submit("train.sbatch", *arguments, options=(f"--output={log}",))
     said = slurm.finished(job, log)
     assert "train.sbatch: 2 nodes (na,nb) x 1 processes, rank 0 at 127.0.0.1:" in said
     for node in NODES:
-        assert f"launch task StepId={job}.0" in (slurm.folder / f"slurmd{node}.log").read_text(), f"node {node} took no part"
-    run = tmp_path / f"animatediff-slurm{job}"  # a run without a name keeps its folder when the job is requeued
+        assert f"launch task StepId={job}.0" in (slurm.folder / f"slurmd{node}.log").read_text(), (
+            f"node {node} took no part"
+        )
+    run = (
+        tmp_path / f"animatediff-slurm{job}"
+    )  # a run without a name keeps its folder when the job is requeued
     _, card = load_adapter(run / "adapter.safetensors")
     assert card.summary == {"steps": 2, "clips": 4}, "two processes of one clip, two steps"
     assert said.count(f"run: {run}") == 1
 
 
-def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(slurm: Slurm, submit: Callable[..., str], tmp_path: Path) -> None:
+def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(
+    slurm: Slurm, submit: Callable[..., str], tmp_path: Path
+) -> None:
     out, log = tmp_path / "evaluation", tmp_path / "share-%a.log"
-    asked = ["adapter=untrained", "suite=smoke", "sampler.num_steps=1", "batch_size=1", "selftest=2", f"out={out}"]
+    asked = [
+        "adapter=untrained",
+        "suite=smoke",
+        "sampler.num_steps=1",
+        "batch_size=1",
+        "selftest=2",
+        f"out={out}",
+    ]
     drawing = submit("evaluate.sbatch", *asked, options=("--array=0-1", f"--output={log}"))
     log = tmp_path / "score.log"
-    scoring = submit("evaluate.sbatch", *asked, "stage=score", options=(f"--dependency=afterok:{drawing}", f"--output={log}"))
+    scoring = submit(
+        "evaluate.sbatch",
+        *asked,
+        "stage=score",
+        options=(f"--dependency=afterok:{drawing}", f"--output={log}"),
+    )
     slurm.finished(scoring, log)
     shares = sorted((out / "samples" / "untrained").glob("seconds-*.jsonl"))
-    assert [bool(share.read_text().strip()) for share in shares] == [True, True], "each task of the array draws some of the clips"
+    assert [bool(share.read_text().strip()) for share in shares] == [True, True], (
+        "each task of the array draws some of the clips"
+    )
     summary = json.loads((out / "summary.json").read_text())
     assert [*summary["checkpoints"]] == ["untrained"]

@@ -1,4 +1,6 @@
-"""Weights & Biases without a network: what is recorded can be read back, and nothing that is lacking stops a run."""
+"""Weights & Biases without a network: what is recorded can be read back, and nothing that is lacking stops a
+run."""
+
 from __future__ import annotations
 
 import json
@@ -29,7 +31,8 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Of a ``.wandb`` file: seven bytes of its own, then the log format of LevelDB (blocks of 32 KiB; checksum, length, kind, data)."""
+    """Of a ``.wandb`` file: seven bytes of its own, then the log format of LevelDB (blocks of 32 KiB;
+    checksum, length, kind, data)."""
     data, at, parts = path.read_bytes(), HEADER, b""
     assert data[:4] == b":W&B"
     while at + HEADER <= len(data):
@@ -51,7 +54,10 @@ def test_a_record_spans_blocks(tmp_path: Path) -> None:
     payload = whole.SerializeToString()
     room = BLOCK - 2 * HEADER
     first, last = payload[:room], payload[room:]
-    chunks = [b"\0" * 4 + len(c).to_bytes(2, "little") + bytes([kind]) + c for c, kind in ((first, FIRST), (last, LAST))]
+    chunks = [
+        b"\0" * 4 + len(c).to_bytes(2, "little") + bytes([kind]) + c
+        for c, kind in ((first, FIRST), (last, LAST))
+    ]
     (tmp_path / "run.wandb").write_bytes(b":W&B\xe1\xbe\0" + b"".join(chunks))
     assert list(records(tmp_path / "run.wandb")) == [whole]
 
@@ -60,8 +66,16 @@ def test_a_record_spans_blocks(tmp_path: Path) -> None:
 def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_path: Path) -> None:
     keyless = environment(WANDB_MODE="", NETRC=str(tmp_path / "none"), HOME=str(tmp_path))
     keyless = {name: value for name, value in keyless.items() if name not in ("WANDB_MODE", "WANDB_API_KEY")}
-    drawn = ["callbacks.prompts=[a red circle,a blue star]", "callbacks.every_steps=2", "callbacks.sampling.num_frames=2"]
-    small = ["callbacks.sampling.num_steps=1", "callbacks.sampling.width_px=32", "callbacks.sampling.height_px=32"]
+    drawn = [
+        "callbacks.prompts=[a red circle,a blue star]",
+        "callbacks.every_steps=2",
+        "callbacks.sampling.num_frames=2",
+    ]
+    small = [
+        "callbacks.sampling.num_steps=1",
+        "callbacks.sampling.width_px=32",
+        "callbacks.sampling.height_px=32",
+    ]
     train("logger=offline", "trainer.max_steps=2", *drawn, *small, env=keyless)
     run_id = (tmp_path / "run" / "run_id.txt").read_text()
     resumed = train("logger=online", "run.resume=auto", env=keyless)
@@ -74,16 +88,26 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
     for path, steps in zip(files, ([1, 2], [3]), strict=True):
         found = list(records(path))
         assert {r.run.run_id for r in found if r.HasField("run")} == {run_id}
-        config = {u.key: json.loads(u.value_json) for r in found if r.HasField("run") for u in r.run.config.update}
+        config = {
+            u.key: json.loads(u.value_json) for r in found if r.HasField("run") for u in r.run.config.update
+        }
         assert config["optim"]["ema_decay"] == 0.9
         assert config["run"]["name"] == "run"
         rows = [r.history.item for r in found if r.HasField("history")]
-        history = [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
+        history = [
+            {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row}
+            for row in rows
+        ]
         if steps == [1, 2]:
             [clips] = [row for row in history if "samples.videos" in row]
             assert clips["samples.captions"] == ["a red circle", "a blue star"]
             for clip in clips["samples.videos"]:
-                assert decode_mp4((path.parent / "files" / clip["path"]).read_bytes()).shape == (2, 256, 256, 3)
+                assert decode_mp4((path.parent / "files" / clip["path"]).read_bytes()).shape == (
+                    2,
+                    256,
+                    256,
+                    3,
+                )
         losses = [row["train/loss"] for row in history if "train/loss" in row]
         assert len(losses) == len(steps)
         assert all(0 < loss < 10 for loss in losses)
@@ -92,9 +116,15 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
 UNREACHABLE = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
 
 
-@pytest.mark.parametrize(("variables", "lack"), [({}, "no key found"), (UNREACHABLE, "the server cannot be reached")])
+@pytest.mark.parametrize(
+    ("variables", "lack"), [({}, "no key found"), (UNREACHABLE, "the server cannot be reached")]
+)
 def test_online_without_a_key_or_a_network_is_offline(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, variables: dict[str, str], lack: str
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    variables: dict[str, str],
+    lack: str,
 ) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -135,7 +165,9 @@ def test_a_server_that_refuses_is_no_reason_to_stop(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", forbidding)
     with caplog.at_level("INFO"):
-        made = loggers(LoggerSettings(wandb=WandbMode.ONLINE), tmp_path, "run", "abcd1234", {"note": "test"})[-1]
+        made = loggers(LoggerSettings(wandb=WandbMode.ONLINE), tmp_path, "run", "abcd1234", {"note": "test"})[
+            -1
+        ]
     assert isinstance(made, WandbLogger)
     made.log_metrics({"train/loss": 1.0}, step=1)
     wandb.teardown()
@@ -146,12 +178,27 @@ def test_a_server_that_refuses_is_no_reason_to_stop(
 
 
 def summary_of(found: list[Record]) -> dict[str, Any]:
-    return {i.key or ".".join(i.nested_key): json.loads(i.value_json) for r in found if r.HasField("summary") for i in r.summary.update}
+    return {
+        i.key or ".".join(i.nested_key): json.loads(i.value_json)
+        for r in found
+        if r.HasField("summary")
+        for i in r.summary.update
+    }
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_the_server_refuses_is_recorded_offline(environment, tmp_path: Path, forbidding: str) -> None:
-    command = ["evaluate", "adapter=untrained", "suite=smoke", "n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0"]
+def test_an_evaluation_that_the_server_refuses_is_recorded_offline(
+    environment, tmp_path: Path, forbidding: str
+) -> None:
+    command = [
+        "evaluate",
+        "adapter=untrained",
+        "suite=smoke",
+        "n=1",
+        "suite.num_frames=2",
+        "sampler.num_steps=1",
+        "selftest=0",
+    ]
     keyed = environment(WANDB_API_KEY="0" * 40, WANDB_BASE_URL=forbidding, HOME=str(tmp_path))
     keyed = {k: v for k, v in keyed.items() if k not in ("WANDB_MODE", "HTTPS_PROXY", "https_proxy")}
     wish = [VGEN, *command, "logger=online", "out=judged"]
@@ -163,12 +210,32 @@ def test_an_evaluation_that_the_server_refuses_is_recorded_offline(environment, 
 
 
 @pytest.mark.slow
-def test_a_sweep_of_two_checkpoints_and_three_guidances_is_six_runs_and_one_leaderboard(environment, tmp_path: Path) -> None:
-    """One command, one process: every evaluation has a run of its own, with scalars in its summary and one table of clips that play."""
-    command = ["evaluate", "-m", "adapter=untrained,shipped", "sampler.guidance=1,3,7.5", "suite=smoke", "sweep=first"]
-    small = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=1", "page.max_rows=2", "logger=offline", "logger.tags=[mine]"]
+def test_a_sweep_of_two_checkpoints_and_three_guidances_is_six_runs_and_one_leaderboard(
+    environment, tmp_path: Path
+) -> None:
+    """One command, one process: every evaluation has a run of its own, with scalars in its summary and one
+    table of clips that play."""
+    command = [
+        "evaluate",
+        "-m",
+        "adapter=untrained,shipped",
+        "sampler.guidance=1,3,7.5",
+        "suite=smoke",
+        "sweep=first",
+    ]
+    small = [
+        "n=1",
+        "suite.num_frames=2",
+        "sampler.num_steps=1",
+        "selftest=1",
+        "page.max_rows=2",
+        "logger=offline",
+        "logger.tags=[mine]",
+    ]
     env = environment(WANDB_MODE="offline", HOME=str(tmp_path))
-    done = subprocess.run([VGEN, *command, *small], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [VGEN, *command, *small], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     sweep = tmp_path / "outputs" / "sweeps" / "first"
     rows = json.loads((sweep / "leaderboard.json").read_text())["leaderboards"][0]["rows"]
@@ -193,12 +260,25 @@ def check_run(path: Path, truth: dict[str, Any]) -> None:
     assert config["checkpoint"] == name
     scalars = summary_of(found)
     exact = truth["checkpoints"][name]["overall"]["exact"]
-    assert [scalars[k] for k in ("exact", "exact/low", "exact/high")] == [exact["mean"], exact["low"], exact["high"]]
+    assert [scalars[k] for k in ("exact", "exact/low", "exact/high")] == [
+        exact["mean"],
+        exact["low"],
+        exact["high"],
+    ]
     assert scalars["exact/iid"] == truth["checkpoints"][name]["buckets"]["iid"]["exact"]["mean"]
     assert scalars["cost/unet_calls"] == truth["checkpoints"][name]["cost"]["unet_calls"]
-    history = [i.key or ".".join(i.nested_key) for r in found if r.HasField("history") for i in r.history.item]
-    assert {key.split(".")[0] for key in history if not key.startswith("_")} == {"clips"}, "scalars belong into the summary"
-    files = {c.path: Path(c.local_path) for r in found if r.HasField("artifact") for c in r.artifact.manifest.contents}
+    history = [
+        i.key or ".".join(i.nested_key) for r in found if r.HasField("history") for i in r.history.item
+    ]
+    assert {key.split(".")[0] for key in history if not key.startswith("_")} == {"clips"}, (
+        "scalars belong into the summary"
+    )
+    files = {
+        c.path: Path(c.local_path)
+        for r in found
+        if r.HasField("artifact")
+        for c in r.artifact.manifest.contents
+    }
     rows = json.loads(files["clips.table.json"].read_text())
     assert rows["columns"][:6] == ["id", "bucket", "caption", "seed", "truth", name]
     assert len(rows["data"]) == 2, "page.max_rows"
@@ -221,5 +301,7 @@ def test_a_trial_of_a_wandb_sweep_takes_one_checkpoint(monkeypatch: pytest.Monke
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SWEEP_ID", "x")
     two = [Result(Path("."), name, name, {}, {}) for name in ("a", "b")]
-    with pytest.raises(ValueError, match="a trial of a W&B sweep is one run and takes one checkpoint, got a, b"):
+    with pytest.raises(
+        ValueError, match="a trial of a W&B sweep is one run and takes one checkpoint, got a, b"
+    ):
         mirror(EvaluateRun(adapter="untrained"), two, {})

@@ -4,12 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow  # 45 s with no cache, 3 s with the one that the last check left in .mypy_cache/
 def test_types_are_kept() -> None:
     """Runs mypy by pyproject.toml, as `make types` does; the report names the offending lines."""
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,5 @@
 """The motion module against its own definition."""
+
 from __future__ import annotations
 
 import math
@@ -38,7 +39,10 @@ def test_norm_scopes_agree_on_a_still_clip_and_differ_on_a_moving_one() -> None:
     f1.value = f2.value = 4
     still = torch.randn(1, 32, 4, 4, dtype=torch.float64).expand(4, -1, -1, -1)
     torch.testing.assert_close(frame(still), clip(still))
-    moving = torch.randn(4, 32, 4, 4, dtype=torch.float64) * torch.arange(1, 5, dtype=torch.float64)[:, None, None, None]
+    moving = (
+        torch.randn(4, 32, 4, 4, dtype=torch.float64)
+        * torch.arange(1, 5, dtype=torch.float64)[:, None, None, None]
+    )
     assert not torch.allclose(frame(moving), clip(moving))
 
 

@@ -1,4 +1,5 @@
 """AnimateDiff on Stable Diffusion's shapes."""
+
 from __future__ import annotations
 
 import pytest
@@ -19,7 +20,9 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.latent_diffusion import LatentDiffusion
 
 
-@pytest.mark.parametrize(("mid_block", "modules", "parameters"), [(False, 20, 417_137_600), (True, 21, 453_209_280)])
+@pytest.mark.parametrize(
+    ("mid_block", "modules", "parameters"), [(False, 20, 417_137_600), (True, 21, 453_209_280)]
+)
 def test_trainable_counts_on_sd15(tiny: ImageModel, mid_block: bool, modules: int, parameters: int) -> None:
     with torch.device("meta"):
         tiny.unet = blank_unet(Blank.SD15)
@@ -54,7 +57,9 @@ def test_image_norms_over_the_clip_change_the_picture_and_leave_again(tiny: Imag
 
 
 def test_a_head_count_that_does_not_divide_is_named(tiny: ImageModel) -> None:
-    with pytest.raises(ValueError, match=r"must divide the 32 channels of down_blocks\.0\.attentions\.0, got 5"):
+    with pytest.raises(
+        ValueError, match=r"must divide the 32 channels of down_blocks\.0\.attentions\.0, got 5"
+    ):
         assemble(AnimateDiff(motion=MotionModuleSpec(heads=5)), tiny)
 
 
@@ -65,7 +70,9 @@ def test_show_prints_the_row() -> None:
 
 
 @pytest.mark.parametrize("recipe", [AnimateDiff, LatentDiffusion])
-def test_draws_of_training_are_checked_before_a_model_is_loaded(recipe: type[AnimateDiff | LatentDiffusion], tiny: ImageModel) -> None:
+def test_draws_of_training_are_checked_before_a_model_is_loaded(
+    recipe: type[AnimateDiff | LatentDiffusion], tiny: ImageModel
+) -> None:
     with pytest.raises(ValueError, match=r"text_drop is a probability, got 1\.5"):
         recipe(text_drop=1.5)
     with pytest.raises(ValueError, match=r"timestep_shift must be above 0, got 0"):
@@ -74,9 +81,15 @@ def test_draws_of_training_are_checked_before_a_model_is_loaded(recipe: type[Ani
 
 
 @torch.no_grad()
-def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(tiny: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(
+    tiny: ImageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     num = 200
-    batch = Batch(keys=[(str(i), 0) for i in range(num)], captions=["a red circle"] * num, latents=torch.zeros(num, 3, 4, 1, 1))
+    batch = Batch(
+        keys=[(str(i), 0) for i in range(num)],
+        captions=["a red circle"] * num,
+        latents=torch.zeros(num, 3, 4, 1, 1),
+    )
     seen: list[tuple[Tensor, Tensor]] = []
 
     def asked(self: VideoUNet, x: Tensor, t: Tensor, context: Context) -> Tensor:
@@ -86,7 +99,9 @@ def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(tiny: ImageM
     monkeypatch.setattr(VideoUNet, "forward", asked)
     empty, full = (tiny.encode_text([text]).tokens[0] for text in ("", "a red circle"))
     for drop in (0.0, 0.1, 1.0):
-        AnimateDiff(text_drop=drop).objective(tiny).loss(tiny, VideoUNet(tiny.unet), batch, Draws(0, batch.keys))
+        AnimateDiff(text_drop=drop).objective(tiny).loss(
+            tiny, VideoUNet(tiny.unet), batch, Draws(0, batch.keys)
+        )
         t, tokens = seen.pop()
         assert t.shape == (num,)
         assert len(t.unique()) > 150
@@ -96,11 +111,19 @@ def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(tiny: ImageM
     assert not torch.allclose(empty, full, atol=1e-2)
 
 
-def test_a_timestep_shift_trains_on_the_shifted_timesteps(tiny: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = Batch(keys=[(str(i), 0) for i in range(200)], captions=["a circle"] * 200, latents=torch.zeros(200, 1, 4, 1, 1))
+def test_a_timestep_shift_trains_on_the_shifted_timesteps(
+    tiny: ImageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(
+        keys=[(str(i), 0) for i in range(200)],
+        captions=["a circle"] * 200,
+        latents=torch.zeros(200, 1, 4, 1, 1),
+    )
     seen: list[Tensor] = []
 
-    def errors(self: Denoising, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context) -> Tensor:
+    def errors(
+        self: Denoising, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context
+    ) -> Tensor:
         seen.append(t)
         return torch.zeros(len(t))
 

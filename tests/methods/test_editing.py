@@ -1,4 +1,5 @@
 """The three editing methods on a tiny real UNet: no-op cases, counts, and what each mistake says."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -44,7 +45,9 @@ def model() -> ImageModel:
 HELD: list = []
 
 
-def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish) -> EditSession:
+def session(
+    model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish
+) -> EditSession:
     while HELD:
         HELD.pop().eject()
     unet = assemble(recipe, model).requires_grad_(False)
@@ -52,32 +55,50 @@ def session(model: ImageModel, recipe, source: str = SOURCE, target: str = TARGE
     noise = start_noise(model, FRAMES, (8, 8), 0, torch.device("cpu"))
     latents = 0.5 * start_noise(model, FRAMES, (8, 8), 1, torch.device("cpu")) if real else None
     return EditSession(
-        model=model, unet=unet, objective=recipe.objective(model), wish=Wish(source=source, target=target, **wish), noise=noise,
+        model=model,
+        unet=unet,
+        objective=recipe.objective(model),
+        wish=Wish(source=source, target=target, **wish),
+        noise=noise,
         latents=latents,
     )
 
 
 def test_one_shot_tuning_learns_the_published_number_of_parameters() -> None:
-    """74,354,880 on Stable Diffusion 1.5: queries of both attentions, and the temporal attentions without their norms."""
+    """74,354,880 on Stable Diffusion 1.5: queries of both attentions, and the temporal attentions without
+    their norms."""
     with torch.device("meta"):
         model = ImageModel(
-            unet=blank_unet(Blank.SD15), vae=None, text_encoders=[], tokenizer=None,
+            unet=blank_unet(Blank.SD15),
+            vae=None,
+            text_encoders=[],
+            tokenizer=None,
             scheduler_config={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
         )
         unet = assemble(TuneAVideo(), model)
-    learns = [p for n, p in unet.named_parameters() if any(fnmatchcase(f"unet.{n}", pattern) for pattern in TuneAVideo().learns())]
+    learns = [
+        p
+        for n, p in unet.named_parameters()
+        if any(fnmatchcase(f"unet.{n}", pattern) for pattern in TuneAVideo().learns())
+    ]
     assert sum(p.numel() for p in learns) == 74_354_880
     assert len(unet.inserted) == 16
 
 
 @torch.no_grad()
 def test_an_inflated_net_is_the_image_net_where_it_should_be(model: ImageModel) -> None:
-    """Born silent. One frame: always. More: with self-attention alone and norms of a frame. Norms pooled over the clip, as released, are
-    another net from the first step on."""
-    x, t, context = start_noise(model, FRAMES, (8, 8), 2, torch.device("cpu")), torch.tensor([300]), model.encode_text([SOURCE])
+    """Born silent. One frame: always. More: with self-attention alone and norms of a frame. Norms pooled over
+    the clip, as released, are another net from the first step on."""
+    x, t, context = (
+        start_noise(model, FRAMES, (8, 8), 2, torch.device("cpu")),
+        torch.tensor([300]),
+        model.encode_text([SOURCE]),
+    )
 
     def inflated(num_frames: int, scope: NormScope, frames: list[Frame]) -> torch.Tensor:
-        return session(model, TuneAVideo(image_norm_scope=scope, frames=frames)).unet(x[:, :num_frames], t, context)[:, 0]
+        return session(model, TuneAVideo(image_norm_scope=scope, frames=frames)).unet(
+            x[:, :num_frames], t, context
+        )[:, 0]
 
     both, own = [Frame.FIRST, Frame.PREVIOUS], [Frame.SELF]
     one = inflated(1, NormScope.CLIP, both)
@@ -129,18 +150,25 @@ def test_null_text_brings_the_source_row_closer(model: ImageModel) -> None:
 
 
 def test_a_null_embedding_may_be_shared_by_all_frames(model: ImageModel) -> None:
-    """Video-P2P's and vid2vid-zero's: asked of the whole clip, one embedding a step serves all frames, and brings them closer."""
+    """Video-P2P's and vid2vid-zero's: asked of the whole clip, one embedding a step serves all frames, and
+    brings them closer."""
     settings = NullText(inner_steps=5, epsilon=0.0, epsilon_per_step=0.0)
     recipe = PromptToPrompt(num_steps=STEPS, null_text=settings)
     own = session(model, recipe)
     trajectory = own.invert(SOURCE, STEPS)
     nulls = recipe._nulls(own, trajectory)
-    assert [value.shape for value in nulls.values] == [own.text("").tokens.shape] * STEPS, "one row, whatever the number of frames"
+    assert [value.shape for value in nulls.values] == [own.text("").tokens.shape] * STEPS, (
+        "one row, whatever the number of frames"
+    )
     context = own.text("", SOURCE)
 
     def back(values: tuple[torch.Tensor, ...] | None) -> float:
         def at(step: int) -> Context:
-            return context if values is None else Context(torch.cat([values[step], context.tokens[1:]]), context.pooled)
+            return (
+                context
+                if values is None
+                else Context(torch.cat([values[step], context.tokens[1:]]), context.pooled)
+            )
 
         found = own.sample(trajectory.start, TARGET_ROWS, at, Cfg(scale=recipe.guidance), STEPS)
         return (found - own.latents).square().mean().item()
@@ -149,7 +177,8 @@ def test_a_null_embedding_may_be_shared_by_all_frames(model: ImageModel) -> None
 
 
 def test_without_guidance_null_text_has_nothing_to_do(model: ImageModel) -> None:
-    """At scale 1 the prediction is the conditional one: no gradient reaches the null embedding, and it stays to the bit."""
+    """At scale 1 the prediction is the conditional one: no gradient reaches the null embedding, and it stays
+    to the bit."""
     settings = NullText(inner_steps=3, epsilon=0.0, epsilon_per_step=0.0)
 
     def moved(guidance: float) -> float:
@@ -163,8 +192,11 @@ def test_without_guidance_null_text_has_nothing_to_do(model: ImageModel) -> None
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("solver", [Solver.DDIM, Solver.EULER, Solver.DPM_PP_2M], ids=lambda s: s.value)
-def test_attention_control_knows_neither_solver_nor_prediction(model: ImageModel, prediction: str, solver: Solver) -> None:
-    """Equal prompts give the source, and a word's own factor does not, by whatever rule the steps are taken."""
+def test_attention_control_knows_neither_solver_nor_prediction(
+    model: ImageModel, prediction: str, solver: Solver
+) -> None:
+    """Equal prompts give the source, and a word's own factor does not, by whatever rule the steps are
+    taken."""
     recipe = PromptToPrompt(num_steps=STEPS)
     before = model.scheduler_config
     model.scheduler_config = {**before, "prediction_type": prediction}
@@ -173,13 +205,18 @@ def test_attention_control_knows_neither_solver_nor_prediction(model: ImageModel
     finally:
         model.scheduler_config = before
     alignment = own.alignment()
-    edits = [SwapCross(source=Sibling(), window=ALWAYS, alignment=alignment), CopySelf(source=Sibling(), window=ALWAYS)]
+    edits = [
+        SwapCross(source=Sibling(), window=ALWAYS, alignment=alignment),
+        CopySelf(source=Sibling(), window=ALWAYS),
+    ]
     context = own.text("", "", SOURCE, SOURCE)
 
     def drawn(*more: Amplify) -> torch.Tensor:
         ask = own.denoiser(PAIR, lambda _: context, Cfg(scale=3.0), STEPS, Direction.DENOISE, "")
         with own.control.acting(edits=[*edits, *more]):
-            return solve(ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver)
+            return solve(
+                ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver
+            )
 
     source, target = drawn()
     torch.testing.assert_close(target, source, atol=1e-3, rtol=1e-3)
@@ -213,7 +250,9 @@ def test_inversion_may_be_guided(model: ImageModel) -> None:
 
 
 def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> None:
-    """The inversion visits timesteps upwards, denoising downwards; the originals pair them by total - step - 1."""
+    """The inversion visits timesteps upwards, denoising downwards; the originals pair them by total - step -
+    1."""
+
     class Clock(Recorder):
         def __init__(self) -> None:
             self.seen: dict[Direction, dict[int, int]] = {direction: {} for direction in Direction}
@@ -231,13 +270,23 @@ def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> Non
     with own.control.acting(recorders=[clock]):
         solve(ask, start, own.objective.schedule, STEPS)
     assert clock.seen[Direction.INVERT] == clock.seen[Direction.DENOISE]
-    assert list(clock.seen[Direction.INVERT]) == list(reversed(clock.seen[Direction.DENOISE])) == list(reversed(range(STEPS)))
+    assert (
+        list(clock.seen[Direction.INVERT])
+        == list(reversed(clock.seen[Direction.DENOISE]))
+        == list(reversed(range(STEPS)))
+    )
     assert clock.seen[Direction.DENOISE][0] == max(clock.seen[Direction.DENOISE].values())
 
 
 def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
     def edited(window: StepWindow, blend: list[str], threshold: float = 0.3) -> torch.Tensor:
-        recipe = FateZero(num_steps=STEPS, self_attention=window, mask=MaskSpec(threshold=threshold), store=EXACT, reconstruct=False)
+        recipe = FateZero(
+            num_steps=STEPS,
+            self_attention=window,
+            mask=MaskSpec(threshold=threshold),
+            store=EXACT,
+            reconstruct=False,
+        )
         return recipe.edit(session(model, recipe, blend=blend)).latents
 
     torch.testing.assert_close(edited(ALWAYS, ["circle"], 2.0), edited(ALWAYS, []))
@@ -247,7 +296,9 @@ def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
 @pytest.mark.parametrize("place", [Place.DISK, Place.DEVICE])
 def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, tmp_path) -> None:
     def edited(where: Place) -> torch.Tensor:
-        recipe = FateZero(num_steps=STEPS, store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False)
+        recipe = FateZero(
+            num_steps=STEPS, store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False
+        )
         return recipe.edit(session(model, recipe)).latents
 
     assert torch.equal(edited(place), edited(Place.CPU))
@@ -259,8 +310,15 @@ def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, 
 def test_only_what_will_be_read_is_kept(
     model: ImageModel, cross: float, own: float, blend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the windows of the edit; the edit is that of a store that holds everything, and the plan's arithmetic is what is kept."""
-    recipe = FateZero(num_steps=STEPS, cross=StepWindow(end=cross), self_attention=StepWindow(end=own), store=EXACT, reconstruct=False)
+    """By the windows of the edit; the edit is that of a store that holds everything, and the plan's
+    arithmetic is what is kept."""
+    recipe = FateZero(
+        num_steps=STEPS,
+        cross=StepWindow(end=cross),
+        self_attention=StepWindow(end=own),
+        store=EXACT,
+        reconstruct=False,
+    )
     done = recipe.edit(session(model, recipe, blend=blend))
     assert done.report["store_bytes"] == recipe.store_bytes(session(model, recipe, blend=blend))
     monkeypatch.setattr(FateZero, "_reads", lambda *_: always)
@@ -272,7 +330,8 @@ def test_only_what_will_be_read_is_kept(
 
 
 def test_fatezero_keeps_two_thirds_at_its_own_windows(model: ImageModel) -> None:
-    """8 frames of 512 x 512 in 50 steps on Stable Diffusion 1.5, by arithmetic on shapes: 8.06e9 bytes, where every step is 12.08e9."""
+    """8 frames of 512 x 512 in 50 steps on Stable Diffusion 1.5, by arithmetic on shapes: 8.06e9 bytes, where
+    every step is 12.08e9."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
     reads = FateZero()._reads(session(model, FateZero()))
@@ -284,7 +343,12 @@ def test_asked_again_a_step_is_kept_once(model: ImageModel, place: Place, tmp_pa
     """Fixed-point steps ask the model several times at one timestep; what is kept is the last."""
     kept = []
     for again in (0, 2):
-        recipe = FateZero(num_steps=2, store=StoreSpec(place=place, folder=str(tmp_path)), fixed_point_steps=again, reconstruct=False)
+        recipe = FateZero(
+            num_steps=2,
+            store=StoreSpec(place=place, folder=str(tmp_path)),
+            fixed_point_steps=again,
+            reconstruct=False,
+        )
         kept.append(recipe.edit(in_windows_of_two(model, recipe)).report["store_bytes"])
     assert kept[0] == kept[1] > 0
 
@@ -309,12 +373,17 @@ def test_tune_a_video_edits_what_it_inverted(model: ImageModel) -> None:
 def test_amplifying_changes_the_edit_and_one_does_not(model: ImageModel) -> None:
     recipe = PromptToPrompt(num_steps=STEPS)
     plain = recipe.edit(session(model, recipe, real=False)).latents
-    torch.testing.assert_close(recipe.edit(session(model, recipe, real=False, amplify={"blue": 1.0})).latents, plain)
-    assert not torch.allclose(recipe.edit(session(model, recipe, real=False, amplify={"blue": 5.0})).latents, plain)
+    torch.testing.assert_close(
+        recipe.edit(session(model, recipe, real=False, amplify={"blue": 1.0})).latents, plain
+    )
+    assert not torch.allclose(
+        recipe.edit(session(model, recipe, real=False, amplify={"blue": 5.0})).latents, plain
+    )
 
 
 def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
-    """A word given the window that all have changes nothing; a window of its own is that of all words at the two extremes."""
+    """A word given the window that all have changes nothing; a window of its own is that of all words at the
+    two extremes."""
     own = StepWindow(end=0.5)
 
     def edited(cross: StepWindow, **words: StepWindow) -> torch.Tensor:
@@ -330,7 +399,9 @@ def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
 def test_a_new_word_has_no_attention_of_the_source(model: ImageModel) -> None:
     recipe = FateZero(num_steps=2)
     wish = {"target": f"{SOURCE} at night", "cross_replace_steps": {"night": ALWAYS}}
-    with pytest.raises(ValueError, match=r"gives 'night' the source's attention, but the source .* has no such word"):
+    with pytest.raises(
+        ValueError, match=r"gives 'night' the source's attention, but the source .* has no such word"
+    ):
         recipe.edit(session(model, recipe, **wish))
 
 
@@ -342,19 +413,26 @@ def in_windows_of_two(model: ImageModel, recipe, **wish) -> EditSession:
 
 
 def test_windows_do_not_matter_to_frames_that_see_none_but_themselves(model: ImageModel) -> None:
-    """One latent for the whole clip: an average of equal predictions is the prediction. So no frame is lost, doubled or read from
-    another window's store."""
+    """One latent for the whole clip: an average of equal predictions is the prediction. So no frame is lost,
+    doubled or read from another window's store."""
     recipe = FateZero(num_steps=STEPS, frames=[], store=EXACT)
-    whole, parts = recipe.edit(session(model, recipe, blend=["circle"])), recipe.edit(in_windows_of_two(model, recipe, blend=["circle"]))
+    whole, parts = (
+        recipe.edit(session(model, recipe, blend=["circle"])),
+        recipe.edit(in_windows_of_two(model, recipe, blend=["circle"])),
+    )
     torch.testing.assert_close(parts.latents, whole.latents, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(parts.reconstruction, whole.reconstruction, atol=1e-4, rtol=1e-3)
     assert torch.equal(parts.mask, whole.mask)
-    assert parts.report["store_bytes"] > whole.report["store_bytes"], "frames that two windows see are kept twice"
+    assert parts.report["store_bytes"] > whole.report["store_bytes"], (
+        "frames that two windows see are kept twice"
+    )
 
 
 def test_windows_matter_to_frames_that_read_others(model: ImageModel) -> None:
     recipe = FateZero(num_steps=2, store=EXACT, reconstruct=False)
-    assert not torch.allclose(recipe.edit(in_windows_of_two(model, recipe)).latents, recipe.edit(session(model, recipe)).latents)
+    assert not torch.allclose(
+        recipe.edit(in_windows_of_two(model, recipe)).latents, recipe.edit(session(model, recipe)).latents
+    )
 
 
 def test_in_windows_too_equal_prompts_give_the_source_back(model: ImageModel) -> None:
@@ -370,7 +448,9 @@ def test_a_run_of_other_windows_finds_nothing_recorded(model: ImageModel) -> Non
     own.window = WINDOWS
     context = Context.cat([own.text(""), own.text(TARGET)])
     edits = [CopySelf(source=Recorded(store), window=ALWAYS)]
-    with pytest.raises(ValueError, match="for frames 0 to 1; the recording run must have the same steps and windows"):
+    with pytest.raises(
+        ValueError, match="for frames 0 to 1; the recording run must have the same steps and windows"
+    ):
         own.sample(own.latents, TARGET_ROWS, lambda _: context, Cfg(), 2, edits=edits)
 
 
@@ -383,10 +463,13 @@ def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:
     assert control_of(own.unet).moment is None
 
 
-@pytest.mark.parametrize(("wish", "message"), [
-    ({"blend": ["jeep"]}, "blend word 'jeep' is neither in the source"),
-    ({"amplify": {"jeep": 2.0}}, "word 'jeep' does not occur in the target prompt"),
-])
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"blend": ["jeep"]}, "blend word 'jeep' is neither in the source"),
+        ({"amplify": {"jeep": 2.0}}, "word 'jeep' does not occur in the target prompt"),
+    ],
+)
 def test_words_that_are_nowhere_speak(model: ImageModel, wish: dict, message: str) -> None:
     recipe = PromptToPrompt(num_steps=2)
     with pytest.raises(ValueError, match=message):

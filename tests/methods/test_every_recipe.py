@@ -1,4 +1,6 @@
-"""Laws that every recipe obeys, as it comes and with other knobs. A new method gets them by being in the catalogue."""
+"""Laws that every recipe obeys, as it comes and with other knobs. A new method gets them by being in the
+catalogue."""
+
 from __future__ import annotations
 
 import copy
@@ -41,12 +43,16 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
-    "tune_a_video": {"four heads": {"temporal": TemporalAttentionSpec(heads=4)}, "first frame": {"frames": [Frame.FIRST]}},
+    "tune_a_video": {
+        "four heads": {"temporal": TemporalAttentionSpec(heads=4)},
+        "first frame": {"frames": [Frame.FIRST]},
+    },
     "prompt_to_prompt": {"no window": {"cross": StepWindow(end=0.0), "self_attention": StepWindow(end=0.0)}},
 }
 RECIPES = {
     f"{name} {knobs}".strip(): cls(**values)
-    for name, cls in catalogue().items() for knobs, values in ({"": {}} | KNOBS.get(name, {})).items()
+    for name, cls in catalogue().items()
+    for knobs, values in ({"": {}} | KNOBS.get(name, {})).items()
 }
 FRAMES = 3
 
@@ -65,7 +71,11 @@ training_the_unet = recipes(lambda r: "unet" in r.engages())
 def clip(model: ImageModel) -> tuple[torch.Tensor, torch.Tensor, Context]:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, FRAMES, 4, 8, 8, generator=generator)
-    return x.to(model.unet.dtype), torch.tensor([7, 700]), model.encode_text(["a red circle", "two blue squares"])
+    return (
+        x.to(model.unet.dtype),
+        torch.tensor([7, 700]),
+        model.encode_text(["a red circle", "two blue squares"]),
+    )
 
 
 def stir(unet: VideoUNet) -> None:
@@ -152,12 +162,15 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     learner = Learner(recipe, model, Optimisation(lr=1e-2), seed=0, max_steps=3)
     for pattern in recipe.learns():
         assert fnmatch.filter(dict(learner.parts.named_parameters()), pattern)
-    everything = {f"{name}.{n}": p for name, module in model.components().items() for n, p in module.named_parameters()}
+    everything = {
+        f"{name}.{n}": p for name, module in model.components().items() for n, p in module.named_parameters()
+    }
     everything |= {f"parts.{n}": p for n, p in learner.parts.named_parameters()}
     before = {n: p.detach().clone() for n, p in everything.items()}
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), 3)
     batch = Batch(
-        keys=[("a", 0), ("b", 0)], captions=["a small red circle rests", "a large blue star moves up fast"],
+        keys=[("a", 0), ("b", 0)],
+        captions=["a small red circle rests", "a large blue star moves up fast"],
         video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
     )
     if recipe.engages() == ("image_encoder",):
@@ -168,7 +181,9 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         optimiser.step()
     ids = {id(p) for p in learner.learning.values()}
     for name, parameter in everything.items():
-        assert id(parameter) in ids or torch.equal(parameter, before[name]), f"{name} changed but does not learn"
+        assert id(parameter) in ids or torch.equal(parameter, before[name]), (
+            f"{name} changed but does not learn"
+        )
     still = [n for n, p in learner.learning.items() if torch.equal(p, before[f"parts.{n}"])]
     assert not still, f"learn but did not change: {still[:5]}"
 
@@ -176,7 +191,8 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
 @training_the_unet
 @torch.no_grad()
 def test_what_was_learnt_comes_back_from_its_file(recipe: Recipe, tiny: ImageModel, tmp_path: Path) -> None:
-    """The same tensors and the same picture, in another UNet of the same image model; the card rebuilds the recipe."""
+    """The same tensors and the same picture, in another UNet of the same image model; the card rebuilds the
+    recipe."""
     trained, fresh = copy.deepcopy(tiny), copy.deepcopy(tiny)
     learner = Learner(recipe, trained, Optimisation(), seed=0, max_steps=1)
     torch.manual_seed(4)
@@ -206,7 +222,9 @@ def test_guidance_one_draws_with_the_conditional_model_alone(recipe: Recipe, tin
 
     def drawn(guidance: float, negative: str = "a blue star") -> torch.Tensor:
         sampling = Sampling(num_frames=2, num_steps=2, guidance=guidance, width_px=64, height_px=64)
-        return generate(tiny, unet, recipe.objective(tiny), [Prompt("a red circle", seed=1, negative=negative)], sampling)
+        return generate(
+            tiny, unet, recipe.objective(tiny), [Prompt("a red circle", seed=1, negative=negative)], sampling
+        )
 
     alone = drawn(1.0)
     assert set(rows) == {1}
@@ -219,8 +237,12 @@ def test_guidance_one_draws_with_the_conditional_model_alone(recipe: Recipe, tin
 def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: ImageModel) -> None:
     unet = assemble(recipe, tiny).requires_grad_(False)
     noise, latents = (start_noise(tiny, FRAMES, (8, 8), seed, torch.device("cpu")) for seed in (0, 1))
-    wish = Wish(source="a large red circle on a black background", target="a large blue circle on a black background")
-    session = EditSession(model=tiny, unet=unet, objective=recipe.objective(tiny), wish=wish, noise=noise, latents=0.5 * latents)
+    wish = Wish(
+        source="a large red circle on a black background", target="a large blue circle on a black background"
+    )
+    session = EditSession(
+        model=tiny, unet=unet, objective=recipe.objective(tiny), wish=wish, noise=noise, latents=0.5 * latents
+    )
 
     few = {"null_text": NullText(inner_steps=1)} if hasattr(recipe, "null_text") else {}
 

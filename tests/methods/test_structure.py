@@ -1,4 +1,6 @@
-"""Inversion and sampling beside diffusers' own ControlNet, tiny: what it says reaches the UNet, and the way back is the way there."""
+"""Inversion and sampling beside diffusers' own ControlNet, tiny: what it says reaches the UNet, and the way
+back is the way there."""
+
 from __future__ import annotations
 
 import copy
@@ -33,7 +35,8 @@ def model() -> ImageModel:
 
 
 def net_of(model: ImageModel, silent: bool = False) -> ControlNetModel:
-    """A copy of the encoder, as they are all born; unless ``silent``, with something in its zero convolutions."""
+    """A copy of the encoder, as they are all born; unless ``silent``, with something in its zero
+    convolutions."""
     torch.manual_seed(3)
     net = ControlNetModel.from_unet(model.unet).eval().requires_grad_(False)
     zeros = [*net.controlnet_down_blocks, net.controlnet_mid_block, net.controlnet_cond_embedding.conv_out]
@@ -52,7 +55,11 @@ def session(model: ImageModel):
     unet = assemble(PromptToPrompt(), model).requires_grad_(False)
     noise, latents = (start_noise(model, FRAMES, (SIDE, SIDE), seed, torch.device("cpu")) for seed in (0, 1))
     yield EditSession(
-        model=model, unet=unet, objective=PromptToPrompt().objective(model), wish=Wish(source=SOURCE, target=TARGET), noise=noise,
+        model=model,
+        unet=unet,
+        objective=PromptToPrompt().objective(model),
+        wish=Wish(source=SOURCE, target=TARGET),
+        noise=noise,
         latents=0.5 * latents,
     )
     unet.eject()
@@ -68,7 +75,8 @@ def test_a_new_born_net_says_nothing(model: ImageModel, session: EditSession) ->
 
 
 def test_what_it_says_is_what_diffusers_makes_of_it(model: ImageModel, session: EditSession) -> None:
-    """One evaluation against stock UNet, stock ControlNet and stock attention, frames as a batch and the text repeated for each."""
+    """One evaluation against stock UNet, stock ControlNet and stock attention, frames as a batch and the text
+    repeated for each."""
     net, stock_unet, scale = net_of(model), copy.deepcopy(model.unet), 0.7
     stock_net = copy.deepcopy(net)
     stock_unet.set_attn_processor(AttnProcessor2_0())
@@ -76,16 +84,21 @@ def test_what_it_says_is_what_diffusers_makes_of_it(model: ImageModel, session: 
     own = replace(session, structure=Structure(net=net, pictures=pictures(), scale=scale))
     context, x = own.text(SOURCE), own.latents
     with torch.no_grad():
-        found = own.unet(x, torch.tensor([500]), context, own.structure.residuals(x, torch.tensor([500]), context, moment))
+        found = own.unet(
+            x, torch.tensor([500]), context, own.structure.residuals(x, torch.tensor([500]), context, moment)
+        )
         text = context.tokens.repeat(FRAMES, 1, 1)
         down, mid = stock_net(x[0], 500, text, pictures()[0], scale, return_dict=False)
-        expected = stock_unet(x[0], 500, text, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
+        expected = stock_unet(
+            x[0], 500, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
+        ).sample
     torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.fixture
 def calm(session: EditSession):
-    """Random weights predict noise that changes wildly with x_t, which no inversion survives; a faint output layer is smooth."""
+    """Random weights predict noise that changes wildly with x_t, which no inversion survives; a faint output
+    layer is smooth."""
     weight = session.unet.image_unet.conv_out.weight
     weight.data.mul_(0.05)
     yield
@@ -102,11 +115,14 @@ def test_there_and_back_with_it_is_the_clip(model: ImageModel, session: EditSess
 
     assert error(own) < 1e-3
     assert error(session) > 0.1, "without it the way back is another"
-    assert error(replace(own, structure=replace(own.structure, pictures=pictures(seed=5)))) > 2e-3, "and with other pictures too"
+    assert error(replace(own, structure=replace(own.structure, pictures=pictures(seed=5)))) > 2e-3, (
+        "and with other pictures too"
+    )
 
 
 def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: EditSession) -> None:
-    """Seven self- and seven cross-attentions; the key-frame attention of one-shot ControlVideo acts inside it too."""
+    """Seven self- and seven cross-attentions; the key-frame attention of one-shot ControlVideo acts inside it
+    too."""
     with torch.device("meta"):
         sites = attention_sites(ControlNetModel.from_unet(blank_unet(Blank.SD15)))
     for kind in AttentionKind:
@@ -125,10 +141,18 @@ def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: 
     assert control_of(session.unet) is not reading.control
 
 
-@pytest.mark.parametrize("recipe", [PromptToPrompt(num_steps=2), FateZero(num_steps=2, reconstruct=False)], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    "recipe",
+    [PromptToPrompt(num_steps=2), FateZero(num_steps=2, reconstruct=False)],
+    ids=lambda r: type(r).__name__,
+)
 def test_methods_need_not_know(model: ImageModel, session: EditSession, recipe) -> None:
     """Frame by frame, in windows, with null-text: the session brings the net along."""
-    own = replace(session, structure=Structure(net=net_of(model), pictures=pictures()), window=Sliding(num_frames=2, overlap=1))
+    own = replace(
+        session,
+        structure=Structure(net=net_of(model), pictures=pictures()),
+        window=Sliding(num_frames=2, overlap=1),
+    )
     done, without = recipe.edit(own), recipe.edit(replace(own, structure=None))
     assert done.latents.shape == own.latents.shape
     assert not torch.allclose(done.latents, without.latents)
@@ -144,21 +168,35 @@ def test_in_windows_each_frame_has_its_own_picture(model: ImageModel, session: E
 
         return of.sample(of.noise, rows, lambda _: Context(context.tokens), Cfg(scale=1.0), 2)
 
-    torch.testing.assert_close(drawn(replace(own, window=Sliding(num_frames=2, overlap=1))), drawn(own), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        drawn(replace(own, window=Sliding(num_frames=2, overlap=1))), drawn(own), atol=1e-4, rtol=1e-3
+    )
 
 
-@pytest.mark.parametrize(("shape", "scale", "message"), [
-    ((1, FRAMES - 1, 3, 64, 64), 1.0, "must be one per frame of the clip, 3 of 64 x 64 px for this ControlNet, got 2 of 64 x 64"),
-    ((1, FRAMES, 3, 32, 64), 1.0, "got 3 of 32 x 64"),
-    ((FRAMES, 3, 64, 64), 1.0, "must be 1 f 3 H W"),
-    ((1, FRAMES, 3, 64, 64), -1.0, "scale must be 0 or more, got -1.0"),
-])
-def test_pictures_that_do_not_fit_speak(model: ImageModel, session: EditSession, shape: tuple, scale: float, message: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "scale", "message"),
+    [
+        (
+            (1, FRAMES - 1, 3, 64, 64),
+            1.0,
+            "must be one per frame of the clip, 3 of 64 x 64 px for this ControlNet, got 2 of 64 x 64",
+        ),
+        ((1, FRAMES, 3, 32, 64), 1.0, "got 3 of 32 x 64"),
+        ((FRAMES, 3, 64, 64), 1.0, "must be 1 f 3 H W"),
+        ((1, FRAMES, 3, 64, 64), -1.0, "scale must be 0 or more, got -1.0"),
+    ],
+)
+def test_pictures_that_do_not_fit_speak(
+    model: ImageModel, session: EditSession, shape: tuple, scale: float, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         replace(session, structure=Structure(net=net_of(model), pictures=torch.zeros(shape), scale=scale))
 
 
 def test_a_net_of_another_image_model_is_refused(session: EditSession) -> None:
     other = ControlNetModel.from_unet(blank_unet(Blank.TOYBOX))
-    with pytest.raises(ValueError, match=r"belongs to another image model \(block_out_channels \[48, 96, 128\], the UNet's is \[32, 64"):
+    with pytest.raises(
+        ValueError,
+        match=r"belongs to another image model \(block_out_channels \[48, 96, 128\], the UNet's is \[32, 64",
+    ):
         replace(session, structure=Structure(net=other, pictures=pictures()))

@@ -1,4 +1,5 @@
 """The text encoder learns from itself as it was loaded."""
+
 from __future__ import annotations
 
 import torch
@@ -23,7 +24,10 @@ def test_one_thing_is_right_until_the_encoder_moves_away_from_its_teacher() -> N
     def loss(*captions: str) -> dict[str, float]:
         keys = [(text, 0) for text in captions]
         with torch.no_grad():
-            return {k: float(v) for k, v in objective.loss(model, unet, Batch(keys, list(captions)), Draws(0, keys)).items()}
+            return {
+                k: float(v)
+                for k, v in objective.loss(model, unet, Batch(keys, list(captions)), Draws(0, keys)).items()
+            }
 
     assert loss(ONE) == {"loss": 0.0, "bound": 0.0}
     two = loss(ONE, TWO)

@@ -20,7 +20,11 @@ SUITE = Suite(iid=12, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frame
 @pytest.fixture(scope="module")
 def task() -> Task:
     """Two things, at least one of which moves."""
-    return next(t for t in tasks(SUITE) if len(t.scene.things) == 2 and any(x.motion is not Motion.STATIC for x in t.scene.things))
+    return next(
+        t
+        for t in tasks(SUITE)
+        if len(t.scene.things) == 2 and any(x.motion is not Motion.STATIC for x in t.scene.things)
+    )
 
 
 def drawn(scene: Scene) -> np.ndarray:
@@ -58,7 +62,12 @@ def test_open_factors_are_not_scored(task: Task) -> None:
 def test_size_counts_and_speed_can_be_left_out(task: Task) -> None:
     a, b = task.scene.things
     size = next(s for s in Size if s is not a.size)
-    assert score(drawn(task.scene), replace(task, scene=replace(task.scene, things=(replace(a, size=size), b))))["size"] == 0.5
+    assert (
+        score(drawn(task.scene), replace(task, scene=replace(task.scene, things=(replace(a, size=size), b))))[
+            "size"
+        ]
+        == 0.5
+    )
     moving = next(i for i, t in enumerate((a, b)) if t.motion is not Motion.STATIC)
     speed = next(s for s in type(a.speed) if s is not task.scene.things[moving].speed)
     things = tuple(replace(t, speed=speed) if i == moving else t for i, t in enumerate((a, b)))

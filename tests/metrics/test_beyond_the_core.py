@@ -1,6 +1,8 @@
-"""The oracle beyond the core world: crowds, textures, what is half hidden, damaged and through the shipped decoder.
+"""The oracle beyond the core world: crowds, textures, what is half hidden, damaged and through the shipped
+decoder.
 
-Twelve scenes a row can't tell .9 from 1, they notice a reader that got worse; figures with intervals: benchmarks/calibration.py."""
+Twelve scenes a row can't tell .9 from 1, they notice a reader that got worse; figures with intervals:
+benchmarks/calibration.py."""
 
 from __future__ import annotations
 
@@ -39,19 +41,34 @@ def alters() -> dict[str, Alter]:
         return ((out + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
     return {
-        "truth": lambda v: v, "blur": blurred, "noise": lambda v: noisy(v, rng), "q75": lambda v: jpeg(v, 75), "q30": jpeg,
+        "truth": lambda v: v,
+        "blur": blurred,
+        "noise": lambda v: noisy(v, rng),
+        "q75": lambda v: jpeg(v, 75),
+        "q30": jpeg,
         "decoder": through,
-    }  # fmt: skip
+    }
 
 
 def scenes(family: Family, relation: Relation | None = None) -> list[Scene]:
-    found = (replace(sample(rng_of(4711, list(Family).index(family), i), family, Mix()), seed=i) for i in count())
+    found = (
+        replace(sample(rng_of(4711, list(Family).index(family), i), family, Mix()), seed=i) for i in count()
+    )
     return list(islice((s for s in found if relation in (None, s.relation)), N))
 
 
 def asked(scene: Scene) -> Task:
     words = caption(scene, rng_of(4711, scene.seed)).text
-    return Task(id="x", caption=words, unspecified=(), scene=scene, seed=0, bucket=Bucket.IID, kind=text.KIND, group="x")
+    return Task(
+        id="x",
+        caption=words,
+        unspecified=(),
+        scene=scene,
+        seed=0,
+        bucket=Bucket.IID,
+        kind=text.KIND,
+        group="x",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +101,14 @@ in front of    q75      .83  .95  .95  .91  .95  .95  1
 in front of    q30      .55  .91  .87  .83  .91  .87  .91
 in front of    decoder  .55  .95  .83  .91  .95  .87  1
 """
-"""About one scene of the twelve below what was read. What is half hidden and damaged is not to be trusted, and no more is asked of it."""
+"""About one scene of the twelve below what was read. What is half hidden and damaged is not to be trusted,
+and no more is asked of it."""
 
 
 @pytest.mark.parametrize("line", LEAST.strip().splitlines(), ids=lambda line: " ".join(line.split()[:-7]))
-def test_the_table_beyond_the_core(worlds: dict[str, list[Task]], alters: dict[str, Alter], line: str) -> None:
+def test_the_table_beyond_the_core(
+    worlds: dict[str, list[Task]], alters: dict[str, Alter], line: str
+) -> None:
     world, (damage, *least) = line[:15].strip(), line[15:].split()
     rows = [score(alters[damage](render(t.scene).video), t) for t in worlds[world]]
     means = {cell: np.mean([row[cell] for row in rows]) for cell in CELLS}
@@ -96,7 +116,8 @@ def test_the_table_beyond_the_core(worlds: dict[str, list[Task]], alters: dict[s
 
 
 def test_the_decoder_moves_colours_by_less_than_tells_two_apart(alters: dict[str, Alter]) -> None:
-    """Distance in RGB of 0..1, median over a body, mean over twelve scenes' bodies: .01 to .03 of a nearest pair .30 apart."""
+    """Distance in RGB of 0..1, median over a body, mean over twelve scenes' bodies: .01 to .03 of a nearest
+    pair .30 apart."""
     nearest = min(float(np.linalg.norm(a - b)) for i, a in enumerate(PALETTE) for b in PALETTE[:i])
     drifts: dict[str, list[float]] = {"truth": [], "decoder": []}
     for scene in scenes(Family.CORE):

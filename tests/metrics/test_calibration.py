@@ -9,7 +9,17 @@ import pytest
 
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import score
-from vgen.metrics.selftest import CONTROLS, DEFECTS, blurred, flickering, jittering, jpeg, noisy, self_test, tricks_of
+from vgen.metrics.selftest import (
+    CONTROLS,
+    DEFECTS,
+    blurred,
+    flickering,
+    jittering,
+    jpeg,
+    noisy,
+    self_test,
+    tricks_of,
+)
 from vgen.metrics.suite import Suite, Task, tasks
 from vgen.metrics.temporal_consistency import carried_residual
 from vgen.metrics.trajectory import trajectory
@@ -33,7 +43,8 @@ def mean(rows: list[Numbers], key: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("damage", "least"), [("truth", 0.98), ("blur 1 px", 0.95), ("noise .05", 0.95), ("jpeg q75", 0.95), ("jpeg q30", 0.85)]
+    ("damage", "least"),
+    [("truth", 0.98), ("blur 1 px", 0.95), ("noise .05", 0.95), ("jpeg q75", 0.95), ("jpeg q30", 0.85)],
 )
 def test_damage_is_read_through(rows: dict[str, list[Numbers]], damage: str, least: float) -> None:
     assert mean(rows[damage], "exact") >= least
@@ -41,15 +52,23 @@ def test_damage_is_read_through(rows: dict[str, list[Numbers]], damage: str, lea
 
 
 @pytest.mark.parametrize("trick", ["frozen", "shuffled", "reversed", "mean"])
-def test_tricks_earn_the_static_captions_at_most(rows: dict[str, list[Numbers]], todo: list[Task], trick: str) -> None:
+def test_tricks_earn_the_static_captions_at_most(
+    rows: dict[str, list[Numbers]], todo: list[Task], trick: str
+) -> None:
     static = np.mean([all(t.motion is Motion.STATIC for t in task.scene.things) for task in todo])
     assert mean(rows[trick], "exact") <= static + 0.03
     assert mean(rows[trick], "motion_moving") <= 0.05
 
 
-def test_frozen_is_perfect_by_the_naive_measure_and_nothing_by_the_gated_one(rows: dict[str, list[Numbers]], todo: list[Task]) -> None:
+def test_frozen_is_perfect_by_the_naive_measure_and_nothing_by_the_gated_one(
+    rows: dict[str, list[Numbers]], todo: list[Task]
+) -> None:
     assert mean(rows["frozen"], "pixel_agreement") == 1
-    moving = [row for row, task in zip(rows["frozen"], todo, strict=True) if all(t.motion is not Motion.STATIC for t in task.scene.things)]
+    moving = [
+        row
+        for row, task in zip(rows["frozen"], todo, strict=True)
+        if all(t.motion is not Motion.STATIC for t in task.scene.things)
+    ]
     assert mean(moving, "tc") == 0
     assert mean(rows["truth"], "tc") > 0.9
 
@@ -98,7 +117,11 @@ def test_defects_are_no_floor(todo: list[Task]) -> None:
 @pytest.mark.parametrize(
     ("control", "least", "most"),
     [
-        ("truth", 0, 0.01), ("jitter", 0.02, 0.04), ("frozen", 0.03, 0.2), ("reversed", 0.04, 0.25), ("other clip", 0.15, 0.5),
+        ("truth", 0, 0.01),
+        ("jitter", 0.02, 0.04),
+        ("frozen", 0.03, 0.2),
+        ("reversed", 0.04, 0.25),
+        ("other clip", 0.15, 0.5),
         ("blank", 0.5, 0.5),
     ],
 )
@@ -107,7 +130,11 @@ def test_the_distance_from_the_path(todo: list[Task], control: str, least: float
     few = [t for t in todo if all(x.motion is not Motion.STATIC for x in t.scene.things)][:8]
     videos = [render(t.scene).video for t in few]
     alters = {**CONTROLS, "truth": lambda v, _: v, "jitter": lambda v, rng: jittering(v, rng)}
-    made = videos[1:] + videos[:1] if control == "other clip" else [np.ascontiguousarray(alters[control](v, rng)) for v in videos]
+    made = (
+        videos[1:] + videos[:1]
+        if control == "other clip"
+        else [np.ascontiguousarray(alters[control](v, rng)) for v in videos]
+    )
     found = [trajectory(read(v, 2), t.scene) for v, t in zip(made, few, strict=True)]
     assert least <= np.mean([f["ade"] for f in found]) <= most
     if control in ("truth", "blank"):
@@ -132,7 +159,10 @@ def test_a_body_carried_along_is_itself_and_one_that_boils_is_not(todo: list[Tas
 def test_worse_blur_and_noise_cost_shapes_first(todo: list[Task]) -> None:
     rng = np.random.default_rng(0)
     few = todo[:12]
-    for damaged in ([blurred(render(t.scene).video, 2.0) for t in few], [noisy(render(t.scene).video, rng, 0.1) for t in few]):
+    for damaged in (
+        [blurred(render(t.scene).video, 2.0) for t in few],
+        [noisy(render(t.scene).video, rng, 0.1) for t in few],
+    ):
         rows = [score(v, t) for v, t in zip(damaged, few, strict=True)]
         assert mean(rows, "colour") >= 0.95
         assert mean(rows, "motion") >= 0.95
@@ -140,7 +170,8 @@ def test_worse_blur_and_noise_cost_shapes_first(todo: list[Task]) -> None:
 
 
 def test_swapped_colours_and_missing_frames(todo: list[Task]) -> None:
-    """Both as in the table: binding is lost with every colour still there; a thing that blinks is still the same thing."""
+    """Both as in the table: binding is lost with every colour still there; a thing that blinks is still the
+    same thing."""
     pairs = [t for t in todo if len(t.scene.things) == 2][:6]
     swapped = []
     for task in pairs:
@@ -163,7 +194,19 @@ def test_an_unknown_ground_is_not_the_one_asked_for(todo: list[Task]) -> None:
     assert (numbers["ground"], numbers["exact"]) == (0, 0)
 
 
-_CELLS = ("colour", "shape", "motion", "count", "exact", "perm", "ade", "jerk", "area_cv", "bgflick", "pixel_agreement")
+_CELLS = (
+    "colour",
+    "shape",
+    "motion",
+    "count",
+    "exact",
+    "perm",
+    "ade",
+    "jerk",
+    "area_cv",
+    "bgflick",
+    "pixel_agreement",
+)
 _TABLE = """
 truth            .99-1    .99-1    .99-1    1-1      .98-1    1-1      0-.005   0-.005   0-.02    0-.05    .98-.995
 blur 1 px        .99-1    .99-1    .98-1    .99-1    .95-1    .99-1    0-.008   0-.005   0-.02    0-.1     .98-.996
@@ -182,11 +225,12 @@ mean of all      0-0      0-0      0-0      0-0      0-0      0-0      .5-.5    
 jitter 2 px      .99-1    .98-1    .75-.96  .99-1    .75-.95  .99-1    .02-.04  .05-.1   0-.02    0-.05    .97-.99
 flicker 8 %      .97-1    .95-1    .97-1    .95-1    .9-1     .95-1    0-.015   0-.02    .03-.1   3-6      .96-.98
 missing 4 of 16  .99-1    .99-1    .98-1    .75-.75  .95-1    .7-.78   0-.15    0-.02    0-.02    0-.05    .96-.99
-"""
-"""Least and most in each cell, which hold what evaluations elsewhere found and what this world gives. STATIC: the share of captions in
-which nothing moves. What was not found counts here: half a width in ``ade``, 1 in ``jerk`` and ``area_cv``. Elsewhere JPEG q30 costs no
-fact (EXACT 1; here .94 over 256 clips): this world has smaller things in colours nearer to their ground, whose corners 4:2:0 rounds off,
-and six shapes to confuse, of which another clip has the right one less often."""
+"""  # noqa: E501
+"""Least and most in each cell, which hold what evaluations elsewhere found and what this world gives. STATIC:
+the share of captions in which nothing moves. What was not found counts here: half a width in ``ade``, 1 in
+``jerk`` and ``area_cv``. Elsewhere JPEG q30 costs no fact (EXACT 1; here .94 over 256 clips): this world has
+smaller things in colours nearer to their ground, whose corners 4:2:0 rounds off, and six shapes to confuse,
+of which another clip has the right one less often."""
 _BOUNDS = [
     (name.strip(), cell, bounds)
     for name, cells in ((line[:17], line[17:].split()) for line in _TABLE.strip().splitlines())
@@ -200,11 +244,20 @@ def controlled() -> tuple[dict[str, dict[str, float]], float]:
     todo = tasks(Suite(iid=22, pair=5, triple=5, extrapolation=0, paraphrase=0))
     rng, truth = np.random.default_rng(0), [render(t.scene).video for t in todo]
     alters = {
-        "truth": lambda v: v, "blur 1 px": blurred, "blur 2 px": lambda v: blurred(v, 2.0), "noise .05": lambda v: noisy(v, rng),
-        "noise .10": lambda v: noisy(v, rng, 0.1), "jpeg q75": lambda v: jpeg(v, 75), "jpeg q30": jpeg,
-        **{name: lambda v, alter=CONTROLS[name]: alter(v, rng) for name in ("frozen", "shuffled", "reversed", "blank")},
-        "jitter 2 px": lambda v: jittering(v, rng), "flicker 8 %": lambda v: flickering(v, rng),
-    }  # fmt: skip
+        "truth": lambda v: v,
+        "blur 1 px": blurred,
+        "blur 2 px": lambda v: blurred(v, 2.0),
+        "noise .05": lambda v: noisy(v, rng),
+        "noise .10": lambda v: noisy(v, rng, 0.1),
+        "jpeg q75": lambda v: jpeg(v, 75),
+        "jpeg q30": jpeg,
+        **{
+            name: lambda v, alter=CONTROLS[name]: alter(v, rng)
+            for name in ("frozen", "shuffled", "reversed", "blank")
+        },
+        "jitter 2 px": lambda v: jittering(v, rng),
+        "flicker 8 %": lambda v: flickering(v, rng),
+    }
     made = {name: [np.ascontiguousarray(alter(v)) for v in truth] for name, alter in alters.items()}
     made |= {"swapped colours": [_swapped(t.scene) for t in todo], "other clip": truth[1:] + truth[:1]}
     made["mean of all"] = [np.rint(np.mean(truth, 0)).astype(np.uint8)] * len(todo)
@@ -219,7 +272,9 @@ def controlled() -> tuple[dict[str, dict[str, float]], float]:
 def _swapped(scene: Scene) -> np.ndarray:
     """The colours of two things; one thing keeps its own."""
     colours = [t.colour for t in scene.things[::-1]]
-    return render(replace(scene, things=tuple(replace(t, colour=c) for t, c in zip(scene.things, colours, strict=True)))).video
+    return render(
+        replace(scene, things=tuple(replace(t, colour=c) for t, c in zip(scene.things, colours, strict=True)))
+    ).video
 
 
 def _blinking(video: np.ndarray, scene: Scene) -> np.ndarray:
@@ -229,7 +284,9 @@ def _blinking(video: np.ndarray, scene: Scene) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("row", "cell", "bounds"), _BOUNDS)
-def test_the_table_of_controls(controlled: tuple[dict[str, dict[str, float]], float], row: str, cell: str, bounds: str) -> None:
+def test_the_table_of_controls(
+    controlled: tuple[dict[str, dict[str, float]], float], row: str, cell: str, bounds: str
+) -> None:
     means, static = controlled
     least, most = (static - 0.05, static + 0.1) if bounds == "STATIC" else map(float, bounds.split("-"))
     assert least - 1e-9 <= means[row][cell] <= most + 1e-9

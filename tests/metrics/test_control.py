@@ -37,7 +37,12 @@ def mask(scene: Scene) -> np.ndarray:
 
 
 def scored(videos: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, float]:
-    return mean([mask_fidelity(read(v).bodies, w, truths[i - 1]) for i, (v, w) in enumerate(zip(videos, truths, strict=True))])
+    return mean(
+        [
+            mask_fidelity(read(v).bodies, w, truths[i - 1])
+            for i, (v, w) in enumerate(zip(videos, truths, strict=True))
+        ]
+    )
 
 
 def mean(rows: list[Numbers]) -> dict[str, float]:
@@ -46,7 +51,10 @@ def mean(rows: list[Numbers]) -> dict[str, float]:
 
 def test_the_truth_follows_its_control_in_any_colour(scenes: list[Scene], truths: list[np.ndarray]) -> None:
     colours = list(Colour)
-    turned = [replace(s, things=tuple(replace(t, colour=colours[colours.index(t.colour) - 3]) for t in s.things)) for s in scenes]
+    turned = [
+        replace(s, things=tuple(replace(t, colour=colours[colours.index(t.colour) - 3]) for t in s.things))
+        for s in scenes
+    ]
     for videos in ([render(s).video for s in scenes], [render(s).video for s in turned]):
         numbers = scored(videos, truths)
         assert numbers["j"] > 0.93
@@ -56,7 +64,9 @@ def test_the_truth_follows_its_control_in_any_colour(scenes: list[Scene], truths
 
 
 @pytest.mark.parametrize(("late", "least", "most"), [(1, 0.5, 0.85), (3, 0.1, 0.6)])
-def test_being_late_is_seen(scenes: list[Scene], truths: list[np.ndarray], late: int, least: float, most: float) -> None:
+def test_being_late_is_seen(
+    scenes: list[Scene], truths: list[np.ndarray], late: int, least: float, most: float
+) -> None:
     videos = [np.concatenate([v[:1]] * late + [v[:-late]]) for v in (render(s).video for s in scenes)]
     numbers = scored(videos, truths)
     assert least < numbers["j"] < most
@@ -64,14 +74,21 @@ def test_being_late_is_seen(scenes: list[Scene], truths: list[np.ndarray], late:
     assert numbers["on_time"] <= 0.2
 
 
-def test_two_pixels_aside_costs_the_narrow_boundary_and_not_the_wide_one(scenes: list[Scene], truths: list[np.ndarray]) -> None:
+def test_two_pixels_aside_costs_the_narrow_boundary_and_not_the_wide_one(
+    scenes: list[Scene], truths: list[np.ndarray]
+) -> None:
     numbers = scored([np.roll(render(s).video, 2, 2) for s in scenes], truths)
     assert numbers["f1"] < 0.7 < 0.9 < numbers["f2"]
 
 
-def test_another_shape_on_the_right_path_is_near_and_not_right(scenes: list[Scene], truths: list[np.ndarray]) -> None:
+def test_another_shape_on_the_right_path_is_near_and_not_right(
+    scenes: list[Scene], truths: list[np.ndarray]
+) -> None:
     shapes = list(Shape)
-    turned = [replace(s, things=tuple(replace(t, shape=shapes[shapes.index(t.shape) - 3]) for t in s.things)) for s in scenes]
+    turned = [
+        replace(s, things=tuple(replace(t, shape=shapes[shapes.index(t.shape) - 3]) for t in s.things))
+        for s in scenes
+    ]
     numbers = scored([render(s).video for s in turned], truths)
     assert 0.5 < numbers["j"] < 0.85
     assert numbers["f1"] < 0.85
@@ -79,7 +96,9 @@ def test_another_shape_on_the_right_path_is_near_and_not_right(scenes: list[Scen
 
 
 @pytest.mark.parametrize(("trick", "most"), [("frozen", 0.5), ("shuffled", 0.6), ("blank", 0.0)])
-def test_tricks_stay_far_below_the_truth(scenes: list[Scene], truths: list[np.ndarray], trick: str, most: float) -> None:
+def test_tricks_stay_far_below_the_truth(
+    scenes: list[Scene], truths: list[np.ndarray], trick: str, most: float
+) -> None:
     rng = np.random.default_rng(0)
     numbers = scored([np.ascontiguousarray(CONTROLS[trick](render(s).video, rng)) for s in scenes], truths)
     assert numbers["ctrl_gain"] <= most
@@ -91,7 +110,11 @@ _CONTROL_TABLE = {  # least and most of J, F at 1 px, F at 2 px
     "2 px": ((0.48, 0.6), (0.3, 0.42), (0.7, 0.82)),  # .544, .350, .760: 2 px aside and 2 px down
     "lag 1": ((0.72, 0.86), (0.76, 0.92), (0.95, 1)),  # .741, .776, .974
     "lag 3": ((0.46, 0.66), (0.4, 0.58), (0.55, 0.82)),  # .490, .439, .588: things are slower here
-    "wrong shape": ((0.45, 0.75), (0.55, 0.82), (0.78, 0.94)),  # .744, .814, .939: among compacter shapes than a star or a ring
+    "wrong shape": (
+        (0.45, 0.75),
+        (0.55, 0.82),
+        (0.78, 0.94),
+    ),  # .744, .814, .939: among compacter shapes than a star or a ring
     "unrelated": ((0, 0.15), (0, 0.15), (0.05, 0.22)),  # .10, .13, .21
 }
 
@@ -154,22 +177,40 @@ def test_masks_of_other_shapes_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def figures() -> list[Rendered]:
-    drawn = [replace(sample(rng_of(77, i), Family.PUPPET, Mix()), num_frames=8, stride_ticks=2) for i in range(8)]
+    drawn = [
+        replace(sample(rng_of(77, i), Family.PUPPET, Mix()), num_frames=8, stride_ticks=2) for i in range(8)
+    ]
     return [render(s) for s in drawn]
 
 
 def posed(videos: list[np.ndarray], figures: list[Rendered]) -> dict[str, float]:
-    return mean([pose_fidelity(read_pose(v).joints, r.keypoints[0]) for v, r in zip(videos, figures, strict=True)])
+    return mean(
+        [pose_fidelity(read_pose(v).joints, r.keypoints[0]) for v, r in zip(videos, figures, strict=True)]
+    )
 
 
 @pytest.mark.parametrize(
     ("damage", "pck", "mpjpe"),
-    [("truth", 0.99, 0.012), ("blur", 0.97, 0.02), ("codec", 0.98, 0.015), ("noise", 0.99, 0.012), ("q30", 0.9, 0.04)],
+    [
+        ("truth", 0.99, 0.012),
+        ("blur", 0.97, 0.02),
+        ("codec", 0.98, 0.015),
+        ("noise", 0.99, 0.012),
+        ("q30", 0.9, 0.04),
+    ],
 )
-def test_poses_are_read_through_damage(figures: list[Rendered], damage: str, pck: float, mpjpe: float) -> None:
+def test_poses_are_read_through_damage(
+    figures: list[Rendered], damage: str, pck: float, mpjpe: float
+) -> None:
     rng = np.random.default_rng(0)
     codec = lambda v: noisy(blurred(v, 0.7), rng, 0.02)  # noqa: E731
-    alter = {"truth": lambda v: v, "blur": blurred, "codec": codec, "noise": lambda v: noisy(v, rng), "q30": jpeg}
+    alter = {
+        "truth": lambda v: v,
+        "blur": blurred,
+        "codec": codec,
+        "noise": lambda v: noisy(v, rng),
+        "q30": jpeg,
+    }
     numbers = posed([alter[damage](r.video) for r in figures], figures)
     assert numbers["pck"] >= pck
     assert numbers["mpjpe"] <= mpjpe
@@ -183,7 +224,9 @@ def test_frozen_figures_do_not_move_their_limbs(figures: list[Rendered]) -> None
 
 def test_no_figure_has_no_joints(figures: list[Rendered]) -> None:
     blank = np.full((8, 64, 64, 3), 12, np.uint8)
-    assert posed([blank] * len(figures), figures) == pytest.approx({"pck": 0, "pck_moving": 0, "mpjpe": 0.5, "pose_found": 0})
+    assert posed([blank] * len(figures), figures) == pytest.approx(
+        {"pck": 0, "pck_moving": 0, "mpjpe": 0.5, "pose_found": 0}
+    )
     shapes = render(sample(rng_of(3), Family.CORE, Mix(two_things=1.0))).video
     assert not np.isfinite(read_pose(shapes).joints).any()
 

@@ -23,7 +23,11 @@ SUITE = Suite(iid=40, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frame
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     """Two things, at least one of which moves."""
-    found = [t.scene for t in tasks(SUITE) if len(t.scene.things) == 2 and any(x.motion is not Motion.STATIC for x in t.scene.things)]
+    found = [
+        t.scene
+        for t in tasks(SUITE)
+        if len(t.scene.things) == 2 and any(x.motion is not Motion.STATIC for x in t.scene.things)
+    ]
     assert len(found) >= 6
     return found[:6]
 
@@ -34,7 +38,9 @@ def pairs(request: pytest.FixtureRequest, scenes: list[Scene]) -> list[EditPair]
 
 
 def mean(rows: list[Numbers]) -> dict[str, float]:
-    return {k: float(np.mean(there)) for k in rows[0] if (there := [row[k] for row in rows if row[k] is not None])}
+    return {
+        k: float(np.mean(there)) for k in rows[0] if (there := [row[k] for row in rows if row[k] is not None])
+    }
 
 
 def drawn(scene: Scene) -> np.ndarray:
@@ -59,7 +65,12 @@ def test_a_copy_of_the_source_earns_nothing(pairs: list[EditPair]) -> None:
 def test_what_a_codec_does_is_forgiven(pairs: list[EditPair]) -> None:
     rng = np.random.default_rng(0)
     sides = [[noisy(blurred(drawn(s), 0.7), rng, 0.02) for s in (p.edited, p.scene)] for p in pairs]
-    numbers = mean([score_edit(drawn(p.scene), edited, p, again) for p, (edited, again) in zip(pairs, sides, strict=True)])
+    numbers = mean(
+        [
+            score_edit(drawn(p.scene), edited, p, again)
+            for p, (edited, again) in zip(pairs, sides, strict=True)
+        ]
+    )
     assert numbers["edit"] > 0.93
     assert numbers["bg"] > 0.98
     assert numbers["psnr_bg"] < 36
@@ -67,7 +78,18 @@ def test_what_a_codec_does_is_forgiven(pairs: list[EditPair]) -> None:
 
 def test_a_task_is_judged_by_what_its_decoder_can_keep() -> None:
     """The headline's parts stay the same; only the ceiling of the ground is told."""
-    [task] = tasks(Suite(kind=Kind.EDIT, iid=1, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2))
+    [task] = tasks(
+        Suite(
+            kind=Kind.EDIT,
+            iid=1,
+            pair=0,
+            triple=0,
+            extrapolation=0,
+            paraphrase=0,
+            num_frames=8,
+            stride_ticks=2,
+        )
+    )
     rng = np.random.default_rng(0)
     painted = noisy(blurred(drawn(task.scene), 0.7), rng, 0.04)
     alone = score(painted, task)
@@ -92,11 +114,16 @@ def test_half_an_edit_is_half_an_accuracy_and_no_strict_edit(pairs: list[EditPai
     assert numbers["edit_acc_all"] == numbers["edit_strict"] == 0
 
 
-@pytest.mark.parametrize(("trick", "most"), [("frozen", 0.5), ("shuffled", 0.6), ("reversed", 0.5), ("blank", 0.0), ("mean", 0.4)])
+@pytest.mark.parametrize(
+    ("trick", "most"), [("frozen", 0.5), ("shuffled", 0.6), ("reversed", 0.5), ("blank", 0.0), ("mean", 0.4)]
+)
 def test_tricks_on_the_target_stay_far_below_it(pairs: list[EditPair], trick: str, most: float) -> None:
     """The mean of all frames keeps what moves slowly; so it earns more than a blank clip."""
     rng = np.random.default_rng(1)
-    rows = [score_edit(drawn(p.scene), np.ascontiguousarray(CONTROLS[trick](drawn(p.edited), rng)), p) for p in pairs]
+    rows = [
+        score_edit(drawn(p.scene), np.ascontiguousarray(CONTROLS[trick](drawn(p.edited), rng)), p)
+        for p in pairs
+    ]
     assert mean(rows)["edit"] <= most
 
 
@@ -106,12 +133,16 @@ def test_a_fresh_clip_with_the_target_in_it_is_no_edit(pairs: list[EditPair]) ->
     for i, p in enumerate(pairs):
         other = pairs[i - 1].edited
         there = [replace(t, x=o.x, y=o.y) for t, o in zip(p.edited.things, other.things, strict=True)]
-        rows.append(score_edit(drawn(p.scene), drawn(replace(p.edited, things=tuple(there), ground=other.ground)), p))
+        rows.append(
+            score_edit(drawn(p.scene), drawn(replace(p.edited, things=tuple(there), ground=other.ground)), p)
+        )
     assert mean(rows)["edit"] < 0.1
 
 
 def test_drift_costs_the_trajectory(pairs: list[EditPair]) -> None:
-    shifted = [replace(p.edited, things=tuple(replace(t, x=t.x + 0.05) for t in p.edited.things)) for p in pairs]
+    shifted = [
+        replace(p.edited, things=tuple(replace(t, x=t.x + 0.05) for t in p.edited.things)) for p in pairs
+    ]
     numbers = mean([score_edit(drawn(p.scene), drawn(s), p) for p, s in zip(pairs, shifted, strict=True)])
     assert numbers["traj"] == pytest.approx(np.exp(-1), abs=0.05)
     assert numbers["edit_acc"] == 1
@@ -140,14 +171,33 @@ def test_recolouring_the_ground_too_costs_the_ground(scenes: list[Scene]) -> Non
 
 
 _EDIT_CELLS = ("edit_acc", "keep_acc", "traj", "psnr_bg", "edit")
-_EDIT_TABLE = {  # least and most: the table's value and this world's lie within, but where a comment says why not
-    "oracle": ((1, 1), (0.98, 1), (0.93, 1), (60, 60), (0.97, 1)),  # the table: 1, 1, .99, 60, .997; centres are read to .002 widths here
+# least and most: the table's value and this world's lie within, but where a comment says why not
+_EDIT_TABLE = {
+    "oracle": (
+        (1, 1),
+        (0.98, 1),
+        (0.93, 1),
+        (60, 60),
+        (0.97, 1),
+    ),  # the table: 1, 1, .99, 60, .997; centres are read to .002 widths here
     "source": ((0, 0), (0.98, 1), (0.93, 1), (60, 60), (0, 0.01)),  # 0, 1, .99, 60, .004
     "codec": ((0.97, 1), (0.95, 1), (0.9, 1), (33, 35), (0.95, 1)),  # 1, 1, .99, 34.0, .984
     "too much": ((1, 1), (0, 0), (0.93, 1), (60, 60), (0, 0.01)),  # 1, 0, .99, 60, .004
     "drift .12": ((0.6, 0.75), (0.58, 0.75), (0.16, 0.2), (20, 25), (0.28, 0.42)),  # .68, .68, .18, 23.6, .37
-    "fresh": ((0, 0.17), (0, 0.1), (0, 0.03), (10, 15), (0, 0.01)),  # .10, .04, .02, 13.4, .002; here two of twelve fit by chance
-    "ground too": ((1, 1), (0.98, 1), (0.93, 1), (10, 16), (0, 0.15)),  # 1, 1, .98, 12.7, .02: grounds of equal brightness cost less
+    "fresh": (
+        (0, 0.17),
+        (0, 0.1),
+        (0, 0.03),
+        (10, 15),
+        (0, 0.01),
+    ),  # .10, .04, .02, 13.4, .002; here two of twelve fit by chance
+    "ground too": (
+        (1, 1),
+        (0.98, 1),
+        (0.93, 1),
+        (10, 16),
+        (0, 0.15),
+    ),  # 1, 1, .98, 12.7, .02: grounds of equal brightness cost less
     "half": ((0.5, 0.5), (0.98, 1), (0.93, 1), (60, 60), (0.77, 0.81)),  # .50, 1, .99, 60, .80
 }
 
@@ -171,16 +221,22 @@ def test_the_table_of_edits(recolours: list[EditPair], control: str) -> None:
             case "codec":
                 made, codec = (noisy(blurred(v, 0.7), rng, 0.02) for v in (target, source))
             case "too much":
-                made = drawn(replace(pair.edited, things=edit_pair(pair.scene, Edit.BOTH, seed=0).edited.things))
+                made = drawn(
+                    replace(pair.edited, things=edit_pair(pair.scene, Edit.BOTH, seed=0).edited.things)
+                )
                 pair = _half_asked(pair)
             case "drift .12":
                 made = _drifting(pair.edited, 0.12)
             case "fresh":
                 other = recolours[i - 1].edited
-                there = tuple(replace(t, x=o.x, y=o.y) for t, o in zip(pair.edited.things, other.things, strict=True))
+                there = tuple(
+                    replace(t, x=o.x, y=o.y) for t, o in zip(pair.edited.things, other.things, strict=True)
+                )
                 made = drawn(replace(pair.edited, things=there, ground=other.ground))
             case "ground too":
-                made = drawn(replace(pair.edited, ground=edit_pair(pair.scene, Edit.GROUND, seed=0).edited.ground))
+                made = drawn(
+                    replace(pair.edited, ground=edit_pair(pair.scene, Edit.GROUND, seed=0).edited.ground)
+                )
             case _:
                 made = np.concatenate([source[:4], target[4:]])
         rows.append(score_edit(source, made, pair, codec))
@@ -196,9 +252,12 @@ def _half_asked(pair: EditPair) -> EditPair:
 
 
 def _drifting(scene: Scene, most: float) -> np.ndarray:
-    """Everything slides aside by up to ``most`` widths in either axis, evenly from the first frame to the last."""
+    """Everything slides aside by up to ``most`` widths in either axis, evenly from the first frame to the
+    last."""
     shifts = np.linspace(0, most, scene.num_frames)
-    astray = (replace(scene, things=tuple(replace(t, x=t.x + d, y=t.y + d) for t in scene.things)) for d in shifts)
+    astray = (
+        replace(scene, things=tuple(replace(t, x=t.x + d, y=t.y + d) for t in scene.things)) for d in shifts
+    )
     return np.stack([drawn(s)[k] for k, s in enumerate(astray)])
 
 

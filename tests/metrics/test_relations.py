@@ -44,7 +44,10 @@ def test_what_is_in_front_is_told_from_what_is_behind() -> None:
     turned = [replace(s, things=s.things[::-1]) for s in found]
     assert np.mean([shown(render(s).video, s)["rel"] for s in found]) >= 0.75
     assert np.mean([shown(render(t).video, s)["rel"] for t, s in zip(turned, found, strict=True)]) <= 0.25
-    apart = [replace(s, things=(replace(s.things[0], x=0.2, y=0.2), replace(s.things[1], x=0.8, y=0.8))) for s in found]
+    apart = [
+        replace(s, things=(replace(s.things[0], x=0.2, y=0.2), replace(s.things[1], x=0.8, y=0.8)))
+        for s in found
+    ]
     assert np.mean([shown(render(a).video, s)["rel"] for a, s in zip(apart, found, strict=True)]) == 0
 
 

@@ -1,4 +1,5 @@
-"""O6 and O7: estimates that do not depend on n, and tricks that each one number misses and the three together do not."""
+"""O6 and O7: estimates that do not depend on n, and tricks that each one number misses and the three together
+do not."""
 
 from __future__ import annotations
 
@@ -49,10 +50,12 @@ def test_equal_distributions_are_nothing_apart_whatever_n(n: int) -> None:
         assert abs(values.mean()) < 3 * values.std() / 60**0.5 + 1e-9
 
 
-@pytest.mark.parametrize(("resampled", "distance"), [(energy_resampled, energy_distance), (mmd2_resampled, mmd2)])
+@pytest.mark.parametrize(
+    ("resampled", "distance"), [(energy_resampled, energy_distance), (mmd2_resampled, mmd2)]
+)
 def test_intervals_of_set_distances_hold_what_they_say(resampled, distance) -> None:
-    """Four captions of sixteen noises each, drawn 40 times: the interval holds the true distance nine times in ten or more, it holds 0
-    where nothing is apart and excludes it where spread is a quarter. A plain
+    """Four captions of sixteen noises each, drawn 40 times: the interval holds the true distance nine times
+    in ten or more, it holds 0 where nothing is apart and excludes it where spread is a quarter. A plain
     bootstrap counts copies as pairs, and its lower end lies above 0."""
     rng = np.random.default_rng(5)
     middle, captions = rng.uniform(0.3, 0.7, (4, 1, 3)), [f"caption {i // 16}" for i in range(64)]
@@ -64,19 +67,26 @@ def test_intervals_of_set_distances_hold_what_they_say(resampled, distance) -> N
         true = np.mean([distance(drawn(spread), drawn(1.0)) for _ in range(200)])
         found = [resampled(drawn(spread), drawn(1.0), captions).interval() for _ in range(40)]
         assert np.mean([x.low <= true <= x.high for x in found]) >= 0.9
-        assert np.mean([x.low <= 0 <= x.high for x in found]) >= 0.9 if spread == 1 else all(x.low > 0 for x in found)
+        assert (
+            np.mean([x.low <= 0 <= x.high for x in found]) >= 0.9
+            if spread == 1
+            else all(x.low > 0 for x in found)
+        )
     points = drawn(1.0), drawn(0.25)
     assert resampled(*points, captions).value == distance(*points)
     assert resampled(*points, captions).interval() == resampled(*points, captions).interval()
-    with pytest.raises(ValueError, match="as many points on both sides, each with its group, got 64, 60 and 64 groups"):
+    with pytest.raises(
+        ValueError, match="as many points on both sides, each with its group, got 64, 60 and 64 groups"
+    ):
         resampled(points[0], points[1][:60], captions)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.5])
 def test_differences_of_set_numbers_hold_what_they_say(spread: float) -> None:
-    """Two checkpoints over one world and the same noises, half of which they answer alike, forty times: the interval of the difference
-    holds the true one 88 times in 100 or more (more rounds: ``benchmarks/coverage.py``), holds 0 where both are the world, and excludes
-    it, but for one caption's luck, where one spreads half as far."""
+    """Two checkpoints over one world and the same noises, half of which they answer alike, forty times: the
+    interval of the difference holds the true one 88 times in 100 or more (more rounds:
+    ``benchmarks/coverage.py``), holds 0 where both are the world, and excludes it, but for one caption's
+    luck, where one spreads half as far."""
     rng = np.random.default_rng(11)
     middle, captions = rng.uniform(0.3, 0.7, (8, 1, 4)), [f"caption {i // 16}" for i in range(128)]
     training = rng.uniform(0, 1, (500, 4))
@@ -117,7 +127,9 @@ def test_a_difference_is_tighter_than_two_intervals_of_what_is_shared() -> None:
     assert paired < 0.6 * (first**2 + second**2) ** 0.5
     same = theirs.minus(theirs)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
-    with pytest.raises(ValueError, match="by pairs over the same clips, got 64 and 32; score both on one suite"):
+    with pytest.raises(
+        ValueError, match="by pairs over the same clips, got 64 and 32; score both on one suite"
+    ):
         ours.minus(energy_resampled(made[:32], world[:32], captions[:32]))
 
 
@@ -128,7 +140,8 @@ def test_permutation_p_is_uniform_under_the_null_and_small_otherwise(rng: np.ran
 
 
 def test_diversity_is_two_sided(rng: np.random.Generator) -> None:
-    """Collapsed, halved, recalled and overshot sets, each told from the prior by energy; spread alone would prefer the last."""
+    """Collapsed, halved, recalled and overshot sets, each told from the prior by energy; spread alone would
+    prefer the last."""
     reference, honest = prior(rng, 256), prior(rng, 64)
     recalled = prior(rng, 8)[np.arange(64) % 8]
     sets = {
@@ -148,12 +161,15 @@ def test_diversity_is_two_sided(rng: np.random.Generator) -> None:
     assert duplicates(honest) < 0.05
 
 
-_SPAN = 0.6  # canvas widths that places are drawn over; the table's distances are in such spans, which makes its energies 1 / .6 of ours
+# canvas widths that places are drawn over; the table's distances are in such spans, which makes its energies
+# 1 / .6 of ours
+_SPAN = 0.6
 
 
 @pytest.fixture(scope="module")
 def controlled() -> dict[str, np.ndarray]:
-    """``20 4`` by control: ratio of mean distances, energy in spans, ratio of Vendi, DUP, in twenty draws of 64 points against 256."""
+    """``20 4`` by control: ratio of mean distances, energy in spans, ratio of Vendi, DUP, in twenty draws of
+    64 points against 256."""
     rng, rows = np.random.default_rng(0), []
     for _ in range(20):
         reference, honest, fresh = prior(rng, 256), prior(rng, 64), prior(rng, 64)
@@ -167,7 +183,12 @@ def controlled() -> dict[str, np.ndarray]:
         spread, modes = pdist(reference).mean(), vendi(fresh)
         rows.append(
             {
-                name: (pdist(x).mean() / spread, energy_distance(x, reference) / _SPAN, vendi(x) / modes, duplicates(x))
+                name: (
+                    pdist(x).mean() / spread,
+                    energy_distance(x, reference) / _SPAN,
+                    vendi(x) / modes,
+                    duplicates(x),
+                )
                 for name, x in sets.items()
             }
         )
@@ -184,15 +205,21 @@ def controlled() -> dict[str, np.ndarray]:
         ("corners", (1.7, 1.76), (0.115, 0.14), (0.34, 0.4), (0.96, 1)),  # 1.73, .126, .37, .99
     ],
 )
-def test_the_table_of_sets(controlled: dict[str, np.ndarray], control: str, spread, energy, modes, copies) -> None:
-    """Means of twenty draws lie about the table's single ones; the ratio of distances alone would call corners the most diverse."""
+def test_the_table_of_sets(
+    controlled: dict[str, np.ndarray], control: str, spread, energy, modes, copies
+) -> None:
+    """Means of twenty draws lie about the table's single ones; the ratio of distances alone would call
+    corners the most diverse."""
     for bounds, value in zip((spread, energy, modes, copies), controlled[control].mean(0), strict=True):
         assert bounds[0] <= value <= bounds[1], controlled[control].mean(0)
 
 
 def test_memorising_is_recalling_the_training_set(rng: np.random.Generator) -> None:
     training, held_out = prior(rng, 400), prior(rng, 96)
-    made, captions = (training[:96] + rng.normal(0, 0.002, (96, 4)), prior(rng, 96)), [f"caption {i // 8}" for i in range(96)]
+    made, captions = (
+        (training[:96] + rng.normal(0, 0.002, (96, 4)), prior(rng, 96)),
+        [f"caption {i // 8}" for i in range(96)],
+    )
     distances = [nearest(x, training) for x in (*made, held_out)]
     recalled, fresh = (memorisation(x, distances[2], captions).interval() for x in distances[:2])
     assert recalled.low < recalled.mean < recalled.high < 0.1
@@ -249,7 +276,10 @@ def test_a_planted_copy_is_found() -> None:
     evaluation = [t.scene for t in tasks(SUITE)]
     nudged = [replace(t, x=t.x + 0.004) for t in evaluation[3].things]
     planted = replace(evaluation[3], things=tuple(nudged[::-1]), num_frames=4)
-    other = replace(planted, things=(replace(nudged[0], shape=next(s for s in Shape if s is not nudged[0].shape)), *nudged[1:]))
+    other = replace(
+        planted,
+        things=(replace(nudged[0], shape=next(s for s in Shape if s is not nudged[0].shape)), *nudged[1:]),
+    )
     found = near_duplicates([other, planted], evaluation)
     assert [(j, i) for j, i, _ in found] == [(3, 1)]
 

@@ -79,13 +79,18 @@ def test_a_clip_that_is_given_may_lie_beyond_training_in_size_or_speed_too(how: 
 
 
 LONGER = [
-    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "related": 0.5}, {"kind": Kind.TEXT, "pair": 3, "triple": 3, "minimal_pairs": True},
-    {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.CONTROL, "pair": 3, "triple": 3}, {"kind": Kind.IDENTITY},
+    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "related": 0.5},
+    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "minimal_pairs": True},
+    {"kind": Kind.CONTROL, "control": Control.POSE},
+    {"kind": Kind.CONTROL, "pair": 3, "triple": 3},
+    {"kind": Kind.IDENTITY},
     {"kind": Kind.DIVERSITY, "pair": 3, "triple": 3, "seeds_per_prompt": 2, "open_motion": True},
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("how", LONGER, ids=lambda how: "-".join(str(getattr(v, "value", v)) for v in how.values()))
+@pytest.mark.parametrize(
+    "how", LONGER, ids=lambda how: "-".join(str(getattr(v, "value", v)) for v in how.values())
+)
 def test_clips_longer_than_those_of_training_lose_nothing(how: dict) -> None:
     few = dict.fromkeys(SMALL, 0) | {"iid": 4, "paraphrase": 2}
     for task in tasks(Suite(**few | {"num_frames": 16, "stride_ticks": 2} | how)):
@@ -111,7 +116,9 @@ def test_related_things_lie_in_their_bucket_and_the_rest_of_the_suite_stays_as_i
             assert {bucket_of(t) for t in task.scene.things} == {wanted}
     few = Suite(**SMALL)
     assert "related" not in few.rule()
-    assert "pair_factors" not in few.rule(), "folders that were filled before there were factors stay readable"
+    assert "pair_factors" not in few.rule(), (
+        "folders that were filled before there were factors stay readable"
+    )
     assert Suite(**SMALL, related=0.5).rule() != few.rule() != Suite(**SMALL, minimal_pairs=True).rule()
 
 
@@ -126,7 +133,10 @@ def test_open_factors_are_not_told() -> None:
     [
         ({"iid": -1}, "non-negative"),
         ({"num_frames": 40}, "within 31 ticks"),
-        ({"num_frames": 20}, r"20 frames at stride_ticks=1 lies beyond training, .* in every clip; set suite\.extrapolation=0"),
+        (
+            {"num_frames": 20},
+            r"20 frames at stride_ticks=1 lies beyond training, .* in every clip; set suite\.extrapolation=0",
+        ),
         ({"open_share": 2.0}, "open_share"),
         ({"two_things": -1.0}, "two_things"),
     ],
@@ -137,7 +147,19 @@ def test_impossible_suites_speak(wrong: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["training", "methods", "data", "toybox", "layers", "backbones", "diffusion", "attention", "conditions", "formats"]
+    "room",
+    [
+        "training",
+        "methods",
+        "data",
+        "toybox",
+        "layers",
+        "backbones",
+        "diffusion",
+        "attention",
+        "conditions",
+        "formats",
+    ],
 )
 def test_nothing_that_trains_knows_the_salt(room: str) -> None:
     """Neither the salt itself nor the suites drawn from it."""
@@ -154,7 +176,9 @@ def test_nothing_that_trains_knows_the_salt(room: str) -> None:
                 names = [a.name for a in node.names]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 names = [node.value]
-            assert not any(n in ("vgen.metrics._salt", "vgen.metrics.suite") for n in names), f"{path} imports evaluation scenes"
+            assert not any(n in ("vgen.metrics._salt", "vgen.metrics.suite") for n in names), (
+                f"{path} imports evaluation scenes"
+            )
 
 
 @pytest.mark.parametrize("trains", ["vgen.app.train", "vgen.training", "vgen.methods", "vgen.data"])
@@ -165,7 +189,15 @@ def test_no_chain_of_imports_leads_from_training_to_the_salt(trains: str) -> Non
         assert graph.find_shortest_chain(importer=module, imported="vgen.metrics._salt") is None, module
 
 
-ONE = {"iid": 8, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 2, "num_frames": 8, "stride_ticks": 2}
+ONE = {
+    "iid": 8,
+    "pair": 0,
+    "triple": 0,
+    "extrapolation": 0,
+    "paraphrase": 2,
+    "num_frames": 8,
+    "stride_ticks": 2,
+}
 KINDS = {
     "text": Suite(**ONE),
     "edit": Suite(**ONE, kind=Kind.EDIT),
@@ -185,18 +217,24 @@ def suite(request: pytest.FixtureRequest) -> Suite:
 
 
 def test_the_truth_wins_every_headline_and_no_trick_wins_any(suite: Suite) -> None:
-    """Frozen, shuffled, reversed, mean and blank clips, copies of the source, somebody else's subject, a clip of another control: none has
-    more than six tenths of what the truth has, of anything that stands on top of a report."""
+    """Frozen, shuffled, reversed, mean and blank clips, copies of the source, somebody else's subject, a clip
+    of another control: none has more than six tenths of what the truth has, of anything that stands on top of
+    a report."""
     todo = tasks(suite)
     own = list(todo[0].kind.tricks)
     rows = self_test(todo, names=["truth", *CONTROLS, *own])
     headlines = todo[0].kind.headlines_of(suite.num_frames)
-    means = {name: {k: np.mean([v for r in rows[name] if (v := r[k]) is not None]) for k in headlines} for name in rows}
+    means = {
+        name: {k: np.mean([v for r in rows[name] if (v := r[k]) is not None]) for k in headlines}
+        for name in rows
+    }
     for key in headlines:
         assert means["truth"][key] > (0.35 if key == "ctrl_gain" else 0.9), key
         assert means["blank"][key] <= 0.02, key
         for trick in (*CONTROLS, *own):
-            assert means[trick][key] <= 0.6 * means["truth"][key], f"{trick} has {means[trick][key]:.2f} of {key}"
+            assert means[trick][key] <= 0.6 * means["truth"][key], (
+                f"{trick} has {means[trick][key]:.2f} of {key}"
+            )
     assert set(own) < set(tricks_of(todo))
 
 
@@ -250,7 +288,9 @@ def test_edits_take_turns_and_lie_in_their_bucket() -> None:
 
 
 def test_terse_prompts_of_an_edit_leave_to_the_clip_what_stays() -> None:
-    told, terse = (tasks(Suite(kind=Kind.EDIT, iid=16, pair=0, triple=0, open_share=share)) for share in (0, 1))
+    told, terse = (
+        tasks(Suite(kind=Kind.EDIT, iid=16, pair=0, triple=0, open_share=share)) for share in (0, 1)
+    )
     for full, short in zip(told, terse, strict=True):
         grounds = {ground_words(scene.ground) for scene in (short.about.scene, short.about.edited)}
         for prompt in (short.about.source, short.about.target):
@@ -264,7 +304,10 @@ def test_terse_prompts_of_an_edit_leave_to_the_clip_what_stays() -> None:
 def test_a_subject_keeps_its_face_in_every_still_and_prompt() -> None:
     todo = tasks(KINDS["identity"])
     for task in todo:
-        faces = {(s.things[0].code, s.things[0].colour, s.things[0].second) for s in (task.scene, *task.about.shown)}
+        faces = {
+            (s.things[0].code, s.things[0].colour, s.things[0].second)
+            for s in (task.scene, *task.about.shown)
+        }
         assert len(faces) == 1
     assert len({t.group for t in todo if t.bucket is Bucket.IID}) == 2
 
@@ -273,20 +316,33 @@ PAIRED = Suite(**dict.fromkeys(SMALL, 12) | {"triple": 6}, num_frames=8, stride_
 
 
 @pytest.mark.parametrize("bucket", list(Bucket), ids=lambda b: b.value)
-def test_minimal_pairs_differ_in_one_word_about_each_factor_in_turn_and_stay_in_their_bucket(bucket: Bucket) -> None:
+def test_minimal_pairs_differ_in_one_word_about_each_factor_in_turn_and_stay_in_their_bucket(
+    bucket: Bucket,
+) -> None:
     todo = [t for t in tasks(PAIRED) if t.bucket is bucket]
     wanted = bucket if bucket in (Bucket.PAIR, Bucket.TRIPLE) else Bucket.IID
     for a, b in zip(todo[::2], todo[1::2], strict=True):
         assert words_apart(a.caption, b.caption) == 1
         assert (a.seed, a.group, a.about, a.bucket) == (b.seed, b.group, b.about, b.bucket)
         assert {bucket_of(t) for task in (a, b) for t in task.scene.things} == {wanted}
-        assert len(a.scene.things) == len(b.scene.things) == (3 if bucket is Bucket.EXTRAPOLATION else len(b.scene.things))
-        differ = {f for f in Factor if f is not Factor.GROUND for x, y in zip(a.scene.things, b.scene.things, strict=True)
-                  if getattr(x, f.value) is not getattr(y, f.value)}  # fmt: skip
+        assert (
+            len(a.scene.things)
+            == len(b.scene.things)
+            == (3 if bucket is Bucket.EXTRAPOLATION else len(b.scene.things))
+        )
+        differ = {
+            f
+            for f in Factor
+            if f is not Factor.GROUND
+            for x, y in zip(a.scene.things, b.scene.things, strict=True)
+            if getattr(x, f.value) is not getattr(y, f.value)
+        }
         differ |= {Factor.GROUND} if a.scene.ground is not b.scene.ground else set()
         assert differ == {a.about.factor}
     turns = [t.about.factor for t in todo[::2]]
-    assert turns == (2 * list(Factor) if bucket is not Bucket.TRIPLE else 2 * [Factor.SIZE, Factor.SPEED, Factor.GROUND])
+    assert turns == (
+        2 * list(Factor) if bucket is not Bucket.TRIPLE else 2 * [Factor.SIZE, Factor.SPEED, Factor.GROUND]
+    )
 
 
 def test_a_triple_stays_one_in_no_other_shape_or_motion() -> None:
@@ -299,7 +355,9 @@ def test_a_triple_stays_one_in_no_other_shape_or_motion() -> None:
 def test_minimal_pairs_are_for_those_who_hear_the_word() -> None:
     todo = tasks(Suite(**ONE, minimal_pairs=True))
     rows = [score(render(t.scene).video, t) for t in todo]
-    deaf = [score(render(todo[i - i % 2].scene).video, t) for i, t in enumerate(todo)]  # the first member's clip for both
+    deaf = [
+        score(render(todo[i - i % 2].scene).video, t) for i, t in enumerate(todo)
+    ]  # the first member's clip for both
     kind = todo[0].kind
     heard = kind.score_set(list(zip(todo, rows, strict=True)))
     assert heard["pair"].value == 1
@@ -342,7 +400,9 @@ def test_clips_that_lie_on_training_scenes_are_recalled() -> None:
 
     def mem(taught: list[Scene]) -> Interval:
         near = kind.recall.measure(rows, taught)
-        return kind.score_set([(task, row | more) for (task, row), more in zip(rows, near, strict=True)])["mem"].interval()
+        return kind.score_set([(task, row | more) for (task, row), more in zip(rows, near, strict=True)])[
+            "mem"
+        ].interval()
 
     recalled, made = mem([*others, *(replace(t.scene, num_frames=4) for t in todo)]), mem(others)
     assert recalled.high < 0.5
@@ -368,7 +428,11 @@ def test_another_clip_of_the_same_caption_is_no_trick() -> None:
 
 
 def test_a_caption_may_leave_the_motion_open_and_its_entropy_is_asked_for() -> None:
-    todo = tasks(Suite(**ONE | {"iid": 32, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=32, open_motion=True))
+    todo = tasks(
+        Suite(
+            **ONE | {"iid": 32, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=32, open_motion=True
+        )
+    )
     assert {t.unspecified for t in todo} == {("size", "speed", "ground", "motion")}
     [caption] = {t.caption for t in todo}
     assert caption.split()[1:] == [todo[0].scene.things[0].colour.value, todo[0].scene.things[0].shape.value]
@@ -389,20 +453,29 @@ def test_every_seed_is_another_noise_for_the_same_caption() -> None:
 
 def test_a_grid_is_every_setting_with_every_other() -> None:
     assert Grid().points() == [{}]
-    assert Grid(guidance=[3.0, 5.0], num_steps=[10]).points() == [{"guidance": 3.0, "num_steps": 10}, {"guidance": 5.0, "num_steps": 10}]
+    assert Grid(guidance=[3.0, 5.0], num_steps=[10]).points() == [
+        {"guidance": 3.0, "num_steps": 10},
+        {"guidance": 5.0, "num_steps": 10},
+    ]
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"kind": Kind.IDENTITY}, "kind=identity has no bucket pair or triple or extrapolation"),
-        ({"kind": Kind.CONTROL, "control": Control.POSE, "pair": 0}, "control=pose has no bucket triple or extrapolation"),
+        (
+            {"kind": Kind.CONTROL, "control": Control.POSE, "pair": 0},
+            "control=pose has no bucket triple or extrapolation",
+        ),
         ({"num_seeds": 0}, "num_seeds=0"),
         ({"edits": []}, r"edits=\[\]"),
         ({"pair_factors": []}, r"pair_factors=\[\]"),
         ({"related": 2.0}, "related in 0..1"),
         ({"minimal_pairs": True, "num_frames": 1}, "pair of stills must differ in what a still can show"),
-        ({"minimal_pairs": True, "pair_factors": [Factor.SHAPE]}, "bucket triple stay in it with another size, speed or ground alone"),
+        (
+            {"minimal_pairs": True, "pair_factors": [Factor.SHAPE]},
+            "bucket triple stay in it with another size, speed or ground alone",
+        ),
     ],
 )
 def test_what_a_kind_lacks_is_said(wrong: dict, words: str) -> None:
@@ -410,7 +483,9 @@ def test_what_a_kind_lacks_is_said(wrong: dict, words: str) -> None:
         Suite(**wrong)
 
 
-@pytest.mark.parametrize("path", sorted((conf_dir() / "evaluate" / "suite").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((conf_dir() / "evaluate" / "suite").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_shipped_suites_can_be_drawn(path: Path) -> None:
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     data |= {"kind": Kind(data.get("kind", "text")), "control": Control(data.get("control", "edges"))}

@@ -1,4 +1,5 @@
-"""The second reader: independent of the first, in agreement with it on the truth, and outspoken where they differ."""
+"""The second reader: independent of the first, in agreement with it on the truth, and outspoken where they
+differ."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ def test_noise_does_not_divide_them() -> None:
 
 
 def test_they_share_the_world_and_no_code() -> None:
-    imported = {n.module for n in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)}
+    imported = {
+        n.module
+        for n in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8")))
+        if isinstance(n, ast.ImportFrom)
+    }
     readers = {m for m in imported if m and m.startswith("vgen.toybox.oracle")}
     assert readers == {"vgen.toybox.oracle.facts"}  # for the type of what the first one saw
 
@@ -51,7 +56,9 @@ def test_disagreements_are_plain_words() -> None:
     found = disagreements(read(render(task.scene).video, 2), audit(render(other).video, 2))
     assert Disagreement("ground", task.scene.ground.value, ground.value) in found
     assert Disagreement(f"shape of the {a.colour.value} thing", a.shape.value, shape.value) in found
-    gone = disagreements(read(render(task.scene).video, 2), audit(render(replace(task.scene, things=())).video, 2))
+    gone = disagreements(
+        read(render(task.scene).video, 2), audit(render(replace(task.scene, things=())).video, 2)
+    )
     assert Disagreement(f"a {a.colour.value} thing", "there", "not there") in gone
 
 

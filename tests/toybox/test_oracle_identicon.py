@@ -17,7 +17,10 @@ from vgen.toybox.scenes import Ground, Motion, Scene
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [replace(sample(rng_of(77, i), Family.IDENTICON, Mix()), num_frames=8, stride_ticks=2) for i in range(24)]
+    return [
+        replace(sample(rng_of(77, i), Family.IDENTICON, Mix()), num_frames=8, stride_ticks=2)
+        for i in range(24)
+    ]
 
 
 def sprite(video: np.ndarray, scene: Scene) -> Sprite:
@@ -30,10 +33,18 @@ def scored(videos: list[np.ndarray], scenes: list[Scene]) -> dict[str, float]:
     return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
 
 
-@pytest.mark.parametrize(("damage", "least"), [("truth", 1.0), ("blur", 0.99), ("noise", 0.99), ("q75", 0.99), ("q30", 0.9)])
+@pytest.mark.parametrize(
+    ("damage", "least"), [("truth", 1.0), ("blur", 0.99), ("noise", 0.99), ("q75", 0.99), ("q30", 0.9)]
+)
 def test_codes_are_read_through_damage(scenes: list[Scene], damage: str, least: float) -> None:
     rng = np.random.default_rng(0)
-    alter = {"truth": lambda v: v, "blur": blurred, "noise": lambda v: noisy(v, rng), "q75": lambda v: jpeg(v, 75), "q30": jpeg}[damage]
+    alter = {
+        "truth": lambda v: v,
+        "blur": blurred,
+        "noise": lambda v: noisy(v, rng),
+        "q75": lambda v: jpeg(v, 75),
+        "q30": jpeg,
+    }[damage]
     numbers = scored([alter(render(s).video) for s in scenes], scenes)
     assert numbers["bitacc"] >= least
     assert numbers["id_exact"] >= least - 0.05
@@ -48,7 +59,10 @@ def test_a_strong_blur_costs_the_whole_code_before_its_bits(scenes: list[Scene])
 
 
 def test_an_impostor_of_the_same_histogram_is_found_out(scenes: list[Scene]) -> None:
-    fakes = [replace(s, things=(replace(s.things[0], code=scenes[i - 1].things[0].code),)) for i, s in enumerate(scenes)]
+    fakes = [
+        replace(s, things=(replace(s.things[0], code=scenes[i - 1].things[0].code),))
+        for i, s in enumerate(scenes)
+    ]
     numbers = scored([render(s).video for s in fakes], scenes)
     assert numbers["bitacc"] < 0.6
     assert numbers["id_exact"] == 0
@@ -69,7 +83,10 @@ def test_a_square_of_the_mean_colour_is_chance(scenes: list[Scene]) -> None:
 
 def histogram_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Of whole clips, four bins a channel."""
-    counts = [np.bincount((v.reshape(-1, 3) // 64) @ np.array([16, 4, 1]), minlength=64).astype(float) for v in (a, b)]
+    counts = [
+        np.bincount((v.reshape(-1, 3) // 64) @ np.array([16, 4, 1]), minlength=64).astype(float)
+        for v in (a, b)
+    ]
     return float(counts[0] @ counts[1] / np.prod([np.linalg.norm(c) for c in counts]))
 
 
@@ -89,14 +106,21 @@ def test_the_table_of_identities(scenes: list[Scene], control: str, bits, exact,
     match control:
         case "impostor":
             codes = [scenes[i - 1].things[0].code for i in range(len(scenes))]
-            made = [render(replace(s, things=(replace(s.things[0], code=c),))).video for s, c in zip(scenes, codes, strict=True)]
+            made = [
+                render(replace(s, things=(replace(s.things[0], code=c),))).video
+                for s, c in zip(scenes, codes, strict=True)
+            ]
         case "mean colour":
             made = [flattened(s) for s in scenes]
         case _:
             sigma_px = {"same": 0, "blur 1 px": 1, "blur 2 px": 2}[control]
             made = [blurred(v, sigma_px) if sigma_px else v for v in truth]
     numbers = scored(made, scenes)
-    seen = (numbers["bitacc"], numbers["id_exact"], np.mean([histogram_cosine(a, b) for a, b in zip(made, truth, strict=True)]))
+    seen = (
+        numbers["bitacc"],
+        numbers["id_exact"],
+        np.mean([histogram_cosine(a, b) for a, b in zip(made, truth, strict=True)]),
+    )
     for (least, most), value in zip((bits, exact, histogram), seen, strict=True):
         assert least - 1e-9 <= value <= most + 1e-9, seen
 
@@ -117,7 +141,11 @@ def test_impostors_have_as_many_bits_and_are_the_same_every_time() -> None:
 
 
 def test_prompt_and_leak_ask_for_ground_and_motion(scenes: list[Scene]) -> None:
-    moving = next(s for s in scenes if s.things[0].motion not in (Motion.STATIC, Motion.LEFT) and s.ground is not Ground.NAVY)
+    moving = next(
+        s
+        for s in scenes
+        if s.things[0].motion not in (Motion.STATIC, Motion.LEFT) and s.ground is not Ground.NAVY
+    )
     asked = replace(moving, ground=Ground.NAVY)
     obeyed, ignored = sprite(render(asked).video, asked), sprite(render(moving).video, asked)
     assert prompt_fidelity(obeyed, asked) == 1

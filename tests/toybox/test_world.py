@@ -1,4 +1,5 @@
 """The miniature world: exact, deterministic, with the marginals it claims."""
+
 from __future__ import annotations
 
 import math
@@ -67,7 +68,13 @@ def test_bodies_stay_on_the_canvas_and_apart() -> None:
     for i in range(40):
         scene = sample(rng_of(9, i), Family.CORE, Mix())
         masks = render(replace(scene, num_frames=4, stride_ticks=5), 64).masks
-        assert masks[:, :, 0].max() == masks[:, :, -1].max() == masks[:, :, :, 0].max() == masks[:, :, :, -1].max() == 0
+        assert (
+            masks[:, :, 0].max()
+            == masks[:, :, -1].max()
+            == masks[:, :, :, 0].max()
+            == masks[:, :, :, -1].max()
+            == 0
+        )
         if len(scene.things) == 2:
             assert not ((masks[:, 0] > 0.5) & (masks[:, 1] > 0.5)).any()
 
@@ -97,34 +104,63 @@ PANNED = Camera(pan_x=0.012, pan_y=-0.007, zoom=1.01)
     [
         (Scene(things=(), ground=Ground.CHECKER, camera=PANNED), 0.75),
         (Scene(things=(), ground=Ground.STRIPES, camera=PANNED), 0.75),
-        (Scene(things=(Thing(motion=Motion.LEFT, velocity=0.02, x=0.7),), ground=Ground.CHECKER, camera=PANNED, cues=False), 0.75),
-        *((replace(sample(rng_of(i), Family.PUPPET, Mix()), camera=c), 0.6) for i in range(6) for c in (Camera(), PANNED)),
+        (
+            Scene(
+                things=(Thing(motion=Motion.LEFT, velocity=0.02, x=0.7),),
+                ground=Ground.CHECKER,
+                camera=PANNED,
+                cues=False,
+            ),
+            0.75,
+        ),
+        *(
+            (replace(sample(rng_of(i), Family.PUPPET, Mix()), camera=c), 0.6)
+            for i in range(6)
+            for c in (Camera(), PANNED)
+        ),
     ],
 )
 def test_flow_says_where_every_pixel_is_seen_next(scene: Scene, least: float) -> None:
     """The next frame, looked up where the flow points, is this one: far closer than it is unmoved."""
     out = render(replace(scene, num_frames=4, stride_ticks=2), 128)
     rows, columns = np.mgrid[:128, :128]
-    there = np.ones((3, 128, 128), bool) if not scene.things or scene.ground is Ground.CHECKER else out.masks[:-1, 0] > 0.5
+    there = (
+        np.ones((3, 128, 128), bool)
+        if not scene.things or scene.ground is Ground.CHECKER
+        else out.masks[:-1, 0] > 0.5
+    )
     left, unmoved = [], []
     for now, after, flow, counts in zip(out.video[:-1], out.video[1:], out.flow(), there, strict=True):
         at = [rows + flow[..., 1], columns + flow[..., 0]]
         counts = counts & (at[0] >= 0) & (at[0] <= 127) & (at[1] >= 0) & (at[1] <= 127)
-        carried = np.stack([map_coordinates(after[..., c].astype(float), at, order=1, mode="nearest") for c in range(3)], -1)
+        carried = np.stack(
+            [map_coordinates(after[..., c].astype(float), at, order=1, mode="nearest") for c in range(3)], -1
+        )
         left.append(np.abs(carried - now)[counts].mean())
         unmoved.append(np.abs(after.astype(float) - now)[counts].mean())
     assert np.mean(left) < (1 - least) * np.mean(unmoved)
 
 
-@pytest.mark.parametrize("motion", [Motion.UP_RIGHT, Motion.BOUNCE, Motion.ORBIT_CW, Motion.ORBIT_CCW, Motion.GROW, Motion.ROTATE])
+@pytest.mark.parametrize(
+    "motion", [Motion.UP_RIGHT, Motion.BOUNCE, Motion.ORBIT_CW, Motion.ORBIT_CCW, Motion.GROW, Motion.ROTATE]
+)
 @pytest.mark.parametrize("kind", [Kind.SHAPE, Kind.IDENTICON])
-def test_a_camera_that_travels_by_whole_pixels_shifts_the_picture_and_changes_no_mark(kind: Kind, motion: Motion) -> None:
-    thing = Thing(kind=kind, code=0b1100_1010_0110_0101, motion=motion, velocity=0.02, x=0.6, y=0.4, phase=1.0)
+def test_a_camera_that_travels_by_whole_pixels_shifts_the_picture_and_changes_no_mark(
+    kind: Kind, motion: Motion
+) -> None:
+    thing = Thing(
+        kind=kind, code=0b1100_1010_0110_0101, motion=motion, velocity=0.02, x=0.6, y=0.4, phase=1.0
+    )
     scene = Scene(things=(thing,), num_frames=6)
-    resting, panned = render(scene).video, render(replace(scene, camera=Camera(pan_x=1 / 64, pan_y=-1 / 64))).video
+    resting, panned = (
+        render(scene).video,
+        render(replace(scene, camera=Camera(pan_x=1 / 64, pan_y=-1 / 64))).video,
+    )
     for k in range(6):
         there = np.s_[: 64 - k, k:], np.s_[k:, : 64 - k]
-        assert np.abs(resting[k][there[0]].astype(int) - panned[k][there[1]].astype(int)).max() <= 16  # an edge on a sample's border
+        assert (
+            np.abs(resting[k][there[0]].astype(int) - panned[k][there[1]].astype(int)).max() <= 16
+        )  # an edge on a sample's border
 
 
 def test_a_camera_loses_nothing() -> None:
@@ -152,8 +188,13 @@ def test_an_identicon_that_moves_wears_it_and_shows_its_whole_code() -> None:
 
 
 def test_what_moves_wears_it_and_what_rests_does_not() -> None:
-    still, moving = (Scene(things=(Thing(motion=m, velocity=0.02, colour=Colour.RED),), num_frames=1) for m in (Motion.STATIC, Motion.LEFT))
-    assert len(np.unique(render(still).video[0].reshape(-1, 3), axis=0)) < len(np.unique(render(moving).video[0].reshape(-1, 3), axis=0))
+    still, moving = (
+        Scene(things=(Thing(motion=m, velocity=0.02, colour=Colour.RED),), num_frames=1)
+        for m in (Motion.STATIC, Motion.LEFT)
+    )
+    assert len(np.unique(render(still).video[0].reshape(-1, 3), axis=0)) < len(
+        np.unique(render(moving).video[0].reshape(-1, 3), axis=0)
+    )
     for scene in (still, moving):
         bare = render(replace(scene, cues=False)).video
         assert np.array_equal(bare, render(replace(still, cues=False)).video)
@@ -178,8 +219,12 @@ def test_rejection_does_not_thin_a_class() -> None:
     assert {bucket_of(t) for t in things} == {Bucket.IID}
 
 
-@pytest.mark.parametrize("family", [Family.CORE, Family.MANY, Family.MOTION, Family.RELATION, Family.IDENTICON])
-def test_what_has_no_room_changes_its_size_and_speed_and_keeps_its_class(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "family", [Family.CORE, Family.MANY, Family.MOTION, Family.RELATION, Family.IDENTICON]
+)
+def test_what_has_no_room_changes_its_size_and_speed_and_keeps_its_class(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def classes() -> list[tuple[Colour, Shape, Motion]]:
         drawn = [sample(rng_of(11, i), family, Mix()) for i in range(20)]
         return [(t.colour, t.shape, t.motion) for scene in drawn for t in scene.things]
@@ -197,7 +242,10 @@ def test_what_has_no_room_changes_its_size_and_speed_and_keeps_its_class(family:
 
 
 def test_what_can_have_no_room_is_said() -> None:
-    with pytest.raises(ValueError, match=r"family many has no room for 200 ticks whatever its sizes and speeds; ask for fewer frames"):
+    with pytest.raises(
+        ValueError,
+        match=r"family many has no room for 200 ticks whatever its sizes and speeds; ask for fewer frames",
+    ):
         sample(rng_of(0), Family.MANY, Mix(), beyond=Beyond(ticks=200))
 
 
@@ -235,7 +283,9 @@ def test_puppets_have_joints_and_identicons_one_histogram() -> None:
 @pytest.mark.parametrize("edit", list(Edit))
 def test_an_edit_changes_one_fact_and_its_words(edit: Edit) -> None:
     for i in range(12):
-        scene = replace(sample(rng_of(5, i), Family.CORE, Mix(two_things=float(edit is Edit.BOTH))), seed=i, num_frames=2)
+        scene = replace(
+            sample(rng_of(5, i), Family.CORE, Mix(two_things=float(edit is Edit.BOTH))), seed=i, num_frames=2
+        )
         pair = edit_pair(scene, edit, seed=0)
         a, b = pair.source.split(), pair.target.split()
         assert len(a) == len(b)
@@ -276,13 +326,21 @@ def test_a_distractor_is_as_good_a_sentence_and_leaves_relations_alone() -> None
 def test_captions_name_no_speed_of_what_grows_and_shrinks_at_one_rate() -> None:
     for motion in (Motion.GROW, Motion.SHRINK, Motion.ROTATE):
         words = {w for speed in Speed for w in ADVERBS[speed]}
-        texts = [caption(Scene(things=(Thing(motion=motion, speed=s),)), rng_of(i)).text for i in range(10) for s in Speed]
-        pictures = {render(Scene(things=(Thing(motion=motion, speed=s, velocity=SPEED[s]),))).video.tobytes() for s in Speed}
+        texts = [
+            caption(Scene(things=(Thing(motion=motion, speed=s),)), rng_of(i)).text
+            for i in range(10)
+            for s in Speed
+        ]
+        pictures = {
+            render(Scene(things=(Thing(motion=motion, speed=s, velocity=SPEED[s]),))).video.tobytes()
+            for s in Speed
+        }
         assert all(bool(words & set(text.split())) == (len(pictures) > 1) for text in texts)
 
 
 def test_a_puppets_mask_is_the_share_of_each_pixel_that_it_covers() -> None:
-    """Four times finer it is the same, but for the samples that a pixel has; at its seams parts share pixels."""
+    """Four times finer it is the same, but for the samples that a pixel has; at its seams parts share
+    pixels."""
     scene = replace(sample(rng_of(3), Family.PUPPET, Mix()), num_frames=2, stride_ticks=4)
     fine = render(scene, 256).masks.reshape(2, 1, 64, 4, 64, 4).mean((3, 5))
     assert np.abs(render(scene, 64).masks - fine).max() < 0.2
@@ -304,22 +362,34 @@ def test_another_generator_is_refused() -> None:
         Scene.from_dict(data)
 
 
-@pytest.mark.parametrize("wrong", [{"two_things": -1}, {"two_things": 1.5}, {"camera": 2}, {"camera": math.nan}, {"two_things": math.nan}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"two_things": -1}, {"two_things": 1.5}, {"camera": 2}, {"camera": math.nan}, {"two_things": math.nan}],
+)
 def test_a_share_of_the_scenes_lies_in_0_to_1(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"a mix needs two_things and camera, shares of the scenes, in 0\.\.1, got .* the defaults are"):
+    with pytest.raises(
+        ValueError,
+        match=r"a mix needs two_things and camera, shares of the scenes, in 0\.\.1, got .* the defaults are",
+    ):
         Mix(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"core": math.nan}, {"many": -0.1}, {"core": math.inf}, {f.value: 0 for f in Family}])
+@pytest.mark.parametrize(
+    "wrong", [{"core": math.nan}, {"many": -0.1}, {"core": math.inf}, {f.value: 0 for f in Family}]
+)
 def test_shares_of_the_families_are_finite_and_one_is_positive(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"a mix needs finite shares of the families, .* got core=.*; set core=1"):
+    with pytest.raises(
+        ValueError, match=r"a mix needs finite shares of the families, .* got core=.*; set core=1"
+    ):
         Mix(**wrong)
 
 
 def test_a_clip_ends_before_its_things_leave_the_canvas() -> None:
     check_length(16)
     check_length(8, 2)
-    with pytest.raises(ValueError, match=r"end within 15 ticks, where .* got num_frames=40; the usual is num_frames=16"):
+    with pytest.raises(
+        ValueError, match=r"end within 15 ticks, where .* got num_frames=40; the usual is num_frames=16"
+    ):
         check_length(40)
     with pytest.raises(ValueError, match=r"got num_frames=9 with stride_ticks=2; the usual is"):
         check_length(9, 2)

@@ -1,4 +1,5 @@
 """Memory that a CPU process frees is there for its next tensor."""
+
 from __future__ import annotations
 
 import subprocess
@@ -24,7 +25,9 @@ print(faults() - before)
 
 
 def faults(how: str) -> int:
-    out = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True, timeout=120)
+    out = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True, timeout=120
+    )
     return int(out.stdout)
 
 

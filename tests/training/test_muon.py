@@ -1,4 +1,6 @@
-"""Muon and AdamW as one optimiser: orthogonal steps for matrices, AdamW for the rest, and a resume that continues exactly."""
+"""Muon and AdamW as one optimiser: orthogonal steps for matrices, AdamW for the rest, and a resume that
+continues exactly."""
+
 from __future__ import annotations
 
 import copy
@@ -14,7 +16,9 @@ from vgen.training.optimisation import Decay, Optimisation, Optimiser
 def net() -> nn.Module:
     torch.manual_seed(0)
     first, second = nn.Conv2d(4, 16, 3), nn.Conv2d(16, 24, 3)
-    return nn.Sequential(first, nn.GroupNorm(4, 16), nn.SiLU(), second, nn.SiLU(), nn.Flatten(), nn.Linear(24 * 16, 12))
+    return nn.Sequential(
+        first, nn.GroupNorm(4, 16), nn.SiLU(), second, nn.SiLU(), nn.Flatten(), nn.Linear(24 * 16, 12)
+    )
 
 
 def steps(model: nn.Module, optimiser: torch.optim.Optimizer, num: int, seed: int = 1) -> None:
@@ -103,4 +107,6 @@ def test_stacked_steps_are_torchs_own(rule: str) -> None:
         for optimiser in optimisers:
             optimiser.step()
     for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # bfloat16 products of another order; three steps are .03 long
+        torch.testing.assert_close(
+            a, b, rtol=0, atol=2e-3
+        )  # bfloat16 products of another order; three steps are .03 long

@@ -1,4 +1,6 @@
-"""Runs that are stopped, by whatever: nothing is lost, nothing comes twice, and nobody takes half a run for a whole one."""
+"""Runs that are stopped, by whatever: nothing is lost, nothing comes twice, and nobody takes half a run for a
+whole one."""
+
 from __future__ import annotations
 
 import errno
@@ -32,13 +34,37 @@ from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 
-def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, seed: int = 3, batch_size: int = 2, **settings: Any) -> Job:
-    usual: dict[str, Any] = {"val_every_steps": 5, "checkpoint_every_steps": 2, "log_every_steps": 1, "num_threads": 1, "preflight": False}
+def job(
+    folder: Path,
+    shards: Path,
+    steps: int,
+    *,
+    resume: bool = False,
+    seed: int = 3,
+    batch_size: int = 2,
+    **settings: Any,
+) -> Job:
+    usual: dict[str, Any] = {
+        "val_every_steps": 5,
+        "checkpoint_every_steps": 2,
+        "log_every_steps": 1,
+        "num_threads": 1,
+        "preflight": False,
+    }
     return Job(
-        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0),
-        corpus=Corpus(path=str(shards), window=Window(num_frames=2), batch_size=batch_size, val_clips=4, cache=True),
-        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=TrainerSettings(max_steps=steps, **usual | settings),
-        logger=LoggerSettings(), samples=SampleSettings(), folder=folder, name=folder.name, seed=seed, resume=resume,
+        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)),
+        model=blank(Blank.TOYBOX, seed=0),
+        corpus=Corpus(
+            path=str(shards), window=Window(num_frames=2), batch_size=batch_size, val_clips=4, cache=True
+        ),
+        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9),
+        settings=TrainerSettings(max_steps=steps, **usual | settings),
+        logger=LoggerSettings(),
+        samples=SampleSettings(),
+        folder=folder,
+        name=folder.name,
+        seed=seed,
+        resume=resume,
         plain={"note": "test"},
     )
 
@@ -83,7 +109,13 @@ def end_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("accumulate", "killed_at", "batches_lost"), [(1, 3, 1), (1, 7, 1), (2, 3, 2)])
 def test_a_killed_run_goes_on_with_the_samples_that_an_uninterrupted_one_sees(
-    tmp_path: Path, toy_shards: Path, seen: list[str], end_at: Any, accumulate: int, killed_at: int, batches_lost: int
+    tmp_path: Path,
+    toy_shards: Path,
+    seen: list[str],
+    end_at: Any,
+    accumulate: int,
+    killed_at: int,
+    batches_lost: int,
 ) -> None:
     whole = fit(job(tmp_path / "whole", toy_shards, 10, accumulate=accumulate))
     want, seen[:] = list(seen), []
@@ -98,7 +130,9 @@ def test_a_killed_run_goes_on_with_the_samples_that_an_uninterrupted_one_sees(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_batches_of_a_step_may_change_and_the_samples_stay(tmp_path: Path, toy_shards: Path, seen: list[str], end_at: Any) -> None:
+def test_the_batches_of_a_step_may_change_and_the_samples_stay(
+    tmp_path: Path, toy_shards: Path, seen: list[str], end_at: Any
+) -> None:
     """Half the memory: the same global batch in two parts."""
     fit(job(tmp_path / "whole", toy_shards, 8, batch_size=4))
     want, seen[:] = list(seen), []
@@ -142,7 +176,9 @@ def test_an_image_model_that_is_written_is_not_written_again(
 ) -> None:
     def wish(**settings: Any) -> Job:
         made = job(tmp_path / "run", toy_shards, 1, **settings)
-        return replace(made, recipe=LatentDiffusion(), corpus=replace(made.corpus, window=Window(num_frames=1)))
+        return replace(
+            made, recipe=LatentDiffusion(), corpus=replace(made.corpus, window=Window(num_frames=1))
+        )
 
     model = fit(wish()) / "image_model"
     before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
@@ -158,14 +194,21 @@ def test_an_image_model_that_is_written_is_not_written_again(
 def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 6)
     wish.optimisation = Optimisation(lr=1e9, grad_clip=0.0)
-    with pytest.raises(ValueError, match=r"training diverged: .*(the loss is nan at step|learning tensors are not finite).*optim\.lr"):
+    with pytest.raises(
+        ValueError,
+        match=r"training diverged: .*(the loss is nan at step|learning tensors are not finite).*optim\.lr",
+    ):
         fit(wish)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
     for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
-        assert all(torch.isfinite(v).all() for v in torch.load(path, weights_only=True)["state_dict"].values())
+        assert all(
+            torch.isfinite(v).all() for v in torch.load(path, weights_only=True)["state_dict"].values()
+        )
 
 
-def test_what_is_not_finite_never_becomes_an_adapter(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_finite_never_becomes_an_adapter(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def poison(self: Learner) -> None:
         with torch.no_grad():
             next(iter(self.learning.values())).fill_(float("nan"))
@@ -178,7 +221,9 @@ def test_what_is_not_finite_never_becomes_an_adapter(tmp_path: Path, toy_shards:
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
 
 
-def test_a_signal_ends_with_its_code_and_says_what_is_kept(tmp_path: Path, toy_shards: Path, end_at: Any, caplog: Any) -> None:
+def test_a_signal_ends_with_its_code_and_says_what_is_kept(
+    tmp_path: Path, toy_shards: Path, end_at: Any, caplog: Any
+) -> None:
     """A scheduler takes 0 for done."""
     end_at(3, SIGTERMException())
     with caplog.at_level("WARNING"), pytest.raises(SystemExit) as ended:
@@ -191,7 +236,9 @@ def test_a_signal_ends_with_its_code_and_says_what_is_kept(tmp_path: Path, toy_s
     assert "stopped at step 1; no checkpoint was due yet" in caplog.text
 
 
-def test_the_best_checkpoint_stays_until_it_is_beaten(tmp_path: Path, toy_shards: Path, end_at: Any, monkeypatch: Any) -> None:
+def test_the_best_checkpoint_stays_until_it_is_beaten(
+    tmp_path: Path, toy_shards: Path, end_at: Any, monkeypatch: Any
+) -> None:
     end_at(3, Killed())
     with pytest.raises(Killed):
         fit(job(tmp_path / "run", toy_shards, 8, val_every_steps=2))
@@ -206,14 +253,23 @@ def test_the_best_checkpoint_stays_until_it_is_beaten(tmp_path: Path, toy_shards
     fit(job(tmp_path / "run", toy_shards, 6, val_every_steps=2, resume=True))
     monkeypatch.setattr(Learner, "validation_step", step)
     assert best.read_bytes() == before
-    score = torch.load(best, weights_only=True)["callbacks"][KeepBest(best.parent).state_key]["best_model_score"]
+    score = torch.load(best, weights_only=True)["callbacks"][KeepBest(best.parent).state_key][
+        "best_model_score"
+    ]
     assert float(score) < 9
 
 
-def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(tmp_path: Path, toy_shards: Path) -> None:
+def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(
+    tmp_path: Path, toy_shards: Path
+) -> None:
     folder = fit(job(tmp_path / "run", toy_shards, 2))
     record = torch.load(latest(folder / "checkpoints"), weights_only=True)["record"]
-    assert record == {"run": {"note": "test"}, "seed": 3, "global_batch": 2, "wandb_run_id": (folder / "run_id.txt").read_text()}
+    assert record == {
+        "run": {"note": "test"},
+        "seed": 3,
+        "global_batch": 2,
+        "wandb_run_id": (folder / "run_id.txt").read_text(),
+    }
     with pytest.raises(ValueError, match=r"begun with seed 3, now it is 4"):
         fit(job(folder, toy_shards, 4, resume=True, seed=4))
     with pytest.raises(ValueError, match=r"begun with global_batch 2, now it is 1"):
@@ -275,31 +331,47 @@ def test_half_precision_is_refused_where_it_cannot_train(tmp_path: Path, toy_sha
         fit(job(tmp_path / "run", toy_shards, 2, precision=Precision.FP16))
 
 
-def test_more_processes_than_gpus_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ValueError, match=r"trainer\.devices=2 processes need a GPU each and this machine has 1; set trainer\.devices=1"):
+    with pytest.raises(
+        ValueError,
+        match=r"trainer\.devices=2 processes need a GPU each and this machine has 1; set trainer\.devices=1",
+    ):
         fit(job(tmp_path / "run", tmp_path / "nowhere", 2, strategy=Spread.DDP, devices=2))
 
 
 @pytest.mark.parametrize("strategy", [Spread.ZERO2, Spread.ZERO3])
-def test_muon_is_refused_where_weights_are_in_parts(tmp_path: Path, toy_shards: Path, strategy: Spread) -> None:
+def test_muon_is_refused_where_weights_are_in_parts(
+    tmp_path: Path, toy_shards: Path, strategy: Spread
+) -> None:
     wish = job(tmp_path / "run", toy_shards, 2, strategy=strategy)
     wish.optimisation = replace(wish.optimisation, kind=Optimiser.MUON)
-    with pytest.raises(ValueError, match=rf"muon needs whole weights, which trainer\.strategy={strategy.value} .*trainer=ddp, or .*=adamw"):
+    with pytest.raises(
+        ValueError,
+        match=rf"muon needs whole weights, which trainer\.strategy={strategy.value} .*trainer=ddp, or "
+        ".*=adamw",
+    ):
         fit(wish)
 
 
 def test_an_image_model_is_not_trained_in_parts(tmp_path: Path, toy_shards: Path) -> None:
     wish = job(tmp_path / "run", toy_shards, 2, strategy=Spread.ZERO3)
-    with pytest.raises(ValueError, match=r"deepspeed_zero3 leaves in parts; use trainer=deepspeed_zero2 or trainer=ddp"):
+    with pytest.raises(
+        ValueError, match=r"deepspeed_zero3 leaves in parts; use trainer=deepspeed_zero2 or trainer=ddp"
+    ):
         fit(replace(wish, recipe=LatentDiffusion()))
 
 
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        (Sampling(num_frames=64), r"callbacks\.sampling\.num_frames=64 frames at once, but the motion module has 32 position rows"),
+        (
+            Sampling(num_frames=64),
+            r"callbacks\.sampling\.num_frames=64 frames at once, but the motion module has 32 position rows",
+        ),
         (Sampling(width_px=63), r"width_px must be .*multiple of 16.* got 63"),
     ],
 )
@@ -313,10 +385,16 @@ def test_samples_that_cannot_be_drawn_are_refused_before_training(
     assert not seen
 
 
-def test_more_frames_than_the_layers_tell_apart_are_refused_before_training(tmp_path: Path, toy_shards: Path, seen: list[str]) -> None:
+def test_more_frames_than_the_layers_tell_apart_are_refused_before_training(
+    tmp_path: Path, toy_shards: Path, seen: list[str]
+) -> None:
     wish = job(tmp_path / "run", toy_shards, 2)
     wish.recipe = AnimateDiff(motion=MotionModuleSpec(num_positions=1))
-    with pytest.raises(ValueError, match=r"data\.window\.num_frames=2 frames, .* 1 position rows; .*=1 or method\.motion\.num_positions=2"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.window\.num_frames=2 frames, .* 1 position rows; .*=1 or "
+        r"method\.motion\.num_positions=2",
+    ):
         fit(wish)
     assert not seen
 

@@ -1,4 +1,5 @@
 """Training: gradients that are what they claim to be, and runs that lose nothing."""
+
 from __future__ import annotations
 
 import copy
@@ -41,12 +42,17 @@ from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Precision, TrainerSettings
 
-CAPTIONS = ["a small red circle rests on a black background", "a large blue star moves up fast on a gray background"]
+CAPTIONS = [
+    "a small red circle rests on a black background",
+    "a large blue star moves up fast on a gray background",
+]
 
 
 def learner(**knobs: Any) -> Learner:
     torch.manual_seed(0)
-    made = Learner(AnimateDiff(**knobs), blank(Blank.SD15_NARROW, seed=0), Optimisation(lr=1e-3), seed=0, max_steps=10)
+    made = Learner(
+        AnimateDiff(**knobs), blank(Blank.SD15_NARROW, seed=0), Optimisation(lr=1e-3), seed=0, max_steps=10
+    )
     for layer in made.unet.inserted.values():
         torch.nn.init.normal_(layer.temporal_transformer.proj_out.weight, std=0.05)
     return made
@@ -55,7 +61,11 @@ def learner(**knobs: Any) -> Learner:
 def batch(size: int = 2) -> Batch:
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(size, 3, 4, 8, 8, generator=generator)
-    return Batch(keys=[(str(i), 0) for i in range(size)], captions=[CAPTIONS[i % 2] for i in range(size)], latents=latents)
+    return Batch(
+        keys=[(str(i), 0) for i in range(size)],
+        captions=[CAPTIONS[i % 2] for i in range(size)],
+        latents=latents,
+    )
 
 
 def assert_same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> None:
@@ -114,7 +124,9 @@ def test_accumulation_equals_the_large_batch() -> None:
 
 
 def test_preflight_passes_a_sound_recipe_and_leaves_no_trace() -> None:
-    made = Learner(AnimateDiff(mid_block=True), blank(Blank.SD15_NARROW), Optimisation(), seed=0, max_steps=10)
+    made = Learner(
+        AnimateDiff(mid_block=True), blank(Blank.SD15_NARROW), Optimisation(), seed=0, max_steps=10
+    )
     before = copy.deepcopy(made.parts.state_dict())
     assert preflight(made, batch()) == len(made.learning) == 21 * 26
     assert all(torch.equal(v, before[k]) for k, v in made.parts.state_dict().items())
@@ -124,7 +136,10 @@ def test_preflight_passes_a_sound_recipe_and_leaves_no_trace() -> None:
 def test_preflight_names_what_gets_no_gradient() -> None:
     made = learner()
     made.unet.inserted["down_blocks/0/attentions/0"].forward = lambda x: x
-    with pytest.raises(ValueError, match=r"26 parameters are not trained.*0/attentions/0.*gets no gradient.*window of one frame"):
+    with pytest.raises(
+        ValueError,
+        match=r"26 parameters are not trained.*0/attentions/0.*gets no gradient.*window of one frame",
+    ):
         preflight(made, batch())
 
 
@@ -142,8 +157,11 @@ def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
-def test_preflight_sees_what_the_run_will(tmp_path: Path, toy_shards: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen weights as they will be, autocast, and no more clips than a batch holds: else it needs more memory than the run."""
+def test_preflight_sees_what_the_run_will(
+    tmp_path: Path, toy_shards: Path, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen weights as they will be, autocast, and no more clips than a batch holds: else it needs more
+    memory than the run."""
     seen: list[tuple[int, torch.dtype, bool]] = []
 
     def look(made: Learner, of: Batch, half: torch.dtype | None) -> int:
@@ -160,7 +178,9 @@ def test_preflight_sees_what_the_run_will(tmp_path: Path, toy_shards: Path, prec
 def test_a_part_that_the_image_model_lacks_is_named() -> None:
     model = blank(Blank.TOYBOX)
     model.image_encoder = None
-    with pytest.raises(ValueError, match=r"trains image_encoder, which image model .* lacks; it has unet, vae, text_encoder"):
+    with pytest.raises(
+        ValueError, match=r"trains image_encoder, which image model .* lacks; it has unet, vae, text_encoder"
+    ):
         Learner(ClipPair(), model, Optimisation(), seed=0, max_steps=1)
 
 
@@ -181,12 +201,27 @@ def test_schedules() -> None:
 
 
 def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, **settings: Any) -> Job:
-    trainer = TrainerSettings(max_steps=steps, val_every_steps=2, checkpoint_every_steps=2, log_every_steps=1, num_threads=1, **settings)
+    trainer = TrainerSettings(
+        max_steps=steps,
+        val_every_steps=2,
+        checkpoint_every_steps=2,
+        log_every_steps=1,
+        num_threads=1,
+        **settings,
+    )
     return Job(
-        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)), model=blank(Blank.TOYBOX, seed=0),
+        recipe=AnimateDiff(motion=MotionModuleSpec(heads=4)),
+        model=blank(Blank.TOYBOX, seed=0),
         corpus=Corpus(path=str(shards), window=Window(num_frames=4), batch_size=2, val_clips=4, cache=True),
-        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9), settings=trainer, logger=LoggerSettings(),
-        samples=SampleSettings(), folder=folder, name=folder.name, seed=3, resume=resume, plain={"note": "test"},
+        optimisation=Optimisation(lr=1e-3, warmup_steps=2, ema_decay=0.9),
+        settings=trainer,
+        logger=LoggerSettings(),
+        samples=SampleSettings(),
+        folder=folder,
+        name=folder.name,
+        seed=3,
+        resume=resume,
+        plain={"note": "test"},
     )
 
 
@@ -196,7 +231,9 @@ def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Pa
     def learnt(name: str, size: int, accumulate: int) -> dict[str, torch.Tensor]:
         wish = job(tmp_path / name, toy_shards, 3, accumulate=accumulate, preflight=False)
         wish.corpus = replace(wish.corpus, batch_size=size)
-        wish.optimisation = replace(wish.optimisation, eps=1e-3, grad_clip=0.05)  # so large an eps that rounding can turn no update round
+        wish.optimisation = replace(
+            wish.optimisation, eps=1e-3, grad_clip=0.05
+        )  # so large an eps that rounding can turn no update round
         return load_adapter(fit(wish) / "adapter.safetensors")[0]
 
     def losses(name: str) -> list[float]:
@@ -222,14 +259,24 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: 
         assert torch.equal(got[name], value), f"{name}: the EMA after a resume differs"
     figures = (whole / "metrics" / "metrics.csv").read_text()
     columns = (
-        "train/loss", "val/loss", "time/shuffle_gap", "time/loss_q1", "time/loss_q4", "speed/clips_per_s", "speed/frames_per_s",
-        "speed/peak_memory_gb", "optim/lr", "optim/grad_norm",
+        "train/loss",
+        "val/loss",
+        "time/shuffle_gap",
+        "time/loss_q1",
+        "time/loss_q4",
+        "speed/clips_per_s",
+        "speed/frames_per_s",
+        "speed/peak_memory_gb",
+        "optim/lr",
+        "optim/grad_norm",
     )
     for column in columns:
         assert column in figures.splitlines()[0]
 
 
-def test_one_clip_is_encoded_before_the_first_step_and_never_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_clip_is_encoded_before_the_first_step_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The original encodes pixels and text anew in each of its 500 steps."""
     read, count = [], {"frames": 0, "texts": 0}
     encode, encode_text = ImageModel.encode, ImageModel.encode_text
@@ -249,13 +296,20 @@ def test_one_clip_is_encoded_before_the_first_step_and_never_again(tmp_path: Pat
     for steps in (2, 6):
         wish = job(tmp_path / f"run{steps}", tmp_path, steps)
         corpus = Corpus(
-            video=str(tmp_path / "clip.mp4"), prompt="a red circle", window=Window(num_frames=4), batch_size=1, val_clips=1, cache=True,
+            video=str(tmp_path / "clip.mp4"),
+            prompt="a red circle",
+            window=Window(num_frames=4),
+            batch_size=1,
+            val_clips=1,
+            cache=True,
             cache_dir=str(tmp_path / f"cache{steps}"),
         )
         count.update(frames=0, texts=0)
         fit(replace(wish, recipe=TuneAVideo(), corpus=corpus))
         read.append(dict(count))
-    assert read[0] == read[1] == {"frames": 8, "texts": 2}, "once for training and once for its own held-out figures"
+    assert read[0] == read[1] == {"frames": 8, "texts": 2}, (
+        "once for training and once for its own held-out figures"
+    )
 
 
 def test_encoding_a_corpus_tells_how_far_it_is(
@@ -270,7 +324,9 @@ def test_encoding_a_corpus_tells_how_far_it_is(
 
 def test_a_share_of_training_batches_is_coarse(toy_shards: Path) -> None:
     """Every second frame, whole batches alike, the same ones again; held-out batches never."""
-    reader = Corpus(path=str(toy_shards), window=Window(num_frames=8, coarse_share=0.5), batch_size=2, val_clips=4)
+    reader = Corpus(
+        path=str(toy_shards), window=Window(num_frames=8, coarse_share=0.5), batch_size=2, val_clips=4
+    )
     train, val = loaders(split(reader, 0, 64), reader, seed=0, num_draws=80, consumed=0, rank=0, world_size=1)
     lengths = [batch.video.shape[1] for batch in train]
     assert 8 <= lengths.count(4) <= 32, lengths
@@ -294,10 +350,15 @@ def test_a_checkpoint_holds_what_changed_and_is_data(tmp_path: Path, toy_shards:
 
 
 @pytest.mark.parametrize("decoder_only", [True, False])
-def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(tmp_path: Path, toy_shards: Path, decoder_only: bool) -> None:
+def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(
+    tmp_path: Path, toy_shards: Path, decoder_only: bool
+) -> None:
     before = blank(Blank.TOYBOX, seed=0)
     wish = job(tmp_path / "run", toy_shards, 2)
-    wish.recipe, wish.corpus = Autoencoder(decoder_only=decoder_only), replace(wish.corpus, window=Window(num_frames=1), cache=False)
+    wish.recipe, wish.corpus = (
+        Autoencoder(decoder_only=decoder_only),
+        replace(wish.corpus, window=Window(num_frames=1), cache=False),
+    )
     after = load(fit(wish) / "image_model")
     pixels = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
@@ -311,7 +372,10 @@ def test_what_is_frozen_in_an_image_model_is_written_as_it_came(tmp_path: Path, 
     """In half precision it is cast for training, and a rounded value must not find its way into the file."""
     blank(Blank.TOYBOX, seed=0).save(tmp_path / "untouched")
     wish = job(tmp_path / "run", toy_shards, 1, precision=Precision.BF16)
-    wish.recipe, wish.corpus = LatentDiffusion(), replace(wish.corpus, window=Window(num_frames=1), cache=False)
+    wish.recipe, wish.corpus = (
+        LatentDiffusion(),
+        replace(wish.corpus, window=Window(num_frames=1), cache=False),
+    )
     written = fit(wish) / "image_model"
     for part in ("vae", "text_encoder"):
         [file] = (tmp_path / "untouched" / part).glob("*.safetensors")
@@ -330,7 +394,10 @@ def test_held_out_clips_that_do_not_fit_are_refused_before_the_first_step(
     tmp_path: Path, toy_shards: Path, shape: dict[str, int], message: str
 ) -> None:
     made = {"num_frames": 4, "size_px": 64} | shape
-    prepare(Prepare(data=ToyboxSource(num_clips=2, seed=6), out=str(tmp_path / "held"), num_processes=1, **made), lambda *_: None)
+    prepare(
+        Prepare(data=ToyboxSource(num_clips=2, seed=6), out=str(tmp_path / "held"), num_processes=1, **made),
+        lambda *_: None,
+    )
     wish = job(tmp_path / "run", toy_shards, 4)
     with pytest.raises(ValueError, match=message):
         fit(replace(wish, corpus=replace(wish.corpus, val_path=str(tmp_path / "held"), cache=False)))
@@ -344,10 +411,15 @@ def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every pass through the UNet is under autocast, those of hooks too: CUDA refuses bfloat16 beside float32, a CPU mostly does not."""
+    """Every pass through the UNet is under autocast, those of hooks too: CUDA refuses bfloat16 beside
+    float32, a CPU mostly does not."""
     casts: list[bool] = []
     forward = VideoUNet.forward
-    monkeypatch.setattr(VideoUNet, "forward", lambda *a, **k: casts.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k))
+    monkeypatch.setattr(
+        VideoUNet,
+        "forward",
+        lambda *a, **k: casts.append(torch.is_autocast_enabled("cpu")) or forward(*a, **k),
+    )
     wish = job(tmp_path / "bf16", toy_shards, 2, precision=Precision.BF16, preflight=True)
     sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
     wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)
@@ -362,14 +434,18 @@ def test_samples_are_drawn_once_at_their_step_though_batches_accumulate(
     tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    monkeypatch.setattr("vgen.training.samples.SampleClips._draw", lambda self, trainer, module, step: drawn.append(step))
+    monkeypatch.setattr(
+        "vgen.training.samples.SampleClips._draw", lambda self, trainer, module, step: drawn.append(step)
+    )
     for steps in (2, 4):
         wish = job(tmp_path / "run", toy_shards, steps, resume=steps == 4, accumulate=2, preflight=False)
         fit(replace(wish, samples=SampleSettings(prompts=["a red circle rests"], every_steps=2)))
     assert drawn == [2, 4]
 
 
-def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(tmp_path: Path, toy_shards: Path) -> None:
+def test_sample_clips_are_drawn_with_the_average_and_leave_the_weights(
+    tmp_path: Path, toy_shards: Path
+) -> None:
     wish = job(tmp_path / "run", toy_shards, 2)
     sampling = Sampling(num_frames=2, num_steps=1, width_px=32, height_px=32)
     wish.samples = SampleSettings(prompts=["a red circle rests"], every_steps=2, sampling=sampling)

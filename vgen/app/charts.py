@@ -1,4 +1,5 @@
-"""The report's charts, as plotly figures in JSON; colours and lines that read well on dark and on light paper."""
+"""The report's charts, as plotly figures in JSON; colours and lines that read well on dark and on light
+paper."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ def charts(results: Sequence[Result]) -> dict[str, Any]:
     headlines = results[0].headlines
     return {
         "bars": {key: _plain(bars(results, key)) for key in (*headlines, *results[0].set_headlines)},
-        "pareto": {f"{key}|{cost}": _plain(frontier(results, key, cost)) for key in headlines for cost in COSTS if _has(results, cost)},
+        "pareto": {
+            f"{key}|{cost}": _plain(frontier(results, key, cost))
+            for key in headlines
+            for cost in COSTS
+            if _has(results, cost)
+        },
     }
 
 
@@ -31,13 +37,14 @@ def colour(results: Sequence[Result], result: Result) -> str:
 
 
 def bars_px(num: int) -> int:
-    """Height of a chart of ``num`` bars; the page keeps the room free, so that nothing jumps when charts arrive."""
+    """Height of a chart of ``num`` bars; the page keeps the room free, so that nothing jumps when charts
+    arrive."""
     return 74 + 34 * num
 
 
 def bars(results: Sequence[Result], key: str) -> go.Figure:
-    """One bar per result, best on top, with its interval; what the best trick earns and what the decoder allows as lines, or for numbers of
-    many clips together what the world has."""
+    """One bar per result, best on top, with its interval; what the best trick earns and what the decoder
+    allows as lines, or for numbers of many clips together what the world has."""
     shown = [r for r in reversed(rank(results)) if r.number(key)["mean"] is not None]
     numbers = [r.number(key) for r in shown]
     means = [x["mean"] for x in numbers]
@@ -49,17 +56,27 @@ def bars(results: Sequence[Result], key: str) -> go.Figure:
         width=0.62,
         error_x=_whiskers(numbers, 1.6, 5),
         customdata=[[x["low"], x["high"], x["num"]] for x in numbers],
-        hovertemplate="%{x:.3f}<br>95 % interval %{customdata[0]:.3f} to %{customdata[1]:.3f}<br>%{customdata[2]} clips<extra></extra>",
+        hovertemplate="%{x:.3f}<br>95 % interval %{customdata[0]:.3f} to "
+        "%{customdata[1]:.3f}<br>%{customdata[2]} clips<extra></extra>",
     )
     figure = _figure([bar], height=bars_px(len(results)))
     floor, ceiling = results[0].summary["floors"][key], results[0].summary["ceiling"].get(key)
     if key in results[0].set_headlines:
         ceiling = results[0].set_headlines[key]
-        ends = [0.0, ceiling, floor[0] or 0.0, *(x[part] for x in numbers for part in ("low", "mean", "high") if x[part] is not None)]
+        ends = [
+            0.0,
+            ceiling,
+            floor[0] or 0.0,
+            *(x[part] for x in numbers for part in ("low", "mean", "high") if x[part] is not None),
+        ]
         room = 0.04 * (max(ends) - min(ends) or 1)
-        figure.update_xaxes(range=[min(ends) - room * (min(ends) < 0), max(ends) + room], tickformat=".2~f", gridcolor=_GRID)
+        figure.update_xaxes(
+            range=[min(ends) - room * (min(ends) < 0), max(ends) + room], tickformat=".2~f", gridcolor=_GRID
+        )
     else:
-        figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID)
+        figure.update_xaxes(
+            range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID
+        )
     for value, tint, dash in ((floor[0], _FLOOR, "dot"), (ceiling, _CEILING, "dash")):
         if value is not None:
             figure.add_vline(x=value, line={"color": tint, "width": 2, "dash": dash})
@@ -68,7 +85,11 @@ def bars(results: Sequence[Result], key: str) -> go.Figure:
 
 def frontier(results: Sequence[Result], key: str, cost: str) -> go.Figure:
     """Quality against cost; the line joins what nothing else beats in both."""
-    shown = [r for r in results if r.numbers["cost"][cost] is not None and r.numbers["overall"][key]["mean"] is not None]
+    shown = [
+        r
+        for r in results
+        if r.numbers["cost"][cost] is not None and r.numbers["overall"][key]["mean"] is not None
+    ]
     points = [(r.numbers["cost"][cost], r.numbers["overall"][key]["mean"]) for r in shown]
     front = sorted({p for p, on in zip(points, pareto(points), strict=True) if on})
     line = go.Scatter(
@@ -94,14 +115,18 @@ def frontier(results: Sequence[Result], key: str, cost: str) -> go.Figure:
             )
         )
     figure = _figure(traces, height=PARETO_PX)
-    figure.update_xaxes(title={"text": COSTS[cost], "font": {"size": 13}}, rangemode="tozero", gridcolor=_GRID, zeroline=False)
+    figure.update_xaxes(
+        title={"text": COSTS[cost], "font": {"size": 13}}, rangemode="tozero", gridcolor=_GRID, zeroline=False
+    )
     figure.update_yaxes(title=None, range=[0, 1.02], gridcolor=_GRID, zeroline=False)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"})
     return figure
 
 
 def _whiskers(numbers: Sequence[dict[str, Any]], thickness: float, width: int) -> dict[str, Any]:
-    up, down = ([0.0 if x[end] is None else abs(x[end] - x["mean"]) for x in numbers] for end in ("high", "low"))
+    up, down = (
+        [0.0 if x[end] is None else abs(x[end] - x["mean"]) for x in numbers] for end in ("high", "low")
+    )
     return {"type": "data", "array": up, "arrayminus": down, "thickness": thickness, "width": width}
 
 
@@ -110,7 +135,8 @@ def _has(results: Sequence[Result], cost: str) -> bool:
 
 
 def _figure(traces: Sequence[Any], height: int) -> go.Figure:
-    """Transparent, without plotly's template (which is most of a figure's bytes); the page puts in the colour of text."""
+    """Transparent, without plotly's template (which is most of a figure's bytes); the page puts in the colour
+    of text."""
     clear = "rgba(0,0,0,0)"
     layout = go.Layout(
         template="none",

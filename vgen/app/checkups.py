@@ -1,4 +1,5 @@
-"""What `vgen doctor` looks at: each checkup examines one thing on this machine and returns findings with their remedies."""
+"""What `vgen doctor` looks at: each checkup examines one thing on this machine and returns findings with
+their remedies."""
 
 import importlib.metadata
 import json
@@ -20,9 +21,13 @@ MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 CPU_OR_CUDA = "VGEN_TORCH_INDEX=<index address from PyTorch's install page> make setup"
 BUSY = "the machine may be busy or its disk slow: run 'vgen doctor' again when it is quiet"
 TOYBOX_FILES = (
-    "model_index.json", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors", "image_encoder/model.safetensors", "motion_module/adapter.safetensors",
-)  # fmt: skip
+    "model_index.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+    "image_encoder/model.safetensors",
+    "motion_module/adapter.safetensors",
+)
 GIB = 2**30
 
 PROBES = {
@@ -31,7 +36,7 @@ import torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 say(version=torch.__version__, cuda=torch.version.cuda, hip=torch.version.hip, gpus=[[g.name, g.total_memory] for g in gpus],
     bf16=torch.cuda.is_bf16_supported() if gpus else None, num_threads=torch.get_num_threads())
-""",
+""",  # noqa: E501
     "deepspeed": "import deepspeed; say(version=deepspeed.__version__)",
     "lightning": "import pytorch_lightning; say()",
     "models": "import diffusers.models, transformers.modeling_utils; say()",
@@ -40,9 +45,10 @@ say(version=torch.__version__, cuda=torch.version.cuda, hip=torch.version.hip, g
 import av
 encoders = [name for name in ("libx264", "h264_nvenc", "libopenh264") if name in av.codecs_available and av.Codec(name, "w")]
 say(version=av.__version__, ffmpeg=av.ffmpeg_version_info, encoders=encoders)
-""",
+""",  # noqa: E501
 }
-# Which probes share a process: torch is slow to import, so few; a broken installation then costs its findings, not the doctor.
+# Which probes share a process: torch is slow to import, so few; a broken installation then costs its
+# findings, not the doctor.
 PROCESSES = (("torch", "deepspeed"), ("lightning", "models"), ("torchvision",), ("av",))
 PROBING = """
 import json, sys
@@ -77,7 +83,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a probe said: its values, or the last line of its error; ``slow`` where it was still at work when patience ended."""
+    """What a probe said: its values, or the last line of its error; ``slow`` where it was still at work when
+    patience ended."""
 
     values: dict
     error: str | None
@@ -99,11 +106,21 @@ def probe(names: Sequence[str]) -> dict[str, Reply]:
     questions = json.dumps({name: PROBES[name] for name in names})
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROBING], env=environment, input=questions, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+            [sys.executable, "-c", PROBING],
+            env=environment,
+            input=questions,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
         )
-        said, rest = done.stdout, Reply({}, _last_line(done.stderr) or f"the import ended with status {done.returncode}")
+        said, rest = (
+            done.stdout,
+            Reply({}, _last_line(done.stderr) or f"the import ended with status {done.returncode}"),
+        )
     except subprocess.TimeoutExpired as late:
-        said = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""  # bytes, though text was asked for
+        said = (
+            late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
+        )  # bytes, though text was asked for
         rest = Reply({}, f"did not import within {PATIENCE_SECONDS} s", slow=True)
     answers = [json.loads(line[1:]) for line in said.splitlines() if line.startswith("@[")]
     return {**dict.fromkeys(names, rest), **{name: Reply(values, error) for name, values, error in answers}}
@@ -113,9 +130,13 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1]
 
 
-def _unusable(subject: str, found: str, reply: Reply, remedy: str, state: State = State.BROKEN) -> list[Finding]:
+def _unusable(
+    subject: str, found: str, reply: Reply, remedy: str, state: State = State.BROKEN
+) -> list[Finding]:
     """A library that failed to import; one that was merely slow may be sound."""
-    return [Finding(subject, State.CARE, found, BUSY) if reply.slow else Finding(subject, state, found, remedy)]
+    return [
+        Finding(subject, State.CARE, found, BUSY) if reply.slow else Finding(subject, state, found, remedy)
+    ]
 
 
 def installed(package: str) -> str | None:
@@ -129,7 +150,9 @@ def python() -> list[Finding]:
     version = platform.python_version()
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return [Finding("Python", State.WORKS, f"{version}, {sys.prefix}")]
-    return [Finding("Python", State.BROKEN, version, "use Python 3.10 to 3.13: VGEN_PYTHON=python3.12 make setup")]
+    return [
+        Finding("Python", State.BROKEN, version, "use Python 3.10 to 3.13: VGEN_PYTHON=python3.12 make setup")
+    ]
 
 
 def torch(reply: Reply) -> list[Finding]:
@@ -140,7 +163,14 @@ def torch(reply: Reply) -> list[Finding]:
     build = f"CUDA {cuda}" if cuda else f"ROCm {reply.values['hip']}" if reply.values["hip"] else "CPU build"
     findings = [Finding("torch", State.WORKS, f"{version}, {build}, {reply.values['num_threads']} threads")]
     if tuple(map(int, version.split("+")[0].split(".")[:2])) < (2, 10):
-        findings = [Finding("torch", State.BROKEN, version, "older than 2.10, whose torch.load can run code from a file: make setup")]
+        findings = [
+            Finding(
+                "torch",
+                State.BROKEN,
+                version,
+                "older than 2.10, whose torch.load can run code from a file: make setup",
+            )
+        ]
     return [*findings, _gpu(reply, build)]
 
 
@@ -151,14 +181,22 @@ def _gpu(reply: Reply, build: str) -> Finding:
         precision = "bf16" if reply.values["bf16"] else "no bf16: use trainer.precision=fp16"
         return Finding("GPU", State.WORKS, f"{names}; driver {driver.version or 'unknown'}; {precision}")
     if driver.trouble:
-        remedy = "for a GPU, restart the machine (a driver that was updated under it wants that) or ask its administrators; the CPU works"
+        remedy = (
+            "for a GPU, restart the machine (a driver that was updated under it wants that) or ask its "
+            "administrators; the CPU works"
+        )
         return Finding("GPU", State.CARE, driver.trouble, remedy)
     if driver.version and build == "CPU build":
         return Finding("GPU", State.CARE, f"driver {driver.version}, but torch is a CPU build", CPU_OR_CUDA)
     if driver.version:
         remedy = f"update the driver, or take an older CUDA: {CPU_OR_CUDA}"
         return Finding("GPU", State.CARE, f"driver {driver.version} does not serve {build}", remedy)
-    return Finding("GPU", State.ABSENT, "no NVIDIA driver", "none needed for the toybox and the tests; real image models want one")
+    return Finding(
+        "GPU",
+        State.ABSENT,
+        "no NVIDIA driver",
+        "none needed for the toybox and the tests; real image models want one",
+    )
 
 
 def torchvision(reply: Reply) -> list[Finding]:
@@ -180,8 +218,15 @@ def models(reply: Reply) -> list[Finding]:
 
 def known_malicious() -> list[Finding]:
     """Judged by metadata alone, because importing these would already run them."""
-    bad = [f"{package} {installed(package)}" for package in ("lightning", "pytorch-lightning") if installed(package) in MALICIOUS_LIGHTNING]
-    remedy = "stolen-credential releases: uninstall, then revoke every key and token this machine holds (W&B, hub, cloud, ssh)"
+    bad = [
+        f"{package} {installed(package)}"
+        for package in ("lightning", "pytorch-lightning")
+        if installed(package) in MALICIOUS_LIGHTNING
+    ]
+    remedy = (
+        "stolen-credential releases: uninstall, then revoke every key and token this machine holds (W&B, "
+        "hub, cloud, ssh)"
+    )
     return [Finding("Lightning", State.BROKEN, ", ".join(bad), remedy)] if bad else []
 
 
@@ -200,7 +245,14 @@ def deepspeed(reply: Reply) -> list[Finding]:
     if reply.error:
         remedy = "only for trainer=deepspeed_*: make setup, or set CUDA_HOME when it asks for nvcc"
         return _unusable("DeepSpeed", reply.error, reply, remedy, State.CARE)
-    compiler = next((name for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++") if name and shutil.which(name)), None)
+    compiler = next(
+        (
+            name
+            for name in (os.environ.get("CXX", ""), "g++", "c++", "clang++")
+            if name and shutil.which(name)
+        ),
+        None,
+    )
     found = f"{reply.values['version']}, kernels compile with {compiler or 'nothing'}"
     if compiler is None:
         return [Finding("DeepSpeed", State.CARE, found, "install g++ (Debian, Ubuntu: apt install g++)")]
@@ -214,7 +266,14 @@ def video(reply: Reply) -> list[Finding]:
         return _unusable("video", f"PyAV: {reply.error}", reply, "make setup")
     found = f"PyAV {reply.values['version']}, FFmpeg {reply.values['ffmpeg']}"
     if not reply.values["encoders"]:
-        return [Finding("video", State.BROKEN, f"{found}, no H.264 encoder", "pip install --force-reinstall --only-binary=:all: av")]
+        return [
+            Finding(
+                "video",
+                State.BROKEN,
+                f"{found}, no H.264 encoder",
+                "pip install --force-reinstall --only-binary=:all: av",
+            )
+        ]
     return [Finding("video", State.WORKS, f"{found}, {reply.values['encoders'][0]}")]
 
 
@@ -247,13 +306,28 @@ def _netrc_names_wandb() -> bool:
 
 def slurm() -> list[Finding]:
     if not shutil.which("sbatch") or not shutil.which("sinfo"):
-        remedy = "only for slurm/*.sbatch: run this on a login node (tests: apt install slurmctld slurmd slurm-client munge)"
+        remedy = (
+            "only for slurm/*.sbatch: run this on a login node (tests: apt install slurmctld slurmd "
+            "slurm-client munge)"
+        )
         return [Finding("Slurm", State.ABSENT, "no sbatch, sinfo", remedy)]
     remedy = "check SLURM_CONF, or ask the cluster's administrators"
     try:
-        answer = subprocess.run(["sinfo", "--noheader", "--format=%P %D"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        answer = subprocess.run(
+            ["sinfo", "--noheader", "--format=%P %D"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
     except subprocess.TimeoutExpired:
-        return [Finding("Slurm", State.CARE, f"installed, but sinfo did not answer within {PATIENCE_SECONDS} s", remedy)]
+        return [
+            Finding(
+                "Slurm",
+                State.CARE,
+                f"installed, but sinfo did not answer within {PATIENCE_SECONDS} s",
+                remedy,
+            )
+        ]
     if answer.returncode:
         return [Finding("Slurm", State.CARE, "installed, but no controller answers", remedy)]
     return [Finding("Slurm", State.WORKS, f"{len(answer.stdout.splitlines())} partitions")]
@@ -270,7 +344,14 @@ def disk(folder: Path) -> list[Finding]:
 def memory() -> list[Finding]:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     if total < 4:
-        return [Finding("memory", State.CARE, f"{total:.1f} GiB", "the demo takes up to 4 GiB; smaller batches: data.batch_size=")]
+        return [
+            Finding(
+                "memory",
+                State.CARE,
+                f"{total:.1f} GiB",
+                "the demo takes up to 4 GiB; smaller batches: data.batch_size=",
+            )
+        ]
     return [Finding("memory", State.WORKS, f"{total:.0f} GiB")]
 
 
@@ -282,7 +363,11 @@ def toybox_model() -> list[Finding]:
         return [Finding("toybox model", State.ABSENT, str(error), remedy)]
     missing = [name for name in TOYBOX_FILES if not (folder / name).is_file()]
     if missing:
-        found = f"not in {folder}" if len(missing) == len(TOYBOX_FILES) else f"{folder} lacks {', '.join(missing)}"
+        found = (
+            f"not in {folder}"
+            if len(missing) == len(TOYBOX_FILES)
+            else f"{folder} lacks {', '.join(missing)}"
+        )
         return [Finding("toybox model", State.ABSENT, found, remedy)]
     return [Finding("toybox model", State.WORKS, str(folder))]
 

@@ -1,4 +1,5 @@
-"""The console script: `vgen VERB key=value ...`. Help is read from a table; a verb's module is imported only to run it."""
+"""The console script: `vgen VERB key=value ...`. Help is read from a table; a verb's module is imported only
+to run it."""
 
 import functools
 import importlib
@@ -25,7 +26,8 @@ _P = ParamSpec("_P")
 
 
 def _quiet_when_unread(act: Callable[_P, int]) -> Callable[_P, int]:
-    """End without a word where nobody reads standard output any more, as behind ``| head``; other broken pipes are defects."""
+    """End without a word where nobody reads standard output any more, as behind ``| head``; other broken
+    pipes are defects."""
 
     @functools.wraps(act)
     def told(*args: _P.args, **kwargs: _P.kwargs) -> int:
@@ -35,7 +37,9 @@ def _quiet_when_unread(act: Callable[_P, int]) -> Callable[_P, int]:
         except BrokenPipeError:
             if not _unread():
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains when it flushes at its end
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # else the interpreter complains when it flushes at its end
             return UNREAD
         return code
 
@@ -66,7 +70,10 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
     """Run one verb with the given arguments, by default those of this process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if verb not in VERBS:
-        print(f"vgen: {verb} is not a verb{nearest(verb, VERBS) or ';'} the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(
+            f"vgen: {verb} is not a verb{nearest(verb, VERBS) or ';'} the verbs are {', '.join(VERBS)}",
+            file=sys.stderr,
+        )
         return REFUSED
     if any(flag in arguments for flag in HELP[:2]):
         print(VERBS[verb].page(verb))
@@ -74,7 +81,9 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
     sweep = "-m" in arguments or "--multirun" in arguments
     arguments = [at_home(a) for a in arguments]
     sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own reading of an error and exits before we see it
+    os.environ["HYDRA_FULL_ERROR"] = (
+        "1"  # else Hydra prints its own reading of an error and exits before we see it
+    )
     return _dispatch(verb)
 
 
@@ -82,8 +91,8 @@ _HOME = re.compile(r"""(?<=[=\[,"'])~/""")
 
 
 def at_home(argument: str) -> str:
-    """``data.path=~/videos`` with the home folder written out, in a list too: a shell does that only at the start of a word, and Hydra
-    cannot read ``~``. A sentence stays."""
+    """``data.path=~/videos`` with the home folder written out, in a list too: a shell does that only at the
+    start of a word, and Hydra cannot read ``~``. A sentence stays."""
     key, given, _ = argument.partition("=")
     if not given or key in SENTENCES:
         return argument
@@ -95,7 +104,8 @@ _QUOTED = re.compile(r"""(["'])(?:\\.|(?!\1).)*\1""", re.DOTALL)
 
 
 def as_sentence(argument: str) -> str:
-    """``prompt=a cat, asleep`` as Hydra reads it as one value; what is one quoted string already, or no sentence, stays."""
+    """``prompt=a cat, asleep`` as Hydra reads it as one value; what is one quoted string already, or no
+    sentence, stays."""
     key, given, value = argument.partition("=")
     if not given or key not in SENTENCES or not value or _QUOTED.fullmatch(value):
         return argument
@@ -105,12 +115,14 @@ def as_sentence(argument: str) -> str:
     return f'{key}="{quoted}"'  # Hydra takes a backslash for itself unless a quotation mark follows
 
 
-_WORD = re.compile(r"""\s*(?:"([^"]+)"|'([^']+)'|([^][{}$,:"'\s](?:[^][{}$,:"]*[^][{}$,:"\s])?))\s*(?::\s*([^,:"'\s]+)\s*)?(,|$)""")
+_WORD = re.compile(
+    r"""\s*(?:"([^"]+)"|'([^']+)'|([^][{}$,:"'\s](?:[^][{}$,:"]*[^][{}$,:"\s])?))\s*(?::\s*([^,:"'\s]+)\s*)?(,|$)"""
+)
 
 
 def as_words(argument: str) -> str:
-    """``amplify=["red jeep":1.5]``, ``{"red jeep": 1.5}`` or ``red jeep:1.5`` as the list of strings that Hydra's grammar can read; what
-    is written otherwise stays, for Hydra to refuse."""
+    """``amplify=["red jeep":1.5]``, ``{"red jeep": 1.5}`` or ``red jeep:1.5`` as the list of strings that
+    Hydra's grammar can read; what is written otherwise stays, for Hydra to refuse."""
     key, given, value = argument.partition("=")
     if not given or key not in WORD_LISTS or value == "null":
         return argument

@@ -1,5 +1,5 @@
-"""Stage one of an evaluation: every clip of every checkpoint as a file, drawn once, kept for ever, never mixed with those of other
-settings. Several processes may draw into one folder at a time."""
+"""Stage one of an evaluation: every clip of every checkpoint as a file, drawn once, kept for ever, never
+mixed with those of other settings. Several processes may draw into one folder at a time."""
 
 from __future__ import annotations
 
@@ -40,13 +40,20 @@ class ClipStore:
         return [task for task in todo if not self.path(checkpoint, task).is_file()]
 
     def fill(
-        self, checkpoint: str, todo: list[Task], sampler: Sampler, batch_size: int, share: tuple[int, int] = (0, 1), timed: bool = True,
+        self,
+        checkpoint: str,
+        todo: list[Task],
+        sampler: Sampler,
+        batch_size: int,
+        share: tuple[int, int] = (0, 1),
+        timed: bool = True,
         work: Callable[[], int] = lambda: 0,
-    ) -> Iterator[int]:  # fmt: skip
-        """Draw what is missing of one process's share; yields how many clips were written after each batch. ``work`` counts the frames
-        that the UNet has seen so far, where that is known only by counting.
+    ) -> Iterator[int]:
+        """Draw what is missing of one process's share; yields how many clips were written after each batch.
+        ``work`` counts the frames that the UNet has seen so far, where that is known only by counting.
 
-        Batches are cut from the whole list and then dealt out, so that they hold the same clips whatever the number of processes.
+        Batches are cut from the whole list and then dealt out, so that they hold the same clips whatever the
+        number of processes.
         """
         index, of = share
         for batch in list(batches(todo, batch_size))[index::of]:
@@ -68,8 +75,12 @@ class ClipStore:
 
     def _spent(self, checkpoint: str, index: int, num_clips: int, seconds: float, unet_frames: int) -> None:
         """Each process has a file of its own; the cost of a clip is read from all of them."""
-        spent = {"clips": num_clips, "seconds": round(seconds, 4)} | ({"unet_frames": unet_frames} if unet_frames else {})
-        with (self.folder / "samples" / checkpoint / f"seconds-{index}.jsonl").open("a", encoding="utf-8") as file:
+        spent = {"clips": num_clips, "seconds": round(seconds, 4)} | (
+            {"unet_frames": unet_frames} if unet_frames else {}
+        )
+        with (self.folder / "samples" / checkpoint / f"seconds-{index}.jsonl").open(
+            "a", encoding="utf-8"
+        ) as file:
             file.write(json.dumps(spent) + "\n")
 
     def seconds_per_clip(self, checkpoint: str) -> float | None:
@@ -82,7 +93,12 @@ class ClipStore:
 
     def _per_clip(self, checkpoint: str, key: str) -> float | None:
         files = sorted((self.folder / "samples" / checkpoint).glob("seconds-*.jsonl"))
-        spent = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        spent = [
+            json.loads(line)
+            for file in files
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if line.endswith("}")
+        ]
         num = sum(s["clips"] for s in spent)
         return sum(s.get(key, 0) for s in spent) / num if num else None
 
@@ -97,24 +113,35 @@ class ClipStore:
             return
         differing = [k for k in RULES if before.get(k) != identity[k]]
         shared = set(before["checkpoints"]) & set(identity["checkpoints"])
-        differing += [f"checkpoint {k}" for k in sorted(shared) if before["checkpoints"][k] != identity["checkpoints"][k]]
+        differing += [
+            f"checkpoint {k}"
+            for k in sorted(shared)
+            if before["checkpoints"][k] != identity["checkpoints"][k]
+        ]
         if differing:
             raise ValueError(
-                f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); choose another out=FOLDER"
+                f"{self.folder} holds clips of another evaluation (it differs in {', '.join(differing)}); "
+                "choose another out=FOLDER"
             )
 
     def claim(self, identity: dict[str, Any]) -> None:
-        """Write the manifest before the first clip, or refuse as :meth:`refuse_other`. Of several processes that come at once one is the
-        first, and the others are held to what it says. Further checkpoints may join."""
+        """Write the manifest before the first clip, or refuse as :meth:`refuse_other`. Of several processes
+        that come at once one is the first, and the others are held to what it says. Further checkpoints may
+        join."""
         if not self._begun(identity):
             self.refuse_other(identity)
             before = self.manifest()
-            self.write_json("manifest.json", {**before, **identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}})
+            self.write_json(
+                "manifest.json",
+                {**before, **identity, "checkpoints": {**before["checkpoints"], **identity["checkpoints"]}},
+            )
 
     def _begun(self, identity: dict[str, Any]) -> bool:
         """Whether this process wrote the manifest that was not there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", prefix=".manifest-", suffix=".tmp", dir=self.folder, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=".manifest-", suffix=".tmp", dir=self.folder, encoding="utf-8"
+        ) as file:
             file.write(_json(identity))
             file.flush()
             os.fsync(file.fileno())
@@ -140,9 +167,12 @@ def _json(value: Any) -> str:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block ends well, written under a name that no other process uses."""
+    """A file that appears under its name when the block ends well, written under a name that no other process
+    uses."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent, delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent, delete=False
+    ) as file:
         try:
             yield file
             os.chmod(file.name, 0o644)
@@ -158,7 +188,9 @@ def read_clip(path: Path) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"clip {path} can't be read ({error}); delete it and run the same command again") from error
+        raise ValueError(
+            f"clip {path} can't be read ({error}); delete it and run the same command again"
+        ) from error
 
 
 def fingerprint(clip: np.ndarray) -> str:
@@ -168,7 +200,10 @@ def fingerprint(clip: np.ndarray) -> str:
 
 def _checked(clips: np.ndarray, batch: list[Task], checkpoint: str) -> np.ndarray:
     if clips.dtype != np.uint8 or clips.ndim != 5 or len(clips) != len(batch) or clips.shape[-1] != 3:
-        raise ValueError(f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} from {checkpoint}")
+        raise ValueError(
+            f"a sampler must return uint8 b f h w 3 with b={len(batch)}, got {clips.dtype} {clips.shape} "
+            f"from {checkpoint}"
+        )
     return clips
 
 

@@ -1,4 +1,5 @@
-"""``vgen compare RUN RUN ...``: paired differences of finished evaluations with intervals, clip by clip and of many clips together."""
+"""``vgen compare RUN RUN ...``: paired differences of finished evaluations with intervals, clip by clip and
+of many clips together."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def _arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     unknown = [k for k in keys if k not in _KEYS]
     if unknown or keys.get("format", "table") not in ("table", "json"):
         raise ValueError(
-            f"vgen compare RUN RUN ... takes out=FILE.json, numbers=NAME,NAME and format=table or json, got {' '.join(arguments)}"
+            "vgen compare RUN RUN ... takes out=FILE.json, numbers=NAME,NAME and format=table or json, got "
+            f"{' '.join(arguments)}"
         )
     return [a for a in arguments if "=" not in a], keys
 
@@ -50,7 +52,10 @@ def chosen(runs: Sequence[str]) -> list[Result]:
         place, _, name = (run, "", "") if Path(run).is_dir() else run.rpartition(":")
         place = place or run
         if not Path(place).is_dir():
-            raise ValueError(f"{run} is no folder; give folders that vgen evaluate made, or FOLDER:CHECKPOINT for one of several in it")
+            raise ValueError(
+                f"{run} is no folder; give folders that vgen evaluate made, or FOLDER:CHECKPOINT for one of "
+                "several in it"
+            )
         picked.append((Path(place), name))
     results = load(*dict.fromkeys(folder for folder, _ in picked))
     out = [r for folder, name in picked for r in results if r.folder == folder and name in ("", r.name)]
@@ -59,27 +64,38 @@ def chosen(runs: Sequence[str]) -> list[Result]:
         if name and name not in names:
             raise ValueError(f"{folder} has no checkpoint {name}; it has {', '.join(names)}")
     if len(out) < 2:
-        raise ValueError(f"a comparison needs at least two checkpoints, got {len(out)}; give two evaluations, or one that holds several")
+        raise ValueError(
+            f"a comparison needs at least two checkpoints, got {len(out)}; give two evaluations, or one "
+            "that holds several"
+        )
     return out
 
 
 def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, Any]:
-    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and by part; in ``sets`` those
-    of many clips together, from the same resamples for both. Plain data."""
+    """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and
+    by part; in ``sets`` those of many clips together, from the same resamples for both. Plain data."""
     base = results[0]
     for other in results[1:]:
         why = difference_of_kind(base, other)
         if why is not None:
-            raise ValueError(f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with one vgen")
+            raise ValueError(
+                f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with "
+                "one vgen"
+            )
     measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
     together = list(dict.fromkeys(key for r in results for key in r.numbers["set"]))
-    keys = list(dict.fromkeys([*base.headlines, *(k for k in more if k not in measured and k not in together)]))
+    keys = list(
+        dict.fromkeys([*base.headlines, *(k for k in more if k not in measured and k not in together)])
+    )
     unknown = [k for k in keys if k not in base.numbers["overall"]]
     if unknown:
         known = ", ".join([*base.numbers["overall"], *together, *measured])
         raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {known}")
     asked = [k for k in together if k in more or any(k in r.set_headlines for r in results)]
-    learned = {other.label: {name: _learned(base, other, name, name in more) for name in measured} for other in results[1:]}
+    learned = {
+        other.label: {name: _learned(base, other, name, name in more) for name in measured}
+        for other in results[1:]
+    }
     return {
         "base": base.label,
         "num_clips": len(base.rows),
@@ -93,16 +109,22 @@ def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, An
     }
 
 
-def _sets(base: Result, others: Sequence[Result], asked: Sequence[str], more: Sequence[str]) -> dict[str, Any]:
-    """By label and number: both values, their difference and which number is ``right``; or ``refused`` with the reason. Raises ValueError
-    where a number that was asked for must not be compared."""
+def _sets(
+    base: Result, others: Sequence[Result], asked: Sequence[str], more: Sequence[str]
+) -> dict[str, Any]:
+    """By label and number: both values, their difference and which number is ``right``; or ``refused`` with
+    the reason. Raises ValueError where a number that was asked for must not be compared."""
     if not asked:
         return {other.label: {} for other in others}
     theirs, out = _together(base), {}
     for other in others:
         ours = _together(other)
         out[other.label] = {key: _apart(base, other, key, theirs.get(key), ours.get(key)) for key in asked}
-        refused = [f"numbers={key}: {of['refused']}" for key, of in out[other.label].items() if key in more and "refused" in of]
+        refused = [
+            f"numbers={key}: {of['refused']}"
+            for key, of in out[other.label].items()
+            if key in more and "refused" in of
+        ]
         if refused:
             raise ValueError("; ".join(refused))
     return out
@@ -114,7 +136,9 @@ def _together(result: Result) -> dict[str, Resampled]:
     return todo[0].kind.score_set([(task, result.rows[task.id]) for task in todo])
 
 
-def _apart(base: Result, other: Result, key: str, theirs: Resampled | None, ours: Resampled | None) -> dict[str, Any]:
+def _apart(
+    base: Result, other: Result, key: str, theirs: Resampled | None, ours: Resampled | None
+) -> dict[str, Any]:
     if theirs is None or ours is None:
         lacking = [r.label for r, number in ((base, theirs), (other, ours)) if number is None]
         remedy = "score it again with corpus=SHARDS" if key == "mem" else "score it again"
@@ -125,8 +149,8 @@ def _apart(base: Result, other: Result, key: str, theirs: Resampled | None, ours
 
 
 def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str, Any]:
-    """By bucket, with which way is ``better``; or ``refused`` with the reason. Raises ValueError where a metric that was asked for must not
-    be compared."""
+    """By bucket, with which way is ``better``; or ``refused`` with the reason. Raises ValueError where a
+    metric that was asked for must not be compared."""
     why = refusal(base, other, metric)
     if why and asked:
         raise ValueError(f"numbers={metric}: {base.label} and {other.label} can't be compared: {why}")
@@ -134,7 +158,11 @@ def _learned(base: Result, other: Result, metric: str, asked: bool) -> dict[str,
         return {"refused": why}
     theirs, ours = (r.numbers["learned"][metric] for r in (base, other))
     if theirs["per_clip"] is None:  # a distance between sets has no clips, and so no interval
-        numbers = {"base": theirs["value"], "other": ours["value"], "difference": ours["value"] - theirs["value"]}
+        numbers = {
+            "base": theirs["value"],
+            "other": ours["value"],
+            "difference": ours["value"] - theirs["value"],
+        }
         whole = {k: {"mean": v, "low": None, "high": None, "num": len(base.rows)} for k, v in numbers.items()}
         return {"better": better(metric), "buckets": {"all": whole}}
     before, after = (dict(zip(base.rows, of["per_clip"], strict=True)) for of in (theirs, ours))
@@ -155,19 +183,29 @@ def _by_part(base: Result, theirs: _Values, ours: _Values, up: bool = True) -> d
 
 
 def _parts(base: Result) -> dict[str, list[str]]:
-    """Clips in all, by bucket, and by how many things they show where they differ in it (a row of an older evaluation does not say)."""
+    """Clips in all, by bucket, and by how many things they show where they differ in it (a row of an older
+    evaluation does not say)."""
     buckets = dict.fromkeys(row["bucket"] for row in base.rows.values())
-    out = {"all": list(base.rows)} | {bucket: [i for i, row in base.rows.items() if row["bucket"] == bucket] for bucket in buckets}
+    out = {"all": list(base.rows)} | {
+        bucket: [i for i, row in base.rows.items() if row["bucket"] == bucket] for bucket in buckets
+    }
     counts = sorted({row.get("things", 0) for row in base.rows.values()})
     if len(counts) > 1:
-        out |= {counted_things(n): [i for i, row in base.rows.items() if row.get("things", 0) == n] for n in counts}
+        out |= {
+            counted_things(n): [i for i, row in base.rows.items() if row.get("things", 0) == n]
+            for n in counts
+        }
     return out
 
 
 def _over(base: Result, theirs: _Values, ours: _Values, ids: Sequence[str], up: bool) -> dict[str, Any]:
     groups = [base.rows[i]["group"] for i in ids]
     before, after = [theirs[i] for i in ids], [ours[i] for i in ids]
-    pairs = [(b, a) if up else (a, b) for b, a in zip(before, after, strict=True) if a is not None and b is not None]
+    pairs = [
+        (b, a) if up else (a, b)
+        for b, a in zip(before, after, strict=True)
+        if a is not None and b is not None
+    ]
     return {
         "base": asdict(interval(before, groups)),
         "other": asdict(interval(after, groups)),
@@ -184,7 +222,12 @@ def tables(found: dict[str, Any]) -> list[Table]:
 def _table(found: dict[str, Any], label: str) -> Table:
     beside = [*found["sets"][label].values(), *found["learned"][label].values()]
     refused = "\n".join(escape(x["refused"]) for x in beside if "refused" in x)
-    out = Table(title=f"{label} against {found['base']}", title_justify="left", caption=refused, caption_justify="left")
+    out = Table(
+        title=f"{label} against {found['base']}",
+        title_justify="left",
+        caption=refused,
+        caption_justify="left",
+    )
     for column in ("number", "bucket", "n"):
         out.add_column(column, justify="right" if column == "n" else "left")
     for column in (found["base"], label, "difference", "better/worse"):
@@ -210,7 +253,8 @@ def _towards(of: dict[str, Any]) -> int:
 
 
 def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = ".2f") -> None:
-    """``sign``: 1 where more is better, -1 where less is, 0 where neither is said; a difference beyond its interval is coloured by it."""
+    """``sign``: 1 where more is better, -1 where less is, 0 where neither is said; a difference beyond its
+    interval is coloured by it."""
     for bucket, x in buckets.items():
         d = x["difference"]
         if d["mean"] is None:
@@ -218,6 +262,11 @@ def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = 
         sure = 0 if d["low"] is None else (d["low"] > 0) - (d["high"] < 0)
         style = {1: "green", -1: "red", 0: "default"}[sure * sign]
         counts = f"{x['better']}/{x['worse']}" if "better" in x else ""
-        words = (escape(worded(x["base"], form)), escape(worded(x["other"], form)), f"[{style}]{escape(worded(d, '+' + form))}[/]", counts)
+        words = (
+            escape(worded(x["base"], form)),
+            escape(worded(x["other"], form)),
+            f"[{style}]{escape(worded(d, '+' + form))}[/]",
+            counts,
+        )
         out.add_row(key if bucket == "all" else "", bucket, str(d["num"]), *words)
     out.add_section()

@@ -1,4 +1,6 @@
-"""The border with Hydra: recipes and settings are offered as schemas, typed values come back. Below this line there is no DictConfig."""
+"""The border with Hydra: recipes and settings are offered as schemas, typed values come back. Below this line
+there is no DictConfig."""
+
 from __future__ import annotations
 
 import re
@@ -36,7 +38,8 @@ class Resume(Choice):
 class RunSettings:
     """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten.
 
-    ``init_from`` (a run, an ``adapter.safetensors`` or ``shipped``) gives the weights that learning starts from; all else begins anew.
+    ``init_from`` (a run, an ``adapter.safetensors`` or ``shipped``) gives the weights that learning starts
+    from; all else begins anew.
     """
 
     name: str = ""
@@ -74,7 +77,8 @@ def offer_training() -> None:
 def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:
     """Compose, hand over the typed value and the resolved plain data.
 
-    ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it under --multirun.
+    ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
+    under --multirun.
     """
     taken: list[DictConfig] = []
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
@@ -93,13 +97,16 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
 def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     missing = OmegaConf.missing_keys(cfg)
     if missing:
-        raise ValueError(f"{', '.join(sorted(missing))} must be given on the command line or in an experiment")
+        raise ValueError(
+            f"{', '.join(sorted(missing))} must be given on the command line or in an experiment"
+        )
     _refuse_added(cfg)
     return action(_typed(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
 
 
 def _typed(cfg: DictConfig) -> Any:
-    """The settings by their types. What a section refuses is told by its keys from the top: it knows only its own name."""
+    """The settings by their types. What a section refuses is told by its keys from the top: it knows only its
+    own name."""
     try:
         return OmegaConf.to_object(cfg)
     except ValueError as error:
@@ -123,7 +130,8 @@ def _refusing(cfg: DictConfig, sentence: str, path: str = "") -> str:
 
 
 def _refuse_added(cfg: DictConfig, section: str = "") -> None:
-    """Hydra's ``+key=value`` adds keys where there are none, and the types behind the settings have no room for them."""
+    """Hydra's ``+key=value`` adds keys where there are none, and the types behind the settings have no room
+    for them."""
     owner = OmegaConf.get_type(cfg)
     known = [f.name for f in fields(owner)] if owner is not None and is_dataclass(owner) else list(cfg)
     for name in cfg:

@@ -1,4 +1,6 @@
-"""``vgen demo``: the main job end to end on the shipped image model: shards, training, export, clips, scores, one page."""
+"""``vgen demo``: the main job end to end on the shipped image model: shards, training, export, clips, scores,
+one page."""
+
 from __future__ import annotations
 
 import re
@@ -38,7 +40,13 @@ PROMPT = "a large red circle that moves right fast on a black background"
 ONE_THING = Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0, two_things=0)
 _KEYS = {"out": "outputs/demo", "steps": str(STEPS), "clips": "24"}
 _MARK = ".vgen-demo"
-_SHARDS, _RUN, _EXPORTS, _CLIPS, _EVALUATION = _NAMES = ("shards", "trained", "exports", "clips", "evaluation")
+_SHARDS, _RUN, _EXPORTS, _CLIPS, _EVALUATION = _NAMES = (
+    "shards",
+    "trained",
+    "exports",
+    "clips",
+    "evaluation",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +67,24 @@ def main() -> None:
         raise ValueError(f"vgen demo has no {', '.join(unknown)}; it has {', '.join(f'{k}=' for k in _KEYS)}")
     wish = _KEYS | given
     if not wish["out"]:
-        raise ValueError(f"out names the folder for the report and the clips, got nothing; leave it out for {_KEYS['out']}")
+        raise ValueError(
+            f"out names the folder for the report and the clips, got nothing; leave it out for {_KEYS['out']}"
+        )
     demo(Path(wish["out"]), _count("steps", wish["steps"]), _count("clips", wish["clips"]), Console())
 
 
 def _count(key: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) < 1:
-        raise ValueError(f"{key} must be a whole number of at least 1, got {text or 'nothing'}; the default is {key}={_KEYS[key]}")
+        raise ValueError(
+            f"{key} must be a whole number of at least 1, got {text or 'nothing'}; the default is "
+            f"{key}={_KEYS[key]}"
+        )
     return int(text)
 
 
 def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
-    """Everything is written below ``out``; what an earlier demo wrote there is replaced, nothing else is touched."""
+    """Everything is written below ``out``; what an earlier demo wrote there is replaced, nothing else is
+    touched."""
     plan = _plan(out, steps, num_clips)
     _check(out)
     began = time.perf_counter()
@@ -82,15 +96,33 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
         console.print(f"[bold]{number}/5 {title}[/] ({time.perf_counter() - began:.0f} s so far)")
         return action()
 
-    stage(1, f"preparing {NUM_CLIPS} clips of the miniature world as shards", lambda: prepare(plan.packing, lambda *_: None))
+    stage(
+        1,
+        f"preparing {NUM_CLIPS} clips of the miniature world as shards",
+        lambda: prepare(plan.packing, lambda *_: None),
+    )
     card = plain({"method": "animatediff", "note": "vgen demo", "steps": steps})
-    stage(2, f"training AnimateDiff motion modules in the frozen image model, {steps} steps", lambda: train(plan.training, card))
-    stage(3, "exporting them in AnimateDiff's and in diffusers' format", lambda: Console().print(*map(export, plan.exports)))
+    stage(
+        2,
+        f"training AnimateDiff motion modules in the frozen image model, {steps} steps",
+        lambda: train(plan.training, card),
+    )
+    stage(
+        3,
+        "exporting them in AnimateDiff's and in diffusers' format",
+        lambda: Console().print(*map(export, plan.exports)),
+    )
     stage(4, "drawing a clip with the shipped motion module", lambda: generate_files(plan.drawing, {}))
     modules = "the untrained, the just-trained and the shipped module"
-    found = stage(5, f"drawing and scoring {num_clips} captions with {modules}", lambda: evaluate(plan.evaluation, console))
+    found = stage(
+        5,
+        f"drawing and scoring {num_clips} captions with {modules}",
+        lambda: evaluate(plan.evaluation, console),
+    )
     assert isinstance(found, Evaluated)
-    coherence = {name: worded(of["overall"].get("coherence")) for name, of in found.summary["checkpoints"].items()}
+    coherence = {
+        name: worded(of["overall"].get("coherence")) for name, of in found.summary["checkpoints"].items()
+    }
     shares = ", ".join(f"{name} {share}" for name, share in coherence.items())
     console.print(f"minutes of training hold a clip together, motion takes longer; coherence: {shares}")
     clip = next((out / _CLIPS).glob("*.gif"))
@@ -102,29 +134,63 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
 
 
 def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
-    run, sampling = out / _RUN, Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M)
+    run, sampling = (
+        out / _RUN,
+        Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M),
+    )
     suite = Suite(
-        iid=num_clips, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=NUM_FRAMES, stride_ticks=STRIDE,
+        iid=num_clips,
+        pair=0,
+        triple=0,
+        extrapolation=0,
+        paraphrase=0,
+        num_frames=NUM_FRAMES,
+        stride_ticks=STRIDE,
         two_things=ONE_THING.two_things,
     )
     training = TrainRun(
-        method=AnimateDiff(), backbone=Backbone(), run=RunSettings(name=run.name, dir=str(run.parent), seed=7),
+        method=AnimateDiff(),
+        backbone=Backbone(),
+        run=RunSettings(name=run.name, dir=str(run.parent), seed=7),
         data=Corpus(
-            path=str(out / _SHARDS), window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE), batch_size=4, val_clips=16, cache=True
+            path=str(out / _SHARDS),
+            window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE),
+            batch_size=4,
+            val_clips=16,
+            cache=True,
         ),
-        optim=Optimisation(kind=Optimiser.MUON, lr=1e-3, betas=[0.9, 0.99], warmup_steps=20, decay=Decay.COSINE, ema_decay=0.98),
-        trainer=TrainerSettings(max_steps=steps, val_every_steps=max(1, steps // 2), checkpoint_every_steps=steps),
+        optim=Optimisation(
+            kind=Optimiser.MUON,
+            lr=1e-3,
+            betas=[0.9, 0.99],
+            warmup_steps=20,
+            decay=Decay.COSINE,
+            ema_decay=0.98,
+        ),
+        trainer=TrainerSettings(
+            max_steps=steps, val_every_steps=max(1, steps // 2), checkpoint_every_steps=steps
+        ),
     )
     return _Plan(
-        packing=Prepare(data=ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING), out=str(out / _SHARDS), video=Video("npy")),
+        packing=Prepare(
+            data=ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING),
+            out=str(out / _SHARDS),
+            video=Video("npy"),
+        ),
         training=training,
         exports=(
-            Export(run=str(run), to=Format.ANIMATEDIFF, out=str(out / _EXPORTS / "motion_module.safetensors")),
+            Export(
+                run=str(run), to=Format.ANIMATEDIFF, out=str(out / _EXPORTS / "motion_module.safetensors")
+            ),
             Export(run=str(run), to=Format.DIFFUSERS, out=str(out / _EXPORTS / "motion_adapter")),
         ),
         drawing=GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=sampling, fps=6, out=str(out / _CLIPS)),
         evaluation=EvaluateRun(
-            adapter=[UNTRAINED, str(run), SHIPPED], backbone=TOYBOX, suite=suite, sampler=sampling, selftest=16,
+            adapter=[UNTRAINED, str(run), SHIPPED],
+            backbone=TOYBOX,
+            suite=suite,
+            sampler=sampling,
+            selftest=16,
             out=str(out / _EVALUATION),
         ),
     )
@@ -133,9 +199,14 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
 def _check(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         what = "link" if out.is_symlink() else "file"
-        raise ValueError(f"out={out} is a {what} and the demo writes a folder; choose another place, nothing is overwritten")
+        raise ValueError(
+            f"out={out} is a {what} and the demo writes a folder; choose another place, nothing is "
+            "overwritten"
+        )
     if out.exists() and any(out.iterdir()) and not (out / _MARK).is_file():
-        raise ValueError(f"out={out} exists and was not made by vgen demo; choose another folder, nothing is overwritten")
+        raise ValueError(
+            f"out={out} exists and was not made by vgen demo; choose another folder, nothing is overwritten"
+        )
 
 
 def _clear(out: Path) -> None:

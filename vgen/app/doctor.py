@@ -1,4 +1,5 @@
-"""`vgen doctor`: is this machine fit for vgen, and what to do about each lack. Exit code 1 only if vgen cannot work at all."""
+"""`vgen doctor`: is this machine fit for vgen, and what to do about each lack. Exit code 1 only if vgen
+cannot work at all."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,10 @@ COLOURS = {State.WORKS: "green", State.CARE: "yellow", State.ABSENT: "cyan", Sta
 def main() -> int:
     """Print the table and a closing sentence."""
     if sys.argv[1:]:
-        raise ValueError(f"the doctor looks at everything and takes no arguments, got {' '.join(sys.argv[1:])}; leave them out")
+        raise ValueError(
+            f"the doctor looks at everything and takes no arguments, got {' '.join(sys.argv[1:])}; leave "
+            "them out"
+        )
     findings = examine()
     console = Console(highlight=False)
     console.print(_table(findings))
@@ -30,11 +34,14 @@ def main() -> int:
 
 
 def examine() -> list[Finding]:
-    """Every checkup, in the order of the table; the slow imports run side by side in processes of their own."""
+    """Every checkup, in the order of the table; the slow imports run side by side in processes of their
+    own."""
     malicious = checkups.known_malicious()
     with ThreadPoolExecutor(max_workers=len(checkups.PROCESSES)) as pool:
         processes = [names for names in checkups.PROCESSES if not (malicious and "lightning" in names)]
-        replies = {name: reply for answers in pool.map(checkups.probe, processes) for name, reply in answers.items()}
+        replies = {
+            name: reply for answers in pool.map(checkups.probe, processes) for name, reply in answers.items()
+        }
     unknown = Reply({}, "not looked at, because it would import a malicious Lightning")
     return [
         *checkups.python(),

@@ -1,4 +1,5 @@
 """``vgen edit``: a clip in other words, with the clip itself beside it."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +32,16 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, Regime, catalogue, name_of
-from vgen.methods._editing import Editing, EditSession, Matching, Recording, Wish, encoded, long_clips, start_noise
+from vgen.methods._editing import (
+    Editing,
+    EditSession,
+    Matching,
+    Recording,
+    Wish,
+    encoded,
+    long_clips,
+    start_noise,
+)
 from vgen.methods._editing import Progress as Told
 from vgen.methods._structure import Structure
 from vgen.metrics.psnr import psnr
@@ -42,7 +52,8 @@ from vgen.training.monitors import peak_memory_gb
 POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
 POOR_CEILING_DB = 18.0
-"""So is a decoder that gives no more than this of the source itself: the image model can't show the clip at all."""
+"""So is a decoder that gives no more than this of the source itself: the image model can't show the clip at
+all."""
 PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
 """Suffixes of checkpoints that are not vgen's."""
 
@@ -56,11 +67,13 @@ class Extra(Choice):
 
 @spec
 class EditRun:
-    """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's own size. ``adapter`` is the
-    checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed). ``amplify``, ``blend`` and ``cross_replace_steps`` are as in
-    :class:`Wish`, a factor written ``word:1.5``, a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than
-    ``window`` is edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt, every frame anew.
-    ``control_net`` stands beside the UNet while the clip is inverted and while it is edited."""
+    """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's
+    own size. ``adapter`` is the checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed).
+    ``amplify``, ``blend`` and ``cross_replace_steps`` are as in :class:`Wish`, a factor written ``word:1.5``,
+    a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than ``window`` is
+    edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt,
+    every frame anew. ``control_net`` stands beside the UNet while the clip is inverted and while it is
+    edited."""
 
     method: Recipe = MISSING
     video: str = ""
@@ -85,15 +98,23 @@ class EditRun:
     out: str = ""
 
     def __post_init__(self) -> None:
-        self.video, self.adapter, self.out = (str(given) for given in (self.video, self.adapter, self.out))  # Python hands over paths too
+        self.video, self.adapter, self.out = (
+            str(given) for given in (self.video, self.adapter, self.out)
+        )  # Python hands over paths too
         check_least_px(self.least_px)
 
     def wish(self) -> Wish:
         if not self.target.strip() or not self.source.strip():
-            raise ValueError('an edit needs both prompts; give source="what the clip shows" target="what it should show"')
+            raise ValueError(
+                'an edit needs both prompts; give source="what the clip shows" target="what it should show"'
+            )
         return Wish(
-            source=self.source, target=self.target, amplify=dict(map(_factor, self.amplify)), blend=list(self.blend),
-            cross_replace_steps=dict(map(_share, self.cross_replace_steps)), matching=self.matching,
+            source=self.source,
+            target=self.target,
+            amplify=dict(map(_factor, self.amplify)),
+            blend=list(self.blend),
+            cross_replace_steps=dict(map(_share, self.cross_replace_steps)),
+            matching=self.matching,
         )
 
 
@@ -113,7 +134,8 @@ def _share(text: str) -> tuple[str, StepWindow]:
     except ValueError as error:
         reason = f" ({error})" if "step window" in str(error) else ""
         raise ValueError(
-            "cross_replace_steps needs words with shares of the steps between 0 and 1, as cross_replace_steps=[jeep:0.4] or "
+            "cross_replace_steps needs words with shares of the steps between 0 and 1, as "
+            "cross_replace_steps=[jeep:0.4] or "
             f"[jeep:0.2-0.6], got {text!r}{reason}"
         ) from None
     return word.strip(), window
@@ -121,8 +143,8 @@ def _share(text: str) -> tuple[str, StepWindow]:
 
 @dataclass(frozen=True, slots=True)
 class EditedClip:
-    """uint8 f h w 3 each; ``mask`` is the source, dimmed where the mask is shut.
-    ``report`` holds figures: PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
+    """uint8 f h w 3 each; ``mask`` is the source, dimmed where the mask is shut. ``report`` holds figures:
+    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
 
     video: np.ndarray
     source: np.ndarray
@@ -132,8 +154,8 @@ class EditedClip:
     run: EditRun
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``; returns the folder. Raises
-        ValueError for a folder that holds something."""
+        """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``;
+        returns the folder. Raises ValueError for a folder that holds something."""
         with claimed(folder) as out:
             self._write(out)
         return out
@@ -144,7 +166,12 @@ class EditedClip:
             if extra in run.save and video is not None:
                 panels.append(video)
                 write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
-        card = {"vgen": vgen.__version__, "method": name_of(run.method), **plain(asdict(run)), "report": self.report}
+        card = {
+            "vgen": vgen.__version__,
+            "method": name_of(run.method),
+            **plain(asdict(run)),
+            "report": self.report,
+        }
         write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
         write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
         (out / "card.json").write_text(json.dumps(card, indent=2))
@@ -164,22 +191,39 @@ def main() -> None:
 
 
 def edit(
-    run: EditRun, progress: Told = lambda phase, done, total: None, console: Console | None = None, structure: Structure | None = None
+    run: EditRun,
+    progress: Told = lambda phase, done, total: None,
+    console: Console | None = None,
+    structure: Structure | None = None,
 ) -> EditedClip:
-    """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in place of the run's own."""
+    """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
+    place of the run's own."""
     wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
     _check(run, recipe)
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
-    console.print(_plan(session, recipe), soft_wrap=True)  # refuses what cannot fit, before the first pixel is encoded
-    warn_of_cut(session.model, [getattr(recipe, "inversion_prompt", "")], console)  # source and target are refused where they are longer
-    session.latents = latents = None if source is None else encoded(session.model, source, session.noise.device)
+    console.print(
+        _plan(session, recipe), soft_wrap=True
+    )  # refuses what cannot fit, before the first pixel is encoded
+    warn_of_cut(
+        session.model, [getattr(recipe, "inversion_prompt", "")], console
+    )  # source and target are refused where they are longer
+    session.latents = latents = (
+        None if source is None else encoded(session.model, source, session.noise.device)
+    )
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
-    video, back = _decoded(session, done.latents), None if done.reconstruction is None else _decoded(session, done.reconstruction)
-    report = {**done.report, "seconds": round(time.perf_counter() - began, 2), "peak_gib": round(peak_memory_gb(), 2)}
+    video, back = (
+        _decoded(session, done.latents),
+        None if done.reconstruction is None else _decoded(session, done.reconstruction),
+    )
+    report = {
+        **done.report,
+        "seconds": round(time.perf_counter() - began, 2),
+        "peak_gib": round(peak_memory_gb(), 2),
+    }
     if source is None or latents is None:
         assert back is not None  # the source is a row of the run that draws it
         source, back = back, None  # what was drawn is the source itself
@@ -194,7 +238,10 @@ def edit(
 
 def _check(run: EditRun, recipe: Recipe) -> None:
     if not isinstance(recipe, Recipe):
-        raise ValueError(f"an edit needs a method, as EditRun(method=FateZero(), ...); those that edit are {', '.join(editors())}")
+        raise ValueError(
+            "an edit needs a method, as EditRun(method=FateZero(), ...); those that edit are "
+            f"{', '.join(editors())}"
+        )
     name = name_of(recipe)
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
@@ -206,7 +253,8 @@ def _check(run: EditRun, recipe: Recipe) -> None:
         )
     if not (run.video or recipe.frame_by_frame):
         raise ValueError(
-            f"method={name} edits a clip that exists; give video=FILE (method=prompt_to_prompt can draw the source from its prompt)"
+            f"method={name} edits a clip that exists; give video=FILE (method=prompt_to_prompt can draw the "
+            "source from its prompt)"
         )
 
 
@@ -215,7 +263,8 @@ def _refuse_published(adapter: str) -> None:
     path = Path(adapter).expanduser()
     if (path.is_file() and path.suffix in PUBLISHED) or (path / "unet").is_dir():
         raise ValueError(
-            f"adapter={adapter} is no adapter of vgen; import it first with 'vgen export from={adapter} to=vgen backbone=FOLDER out=NEW' "
+            f"adapter={adapter} is no adapter of vgen; import it first with 'vgen export from={adapter} "
+            "to=vgen backbone=FOLDER out=NEW' "
             "and give adapter=NEW"
         )
 
@@ -229,11 +278,22 @@ def _session(
 ) -> tuple[EditSession, np.ndarray | None]:
     """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
     _refuse_published(run.adapter)
-    checkpoint = open_checkpoint(run.adapter or UNTRAINED, run.backbone or (None if run.adapter else TOYBOX), run.device, untrained=recipe)
-    if recipe.regime is Regime.CLIP and checkpoint.card is not None and type(checkpoint.recipe) is not type(recipe):
+    checkpoint = open_checkpoint(
+        run.adapter or UNTRAINED,
+        run.backbone or (None if run.adapter else TOYBOX),
+        run.device,
+        untrained=recipe,
+    )
+    if (
+        recipe.regime is Regime.CLIP
+        and checkpoint.card is not None
+        and type(checkpoint.recipe) is not type(recipe)
+    ):
         raise ValueError(
-            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the clip, as method={name_of(recipe)} "
-            "asks; give a run of that method, adapter=untrained, or method=fatezero, which edits on any checkpoint"
+            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
+            f"clip, as method={name_of(recipe)} "
+            "asks; give a run of that method, adapter=untrained, or method=fatezero, which edits on any "
+            "checkpoint"
         )
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
@@ -249,11 +309,19 @@ def _session(
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     side = size_px // checkpoint.model.vae_factor
-    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device)
+    noise = start_noise(
+        checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device
+    )
     checkpoint.unet.requires_grad_(False)
     session = EditSession(
-        model=checkpoint.model, unet=checkpoint.unet, objective=denoising(recipe, checkpoint.model), wish=wish, noise=noise,
-        progress=progress, window=run.window, structure=structure,
+        model=checkpoint.model,
+        unet=checkpoint.unet,
+        objective=denoising(recipe, checkpoint.model),
+        wish=wish,
+        noise=noise,
+        progress=progress,
+        window=run.window,
+        structure=structure,
     )
     return session, source
 
@@ -263,14 +331,18 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     assert isinstance(recipe, Editing)
     words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
     beside = ["a ControlNet beside the UNet, forth and back"] if session.structure else []
-    line = "; ".join([f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *beside, *words])
+    line = "; ".join(
+        [f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *beside, *words]
+    )
     if isinstance(recipe, Recording):
         store, need = recipe.store, recipe.store_bytes(session)
         free, held = _free_bytes(), store.in_memory(need)
         if store.place is Place.CPU and free is not None and held > 0.9 * free:
             raise ValueError(
-                f"the inversion's attention needs {held / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of memory are free; "
-                f"set method.store.max_memory_gb={max(0.1, 0.8 * free / 1e9):.1f} (the rest goes to disk) or method.store.place=disk, "
+                f"the inversion's attention needs {held / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
+                "memory are free; "
+                f"set method.store.max_memory_gb={max(0.1, 0.8 * free / 1e9):.1f} (the rest goes to disk) "
+                "or method.store.place=disk, "
                 "or use fewer num_frames or method.num_steps, or a lower method.store.max_queries"
             )
         line += f"; attention kept: {need / 2**20:.0f} MiB ({_placed(store.place, held, need)})"
@@ -290,7 +362,8 @@ def _frames(session: EditSession, recipe: Editing) -> str:
     if len(parts) == 1:
         return f"{_counted(num)} at once"
     return (
-        f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} or more and are averaged at "
+        f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} "
+        "or more and are averaged at "
         "every step (window.num_frames=0 for all at once)"
     )
 
@@ -323,9 +396,14 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
             done = edit(run, told, console)
         done._write(out)
     if Extra.MASK in run.save and done.mask is None:
-        console.print("[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere")
+        console.print(
+            "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
+        )
     _warn(console, done.report)
-    console.print(f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB at the peak: {out}/")
+    console.print(
+        f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
+        f"at the peak: {out}/"
+    )
     return out
 
 
@@ -347,15 +425,18 @@ def _warn(console: Console, report: dict[str, Any]) -> None:
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
     if ceiling < POOR_CEILING_DB:
         console.print(
-            f"[yellow]this image model can't show the clip[/]: its encoder and decoder alone give {ceiling:.1f} dB of the source, "
-            f"and under {POOR_CEILING_DB:g} dB little of it is left; give a backbone that knows such pictures, or a larger size_px",
+            "[yellow]this image model can't show the clip[/]: its encoder and decoder alone give "
+            f"{ceiling:.1f} dB of the source, "
+            f"and under {POOR_CEILING_DB:g} dB little of it is left; give a backbone that knows such "
+            "pictures, or a larger size_px",
             soft_wrap=True,
         )
     if found < ceiling - POOR_DB:
         console.print(
             f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "
             "the edit will lose what the inversion lost; "
-            "try more method.num_steps, method.fixed_point_steps=2, or a source prompt that says what is seen",
+            "try more method.num_steps, method.fixed_point_steps=2, or a source prompt that says what is "
+            "seen",
             soft_wrap=True,
         )
 

@@ -1,4 +1,5 @@
-"""``vgen evaluate``: draw a suite with one or several checkpoints, or take videos of other tools, score them, and show it all."""
+"""``vgen evaluate``: draw a suite with one or several checkpoints, or take videos of other tools, score them,
+and show it all."""
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 import vgen
 from vgen.app.audit import audited
@@ -64,7 +72,10 @@ def main() -> None:
 
     def job(run: EvaluateRun, config: dict[str, Any]) -> float | None:
         if job_suffix() and not run.sweep:
-            raise ValueError("the evaluations of a multirun need a name, by which folders, leaderboard and W&B know them: add sweep=NAME")
+            raise ValueError(
+                "the evaluations of a multirun need a name, by which folders, leaderboard and W&B know "
+                "them: add sweep=NAME"
+            )
         if run.suite_name == NO_SUITE:
             from vgen.app.own_prompts import judge
 
@@ -81,32 +92,42 @@ def main() -> None:
 
 
 def _refuse_knobs_of_several_methods(words: Sequence[str]) -> None:
-    """Hydra would apply a knob before it has chosen between the methods of a multirun, and fail within itself."""
+    """Hydra would apply a knob before it has chosen between the methods of a multirun, and fail within
+    itself."""
     several = [word for word in words if word.startswith("method=") and "," in word]
     knobs = [word for word in words if word.startswith("method.")]
     if several and knobs:
         raise ValueError(
-            f"{' '.join(knobs)} belongs to one method, and {several[0]} are several; give suite.grid.num_steps=[20] or "
+            f"{' '.join(knobs)} belongs to one method, and {several[0]} are several; give "
+            "suite.grid.num_steps=[20] or "
             "suite.grid.guidance=[3], or one command for each method with the same sweep"
         )
 
 
 def _objective(run: EvaluateRun, done: Sequence[Evaluated]) -> float | None:
-    """What a sweeper that learns from its trials maximises: the best checkpoint's, at the best point of the suite's grid."""
+    """What a sweeper that learns from its trials maximises: the best checkpoint's, at the best point of the
+    suite's grid."""
     key = run.objective or done[0].summary["headlines"][0]
     numbers = [of["overall"] for one in done for of in one.summary["checkpoints"].values()]
     if key not in numbers[0]:
         raise ValueError(f"objective={key} is not a number of this suite; it has {', '.join(numbers[0])}")
     values = [of[key]["mean"] for of in numbers if of[key]["mean"] is not None]
     if run.objective and not values:
-        raise ValueError(f"objective={key} has a value in none of the {done[0].summary['num_clips']} clips; choose another, as exact")
+        raise ValueError(
+            f"objective={key} has a value in none of the {done[0].summary['num_clips']} clips; choose "
+            "another, as exact"
+        )
     return max(values, default=None)
 
 
 def evaluate_points(
-    run: EvaluateRun, console: Console | None = None, sources: dict[str, Source] | None = None, config: dict[str, Any] | None = None
+    run: EvaluateRun,
+    console: Console | None = None,
+    sources: dict[str, Source] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> list[Evaluated]:
-    """Every point of the suite's grid, one after another, in folders side by side; what other processes score is left out."""
+    """Every point of the suite's grid, one after another, in folders side by side; what other processes score
+    is left out."""
     console = console or Console()
     if run.stage is Stage.PROMPTS:
         evaluate(run, console)
@@ -114,7 +135,9 @@ def evaluate_points(
     points, done = run.points(), []
     for i, point in enumerate(points):
         if len(points) > 1:
-            console.print(f"[bold]{i + 1}/{len(points)}[/] of the grid of suite {run.suite_name}: {point.said()}")
+            console.print(
+                f"[bold]{i + 1}/{len(points)}[/] of the grid of suite {run.suite_name}: {point.said()}"
+            )
         one = evaluate(point, console, sources, config=config)
         done += [one] if one is not None else []
     return done
@@ -127,8 +150,8 @@ def evaluate(
     reconstruct: Callable[[], Reconstruct] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Evaluated | None:
-    """Draw what is missing, then score everything; None for a process that leaves scoring to another or to later. ``sources`` and
-    ``reconstruct`` stand for the run's checkpoints and decoder in tests."""
+    """Draw what is missing, then score everything; None for a process that leaves scoring to another or to
+    later. ``sources`` and ``reconstruct`` stand for the run's checkpoints and decoder in tests."""
     console = console or Console()
     todo, mine, store = run.tasks(), share(run.share), ClipStore(run.folder())
     if run.stage is Stage.PROMPTS:
@@ -140,7 +163,9 @@ def evaluate(
     if sources is None:
         sources = sources_of(run, todo)
         codec = codec_of(run)
-        reconstruct = (lambda: decoder(codec, "" if run.backbone else f"adapter={run.adapter[0]}")) if codec else None
+        reconstruct = (
+            (lambda: decoder(codec, "" if run.backbone else f"adapter={run.adapter[0]}")) if codec else None
+        )
     known = _identity(run, sources)
     store.refuse_other(known)
     claim = cache(lambda: store.claim(known))
@@ -160,7 +185,9 @@ def evaluate(
         done = _score(run, store, sources, todo, progress, taught)
     _show(run, store, done, config or {}, console)
     console.print(
-        f"{len(todo) * len(sources)} clips in {time.perf_counter() - began:.0f} s: {store.folder / 'report' / 'index.html'}", soft_wrap=True
+        f"{len(todo) * len(sources)} clips in {time.perf_counter() - began:.0f} s: "
+        f"{store.folder / 'report' / 'index.html'}",
+        soft_wrap=True,
     )
     return done
 
@@ -176,29 +203,51 @@ def _identity(run: EvaluateRun, sources: dict[str, Source]) -> dict[str, Any]:
 
 
 def write_prompts(store: ClipStore, todo: list[Task], console: Console) -> None:
-    """What any other tool needs: file name, caption, seed and length of each clip, and what it is made from."""
+    """What any other tool needs: file name, caption, seed and length of each clip, and what it is made
+    from."""
     rows = [
-        {"file": f"{t.id}.mp4", "caption": t.caption, "seed": t.seed, "num_frames": t.scene.num_frames, "bucket": t.bucket.value}
+        {
+            "file": f"{t.id}.mp4",
+            "caption": t.caption,
+            "seed": t.seed,
+            "num_frames": t.scene.num_frames,
+            "bucket": t.bucket.value,
+        }
         | write_inputs(store.folder, t, _INPUT_PX)
         for t in todo
     ]
     store.write_text("prompts.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     console.print(
-        f"{len(rows)} prompts: {store.folder / 'prompts.jsonl'}; put the videos beside it and score them with videos={store.folder}"
+        f"{len(rows)} prompts: {store.folder / 'prompts.jsonl'}; put the videos beside it and score them "
+        f"with videos={store.folder}"
     )
 
 
-def _draw(run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], mine: Share, progress: Progress) -> None:
+def _draw(
+    run: EvaluateRun,
+    store: ClipStore,
+    sources: dict[str, Source],
+    todo: list[Task],
+    mine: Share,
+    progress: Progress,
+) -> None:
     for name, source in sources.items():
         missing = store.missing(name, todo)
         if not missing:
             continue
         bar = progress.add_task(
-            f"drawing {name}" if source.drawn else f"reading {name}", total=len(todo), completed=len(todo) - len(missing)
+            f"drawing {name}" if source.drawn else f"reading {name}",
+            total=len(todo),
+            completed=len(todo) - len(missing),
         )
-        work, size = source.work, 1 if source.work else run.batch_size  # what goes clip by clip is kept clip by clip
+        work, size = (
+            source.work,
+            1 if source.work else run.batch_size,
+        )  # what goes clip by clip is kept clip by clip
         count = (lambda: 0) if work is None else (lambda work=work: work.unet_frames)
-        for num in store.fill(name, todo, _once(source.open), size, mine.pair(), timed=source.drawn, work=count):
+        for num in store.fill(
+            name, todo, _once(source.open), size, mine.pair(), timed=source.drawn, work=count
+        ):
             progress.advance(bar, num)
 
 
@@ -218,8 +267,11 @@ def _once(open_: Callable[[], Callable[[_T], _R]]) -> Callable[[_T], _R]:
     return act
 
 
-def _claiming(open_: Callable[[], Callable[[_T], _R]], claim: Callable[[], None]) -> Callable[[], Callable[[_T], _R]]:
-    """The folder is claimed when there is a first clip to keep, so that settings that are refused in drawing leave it as it is."""
+def _claiming(
+    open_: Callable[[], Callable[[_T], _R]], claim: Callable[[], None]
+) -> Callable[[], Callable[[_T], _R]]:
+    """The folder is claimed when there is a first clip to keep, so that settings that are refused in drawing
+    leave it as it is."""
 
     def opened() -> Callable[[_T], _R]:
         make = open_()
@@ -241,10 +293,16 @@ def _source(task: Task, size_px: int) -> np.ndarray:
 
 
 def _draw_codec(
-    run: EvaluateRun, store: ClipStore, needed: Sequence[str], todo: list[Task], mine: Share, reconstruct: Callable[[], Reconstruct],
+    run: EvaluateRun,
+    store: ClipStore,
+    needed: Sequence[str],
+    todo: list[Task],
+    mine: Share,
+    reconstruct: Callable[[], Reconstruct],
     progress: Progress,
-) -> None:  # fmt: skip
-    """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the clips to edit."""
+) -> None:
+    """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the
+    clips to edit."""
     through = _once(reconstruct)
     like = next((store.path(needed[0], task) for task in todo if store.path(needed[0], task).is_file()), None)
     size_px = 64 if like is None else read_clip(like).shape[1]
@@ -260,7 +318,9 @@ def _draw_codec(
             progress.advance(bar, num)
 
 
-def _await(run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task], mine: Share, progress: Progress) -> None:
+def _await(
+    run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task], mine: Share, progress: Progress
+) -> None:
     """The first rank scores when the others have drawn. Raises ValueError where they stopped."""
 
     def num_missing() -> int:
@@ -272,7 +332,11 @@ def _await(run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task
         bar = progress.add_task("waiting for other ranks", total=left)
         left = wait_for(num_missing, patience, lambda now: progress.update(bar, completed=left - now))
     if left:
-        why = f"no rank has drawn anything for {run.wait_minutes:g} minutes" if patience else "nothing is drawn while stage=score"
+        why = (
+            f"no rank has drawn anything for {run.wait_minutes:g} minutes"
+            if patience
+            else "nothing is drawn while stage=score"
+        )
         raise ValueError(
             f"{left} of {len(todo) * len(names)} clips are missing in {store.folder} and {why}; "
             "run the same command without share and stage to draw what is left and score everything"
@@ -280,10 +344,24 @@ def _await(run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task
 
 
 def _score(
-    run: EvaluateRun, store: ClipStore, sources: dict[str, Source], todo: list[Task], progress: Progress, taught: list[Scene]
+    run: EvaluateRun,
+    store: ClipStore,
+    sources: dict[str, Source],
+    todo: list[Task],
+    progress: Progress,
+    taught: list[Scene],
 ) -> Evaluated:
     bar = progress.add_task("scoring", total=len(todo) * len(sources))
-    rows = recalled(score_all(store, list(sources), todo, lambda: progress.advance(bar), run.num_processes or os.cpu_count() or 1), taught)
+    rows = recalled(
+        score_all(
+            store,
+            list(sources),
+            todo,
+            lambda: progress.advance(bar),
+            run.num_processes or os.cpu_count() or 1,
+        ),
+        taught,
+    )
     size_px = store.read(rows[0].checkpoint, todo[0]).shape[1]
     ceiling = recalled(ceiling_rows(store, todo[: run.selftest]), taught)
     found = summary(rows, ceiling, todo, run.selftest, size_px, taught)
@@ -326,14 +404,17 @@ def _codec_digest(run: EvaluateRun) -> str | None:
     return None if codec is None else image_model_digest(codec)
 
 
-def _show(run: EvaluateRun, store: ClipStore, done: Evaluated, config: dict[str, Any], console: Console) -> None:
+def _show(
+    run: EvaluateRun, store: ClipStore, done: Evaluated, config: dict[str, Any], console: Console
+) -> None:
     results = load(store.folder)
     console.print(headline_table(done.summary))
     if run.metrics:
         console.print(learned_table(results))
     if done.summary["valid"] is False:
         console.print(
-            "[bold red]not valid:[/] the oracle can't read what the image model's decoder makes of the truth, so these numbers say nothing"
+            "[bold red]not valid:[/] the oracle can't read what the image model's decoder makes of the "
+            "truth, so these numbers say nothing"
         )
     write_report(store.folder / "report", results, run.page, console)
     for told in mirror(run, results, config):

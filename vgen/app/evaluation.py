@@ -41,15 +41,17 @@ class Stage(Choice):
 
 @spec
 class EvaluateRun:
-    """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos`` one folder or a list of
-    folders of clips that any tool made, with ``prompts`` naming their captions. ``method`` edits the clips of a suite of edits, by
-    default with the image model as it is; ``tune`` teaches it each clip first; a clip longer than ``window`` is edited in windows, as by
-    ``vgen edit``. ``n`` replaces the number of clips of every bucket that the suite uses; frames and stride are the suite's. ``selftest``
-    clips go through the oracle's own tests and through the decoder. ``sweep`` names what this evaluation is part of, ``objective`` what a
-    learning sweeper maximises (empty: the first headline). A suite with a grid is one evaluation per point (:meth:`points`). ``share`` is
-    ``I/N`` where no launcher says it; ``num_processes`` 0 scores on every core. ``corpus`` are the toybox shards that the checkpoints
-    were taught from: a suite of diversity then says whether clips are recalled. ``metrics`` are those that look through a network, whose
-    weights ``learned`` names."""
+    """``adapter`` is one checkpoint or a list: ``shipped``, ``untrained``, a run's folder, a file; ``videos``
+    one folder or a list of folders of clips that any tool made, with ``prompts`` naming their captions.
+    ``method`` edits the clips of a suite of edits, by default with the image model as it is; ``tune`` teaches
+    it each clip first; a clip longer than ``window`` is edited in windows, as by ``vgen edit``. ``n``
+    replaces the number of clips of every bucket that the suite uses; frames and stride are the suite's.
+    ``selftest`` clips go through the oracle's own tests and through the decoder. ``sweep`` names what this
+    evaluation is part of, ``objective`` what a learning sweeper maximises (empty: the first headline). A
+    suite with a grid is one evaluation per point (:meth:`points`). ``share`` is ``I/N`` where no launcher
+    says it; ``num_processes`` 0 scores on every core. ``corpus`` are the toybox shards that the checkpoints
+    were taught from: a suite of diversity then says whether clips are recalled. ``metrics`` are those that
+    look through a network, whose weights ``learned`` names."""
 
     adapter: Any = None
     videos: Any = None
@@ -84,7 +86,9 @@ class EvaluateRun:
                 "n, selftest and num_processes must not be negative and batch_size at least 1, "
                 f"got {self.n}, {self.selftest}, {self.num_processes} and {self.batch_size}"
             )
-        self.videos = _names(self.videos, "videos must name one folder, or several different ones as videos=[a,b]")
+        self.videos = _names(
+            self.videos, "videos must name one folder, or several different ones as videos=[a,b]"
+        )
         if self.method is not None:
             self.method_name = self.method_name or known_as(self.method)
             check_method(self.method, self.method_name, self.tune, _names(self.adapter, _ADAPTER))
@@ -92,14 +96,19 @@ class EvaluateRun:
             self.adapter = [SHIPPED] if self.method is None else [UNTRAINED]
         self.adapter = _names(self.adapter, _ADAPTER)
         if self.tune.num_steps and self.method is None:
-            raise ValueError(f"tune teaches a clip to a method that edits, got tune.num_steps={self.tune.num_steps} without method")
+            raise ValueError(
+                f"tune teaches a clip to a method that edits, got tune.num_steps={self.tune.num_steps} "
+                "without method"
+            )
         if self.sweep and not re.fullmatch(r"[\w.-]+", self.sweep):
             raise ValueError(
-                f"sweep is the name of a folder below {SWEEPS} and must hold letters, digits, - _ and . only, got {self.sweep}"
+                f"sweep is the name of a folder below {SWEEPS} and must hold letters, digits, - _ and . "
+                f"only, got {self.sweep}"
             )
         if self.sweep and self.out:
             raise ValueError(
-                f"an evaluation stands in its sweep's folder or in one of its own, got sweep={self.sweep} and out={self.out}; give one"
+                f"an evaluation stands in its sweep's folder or in one of its own, got sweep={self.sweep} "
+                f"and out={self.out}; give one"
             )
 
     def tasks(self) -> list[Task]:
@@ -107,7 +116,9 @@ class EvaluateRun:
 
     def whole_suite(self) -> Suite:
         """With ``n`` put in."""
-        counts: dict[str, Any] = {bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n}
+        counts: dict[str, Any] = {
+            bucket.value: self.n for bucket, count in self.suite.counts().items() if count and self.n
+        }
         return replace(self.suite, **counts)
 
     def names(self) -> dict[str, str]:
@@ -127,23 +138,28 @@ class EvaluateRun:
         named: dict[str, Any] = {}
         if self.method is not None:
             named = {"method": self.method_name, "tune": plain(self.tune.settings())}
-            if len(windows(self.suite.num_frames, self.window)) > 1:  # a window that no clip fills is no setting
+            if (
+                len(windows(self.suite.num_frames, self.window)) > 1
+            ):  # a window that no clip fills is no setting
                 named["window"] = plain(asdict(self.window))
         return {**named, **plain(asdict(own)), "num_frames": self.suite.num_frames}
 
     def points(self) -> list[EvaluateRun]:
-        """One evaluation per point of the suite's grid, each in a folder of its own; this one alone where there is no grid."""
+        """One evaluation per point of the suite's grid, each in a folder of its own; this one alone where
+        there is no grid."""
         settings = self.suite.grid.points()
         if not self.adapter or settings == [{}]:
             return [self]  # a grid is about the sampler, and videos of other tools are not drawn
         if self.videos:
             raise ValueError(
-                f"suite {self.suite_name} has a grid of {len(settings)} settings of the sampler, and videos={','.join(self.videos)} have "
+                f"suite {self.suite_name} has a grid of {len(settings)} settings of the sampler, and "
+                f"videos={','.join(self.videos)} have "
                 "no sampler; evaluate them without adapter, then 'vgen compare' them"
             )
         if "WANDB_SWEEP_ID" in os.environ:
             raise ValueError(
-                f"a trial of a W&B sweep is one run, and suite {self.suite_name} has a grid of {len(settings)}; let the sweep choose the "
+                f"a trial of a W&B sweep is one run, and suite {self.suite_name} has a grid of "
+                f"{len(settings)}; let the sweep choose the "
                 "settings and give suite.grid={guidance:[],num_steps:[]}"
             )
         root = SWEEPS / self.sweep if self.sweep else self.folder()
@@ -154,7 +170,10 @@ class EvaluateRun:
         if self.method is None:
             drawn: dict[str, Any] = {"sampler": replace(self.sampler, **point)}
         elif lacking := [key for key in point if not hasattr(self.method, key)]:
-            raise ValueError(f"suite {self.suite_name} has a grid of {', '.join(lacking)}, which method={self.method_name} does not have")
+            raise ValueError(
+                f"suite {self.suite_name} has a grid of {', '.join(lacking)}, which "
+                f"method={self.method_name} does not have"
+            )
         else:
             drawn = {"method": replace(self.method, **point)}
         suite, logger = replace(self.suite, grid=Grid()), replace(self.logger, group=group)
@@ -163,23 +182,34 @@ class EvaluateRun:
 
     def label(self) -> str:
         """Tells the evaluations of a sweep apart, the same on every machine."""
-        digest = hashlib.sha256(json.dumps([list(self.names().items()), self.suite.rule(), self.sampling()]).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(
+            json.dumps([list(self.names().items()), self.suite.rule(), self.sampling()]).encode()
+        ).hexdigest()[:6]
         said = self.said().replace(" ", "").split(",")
         return "_".join(x for x in ("+".join(self.names())[:60], self.suite_name, *said, digest) if x)
 
     def said(self) -> str:
         """The settings that people vary most, where they are there."""
         own = self.sampling()
-        return ", ".join(f"{short} {own[key]:g}" for key, short in (("guidance", "guidance"), ("num_steps", "steps")) if key in own)
+        return ", ".join(
+            f"{short} {own[key]:g}"
+            for key, short in (("guidance", "guidance"), ("num_steps", "steps"))
+            if key in own
+        )
 
     def folder(self) -> Path:
         """Where everything goes; the same for all ranks."""
         if self.out or self.sweep:
             return Path(self.out).expanduser() if self.out else SWEEPS / self.sweep / self.label()
         if "SLURM_JOB_ID" in os.environ:
-            return Path(f"outputs/evaluate-slurm{os.environ['SLURM_JOB_ID']}")  # the same again after a requeue
+            return Path(
+                f"outputs/evaluate-slurm{os.environ['SLURM_JOB_ID']}"
+            )  # the same again after a requeue
         if share(self.share).of > 1:
-            raise ValueError(f"{share(self.share).of} processes draw into one folder, which must be named: give out=FOLDER or sweep=NAME")
+            raise ValueError(
+                f"{share(self.share).of} processes draw into one folder, which must be named: give "
+                "out=FOLDER or sweep=NAME"
+            )
         return Path(f"outputs/evaluate-{time.strftime('%Y%m%d-%H%M%S')}")
 
 

@@ -1,4 +1,6 @@
-"""Folders that one run writes and no other: claimed before minutes are spent, never overwritten, gone again where nothing came."""
+"""Folders that one run writes and no other: claimed before minutes are spent, never overwritten, gone again
+where nothing came."""
+
 from __future__ import annotations
 
 import time
@@ -12,11 +14,16 @@ CLAIM = ".drawing"
 
 @contextmanager
 def claimed(named: str | Path, prefix: str = "") -> Iterator[Path]:
-    """An empty folder, into which no other run draws until the block ends; a new one that stays empty goes again.
+    """An empty folder, into which no other run draws until the block ends; a new one that stays empty goes
+    again.
 
-    Without a name it is called by ``prefix`` and the time. Raises ValueError where it is not empty or another run's.
+    Without a name it is called by ``prefix`` and the time. Raises ValueError where it is not empty or another
+    run's.
     """
-    new, out = not str(named) or not Path(named).exists(), Path(named) if str(named) else _of_this_second(prefix)
+    new, out = (
+        not str(named) or not Path(named).exists(),
+        Path(named) if str(named) else _of_this_second(prefix),
+    )
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file; choose another folder, nothing is overwritten")
     try:
@@ -27,7 +34,9 @@ def claimed(named: str | Path, prefix: str = "") -> Iterator[Path]:
     try:
         claim.touch(exist_ok=False)
     except (FileExistsError, FileNotFoundError) as error:  # the other run holds it, or has just given it up
-        raise ValueError(f"another run draws into out={out}; choose another folder, or remove {claim} if no run is at work") from error
+        raise ValueError(
+            f"another run draws into out={out}; choose another folder, or remove {claim} if no run is at work"
+        ) from error
     try:
         if any(path != claim for path in out.iterdir()):
             raise ValueError(f"out={out} is not empty; choose another folder, nothing is overwritten")

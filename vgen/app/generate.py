@@ -1,4 +1,5 @@
 """``vgen generate``: prompts to clips on disk, each with the card that made it."""
+
 from __future__ import annotations
 
 import hashlib
@@ -57,7 +58,9 @@ class GenerateRun:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_clips < 1:
-            raise ValueError(f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}")
+            raise ValueError(
+                f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}"
+            )
         if not 0.01 <= self.fps <= 240:
             raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
         check_least_px(self.least_px)
@@ -82,7 +85,9 @@ def _lines(prompt_file: str) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"prompt_file={prompt_file} must be text in UTF-8 ({where}); save it as UTF-8") from error
+        raise ValueError(
+            f"prompt_file={prompt_file} must be text in UTF-8 ({where}); save it as UTF-8"
+        ) from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -111,26 +116,43 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
     drawn_by = _drawn_by(run, checkpoint)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
-    columns = (TextColumn("drawing"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
+    columns = (
+        TextColumn("drawing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(batches) * run.sampling.num_steps)
         done = 0
         for batch in batches:
-            for clip, prompt in zip(checkpoint.sample(batch, run.sampling, lambda: progress.advance(task)), batch, strict=True):
+            for clip, prompt in zip(
+                checkpoint.sample(batch, run.sampling, lambda: progress.advance(task)), batch, strict=True
+            ):
                 _write(out, done, clip, prompt, run, drawn_by)
                 done += 1
     seconds = time.perf_counter() - began
-    console.print(f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in {seconds:.1f} s: {out}/")
+    console.print(
+        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in "
+        f"{seconds:.1f} s: {out}/"
+    )
 
 
 def _drawn_by(run: GenerateRun, checkpoint: Checkpoint) -> dict[str, Any]:
     """What every clip of a run has in common; without any of it the same bytes cannot be drawn again."""
     trained = checkpoint.card
     return {
-        "vgen": vgen.__version__, "sampling": plain(asdict(run.sampling)), "dtype": run.dtype.value, "batch_size": run.batch_size,
+        "vgen": vgen.__version__,
+        "sampling": plain(asdict(run.sampling)),
+        "dtype": run.dtype.value,
+        "batch_size": run.batch_size,
         "image_model": {"source": checkpoint.model.source, "fingerprint": checkpoint.fingerprint},
-        "adapter": run.adapter, "adapter_sha256": None if trained is None else _short_digest(adapter_path(run.adapter)),
-        "recipe": None if trained is None else {"name": trained.recipe, "knobs": trained.knobs, "backbone": trained.backbone},
+        "adapter": run.adapter,
+        "adapter_sha256": None if trained is None else _short_digest(adapter_path(run.adapter)),
+        "recipe": None
+        if trained is None
+        else {"name": trained.recipe, "knobs": trained.knobs, "backbone": trained.backbone},
     }
 
 
@@ -142,7 +164,9 @@ def _short_digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, drawn_by: dict[str, Any]) -> None:
+def _write(
+    out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, drawn_by: dict[str, Any]
+) -> None:
     card = {**drawn_by, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
     words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
     video = to_uint8(clip)

@@ -1,4 +1,5 @@
-"""What a method is given beside the caption, for people and for other tools: the clip to edit, the control, stills of a subject."""
+"""What a method is given beside the caption, for people and for other tools: the clip to edit, the control,
+stills of a subject."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
     if inputs.source is not None:
         return "source", inputs.source
     if inputs.references is not None:
-        return f"stills of {inputs.subject}", inputs.references[np.arange(num) * len(inputs.references) // num]
+        return f"stills of {inputs.subject}", inputs.references[
+            np.arange(num) * len(inputs.references) // num
+        ]
     if inputs.control is None:
         return None
     control = inputs.control if inputs.control.dtype == np.uint8 else _figure(inputs.control, size_px)
@@ -43,7 +46,8 @@ def _figure(joints: np.ndarray, size_px: int) -> np.ndarray:
 
 
 def write_inputs(folder: Path, task: Task, size_px: int) -> dict[str, Any]:
-    """The inputs of a task as npy files under ``folder/inputs``, and the row of the listing that names them."""
+    """The inputs of a task as npy files under ``folder/inputs``, and the row of the listing that names
+    them."""
     inputs, row = task.inputs(size_px), {}
     for name in ("source", "control", "references"):
         array = getattr(inputs, name)
@@ -52,5 +56,9 @@ def write_inputs(folder: Path, task: Task, size_px: int) -> dict[str, Any]:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, array)
             row[name] = str(path.relative_to(folder))
-    words = {"source_caption": inputs.source_caption, "control_name": inputs.control_name, "subject": inputs.subject}
+    words = {
+        "source_caption": inputs.source_caption,
+        "control_name": inputs.control_name,
+        "subject": inputs.subject,
+    }
     return row | {k: v for k, v in words.items() if v}

@@ -15,10 +15,13 @@ from vgen.data.files import write_json
 
 
 def aggregate(folder: Path, console: Console, page: PageSettings | None = None) -> dict[str, Any]:
-    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a leaderboard each."""
+    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a
+    leaderboard each."""
     found = sorted(path.parent for path in folder.glob("*/summary.json"))
     if not found:
-        raise ValueError(f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep")
+        raise ValueError(
+            f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep"
+        )
     groups = alike(load(*found))
     boards = [board(group) for group in groups]
     write_json(folder / "leaderboard.json", {"leaderboards": boards})
@@ -27,7 +30,9 @@ def aggregate(folder: Path, console: Console, page: PageSettings | None = None) 
         place = folder / ("report" if len(groups) == 1 else f"report-{one['suite_name']}-{i}")
         write_report(place, rank(group), page or PageSettings(), console)
         console.print(
-            f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: {place / 'index.html'}", soft_wrap=True
+            f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: "
+            f"{place / 'index.html'}",
+            soft_wrap=True,
         )
     return {"leaderboards": boards}
 
@@ -49,7 +54,12 @@ def board(results: Sequence[Result]) -> dict[str, Any]:
     first = results[0].summary
     ranked = rank(results)
     rows = [_row(result) for result in ranked]
-    front = pareto([(row["unet_calls"], row[first["headlines"][0]]["mean"] if first["headlines"] else None) for row in rows])
+    front = pareto(
+        [
+            (row["unet_calls"], row[first["headlines"][0]]["mean"] if first["headlines"] else None)
+            for row in rows
+        ]
+    )
     return {
         "suite_name": first["suite_name"],
         "rule": first["rule"],
@@ -57,7 +67,10 @@ def board(results: Sequence[Result]) -> dict[str, Any]:
         "headlines": first["headlines"],
         "set_headlines": results[0].set_headlines,
         "num_clips": first["num_clips"],
-        "rows": [row | {"rank": place, "on_front": on} for row, place, on in zip(rows, places(ranked), front, strict=True)],
+        "rows": [
+            row | {"rank": place, "on_front": on}
+            for row, place, on in zip(rows, places(ranked), front, strict=True)
+        ],
     }
 
 
@@ -75,24 +88,33 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
-    """For each (cost, quality) whether no other point is at most as dear and at least as good, and better in one of the two. Points that
-    lack either are not on the front."""
+    """For each (cost, quality) whether no other point is at most as dear and at least as good, and better in
+    one of the two. Points that lack either are not on the front."""
 
     def beaten(cost: float, quality: float) -> bool:
-        return any(c is not None and q is not None and c <= cost and q >= quality and (c < cost or q > quality) for c, q in points)
+        return any(
+            c is not None and q is not None and c <= cost and q >= quality and (c < cost or q > quality)
+            for c, q in points
+        )
 
-    return [cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points]
+    return [
+        cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points
+    ]
 
 
 def _brief(number: dict[str, Any]) -> str:
     """With half the interval's width: a leaderboard has many columns."""
     if number["mean"] is None:
         return "-"
-    return f"{number['mean']:.2f}" + ("" if number["low"] is None else f" ±{(number['high'] - number['low']) / 2:.2f}")
+    return f"{number['mean']:.2f}" + (
+        "" if number["low"] is None else f" ±{(number['high'] - number['low']) / 2:.2f}"
+    )
 
 
 def table(one: dict[str, Any]) -> Table:
-    out = Table(title=f"leaderboard: suite {one['suite_name']}, {one['num_clips']} clips each", title_justify="left")
+    out = Table(
+        title=f"leaderboard: suite {one['suite_name']}, {one['num_clips']} clips each", title_justify="left"
+    )
     out.add_column("", justify="right")
     out.add_column("checkpoint", style="bold")
     keys = (*one["headlines"], *one["set_headlines"])
@@ -100,6 +122,10 @@ def table(one: dict[str, Any]) -> Table:
         out.add_column(key, justify="right")
     for row in one["rows"]:
         seconds = row["seconds_per_clip"]
-        costs = (str(row["unet_calls"] or "-"), "-" if seconds is None else f"{seconds:.2f}", "*" if row["on_front"] else "")
+        costs = (
+            str(row["unet_calls"] or "-"),
+            "-" if seconds is None else f"{seconds:.2f}",
+            "*" if row["on_front"] else "",
+        )
         out.add_row(str(row["rank"]), row["label"], *(_brief(row[key]) for key in keys), *costs)
     return out

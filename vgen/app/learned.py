@@ -1,4 +1,5 @@
-"""Metrics that look through a network, over the clips of an evaluation. What has no weights here is skipped with the reason."""
+"""Metrics that look through a network, over the clips of an evaluation. What has no weights here is skipped
+with the reason."""
 
 from __future__ import annotations
 
@@ -24,12 +25,16 @@ from vgen.metrics.task import Task
 
 
 def check(names: Sequence[str], settings: LearnedMetrics, num_clips: int, num_frames: int) -> None:
-    """Refuse unknown names, too few clips for a metric, and weights that are not the declared ones, before anything is drawn."""
+    """Refuse unknown names, too few clips for a metric, and weights that are not the declared ones, before
+    anything is drawn."""
     blank = np.zeros((num_frames, 8, 8, 3), np.uint8)
     few = Clips(videos=[blank] * num_clips, references=[blank] * num_clips)
     refusals = [why for plugin in find(names) if (why := plugin.refusal(few, settings.minimums))]
     if refusals:
-        raise ValueError("; ".join(refusals) + "; give more clips with n= or frames with suite.num_frames=, or leave these metrics out")
+        raise ValueError(
+            "; ".join(refusals)
+            + "; give more clips with n= or frames with suite.num_frames=, or leave these metrics out"
+        )
     tools = Tools(settings, few)
     for slot in {slot.name: slot for plugin in find(names) for slot in plugin.slots}.values():
         with suppress(Absent):  # said in the results
@@ -37,9 +42,15 @@ def check(names: Sequence[str], settings: LearnedMetrics, num_clips: int, num_fr
 
 
 def measured(
-    store: ClipStore, name: str, todo: Sequence[Task], names: Sequence[str], settings: LearnedMetrics, codec: str
+    store: ClipStore,
+    name: str,
+    todo: Sequence[Task],
+    names: Sequence[str],
+    settings: LearnedMetrics,
+    codec: str,
 ) -> dict[str, Any]:
-    """Result by metric, as plain data. What a perfect answer would be stands as reference, the clip to edit as source."""
+    """Result by metric, as plain data. What a perfect answer would be stands as reference, the clip to edit
+    as source."""
     videos = [store.read(name, task) for task in todo]
     size_px = videos[0].shape[1]
     inputs = [task.inputs(size_px) for task in todo]
@@ -63,7 +74,8 @@ def better(metric: str) -> str:
 
 
 def refusal(base: Result, other: Result, metric: str) -> str | None:
-    """Why a metric of two results must not be compared, or None: one lacks it, or they were measured by different rules."""
+    """Why a metric of two results must not be compared, or None: one lacks it, or they were measured by
+    different rules."""
     lacking = [r.label for r in (base, other) if metric not in r.numbers["learned"]]
     if lacking:
         return f"{metric} was not measured for {' and '.join(lacking)}; evaluate both with metrics=[{metric}]"
@@ -75,8 +87,8 @@ def refusal(base: Result, other: Result, metric: str) -> str | None:
 
 
 def side_by_side(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row per metric: its name, which way is better, and for each result its value or why there is none that may stand beside the
-    first."""
+    """One row per metric: its name, which way is better, and for each result its value or why there is none
+    that may stand beside the first."""
     names = dict.fromkeys(name for r in results for name in r.numbers["learned"])
     return [{"metric": name, "better": better(name), "cells": _cells(name, results)} for name in names]
 

@@ -1,4 +1,5 @@
 """Opening what a command names: an image model, and a checkpoint on top of it."""
+
 from __future__ import annotations
 
 import logging
@@ -30,7 +31,8 @@ SHIPPED, UNTRAINED = "shipped", "untrained"
 
 @spec
 class Backbone:
-    """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that downloads).
+    """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that
+    downloads).
 
     ``blank`` gives random weights of known shapes instead, drawn with ``seed``.
     """
@@ -44,9 +46,11 @@ class Backbone:
 
 
 def load_backbone(name: str, named_by: str = "") -> ImageModel:
-    """An image model by name, frozen, fp32; ``blank:SIZE:SEED`` is how cards name random weights. Raises ValueError where there is none.
+    """An image model by name, frozen, fp32; ``blank:SIZE:SEED`` is how cards name random weights. Raises
+    ValueError where there is none.
 
-    ``named_by`` says whose card gave the name, as ``adapter=FILE``: only what a person names is fetched from the hub.
+    ``named_by`` says whose card gave the name, as ``adapter=FILE``: only what a person names is fetched from
+    the hub.
     """
     if random := re.fullmatch(rf"blank:({'|'.join(size.value for size in Blank)}):(\d+)", name):
         model = blank(Blank(random[1]), int(random[2])).freeze()
@@ -54,20 +58,25 @@ def load_backbone(name: str, named_by: str = "") -> ImageModel:
         return model
     folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
     if name == TOYBOX and not folder.is_dir():
-        raise ValueError(f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or name a folder as backbone")
+        raise ValueError(
+            f"the shipped toybox model is not at {folder}; install vgen from a complete checkout or name a "
+            "folder as backbone"
+        )
     source = TOYBOX if name == TOYBOX else str(folder.absolute())  # cards are read from other directories
     if not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         folder, source = _of_hub(name, named_by), name
     if folder.is_file():
         raise ValueError(
-            f"backbone {name} is a file; unfold it with 'vgen export from={name} to=image_model backbone=FOLDER out=OUT', where FOLDER "
+            f"backbone {name} is a file; unfold it with 'vgen export from={name} to=image_model "
+            "backbone=FOLDER out=OUT', where FOLDER "
             "holds the configurations of its family, and give OUT"
         )
     if not folder.is_dir():
         raise ValueError(
             _gone(name, named_by)
             if named_by
-            else f"backbone {name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id (owner/name), or toybox"
+            else f"backbone {name} is no folder; give a diffusers-layout Stable Diffusion folder, a hub id "
+            "(owner/name), or toybox"
         )
     model = load(folder).freeze()
     model.source = source
@@ -75,22 +84,29 @@ def load_backbone(name: str, named_by: str = "") -> ImageModel:
 
 
 def _of_hub(name: str, named_by: str) -> Path:
-    """Weights as safetensors, configs and vocabularies, nothing else; what a card names comes from the hub's cache alone."""
+    """Weights as safetensors, configs and vocabularies, nothing else; what a card names comes from the hub's
+    cache alone."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
     if not named_by:
-        log.warning("backbone %s is no folder here: it is being fetched from the hub", name)  # seen under every verb's logging
+        log.warning(
+            "backbone %s is no folder here: it is being fetched from the hub", name
+        )  # seen under every verb's logging
     try:
         found = snapshot_download(
-            name, allow_patterns=wanted, ignore_patterns=["*nonema*", "*ema_only*"], local_files_only=bool(named_by)
+            name,
+            allow_patterns=wanted,
+            ignore_patterns=["*nonema*", "*ema_only*"],
+            local_files_only=bool(named_by),
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             _gone(name, named_by)
             if named_by
-            else f"backbone {name} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            else f"backbone {name} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}); "
             "give a local folder"
         ) from error
     return Path(found)
@@ -105,7 +121,8 @@ def _gone(name: str, named_by: str) -> str:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """An image model with a method assembled in it, ready to draw clips. ``fingerprint`` is the image UNet's before it was cast."""
+    """An image model with a method assembled in it, ready to draw clips. ``fingerprint`` is the image UNet's
+    before it was cast."""
 
     model: ImageModel
     unet: VideoUNet
@@ -115,27 +132,40 @@ class Checkpoint:
     name: str
     fingerprint: str = ""
 
-    def sample(self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None) -> Tensor:
+    def sample(
+        self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None
+    ) -> Tensor:
         """Clips in [-1, 1], b f 3 H W."""
         return generate(self.model, self.unet, self.objective, prompts, sampling, on_step)
 
 
 def adapter_path(adapter: str, key: str = "adapter") -> Path:
-    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is none."""
-    path = data_dir() / TOYBOX / "motion_module" / "adapter.safetensors" if adapter == SHIPPED else Path(adapter).expanduser()
+    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is
+    none."""
+    path = (
+        data_dir() / TOYBOX / "motion_module" / "adapter.safetensors"
+        if adapter == SHIPPED
+        else Path(adapter).expanduser()
+    )
     if path.is_dir():
         path = path / "adapter.safetensors"
     if not path.is_file():
-        words = f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"  # the others want something learnt
+        words = (
+            f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"
+        )  # the others want something learnt
         raise ValueError(f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors{words}")
     return path
 
 
 def open_checkpoint(
-    adapter: str, backbone: str | None = None, device: str | None = None, dtype: torch.dtype = torch.float32,
+    adapter: str,
+    backbone: str | None = None,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
     untrained: Recipe | None = None,
 ) -> Checkpoint:
-    """The adapter in its image model. ``backbone`` overrides the card's; ``untrained`` is the recipe of ``adapter=untrained``.
+    """The adapter in its image model. ``backbone`` overrides the card's; ``untrained`` is the recipe of
+    ``adapter=untrained``.
 
     Raises ValueError where the adapter was trained on another image model.
     """
@@ -146,7 +176,8 @@ def open_checkpoint(
     fingerprint = unet_fingerprint(model.unet)
     if card is not None and fingerprint != card.backbone:
         raise ValueError(
-            f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint {card.backbone}), "
+            f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint "
+            f"{card.backbone}), "
             f"{name} is {fingerprint}; give the backbone it was trained on"
         )
     with torch.random.fork_rng(devices=[]):
@@ -162,22 +193,29 @@ def open_checkpoint(
 
 
 def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
-    """The recipe's objective, to draw or edit clips by. Raises ValueError where the recipe learns something else."""
+    """The recipe's objective, to draw or edit clips by. Raises ValueError where the recipe learns something
+    else."""
     objective = recipe.objective(model)
     if not isinstance(objective, Denoising):
         raise ValueError(
-            f"{type(recipe).__name__} learns {type(objective).__name__}, not Denoising, so no clip can be drawn with it; "
+            f"{type(recipe).__name__} learns {type(objective).__name__}, not Denoising, so no clip can be "
+            "drawn with it; "
             "choose a method that inserts layers or edits ('vgen show METHOD' says its objective)"
         )
     return objective
 
 
 def recipe_of(card: Card, named: str = "adapter") -> Recipe:
-    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the file. ``named`` says whose card
-    it is where it cannot be read."""
+    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the
+    file. ``named`` says whose card it is where it cannot be read."""
     if card.recipe not in catalogue():
-        raise ValueError(f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has {', '.join(catalogue())}")
+        raise ValueError(
+            f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has "
+            f"{', '.join(catalogue())}"
+        )
     try:
         return from_plain(catalogue()[card.recipe], card.knobs)
     except ValueError as error:
-        raise ValueError(f"the vgen card of {named} cannot be read ({error}); copy or export the file again") from error
+        raise ValueError(
+            f"the vgen card of {named} cannot be read ({error}); copy or export the file again"
+        ) from error

@@ -1,4 +1,5 @@
-"""Clips that a browser plays: H.264 files named by the pixels they hold, so that each is encoded once however often it is shown."""
+"""Clips that a browser plays: H.264 files named by the pixels they hold, so that each is encoded once however
+often it is shown."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ CRF = 16
 
 @dataclass(slots=True)
 class Media:
-    """``folder`` of mp4 files. Clips are asked for first and written together, as encoding is what takes time."""
+    """``folder`` of mp4 files. Clips are asked for first and written together, as encoding is what takes
+    time."""
 
     folder: Path
     fps: float
@@ -30,12 +32,18 @@ class Media:
     wanted: dict[str, Callable[[], np.ndarray]] = field(default_factory=dict)
 
     def take(self, result: Result, task: Task) -> str:
-        """File name of what a checkpoint made of a task; the result's own report may have encoded it already."""
-        own, mine = (place / f"{result.rows[task.id]['clip']}.mp4" for place in (result.folder / "report" / "clips", self.folder))
+        """File name of what a checkpoint made of a task; the result's own report may have encoded it
+        already."""
+        own, mine = (
+            place / f"{result.rows[task.id]['clip']}.mp4"
+            for place in (result.folder / "report" / "clips", self.folder)
+        )
         if own.is_file() and not mine.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(own, mine)
-        return self._ask(result.rows[task.id]["clip"], lambda: ClipStore(result.folder).read(result.name, task))
+        return self._ask(
+            result.rows[task.id]["clip"], lambda: ClipStore(result.folder).read(result.name, task)
+        )
 
     def truth(self, task: Task, size_px: int) -> str:
         return self.clip(truth(task, size_px))

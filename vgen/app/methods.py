@@ -1,4 +1,6 @@
-"""``vgen methods``: the catalogue as a table; ``format=markdown`` is the README's, ``format=pages`` is docs/methods.md."""
+"""``vgen methods``: the catalogue as a table; ``format=markdown`` is the README's, ``format=pages`` is
+docs/methods.md."""
+
 from __future__ import annotations
 
 import sys
@@ -15,9 +17,18 @@ HEADINGS = ("method", "what it is", "regime", "paper")
 def rows() -> list[tuple[str, str, str, str]]:
     """Name, first line of the module, regime and paper of every method; parts of the image model last."""
     out = []
-    for name, recipe in sorted(catalogue().items(), key=lambda item: (item[1].regime is Regime.IMAGE, item[0])):
+    for name, recipe in sorted(
+        catalogue().items(), key=lambda item: (item[1].regime is Regime.IMAGE, item[0])
+    ):
         sentence = (sys.modules[recipe.__module__].__doc__ or "").split("\n")[0].split(" (")[0].rstrip(".")
-        out.append((name, sentence, recipe.regime.value, f"{recipe.paper.title} ({recipe.paper.year}, arXiv {recipe.paper.arxiv})"))
+        out.append(
+            (
+                name,
+                sentence,
+                recipe.regime.value,
+                f"{recipe.paper.title} ({recipe.paper.year}, arXiv {recipe.paper.arxiv})",
+            )
+        )
     return out
 
 
@@ -28,7 +39,10 @@ def markdown() -> str:
 
 def pages() -> str:
     """Every method's expanded row on Stable Diffusion 1.5's shapes."""
-    how = "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the paper's own knobs."
+    how = (
+        "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the "
+        "paper's own knobs."
+    )
     parts = [f"# Methods\n\n{how}\n"]
     for name, *_ in rows():
         words = (sys.modules[catalogue()[name].__module__].__doc__ or "").strip()
@@ -37,10 +51,16 @@ def pages() -> str:
 
 
 def main() -> None:
-    ways = {"format=table": _print_table, "format=markdown": lambda: print(markdown()), "format=pages": lambda: print(pages().rstrip())}
+    ways = {
+        "format=table": _print_table,
+        "format=markdown": lambda: print(markdown()),
+        "format=pages": lambda: print(pages().rstrip()),
+    }
     asked = sys.argv[1:] or ["format=table"]
     if len(asked) != 1 or asked[0] not in ways:
-        raise ValueError(f"the table can be had as {', '.join(ways)} and takes nothing else, got {' '.join(asked)}")
+        raise ValueError(
+            f"the table can be had as {', '.join(ways)} and takes nothing else, got {' '.join(asked)}"
+        )
     ways[asked[0]]()
 
 

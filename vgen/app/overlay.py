@@ -1,4 +1,5 @@
-"""What the oracle saw in a clip, for people: where each thing was in each frame and what it took for a thing, or a figure's joints."""
+"""What the oracle saw in a clip, for people: where each thing was in each frame and what it took for a thing,
+or a figure's joints."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def figure_of(task: Task, clip: np.ndarray) -> Figure | None:
 
 
 def write_overlay(path: Path, facts: Facts, drawn: Figure | None = None) -> None:
-    """A PNG: the frames' masks one below the other (inside and outline), tracks or joints as JSON in a text field."""
+    """A PNG: the frames' masks one below the other (inside and outline), tracks or joints as JSON in a text
+    field."""
     inside = facts.covered
     outline = inside & ~ndimage.binary_erosion(inside, np.ones((1, 3, 3), bool))
     strip = (inside.astype(np.uint8) + outline).reshape(-1, inside.shape[2])
@@ -61,12 +63,15 @@ def tracks(facts: Facts) -> list[dict[str, Any]]:
 
 
 def figures(seen: Figure) -> list[dict[str, Any]]:
-    """One, or none where no frame shows a figure; ``joints`` by frame: 17 places in canvas widths, COCO order, or null."""
+    """One, or none where no frame shows a figure; ``joints`` by frame: 17 places in canvas widths, COCO
+    order, or null."""
     if seen.action is None or seen.clothes is None:
         return []
     shirt, trousers = (colour.value for colour in seen.clothes)
     joints = [frame.round(3).tolist() if np.isfinite(frame).all() else None for frame in seen.joints]
-    return [{"is": f"{shirt} shirt, {trousers} trousers", "moves": f"as in {seen.action.value}", "joints": joints}]
+    return [
+        {"is": f"{shirt} shirt, {trousers} trousers", "moves": f"as in {seen.action.value}", "joints": joints}
+    ]
 
 
 def read_seen(path: Path) -> Seen:

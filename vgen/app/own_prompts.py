@@ -1,4 +1,5 @@
-"""Videos of any tool with prompts of their own: no suite and no truth, so what looks through a network, or at pixels, judges alone."""
+"""Videos of any tool with prompts of their own: no suite and no truth, so what looks through a network, or at
+pixels, judges alone."""
 
 from __future__ import annotations
 
@@ -25,11 +26,18 @@ _FEW = 3
 
 
 def judge(run: EvaluateRun, console: Console) -> dict[str, Any]:
-    """Measure every folder, write ``summary.json``, ``scores.jsonl`` and ``report/`` as an evaluation does; returns the summary."""
+    """Measure every folder, write ``summary.json``, ``scores.jsonl`` and ``report/`` as an evaluation does;
+    returns the summary."""
     if run.adapter or not run.videos:
-        raise ValueError(f"suite={NO_SUITE} has no prompts to draw; give videos=FOLDER with prompts of its own, and no adapter")
+        raise ValueError(
+            f"suite={NO_SUITE} has no prompts to draw; give videos=FOLDER with prompts of its own, and no "
+            "adapter"
+        )
     if not run.metrics:
-        raise ValueError(f"suite={NO_SUITE} has no truth to score against; name metrics=[clip_text,...], see docs/guides/metrics.md")
+        raise ValueError(
+            f"suite={NO_SUITE} has no truth to score against; name metrics=[clip_text,...], see "
+            "docs/guides/metrics.md"
+        )
     sets, words = _opened(run)
     any_clip = read_video(next(iter(next(iter(sets.values())).clips.values())))
     check(run.metrics, run.learned, len(words), len(any_clip))
@@ -48,8 +56,8 @@ def judge(run: EvaluateRun, console: Console) -> dict[str, Any]:
 
 
 def _show(run: EvaluateRun, folder: Path, results: list[Result], sets: dict[str, VideoSet]) -> Path:
-    """The report, whose gallery has each prompt's clips side by side with what the metrics say of each. By the first metric, those
-    furthest apart come first, and of one set alone the worst."""
+    """The report, whose gallery has each prompt's clips side by side with what the metrics say of each. By
+    the first metric, those furthest apart come first, and of one set alone the worst."""
     media = Media(folder / "clips", run.page.fps, run.page.least_px)
     measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
 
@@ -63,11 +71,20 @@ def _show(run: EvaluateRun, folder: Path, results: list[Result], sets: dict[str,
         found = [x for r in results if (x := r.rows[key].get(measured[0])) is not None]
         if not found:
             return 0.0
-        return min(found) - max(found) if len(results) > 1 else found[0] * (-1 if better(measured[0]) == "lower" else 1)
+        return (
+            min(found) - max(found)
+            if len(results) > 1
+            else found[0] * (-1 if better(measured[0]) == "lower" else 1)
+        )
 
     shown = sorted(results[0].rows, key=rank)[: run.page.max_clips]
     clips = [
-        {"id": "", "bucket": "", "caption": results[0].rows[key]["caption"], "takes": [take(result, key) for result in results]}
+        {
+            "id": "",
+            "bucket": "",
+            "caption": results[0].rows[key]["caption"],
+            "takes": [take(result, key) for result in results],
+        }
         for key in shown
     ]
     media.write()
@@ -80,32 +97,76 @@ def _opened(run: EvaluateRun) -> tuple[dict[str, VideoSet], dict[str, str]]:
     (first, (_, words)), *others = opened.items()
     for name, (_, theirs) in others:
         lacking = {first: sorted(set(theirs) - set(words)), name: sorted(set(words) - set(theirs))}
-        told = [f"{who} lacks {len(what)} prompts (such as {listed(map(repr, what[:_FEW]))})" for who, what in lacking.items() if what]
+        told = [
+            f"{who} lacks {len(what)} prompts (such as {listed(map(repr, what[:_FEW]))})"
+            for who, what in lacking.items()
+            if what
+        ]
         if told:
-            raise ValueError(f"sets are compared prompt by prompt, but {' and '.join(told)}; complete them or give them one by one")
+            raise ValueError(
+                f"sets are compared prompt by prompt, but {' and '.join(told)}; complete them or give them "
+                "one by one"
+            )
     return {name: videos for name, (videos, _) in opened.items()}, words
 
 
-def _measured(run: EvaluateRun, name: str, videos: VideoSet, words: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _measured(
+    run: EvaluateRun, name: str, videos: VideoSet, words: dict[str, str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Numbers of a set, and a row for each of its clips."""
     clips = {key: read_video(videos.clips[key]) for key in words}
     identity = videos.identity()
-    given = Clips(videos=list(clips.values()), prompts=list(words.values()), codec=", ".join(identity["decoded_from"]))
+    given = Clips(
+        videos=list(clips.values()), prompts=list(words.values()), codec=", ".join(identity["decoded_from"])
+    )
     found = {metric: result.to_dict() for metric, result in measure(run.metrics, given, run.learned).items()}
     cost = {"unet_calls": None, "seconds_per_clip": None}
-    numbers = {"identity": identity, "learned": found, "overall": {}, "buckets": {}, "set": {}, "gap": None, "cost": cost}
-    per_clip = {metric: result["per_clip"] for metric, result in found.items() if result["per_clip"] is not None}
+    numbers = {
+        "identity": identity,
+        "learned": found,
+        "overall": {},
+        "buckets": {},
+        "set": {},
+        "gap": None,
+        "cost": cost,
+    }
+    per_clip = {
+        metric: result["per_clip"] for metric, result in found.items() if result["per_clip"] is not None
+    }
     rows = []
     for i, (key, video) in enumerate(clips.items()):
-        said = {"checkpoint": name, "id": key, "bucket": "own", "group": key, "caption": words[key], "clip": fingerprint(video)}
+        said = {
+            "checkpoint": name,
+            "id": key,
+            "bucket": "own",
+            "group": key,
+            "caption": words[key],
+            "clip": fingerprint(video),
+        }
         rows.append(said | {metric: values[i] for metric, values in per_clip.items()})
     return numbers, rows
 
 
-def _summary(run: EvaluateRun, words: dict[str, str], checkpoints: dict[str, Any], size: list[int], num_frames: int) -> dict[str, Any]:
+def _summary(
+    run: EvaluateRun, words: dict[str, str], checkpoints: dict[str, Any], size: list[int], num_frames: int
+) -> dict[str, Any]:
     prompts = hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()
     return {
-        "vgen": vgen.__version__, "suite_name": run.suite_name, "kind": "own prompts", "rule": {"kind": "own prompts", "prompts": prompts},
-        "checkpoints": checkpoints, "headlines": [], "metrics": [], "sampler": {}, "valid": None, "num_clips": len(words),
-        "num_frames": num_frames, "size_px": size, "self_test": {}, "num_selftest": 0, "floors": {}, "ceiling": {}, "differences": {},
-    }  # fmt: skip
+        "vgen": vgen.__version__,
+        "suite_name": run.suite_name,
+        "kind": "own prompts",
+        "rule": {"kind": "own prompts", "prompts": prompts},
+        "checkpoints": checkpoints,
+        "headlines": [],
+        "metrics": [],
+        "sampler": {},
+        "valid": None,
+        "num_clips": len(words),
+        "num_frames": num_frames,
+        "size_px": size,
+        "self_test": {},
+        "num_selftest": 0,
+        "floors": {},
+        "ceiling": {},
+        "differences": {},
+    }

@@ -24,7 +24,20 @@ from vgen.metrics.text_accuracy import FEWEST_RIGHT_COUNTS
 from vgen.spec import spec
 
 CHIPS = (
-    *("colour", "shape", "size", "motion", "speed", "count", "ground", "coherence", "edit_acc_all", "keep_acc", "id_exact", "prompt"),
+    *(
+        "colour",
+        "shape",
+        "size",
+        "motion",
+        "speed",
+        "count",
+        "ground",
+        "coherence",
+        "edit_acc_all",
+        "keep_acc",
+        "id_exact",
+        "prompt",
+    ),
     "clothes",
 )
 COLUMNS = (
@@ -66,10 +79,20 @@ COLUMNS = (
 TITLES = {
     "exact": ("EXACT", "everything the caption says is true of the clip"),
     "motion_moving": ("Motion", "things that should move go where the caption says"),
-    "coherence": ("Coherence", "neighbouring frames show the same things; a frozen clip does too, so read it beside motion"),
+    "coherence": (
+        "Coherence",
+        "neighbouring frames show the same things; a frozen clip does too, so read it beside motion",
+    ),
     "exact_image": ("EXACT", "everything the caption says of a still is true"),
-    "tc": ("Consistency", "things stay what and where they are, in clips that move as asked: a frozen clip earns nothing"),
-    "edit": ("EDIT", "harmonic mean of four: the edit is there, all else is kept, things move as before, the ground is untouched"),
+    "tc": (
+        "Consistency",
+        "things stay what and where they are, in clips that move as asked: a frozen clip earns nothing",
+    ),
+    "edit": (
+        "EDIT",
+        "harmonic mean of four: the edit is there, all else is kept, things move as before, the ground is "
+        "untouched",
+    ),
     "edit_strict": ("EDIT, every frame", "the same, with no frame that lacks the edit"),
     "tc_edited": ("Consistency", "things stay what and where they are, in clips that show the edit"),
     "j_norm": ("Mask", "overlap with the masks of the control, 1 is what the oracle reads in the truth"),
@@ -79,23 +102,45 @@ TITLES = {
     "subject": ("Subject", "who it is and what the prompt asks for, both"),
     "likeness": ("Likeness", "the subject's bits above chance, where the prompt is obeyed"),
     "pair": ("Minimal pairs", "both of two clips are exact whose captions differ in one word"),
-    "energy": ("Energy", "how far a caption's clips are from the world's, spread too little or too much: 0 is right, unbiased"),
-    "vendi_ratio": ("Modes", "effective number of different clips of a caption over what the world has: 1 is right"),
+    "energy": (
+        "Energy",
+        "how far a caption's clips are from the world's, spread too little or too much: 0 is right, unbiased",
+    ),
+    "vendi_ratio": (
+        "Modes",
+        "effective number of different clips of a caption over what the world has: 1 is right",
+    ),
     "dup": ("Copies", "clips of a caption that are another one again: 0 is right"),
-    "set_energy": ("Set distance", "energy distance of all clips to the world's: 0 is right, unbiased; whiskers over noises"),
-    "mem": ("Made, not recalled", "distance to the nearest training scene over that of other clips of the world: 1 is right"),
+    "set_energy": (
+        "Set distance",
+        "energy distance of all clips to the world's: 0 is right, unbiased; whiskers over noises",
+    ),
+    "mem": (
+        "Made, not recalled",
+        "distance to the nearest training scene over that of other clips of the world: 1 is right",
+    ),
     "id_exact": ("Identity", "all sixteen bits of the subject"),
 }
-SHORT = {"bgflick": "flicker /255", "exact_without_speed": "w/o speed", "motion_moving": "motion", "exact_image": "exact still"}
-WORDS = {"edit_acc_all": "edited", "keep_acc": "rest kept", "id_exact": "identity"}  # on chips, where a number's name is no word
+SHORT = {
+    "bgflick": "flicker /255",
+    "exact_without_speed": "w/o speed",
+    "motion_moving": "motion",
+    "exact_image": "exact still",
+}
+WORDS = {
+    "edit_acc_all": "edited",
+    "keep_acc": "rest kept",
+    "id_exact": "identity",
+}  # on chips, where a number's name is no word
 _WHOLE = ("edit_strict", "j_norm", "pck", "subject", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
 
 
 @spec
 class PageSettings:
-    """``max_clips`` tasks go into the gallery: a fixed probe set, then the worst; ``max_rows`` into the table in W&B. ``fps`` is that of a
-    clip at stride 1. Clips are encoded at ``least_px`` or more, so that colour keeps its resolution."""
+    """``max_clips`` tasks go into the gallery: a fixed probe set, then the worst; ``max_rows`` into the table
+    in W&B. ``fps`` is that of a clip at stride 1. Clips are encoded at ``least_px`` or more, so that colour
+    keeps its resolution."""
 
     max_clips: int = 512
     max_rows: int = 128
@@ -119,10 +164,14 @@ Gallery = tuple[list[dict[str, Any]], dict[str, list[Seen]]]
 
 
 def write_report(
-    folder: Path, results: Sequence[Result], settings: PageSettings, console: Console | None = None, gallery: Gallery | None = None
+    folder: Path,
+    results: Sequence[Result],
+    settings: PageSettings,
+    console: Console | None = None,
+    gallery: Gallery | None = None,
 ) -> Path:
-    """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is replaced. ``gallery`` stands
-    for the clips of tasks, where there are none."""
+    """``folder/index.html`` and what it shows, for results that may be compared. An earlier report there is
+    replaced. ``gallery`` stands for the clips of tasks, where there are none."""
     from plotly.offline import get_plotlyjs
 
     from vgen.app.charts import charts
@@ -144,12 +193,18 @@ def write_report(
     write_whole(folder / "data.js", f"window.REPORT = {_script(data)};\n".encode())
     write_whole(folder / "overlay.js", f"window.OVERLAY = {_script(overlay)};\n".encode())
     write_whole(folder / "plotly.min.js", get_plotlyjs().encode())
-    html = _environment().get_template("report.html").render(_named(folder, results, fps, len(clips), data["chips"]))
+    html = (
+        _environment()
+        .get_template("report.html")
+        .render(_named(folder, results, fps, len(clips), data["chips"]))
+    )
     write_whole(folder / "index.html", html.encode())
     return folder / "index.html"
 
 
-def _named(folder: Path, results: Sequence[Result], fps: float, num_shown: int, chips: Sequence[str]) -> dict[str, Any]:
+def _named(
+    folder: Path, results: Sequence[Result], fps: float, num_shown: int, chips: Sequence[str]
+) -> dict[str, Any]:
     """What the template speaks of."""
     from vgen.app.charts import PALETTE, PARETO_PX, bars_px
     from vgen.app.leaderboard import board
@@ -166,10 +221,18 @@ def _named(folder: Path, results: Sequence[Result], fps: float, num_shown: int, 
         "board_keys": keys,
         "short": SHORT,
         "has_cost": any(cost is not None for r in results for cost in r.numbers["cost"].values()),
-        "columns": [c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]],
+        "columns": [
+            c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]
+        ],
         "buckets": list(results[0].numbers["buckets"]),
-        "things": [n for n in results[0].numbers.get("things", {}) if all(n in r.numbers.get("things", {}) for r in results)],
-        "size": first["size_px"] if isinstance(first["size_px"], int) else "×".join(map(str, reversed(first["size_px"]))),
+        "things": [
+            n
+            for n in results[0].numbers.get("things", {})
+            if all(n in r.numbers.get("things", {}) for r in results)
+        ],
+        "size": first["size_px"]
+        if isinstance(first["size_px"], int)
+        else "×".join(map(str, reversed(first["size_px"]))),
         "chips": {k: WORDS.get(k, k) for k in chips},
         "colours": {r.label: PALETTE[i % len(PALETTE)] for i, r in enumerate(results)},
         "board": board(results),
@@ -178,12 +241,21 @@ def _named(folder: Path, results: Sequence[Result], fps: float, num_shown: int, 
         "pareto_px": PARETO_PX,
         "links": {r.label: _link(folder, r) for r in results},
         "num_shown": num_shown,
-        "manifests": [{"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)} for r in results],
+        "manifests": [
+            {"label": r.label, "text": json.dumps(_manifest(r), indent=1, ensure_ascii=False)}
+            for r in results
+        ],
     }
 
 
 def _environment() -> Environment:
-    return Environment(loader=PackageLoader("vgen.app"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=PackageLoader("vgen.app"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _script(value: Any) -> str:
@@ -198,7 +270,17 @@ def _link(folder: Path, result: Result) -> str | None:
 
 
 def _manifest(result: Result) -> dict[str, Any]:
-    kept = ("vgen", "suite_name", "suite", "sampler", "num_clips", "num_frames", "size_px", "corpus", "metrics")
+    kept = (
+        "vgen",
+        "suite_name",
+        "suite",
+        "sampler",
+        "num_clips",
+        "num_frames",
+        "size_px",
+        "corpus",
+        "metrics",
+    )
     own = {
         **result.numbers["identity"],
         **result.numbers["cost"],
@@ -243,15 +325,24 @@ def _beside(media: Media, task: Task, size_px: int) -> dict[str, Any]:
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
     """A row's chips, right or wrong, and whether all is right."""
-    return {"exact": first_of(row), "chips": {k: int(passed(k, v)) for k in CHIPS if (v := row.get(k)) is not None}}
+    return {
+        "exact": first_of(row),
+        "chips": {k: int(passed(k, v)) for k in CHIPS if (v := row.get(k)) is not None},
+    }
 
 
 def gallery_order(groups: Sequence[list[dict[str, Any]]], most: int) -> list[list[dict[str, Any]]]:
-    """A third is the probe set, the first tasks of each bucket in turn, the same in every report; the rest is worst first."""
+    """A third is the probe set, the first tasks of each bucket in turn, the same in every report; the rest is
+    worst first."""
     turns: dict[str, list[list[dict[str, Any]]]] = {}
     for group in groups:
         turns.setdefault(group[0]["bucket"], []).append(group)
-    in_turn = [mine[i] for i in range(max(map(len, turns.values()), default=0)) for mine in turns.values() if i < len(mine)]
+    in_turn = [
+        mine[i]
+        for i in range(max(map(len, turns.values()), default=0))
+        for mine in turns.values()
+        if i < len(mine)
+    ]
     probes = in_turn[: most if most >= len(groups) else -(-most // 3)]
     taken = {group[0]["id"] for group in probes}
     rest = sorted((g for g in groups if g[0]["id"] not in taken), key=lambda g: sum(merit(row) for row in g))
@@ -259,7 +350,8 @@ def gallery_order(groups: Sequence[list[dict[str, Any]]], most: int) -> list[lis
 
 
 def merit(row: Numbers | dict[str, Any]) -> float:
-    """How good a clip is, for putting the worst first: exact ones last, then by the share of what is right."""
+    """How good a clip is, for putting the worst first: exact ones last, then by the share of what is
+    right."""
     marks = [v for k in CHIPS if (v := row.get(k)) is not None]
     return (first_of(row) or 0.0) + sum(marks) / max(1, len(marks))
 

@@ -1,4 +1,5 @@
 """Typed configuration from plain data, by the types of the fields and nothing else."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -8,18 +9,28 @@ from enum import Enum
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-_KINDS: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int), str: (str,), list: (list,)}
+_KINDS: dict[Any, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    list: (list,),
+}
 """What JSON may hold for a field of each type; a truth value is no number."""
 
 
 def from_plain(cls: type[_T], data: Any) -> _T:
-    """Build the dataclass ``cls`` from JSON data. Raises ValueError for unknown keys, and for values of another kind than their field's."""
+    """Build the dataclass ``cls`` from JSON data. Raises ValueError for unknown keys, and for values of
+    another kind than their field's."""
     hints = typing.get_type_hints(cls)
     if not isinstance(data, dict):
         raise ValueError(f"{cls.__name__} must be a section of names and values, got {data!r}")
     unknown = set(data) - {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # a dataclass
     if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}; the file was written by another version of vgen")
+        raise ValueError(
+            f"{cls.__name__} has no field {', '.join(sorted(unknown))}; the file was written by another "
+            "version of vgen"
+        )
     return cls(**{name: _value(hints[name], value, f"{cls.__name__}.{name}") for name, value in data.items()})
 
 

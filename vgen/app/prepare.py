@@ -6,7 +6,15 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from vgen.data.prepare import Prepare, Prepared, prepare
@@ -40,7 +48,12 @@ def run(wish: Prepare, console: Console) -> None:
         bar = progress.add_task(f"preparing {wish.data.name()}", total=None, found="")
 
         def watch(done: int, total: int, counts: Counts) -> None:
-            progress.update(bar, completed=done, total=total, found=f"{counts.clips:,} clips, {counts.rejected:,} rejected")
+            progress.update(
+                bar,
+                completed=done,
+                total=total,
+                found=f"{counts.clips:,} clips, {counts.rejected:,} rejected",
+            )
 
         done = prepare(wish, watch)
     console.print(summary(done))
@@ -55,8 +68,15 @@ def summary(done: Prepared) -> Table:
     table.add_row("clips", f"{counts['clips']:,}")
     table.add_row("seconds", f"{counts['seconds']:,.1f}")
     rejected = ", ".join(f"{count:,} {reason}" for reason, count in done.rejected.items())
-    table.add_row("rejected", f"{counts['rejected']:,} of {counts['files']:,} rows" + (f" ({rejected})" if rejected else ""))
-    table.add_row("size", f"{counts['bytes'] / 1e6:,.1f} MB in {len(done.manifest.shards):,} shard{'s' * (len(done.manifest.shards) != 1)}")
+    table.add_row(
+        "rejected",
+        f"{counts['rejected']:,} of {counts['files']:,} rows" + (f" ({rejected})" if rejected else ""),
+    )
+    table.add_row(
+        "size",
+        f"{counts['bytes'] / 1e6:,.1f} MB in {len(done.manifest.shards):,} "
+        f"shard{'s' * (len(done.manifest.shards) != 1)}",
+    )
     table.add_row("where", str(done.folder))
     if done.rejected:
         table.add_row("ledger", str(done.folder / "ledger.jsonl"))
@@ -67,7 +87,9 @@ def main() -> None:
     """The verb; what the user got wrong leaves as an exception that the command line words."""
     offer()
     taken: list[DictConfig] = []  # run after Hydra, which would add a line of its own to every error
-    hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(taken.append)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(
+        taken.append
+    )()
     for cfg in taken:
         wish = OmegaConf.to_object(cfg)
         assert isinstance(wish, Prepare)

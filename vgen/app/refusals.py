@@ -1,4 +1,5 @@
-"""From an exception to the one sentence that a user can act on, or to nothing when it is a defect of vgen's."""
+"""From an exception to the one sentence that a user can act on, or to nothing when it is a defect of
+vgen's."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,8 @@ _EXTRAS = {"hydra/sweeper=optuna": "pip install 'vgen[optuna]'"}
 
 
 def refusal(error: BaseException) -> str | None:
-    """The sentence for a value that vgen or Hydra refuses; None for anything else, which deserves its traceback."""
+    """The sentence for a value that vgen or Hydra refuses; None for anything else, which deserves its
+    traceback."""
     if _package(error) in ("hydra", "omegaconf"):
         return _config_refusal(error)
     if isinstance(error, ValueError) and _raised_in_vgen(error.__traceback__):
@@ -40,7 +42,11 @@ def listed(names: Iterable[str]) -> str:
 def _config_refusal(error: BaseException) -> str:
     """The useful part of an error that Hydra or OmegaConf wrapped, perhaps several times."""
     for cause in _causes(error):
-        if isinstance(cause, ValueError) and _package(cause) not in ("hydra", "omegaconf") and _raised_in_vgen(cause.__traceback__):
+        if (
+            isinstance(cause, ValueError)
+            and _package(cause) not in ("hydra", "omegaconf")
+            and _raised_in_vgen(cause.__traceback__)
+        ):
             return str(cause)
         for speak in (_unknown_option, _unreadable_override, _missing_value, _unknown_key, _wrong_value):
             sentence = speak(cause)
@@ -72,7 +78,11 @@ def _unreadable_override(error: BaseException) -> str | None:
 
 def _missing_value(error: BaseException) -> str | None:
     key = getattr(error, "full_key", None)
-    return f"{key} has no default and needs a value: {key}=..." if key and type(error).__name__ == "MissingMandatoryValue" else None
+    return (
+        f"{key} has no default and needs a value: {key}=..."
+        if key and type(error).__name__ == "MissingMandatoryValue"
+        else None
+    )
 
 
 def _unknown_key(error: BaseException) -> str | None:
@@ -87,12 +97,15 @@ def unknown_key(key: str, beside: Iterable[object]) -> str:
     """``key`` with its section, and the names that the section has."""
     section = key.rpartition(".")[0]
     known = [f"{section}.{name}" if section else str(name) for name in beside if name != "hydra"]
-    return f"{key} is not a key{nearest(key, known) or ';'} {section or 'the top level'} has {listed(sorted(known)) or 'no keys'}"
+    return (
+        f"{key} is not a key{nearest(key, known) or ';'} {section or 'the top level'} has "
+        f"{listed(sorted(known)) or 'no keys'}"
+    )
 
 
 def _wrong_value(error: BaseException) -> str | None:
-    """trainer.precision=bf17: a value of the wrong type; blend=jeep: one value where a list is asked for; backbone.path=a where
-    backbone=a is."""
+    """trainer.precision=bf17: a value of the wrong type; blend=jeep: one value where a list is asked for;
+    backbone.path=a where backbone=a is."""
     key = getattr(error, "full_key", None)
     if key and "Cannot convert 'dict' to string" in str(error):
         return f"{key} takes one value and has no keys of its own; write {key}=VALUE"
@@ -118,7 +131,8 @@ def _package(error: BaseException) -> str:
 
 
 def _raised_in_vgen(traceback: TracebackType | None) -> bool:
-    """Whether vgen itself raised it: a ValueError out of the depths of a library is a defect, not a refusal."""
+    """Whether vgen itself raised it: a ValueError out of the depths of a library is a defect, not a
+    refusal."""
     if traceback is None:
         return False
     while traceback.tb_next is not None:

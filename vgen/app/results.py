@@ -1,4 +1,5 @@
-"""Finished evaluations, read back from their folders: pages and trackers mirror ``summary.json`` and ``scores.jsonl``."""
+"""Finished evaluations, read back from their folders: pages and trackers mirror ``summary.json`` and
+``scores.jsonl``."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _SAID = {"guidance": "guidance {:g}", "num_steps": "{} steps", "solver": "{}", "
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One checkpoint on one suite with one sampler. ``rows`` are those of ``scores.jsonl``; ``label`` tells it from those beside it."""
+    """One checkpoint on one suite with one sampler. ``rows`` are those of ``scores.jsonl``; ``label`` tells
+    it from those beside it."""
 
     folder: Path
     name: str
@@ -42,7 +44,8 @@ class Result:
         return self.summary.get("set_headlines", {})
 
     def number(self, key: str) -> dict[str, Any]:
-        """Mean and interval, of clips one by one or of all together; nothing where this result lacks what others beside it have."""
+        """Mean and interval, of clips one by one or of all together; nothing where this result lacks what
+        others beside it have."""
         return self.numbers["overall"].get(key) or self.numbers["set"].get(key) or asdict(interval([]))
 
     def tasks(self) -> list[Task]:
@@ -55,7 +58,11 @@ class Result:
 def load(*folders: Path) -> list[Result]:
     """Every checkpoint of every folder, labelled by what differs."""
     found = [result for folder in folders for result in _load(folder)]
-    differing = [k for k in _SAID if len({json.dumps(v) for r in found if (v := r.summary["sampler"].get(k)) is not None}) > 1]
+    differing = [
+        k
+        for k in _SAID
+        if len({json.dumps(v) for r in found if (v := r.summary["sampler"].get(k)) is not None}) > 1
+    ]
     labelled = [replace(r, label=", ".join([r.name, *_said(r.summary["sampler"], differing)])) for r in found]
     seen: dict[str, int] = {}
     for i, result in enumerate(labelled):
@@ -73,37 +80,66 @@ def _said(sampler: dict[str, Any], keys: Sequence[str]) -> list[str]:
 def _load(folder: Path) -> list[Result]:
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        rows = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [
+            json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} is no finished evaluation ({Path(error.filename).name} is missing); give a folder that vgen evaluate made"
+            f"{folder} is no finished evaluation ({Path(error.filename).name} is missing); give a folder "
+            "that vgen evaluate made"
         ) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"the results in {folder} can't be read ({error}); run the same vgen evaluate again, it only scores") from error
+        raise ValueError(
+            f"the results in {folder} can't be read ({error}); run the same vgen evaluate again, it only "
+            "scores"
+        ) from error
     if "rule" not in summary:
-        raise ValueError(f"{folder} was scored by an earlier vgen; run the same vgen evaluate again, it only scores")
-    return [Result(folder, name, name, summary, {r["id"]: r for r in rows if r["checkpoint"] == name}) for name in summary["checkpoints"]]
+        raise ValueError(
+            f"{folder} was scored by an earlier vgen; run the same vgen evaluate again, it only scores"
+        )
+    return [
+        Result(folder, name, name, summary, {r["id"]: r for r in rows if r["checkpoint"] == name})
+        for name in summary["checkpoints"]
+    ]
 
 
 def difference_of_kind(a: Result, b: Result) -> str | None:
-    """Why two results must not be compared, or None: another suite, other clips of it, another version of a metric."""
+    """Why two results must not be compared, or None: another suite, other clips of it, another version of a
+    metric."""
     if a.summary["rule"] != b.summary["rule"]:
-        differing = sorted(k for k in {*a.summary["rule"], *b.summary["rule"]} if a.summary["rule"].get(k) != b.summary["rule"].get(k))
-        return "the suites differ in " + ", ".join(f"{k} ({a.summary['rule'].get(k)} and {b.summary['rule'].get(k)})" for k in differing)
+        differing = sorted(
+            k
+            for k in {*a.summary["rule"], *b.summary["rule"]}
+            if a.summary["rule"].get(k) != b.summary["rule"].get(k)
+        )
+        return "the suites differ in " + ", ".join(
+            f"{k} ({a.summary['rule'].get(k)} and {b.summary['rule'].get(k)})" for k in differing
+        )
     versions = [{m["id"]: m["version"] for m in r.summary["metrics"]} for r in (a, b)]
     differing = sorted(k for k in {*versions[0], *versions[1]} if versions[0].get(k) != versions[1].get(k))
     if differing:
-        return "metric versions differ: " + ", ".join(f"{k} {versions[0].get(k)} and {versions[1].get(k)}" for k in differing)
+        return "metric versions differ: " + ", ".join(
+            f"{k} {versions[0].get(k)} and {versions[1].get(k)}" for k in differing
+        )
     only = sorted(set(a.rows) ^ set(b.rows))
     if only:
-        return f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and {len(b.rows)} clips"
+        return (
+            f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and "
+            f"{len(b.rows)} clips"
+        )
     corpora = [corpus for r in (a, b) if (corpus := r.summary.get("corpus"))]
     if len({corpus.get("sha256") for corpus in corpora}) > 1:
         told = " and ".join(f"corpus={c['folder']} of {c['scenes']}" for c in corpora)
-        return f"their clips were held against different training scenes ({told}; score both again with one corpus, or with none)"
+        return (
+            f"their clips were held against different training scenes ({told}; score both again with one "
+            "corpus, or with none)"
+        )
     codecs = [r.summary.get("codec") for r in (a, b)]
     if codecs[0] != codecs[1]:
-        return f"the ground is measured against what another image model's decoder keeps ({codecs[0]} and {codecs[1]}; backbone= names one)"
+        return (
+            f"the ground is measured against what another image model's decoder keeps ({codecs[0]} and "
+            f"{codecs[1]}; backbone= names one)"
+        )
     if a.summary["size_px"] != b.summary["size_px"]:
         return f"clips are {a.summary['size_px']} and {b.summary['size_px']} px wide"
     return None
@@ -118,32 +154,54 @@ def worded(number: dict[str, Any] | None, form: str = ".2f") -> str:
 
 
 def headline_table(found: dict[str, Any]) -> Table:
-    """Headlines, and those of many clips together, one row per checkpoint; the best trick, the decoder's ceiling and what the world has
-    below."""
-    tricks = f"stills: tricks that act on time are left out ({', '.join(found['left_out'])})" if found["left_out"] else None
+    """Headlines, and those of many clips together, one row per checkpoint; the best trick, the decoder's
+    ceiling and what the world has below."""
+    tricks = (
+        f"stills: tricks that act on time are left out ({', '.join(found['left_out'])})"
+        if found["left_out"]
+        else None
+    )
     out = Table(title="evaluation", title_justify="left", caption=tricks, caption_justify="left")
     out.add_column("checkpoint", style="bold", overflow="fold")
     keys = [*found["headlines"], *found["set_headlines"]]
     for key in keys:
         out.add_column(key, justify="right", overflow="fold")
     for name, numbers in found["checkpoints"].items():
-        out.add_row(name, *(worded((numbers["overall"] if key in found["headlines"] else numbers["set"])[key]) for key in keys))
+        out.add_row(
+            name,
+            *(
+                worded((numbers["overall"] if key in found["headlines"] else numbers["set"])[key])
+                for key in keys
+            ),
+        )
     out.add_section()
     floors = [found["floors"][key] for key in keys]
     out.add_row("best trick", *("-" if f[0] is None else f"{f[0]:.2f} ({f[1]})" for f in floors), style="dim")
-    out.add_row("ceiling", *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in keys), style="dim")
+    out.add_row(
+        "ceiling",
+        *("-" if (c := found["ceiling"].get(key)) is None else f"{c:.2f}" for key in keys),
+        style="dim",
+    )
     if found["set_headlines"]:
         targets = [found["set_headlines"].get(key) for key in keys]
-        out.add_row("the world", *("" if target is None else f"{target:g}" for target in targets), style="dim")
+        out.add_row(
+            "the world", *("" if target is None else f"{target:g}" for target in targets), style="dim"
+        )
     return out
 
 
 def rank(results: Sequence[Result]) -> list[Result]:
-    """Best first by the first headline, then by the next where that one ties; a tie in all goes to the cheaper. Without headlines as they
-    come."""
+    """Best first by the first headline, then by the next where that one ties; a tie in all goes to the
+    cheaper. Without headlines as they come."""
     if not results[0].headlines:
         return list(results)
-    return sorted(results, key=lambda result: ([-number for number in _standing(result)], result.numbers["cost"]["unet_calls"] or 0.0))
+    return sorted(
+        results,
+        key=lambda result: (
+            [-number for number in _standing(result)],
+            result.numbers["cost"]["unet_calls"] or 0.0,
+        ),
+    )
 
 
 def places(ranked: Sequence[Result]) -> list[int]:

@@ -41,12 +41,18 @@ def lines(rows: Sequence[Row]) -> str:
 
 
 def summary(
-    rows: Sequence[Row], ceiling: Sequence[Row], todo: Sequence[Task], num_selftest: int, size_px: int, taught: Sequence[Scene] = ()
+    rows: Sequence[Row],
+    ceiling: Sequence[Row],
+    todo: Sequence[Task],
+    num_selftest: int,
+    size_px: int,
+    taught: Sequence[Scene] = (),
 ) -> dict[str, Any]:
-    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth, None if not tried;
-    ``left_out`` are the tricks that would be the truth itself (those that act on time, where clips have one frame). ``flicker_floor``: the
-    flicker of a ground that stands still, in 1/255, after a video codec and after the image model's own decoder. ``taught``: the scenes
-    that checkpoints were trained on, where they are known; rows then say how near they are."""
+    """Plain data. ``valid`` is false where the oracle cannot even read what the decoder makes of the truth,
+    None if not tried; ``left_out`` are the tricks that would be the truth itself (those that act on time,
+    where clips have one frame). ``flicker_floor``: the flicker of a ground that stands still, in 1/255, after
+    a video codec and after the image model's own decoder. ``taught``: the scenes that checkpoints were
+    trained on, where they are known; rows then say how near they are."""
     names = list(dict.fromkeys(row.checkpoint for row in rows))
     per = {name: [row for row in rows if row.checkpoint == name] for name in names}
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
@@ -56,7 +62,11 @@ def summary(
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
     together = {name: kind.score_set([(row.task, row.numbers) for row in mine]) for name, mine in per.items()}
-    wanted = {key: target for key, target in kind.set_headlines.items() if all(key in of for of in together.values())}
+    wanted = {
+        key: target
+        for key, target in kind.set_headlines.items()
+        if all(key in of for of in together.values())
+    }
     return {
         "headlines": list(headlines),
         "set_headlines": wanted,
@@ -73,7 +83,11 @@ def summary(
         "floors": {k: _best_trick(tricks, k) for k in headlines}
         | _set_floors(tried, todo, wanted)
         | _recall_floor(todo[:num_selftest], wanted, taught, size_px),
-        "flicker_floor": {name: x for name, of in ((H264, tested.get(H264, {})), (CEILING, top)) if (x := of.get(FLICKER)) is not None},
+        "flicker_floor": {
+            name: x
+            for name, of in ((H264, tested.get(H264, {})), (CEILING, top))
+            if (x := of.get(FLICKER)) is not None
+        },
         "ceiling": top | _set_means(kind, [(row.task, row.numbers) for row in ceiling]),
         "valid": None if best is None else best >= LOWEST_CEILING,
         "num_clips": len(todo),
@@ -82,7 +96,9 @@ def summary(
     }
 
 
-def _checkpoint(rows: Sequence[Row], headlines: Sequence[str], together: Mapping[str, Resampled]) -> dict[str, Any]:
+def _checkpoint(
+    rows: Sequence[Row], headlines: Sequence[str], together: Mapping[str, Resampled]
+) -> dict[str, Any]:
     """``set``: what only many clips ``together`` can say."""
     return {
         "overall": _intervals(rows),
@@ -100,7 +116,9 @@ def _best_trick(tricks: dict[str, dict[str, float | None]], key: str) -> tuple[f
     return (None, None) if name is None else (earned[name], name)
 
 
-def _set_floors(tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: Mapping[str, float]) -> dict[str, Any]:
+def _set_floors(
+    tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: Mapping[str, float]
+) -> dict[str, Any]:
     """The trick that comes nearest to what the world has, over the clips of the self-test together."""
     kind, floors = todo[0].kind, {*tricks_of(todo), *todo[0].kind.set_tricks}
     means = {}
@@ -115,8 +133,11 @@ def _set_floors(tried: dict[str, list[Numbers]], todo: Sequence[Task], wanted: M
     return out
 
 
-def _recall_floor(todo: Sequence[Task], wanted: Mapping[str, float], taught: Sequence[Scene], size_px: int) -> dict[str, Any]:
-    """One trick alone is about recall, repeating the training clips: what is wrong without being one of them is not recalled."""
+def _recall_floor(
+    todo: Sequence[Task], wanted: Mapping[str, float], taught: Sequence[Scene], size_px: int
+) -> dict[str, Any]:
+    """One trick alone is about recall, repeating the training clips: what is wrong without being one of them
+    is not recalled."""
     recall = todo[0].kind.recall if todo else None
     if recall is None or recall.key not in wanted:
         return {}
@@ -154,26 +175,42 @@ def _intervals(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _buckets(rows: Sequence[Row]) -> dict[str, Any]:
     buckets = dict.fromkeys(row.task.bucket for row in rows)
-    return {bucket.value: _intervals([row for row in rows if row.task.bucket is bucket]) for bucket in buckets}
+    return {
+        bucket.value: _intervals([row for row in rows if row.task.bucket is bucket]) for bucket in buckets
+    }
 
 
 def _by_things(rows: Sequence[Row]) -> dict[str, Any]:
-    """By how many things a scene has, where clips differ in it: two are harder than one, and a mean over both hides how much."""
+    """By how many things a scene has, where clips differ in it: two are harder than one, and a mean over both
+    hides how much."""
     counts = sorted({len(row.task.scene.things) for row in rows})
     if len(counts) < 2:
         return {}
-    return {counted_things(n): _intervals([row for row in rows if len(row.task.scene.things) == n]) for n in counts}
+    return {
+        counted_things(n): _intervals([row for row in rows if len(row.task.scene.things) == n])
+        for n in counts
+    }
 
 
 def _gap(rows: Sequence[Row], key: str) -> dict[str, float] | None:
-    """How much is lost on combinations that training never saw: IID minus held out, half widths of two independent samples added in
-    squares."""
+    """How much is lost on combinations that training never saw: IID minus held out, half widths of two
+    independent samples added in squares."""
     seen = interval([r.numbers[key] for r in rows if r.task.bucket.value == "iid"])
     unseen = interval([r.numbers[key] for r in rows if r.task.bucket.value in HELD_OUT])
-    if seen.mean is None or seen.low is None or seen.high is None or unseen.mean is None or unseen.low is None or unseen.high is None:
+    if (
+        seen.mean is None
+        or seen.low is None
+        or seen.high is None
+        or unseen.mean is None
+        or unseen.low is None
+        or unseen.high is None
+    ):
         return None
     mean = seen.mean - unseen.mean
-    down, up = math.hypot(seen.mean - seen.low, unseen.high - unseen.mean), math.hypot(seen.high - seen.mean, unseen.mean - unseen.low)
+    down, up = (
+        math.hypot(seen.mean - seen.low, unseen.high - unseen.mean),
+        math.hypot(seen.high - seen.mean, unseen.mean - unseen.low),
+    )
     return {"mean": mean, "low": mean - down, "high": mean + up}
 
 
@@ -184,4 +221,7 @@ def _corrected(rows: Sequence[Row]) -> dict[str, float]:
 
 def _differences(ours: Sequence[Row], theirs: Sequence[Row], headlines: Sequence[str]) -> dict[str, Any]:
     groups = [row.task.group for row in ours]
-    return {k: asdict(paired_difference([r.numbers[k] for r in theirs], [r.numbers[k] for r in ours], groups)) for k in headlines}
+    return {
+        k: asdict(paired_difference([r.numbers[k] for r in theirs], [r.numbers[k] for r in ours], groups))
+        for k in headlines
+    }

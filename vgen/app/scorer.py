@@ -1,4 +1,5 @@
-"""Stage two of an evaluation, clip by clip: in one process or several, and after a kill from where it stopped."""
+"""Stage two of an evaluation, clip by clip: in one process or several, and after a kill from where it
+stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class Row:
 
 
 Item = tuple[str, Task, Path, Path | None]
-"""Checkpoint, task, file; and the file of the task's source through encoder and decoder, where there is one."""
+"""Checkpoint, task, file; and the file of the task's source through encoder and decoder, where there is one.
+"""
 
 
 def overlay_path(clip: Path) -> Path:
@@ -60,11 +62,19 @@ class _Refused:
 
 
 def score_all(
-    store: ClipStore, checkpoints: Sequence[str], todo: Sequence[Task], on_clip: Callable[[], None] = lambda: None, num_processes: int = 1
+    store: ClipStore,
+    checkpoints: Sequence[str],
+    todo: Sequence[Task],
+    on_clip: Callable[[], None] = lambda: None,
+    num_processes: int = 1,
 ) -> list[Row]:
     """Every clip of every checkpoint, in order; one that is missing is an error, never a smaller sample."""
     codec = codec_is_known(store, todo)
-    items = [(name, task, store.path(name, task), store.path(SOURCE, task) if codec else None) for name in checkpoints for task in todo]
+    items = [
+        (name, task, store.path(name, task), store.path(SOURCE, task) if codec else None)
+        for name in checkpoints
+        for task in todo
+    ]
     journal = _Journal(store.folder / _JOURNAL, todo, codec)
     known = journal.read()
     fresh = _scored([item for item in items if (item[0], item[1].id) not in known], num_processes)
@@ -74,7 +84,11 @@ def score_all(
         if before is None:
             rows.append(journal.keep(next(fresh)))
         else:  # a clip that was drawn again since is scored again
-            rows.append(Row(item[0], item[1], *before) if before[1] == fingerprint(read_clip(item[2])) else score_one(item))
+            rows.append(
+                Row(item[0], item[1], *before)
+                if before[1] == fingerprint(read_clip(item[2]))
+                else score_one(item)
+            )
         on_clip()
     journal.path.unlink(missing_ok=True)
     return rows
@@ -90,7 +104,9 @@ def _scored(items: list[Item], num_processes: int) -> Iterator[Row]:
     if num < 2:
         yield from map(score_one, items)
         return
-    outcomes = run_ordered(_guarded, items, num_processes=num, deadline_seconds=DEADLINE_SECONDS, preload=[__name__])
+    outcomes = run_ordered(
+        _guarded, items, num_processes=num, deadline_seconds=DEADLINE_SECONDS, preload=[__name__]
+    )
     for (name, task, *_), outcome in zip(items, outcomes, strict=True):
         if isinstance(outcome, _Refused):
             raise ValueError(outcome.sentence)
@@ -104,7 +120,9 @@ def score_one(item: Item) -> Row:
     name, task, path, source = item
     clip = read_clip(path)
     facts = read(clip, task.scene.stride_ticks)
-    row = Row(name, task, score(clip, task, facts, None if source is None else read_clip(source)), fingerprint(clip))
+    row = Row(
+        name, task, score(clip, task, facts, None if source is None else read_clip(source)), fingerprint(clip)
+    )
     write_overlay(overlay_path(path), facts, figure_of(task, clip))
     return row
 
@@ -117,14 +135,16 @@ def _guarded(item: Item) -> Row | _Refused:
 
 
 class _Journal:
-    """Rows as they are scored. It exists only while scoring goes on: a finished evaluation is always scored anew."""
+    """Rows as they are scored. It exists only while scoring goes on: a finished evaluation is always scored
+    anew."""
 
     def __init__(self, path: Path, todo: Sequence[Task], codec: bool) -> None:
         self.path = path
         self.rule = json.dumps([*(asdict(metric) for metric in metrics_of(todo)), codec])
 
     def read(self) -> dict[tuple[str, str], tuple[Numbers, str]]:
-        """Numbers and fingerprint by checkpoint and task; nothing from another version of a metric, nor a line cut by the kill."""
+        """Numbers and fingerprint by checkpoint and task; nothing from another version of a metric, nor a
+        line cut by the kill."""
         if not self.path.is_file():
             return {}
         lines = self.path.read_text(encoding="utf-8").split("\n")

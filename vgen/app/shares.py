@@ -1,4 +1,5 @@
-"""Which part of the drawing is this process's: one of several ranks of torchrun or srun, or a share that was named."""
+"""Which part of the drawing is this process's: one of several ranks of torchrun or srun, or a share that was
+named."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Share:
 
 
 def share(named: str = "") -> Share:
-    """``named`` is ``I/N`` (a task of a Slurm array, a machine without a launcher), counted from 0; empty asks the launcher."""
+    """``named`` is ``I/N`` (a task of a Slurm array, a machine without a launcher), counted from 0; empty
+    asks the launcher."""
     if named:
         found = re.fullmatch(r"(\d+)/(\d+)", named)
         if not found or int(found[1]) >= int(found[2]):
@@ -39,16 +41,28 @@ def share(named: str = "") -> Share:
 
 
 def device() -> str | None:
-    """The accelerator of this process where a launcher started several on a node; None lets the model choose."""
+    """The accelerator of this process where a launcher started several on a node; None lets the model
+    choose."""
     import torch
 
-    local = os.environ.get("LOCAL_RANK") if by_torchrun() else os.environ.get("SLURM_LOCALID") if by_srun() else None
+    local = (
+        os.environ.get("LOCAL_RANK")
+        if by_torchrun()
+        else os.environ.get("SLURM_LOCALID")
+        if by_srun()
+        else None
+    )
     num = torch.cuda.device_count()
     return f"cuda:{int(local) % num}" if local is not None and num else None
 
 
-def wait_for(num_missing: Callable[[], int], patience_seconds: float, on_progress: Callable[[int], None] = lambda missing: None) -> int:
-    """Until nothing is missing, or until nothing new has come for ``patience_seconds``; returns what is still missing."""
+def wait_for(
+    num_missing: Callable[[], int],
+    patience_seconds: float,
+    on_progress: Callable[[int], None] = lambda missing: None,
+) -> int:
+    """Until nothing is missing, or until nothing new has come for ``patience_seconds``; returns what is still
+    missing."""
     least, since = num_missing(), time.monotonic()
     while least:
         time.sleep(_POLL_SECONDS)

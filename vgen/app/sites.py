@@ -1,4 +1,5 @@
 """``vgen sites [BACKBONE]``: where layers may be inserted."""
+
 from __future__ import annotations
 
 import sys
@@ -15,14 +16,32 @@ from vgen.backbones.sites import sites
 def main() -> None:
     names = sys.argv[1:] or [TOYBOX]
     if len(names) > 1:
-        raise ValueError(f"the sites are those of one image model ({', '.join(b.value for b in Blank)} or a folder), got {' '.join(names)}")
+        raise ValueError(
+            f"the sites are those of one image model ({', '.join(b.value for b in Blank)} or a folder), got "
+            f"{' '.join(names)}"
+        )
     name = names[0].removeprefix("backbone=")
     if name in [b.value for b in Blank] and name != TOYBOX:
         with torch.device("meta"):
             unet = blank_unet(Blank(name))
     else:
         unet = load_backbone(name).unet
-    table = Table("path", "kind", "stage", "level", "block", "index", "channels", title=f"sites of {name}", title_justify="left")
+    table = Table(
+        "path",
+        "kind",
+        "stage",
+        "level",
+        "block",
+        "index",
+        "channels",
+        title=f"sites of {name}",
+        title_justify="left",
+    )
     for site in sites(unet):
-        table.add_row(site.path, site.kind.value, site.stage.value, *(str(v) for v in (site.level, site.block, site.index, site.channels)))
+        table.add_row(
+            site.path,
+            site.kind.value,
+            site.stage.value,
+            *(str(v) for v in (site.level, site.block, site.index, site.channels)),
+        )
     Console().print(table)

@@ -1,4 +1,5 @@
-"""Where the clips of an evaluation come from: checkpoints that are opened only where a clip is missing, or videos of other tools."""
+"""Where the clips of an evaluation come from: checkpoints that are opened only where a clip is missing, or
+videos of other tools."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ _FROM_WORDS = ("text", "diversity")  # kinds of task that a caption and a seed a
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``identity`` says what it is, for the manifest. ``drawn`` is false for clips that only have to be read. ``work`` counts what drawing
-    costs where the sampler's settings do not say it, clip by clip."""
+    """``identity`` says what it is, for the manifest. ``drawn`` is false for clips that only have to be read.
+    ``work`` counts what drawing costs where the sampler's settings do not say it, clip by clip."""
 
     identity: dict[str, Any]
     open: Callable[[], Sampler]
@@ -52,7 +53,8 @@ Reconstruct = Callable[[np.ndarray], np.ndarray]
 def sources_of(run: EvaluateRun, todo: list[Task]) -> dict[str, Source]:
     """By short name."""
     return {
-        name: _checkpoint(run, place, todo) if place in run.adapter else _videos(run, place, todo) for name, place in run.names().items()
+        name: _checkpoint(run, place, todo) if place in run.adapter else _videos(run, place, todo)
+        for name, place in run.names().items()
     }
 
 
@@ -68,11 +70,19 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
         identity["sha256"] = hashlib.sha256(adapter_path(adapter).read_bytes()).hexdigest()
     identity["image_model"] = image_model_digest(backbone_of(run, adapter))
     if run.method is None:
-        return Source(identity, lambda: sampler_of(open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames))
+        return Source(
+            identity,
+            lambda: sampler_of(
+                open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames
+            ),
+        )
     method = run.method
     editor = Editor(
-        recipe=method, open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method), tune=run.tune, window=run.window
-    )  # fmt: skip
+        recipe=method,
+        open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method),
+        tune=run.tune,
+        window=run.window,
+    )
     return Source(identity | {"method": run.method_name}, lambda: editor, work=editor.work)
 
 
@@ -80,12 +90,18 @@ def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:
     """Raise ValueError where the kind of task wants something else than what was given."""
     asked = f"suite {run.suite_name} asks for {kind.name}"
     if run.method is not None and not kind.has_source:
-        raise ValueError(f"method={run.method_name} edits clips, and {asked}; use suite=edit, or leave method out")
+        raise ValueError(
+            f"method={run.method_name} edits clips, and {asked}; use suite=edit, or leave method out"
+        )
     if run.method is None and kind.has_source:
-        raise ValueError(f"{asked}, and adapter={adapter} draws from captions alone; say what edits: method={'|'.join(choices())}")
+        raise ValueError(
+            f"{asked}, and adapter={adapter} draws from captions alone; say what edits: "
+            f"method={'|'.join(choices())}"
+        )
     if not kind.has_source and kind.name not in _FROM_WORDS:
         raise ValueError(
-            f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; 'vgen evaluate stage=prompts' "
+            f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; "
+            "'vgen evaluate stage=prompts' "
             "writes what each clip is made from, and videos=FOLDER scores what a method made of it"
         )
 
@@ -98,17 +114,23 @@ def backbone_of(run: EvaluateRun, adapter: str) -> str:
 
 
 def codec_of(run: EvaluateRun) -> str | None:
-    """The image model whose encoder and decoder say what can be kept of a clip; None for videos of other tools where none is named."""
+    """The image model whose encoder and decoder say what can be kept of a clip; None for videos of other
+    tools where none is named."""
     return backbone_of(run, run.adapter[0]) if run.adapter else run.backbone
 
 
 def image_model_digest(name: str) -> str | None:
-    """Of an image model's folder: names and sizes of its files and samples of their bytes; None where it is no folder here."""
+    """Of an image model's folder: names and sizes of its files and samples of their bytes; None where it is
+    no folder here."""
     folder = data_dir() / TOYBOX if name == TOYBOX else Path(name).expanduser()
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    for path in sorted(p for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") for p in (folder / part).glob("*")):
+    for path in sorted(
+        p
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        for p in (folder / part).glob("*")
+    ):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder)} {size}".encode())
         with path.open("rb") as file:
@@ -119,7 +141,8 @@ def image_model_digest(name: str) -> str | None:
 
 
 def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> Sampler:
-    """The checkpoint as a function from tasks to uint8 clips; each clip has its task's own noise, whatever the batch.
+    """The checkpoint as a function from tasks to uint8 clips; each clip has its task's own noise, whatever
+    the batch.
 
     Raises ValueError unless the clips are square, as a suite's scenes are.
     """
@@ -127,11 +150,17 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
     width_px, height_px = (px or checkpoint.model.size_px for px in (sampling.width_px, sampling.height_px))
     if width_px != height_px:
         raise ValueError(
-            f"the clips of a suite are square, got sampler.width_px={width_px} and sampler.height_px={height_px}; give both the same value"
+            f"the clips of a suite are square, got sampler.width_px={width_px} and "
+            f"sampler.height_px={height_px}; give both the same value"
         )
 
     def draw(todo: list[Task]) -> np.ndarray:
-        return np.stack([to_uint8(clip) for clip in checkpoint.sample([Prompt(task.caption, seed=task.seed) for task in todo], wish)])
+        return np.stack(
+            [
+                to_uint8(clip)
+                for clip in checkpoint.sample([Prompt(task.caption, seed=task.seed) for task in todo], wish)
+            ]
+        )
 
     return draw
 

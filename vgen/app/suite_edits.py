@@ -1,4 +1,5 @@
-"""A suite of edits under an editing method: each clip on its own, so that it does not depend on those beside it."""
+"""A suite of edits under an editing method: each clip on its own, so that it does not depend on those beside
+it."""
 
 from __future__ import annotations
 
@@ -45,8 +46,9 @@ class Copy(Recipe, Editing):
 
 @spec
 class Tune:
-    """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is taught. ``method`` says by which
-    method, empty by the one that edits: FateZero edits shapes on a checkpoint of Tune-A-Video (Qi et al. 2023, section 4.3)."""
+    """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is
+    taught. ``method`` says by which method, empty by the one that edits: FateZero edits shapes on a
+    checkpoint of Tune-A-Video (Qi et al. 2023, section 4.3)."""
 
     num_steps: int = 0
     lr: float = 3e-4
@@ -55,11 +57,19 @@ class Tune:
 
     def __post_init__(self) -> None:
         if self.num_steps < 0 or self.lr <= 0:
-            raise ValueError(f"tune needs num_steps >= 0 and a positive lr, got {self.num_steps} and {self.lr}; 200 and 3e-4 are usual")
+            raise ValueError(
+                f"tune needs num_steps >= 0 and a positive lr, got {self.num_steps} and {self.lr}; 200 and "
+                "3e-4 are usual"
+            )
         if self.method and self.method not in teachers():
-            raise ValueError(f"tune.method={self.method} teaches no clip; methods that do are {', '.join(teachers())}")
+            raise ValueError(
+                f"tune.method={self.method} teaches no clip; methods that do are {', '.join(teachers())}"
+            )
         if self.method and not self.num_steps:
-            raise ValueError(f"tune.method={self.method} teaches nothing in 0 steps; give tune.num_steps=200, or leave it out")
+            raise ValueError(
+                f"tune.method={self.method} teaches nothing in 0 steps; give tune.num_steps=200, or leave "
+                "it out"
+            )
 
     def teacher(self, recipe: Recipe) -> Recipe:
         """What learns the clip that ``recipe`` edits."""
@@ -75,7 +85,9 @@ def teachers() -> list[str]:
 
 def editors() -> dict[str, type[Recipe]]:
     """Recipes that edit, and the copy, by name."""
-    return {"copy": Copy} | {name: recipe for name, recipe in catalogue().items() if issubclass(recipe, Editing)}
+    return {"copy": Copy} | {
+        name: recipe for name, recipe in catalogue().items() if issubclass(recipe, Editing)
+    }
 
 
 def choices() -> list[str]:
@@ -88,27 +100,32 @@ def known_as(recipe: Recipe) -> str:
 
 
 def check_method(recipe: Recipe, name: str, tune: Tune, adapters: list[str]) -> None:
-    """Raise ValueError for a method that does not edit, or that would edit with what it has not learnt. ``adapters`` as they were given,
-    none meaning the image model."""
+    """Raise ValueError for a method that does not edit, or that would edit with what it has not learnt.
+    ``adapters`` as they were given, none meaning the image model."""
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(choices())}")
     if tune.num_steps and not tune.teacher(recipe).learns():
         raise ValueError(
-            f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out, or give tune.method={teachers()[0]} to "
+            f"method={name} learns nothing, got tune.num_steps={tune.num_steps}; leave tune out, or give "
+            f"tune.method={teachers()[0]} to "
             "edit each clip on a checkpoint that was tuned on it"
         )
     if tune.num_steps and set(adapters) - {UNTRAINED}:
-        raise ValueError(f"tune starts from the image model, got adapter={','.join(adapters)}; give one of the two")
+        raise ValueError(
+            f"tune starts from the image model, got adapter={','.join(adapters)}; give one of the two"
+        )
     if recipe.regime is Regime.CLIP and not tune.num_steps and not adapters:
         raise ValueError(
-            f"method={name} edits with what it has learnt from the clip; give tune.num_steps=200 to teach it each clip of the suite, "
+            f"method={name} edits with what it has learnt from the clip; give tune.num_steps=200 to teach "
+            "it each clip of the suite, "
             "adapter=RUN for one checkpoint, or adapter=untrained to see it without"
         )
 
 
 @dataclass(slots=True)
 class Work:
-    """Frames that the UNet has seen in drawing, rows of guidance and branches counted each: what an edit costs on any machine."""
+    """Frames that the UNet has seen in drawing, rows of guidance and branches counted each: what an edit
+    costs on any machine."""
 
     unet_frames: int = 0
 
@@ -121,7 +138,8 @@ class Work:
 
 @dataclass(slots=True, kw_only=True)
 class Editor:
-    """Tasks to edits, uint8 b f h w 3. ``open`` gives the image model with the method in it; anew for every clip that is taught."""
+    """Tasks to edits, uint8 b f h w 3. ``open`` gives the image model with the method in it; anew for every
+    clip that is taught."""
 
     recipe: Recipe
     open: Callable[[], Checkpoint]
@@ -137,10 +155,19 @@ class Editor:
         checkpoint = self._checkpoint()
         model = checkpoint.model
         given = task.inputs(model.size_px)
-        assert given.source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
+        assert given.source is not None, (
+            f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
+        )
         latents = encoded(model, given.source, next(checkpoint.unet.parameters()).device)
         if self.tune.num_steps:
-            teach(checkpoint, self.tune.teacher(self.recipe), self.tune, latents, given.source_caption, self.work)
+            teach(
+                checkpoint,
+                self.tune.teacher(self.recipe),
+                self.tune,
+                latents,
+                given.source_caption,
+                self.work,
+            )
             self._route(checkpoint, self.tune.teacher(self.recipe))
         num_frames, _, h, w = latents.shape[1:]
         session = EditSession(
@@ -161,28 +188,38 @@ class Editor:
         return self._opened
 
     def _route(self, checkpoint: Checkpoint, made_by: Recipe) -> None:
-        """The frames that the editing method reads, where it names some; otherwise those of the checkpoint's own method."""
+        """The frames that the editing method reads, where it names some; otherwise those of the checkpoint's
+        own method."""
         keys = self.recipe.attention_keys()
         if keys and type(made_by) is not type(self.recipe):
             control_of(checkpoint.unet).keys = tuple(keys)
 
 
-def teach(checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work) -> None:
-    """One-shot tuning without the trainer's files: its own learner, objective and optimiser, on latents that were encoded once."""
-    from vgen.training.learner import Learner  # Lightning takes seconds to import, and most evaluations teach nothing
+def teach(
+    checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work
+) -> None:
+    """One-shot tuning without the trainer's files: its own learner, objective and optimiser, on latents that
+    were encoded once."""
+    from vgen.training.learner import (
+        Learner,
+    )  # Lightning takes seconds to import, and most evaluations teach nothing
     from vgen.training.optimisation import Optimisation
 
     checkpoint.unet.eject()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(tune.seed)  # what is inserted starts alike for every clip
-        learner = Learner(recipe, checkpoint.model, Optimisation(lr=tune.lr), seed=tune.seed, max_steps=tune.num_steps)
+        learner = Learner(
+            recipe, checkpoint.model, Optimisation(lr=tune.lr), seed=tune.seed, max_steps=tune.num_steps
+        )
     work.watch(learner.unet.to(latents.device))
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), tune.num_steps)
     context = checkpoint.model.encode_text([caption])
     for step in range(tune.num_steps):
         batch = Batch(keys=[("clip", step)], captions=[caption], latents=latents, context=context)
         optimiser.zero_grad()
-        learner.objective.loss(checkpoint.model, learner.unet, batch, Draws(tune.seed, batch.keys))["loss"].backward()
+        learner.objective.loss(checkpoint.model, learner.unet, batch, Draws(tune.seed, batch.keys))[
+            "loss"
+        ].backward()
         torch.nn.utils.clip_grad_norm_(list(learner.learning.values()), learner.optimisation.grad_clip)
         optimiser.step()
     checkpoint.unet = learner.unet.requires_grad_(False)

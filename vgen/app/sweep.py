@@ -1,4 +1,5 @@
-"""``vgen sweep NAME``: a grid of evaluations in W&B's own format, shown, started here or by W&B's agent, and put on one leaderboard."""
+"""``vgen sweep NAME``: a grid of evaluations in W&B's own format, shown, started here or by W&B's agent, and
+put on one leaderboard."""
 
 from __future__ import annotations
 
@@ -21,12 +22,15 @@ from vgen.training.records import WandbMode, has_key, is_reachable
 
 _ARGUMENTS = "${args_no_hyphens}"
 _WAYS = ("local", "wandb")
-_USAGE = "vgen sweep NAME [launch=local|wandb] [key=value for every evaluation], or vgen sweep aggregate=FOLDER"
+_USAGE = (
+    "vgen sweep NAME [launch=local|wandb] [key=value for every evaluation], or vgen sweep aggregate=FOLDER"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A file of W&B's format. ``fixed`` are the words of its command after ``vgen evaluate`` that all trials share."""
+    """A file of W&B's format. ``fixed`` are the words of its command after ``vgen evaluate`` that all trials
+    share."""
 
     path: Path
     method: str
@@ -77,42 +81,83 @@ def read_sweep(name: str) -> Sweep:
     """By the name of a shipped sweep, or a file."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else conf_dir() / "sweep" / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"{name} is no sweep; there are {listed(known())}, or give a file in W&B's format (FILE.yaml)")
+        raise ValueError(
+            f"{name} is no sweep; there are {listed(known())}, or give a file in W&B's format (FILE.yaml)"
+        )
     plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     command = [str(word) for word in plain.get("command", [])]
-    if command[:3] != ["${env}", "vgen", "evaluate"] or _ARGUMENTS not in command or not any(w.startswith("sweep=") for w in command):
-        raise ValueError(f"{path} must have command: ['${{env}}', vgen, evaluate, '{_ARGUMENTS}', sweep=NAME], got {command}")
-    parameters = {k: v["values"] if "values" in v else [v["value"]] for k, v in plain["parameters"].items() if {"values", "value"} & set(v)}
-    return Sweep(path, plain.get("method", "grid"), parameters, [w for w in command[3:] if w != _ARGUMENTS], plain)
+    if (
+        command[:3] != ["${env}", "vgen", "evaluate"]
+        or _ARGUMENTS not in command
+        or not any(w.startswith("sweep=") for w in command)
+    ):
+        raise ValueError(
+            f"{path} must have command: ['${{env}}', vgen, evaluate, '{_ARGUMENTS}', sweep=NAME], got "
+            f"{command}"
+        )
+    parameters = {
+        k: v["values"] if "values" in v else [v["value"]]
+        for k, v in plain["parameters"].items()
+        if {"values", "value"} & set(v)
+    }
+    return Sweep(
+        path, plain.get("method", "grid"), parameters, [w for w in command[3:] if w != _ARGUMENTS], plain
+    )
 
 
 def told(sweep: Sweep, more: Sequence[str]) -> str:
     """What it is and the commands that run it."""
-    grid = " x ".join(f"{name} ({len(values)})" for name, values in sweep.parameters.items() if len(values) > 1)
+    grid = " x ".join(
+        f"{name} ({len(values)})" for name, values in sweep.parameters.items() if len(values) > 1
+    )
     extra = "".join(f" {word}" for word in more)
-    lines = [f"{sweep.path.stem}: {sweep.method} over {grid}" + (f", {sweep.num_trials} evaluations" if sweep.method == "grid" else "")]
+    lines = [
+        f"{sweep.path.stem}: {sweep.method} over {grid}"
+        + (f", {sweep.num_trials} evaluations" if sweep.method == "grid" else "")
+    ]
     if sweep.method == "grid":
-        lines += ["", "here, one after another, without W&B:", f"  vgen sweep {sweep.path.stem} launch=local{extra}", "which is"]
+        lines += [
+            "",
+            "here, one after another, without W&B:",
+            f"  vgen sweep {sweep.path.stem} launch=local{extra}",
+            "which is",
+        ]
         lines += [f"  vgen evaluate {' '.join(sweep.multirun(more))}"]
-    lines += ["", "with W&B, on as many machines as share this folder:", f"  vgen sweep {sweep.path.stem} launch=wandb{extra}", "which is"]
+    lines += [
+        "",
+        "with W&B, on as many machines as share this folder:",
+        f"  vgen sweep {sweep.path.stem} launch=wandb{extra}",
+        "which is",
+    ]
     added = f"   (a copy of it, with '{extra.strip()}' at the end of its command)" if more else ""
-    lines += [f"  wandb sweep {sweep.path}{added}", "  wandb agent SWEEP_ID", f"  vgen sweep aggregate={sweep.folder(more)}"]
+    lines += [
+        f"  wandb sweep {sweep.path}{added}",
+        "  wandb agent SWEEP_ID",
+        f"  vgen sweep aggregate={sweep.folder(more)}",
+    ]
     return "\n".join(lines)
 
 
 def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
     if sweep.method != "grid":
-        raise ValueError(f"{sweep.path} is method={sweep.method}, whose trials W&B chooses: launch=wandb; here only method: grid can run")
+        raise ValueError(
+            f"{sweep.path} is method={sweep.method}, whose trials W&B chooses: launch=wandb; here only "
+            "method: grid can run"
+        )
     from vgen.app.cli import run
 
     raise SystemExit(run("evaluate", sweep.multirun(more)))
 
 
 def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
-    """Registers the sweep and works on it until it is done; other machines may join with the printed command."""
+    """Registers the sweep and works on it until it is done; other machines may join with the printed
+    command."""
     lack = _lack()
     if lack is not None:
-        raise ValueError(f"launch=wandb lets W&B's server deal out the trials, and {lack}; or give launch=local, which needs no W&B")
+        raise ValueError(
+            f"launch=wandb lets W&B's server deal out the trials, and {lack}; or give launch=local, which "
+            "needs no W&B"
+        )
     import wandb
 
     from vgen.app.leaderboard import aggregate
@@ -121,14 +166,22 @@ def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
     try:
         number = wandb.sweep({**sweep.plain, "command": [*sweep.plain["command"], *more]}, project=project)
     except wandb.Error as error:
-        raise ValueError(f"W&B's server does not take the sweep ({error}); run 'wandb login' again, or give launch=local") from error
+        raise ValueError(
+            f"W&B's server does not take the sweep ({error}); run 'wandb login' again, or give launch=local"
+        ) from error
     print(f"other machines join with: wandb agent {project}/{number}", flush=True)
     # the agent looks for vgen on the PATH, where it need not be: it is beside the Python that runs this
-    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-    done = subprocess.run([sys.executable, "-m", "wandb", "agent", "--project", project, number], env=environment, check=False)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", "agent", "--project", project, number], env=environment, check=False
+    )
     if done.returncode or not any(sweep.folder(more).glob("*/summary.json")):
         raise ValueError(
-            f"W&B's agent has ended ({done.returncode}) before the sweep was through, and says above why; once that is mended, go on with "
+            f"W&B's agent has ended ({done.returncode}) before the sweep was through, and says above why; "
+            "once that is mended, go on with "
             f"'wandb agent {project}/{number}' and 'vgen sweep aggregate={sweep.folder(more)}'"
         )
     aggregate(sweep.folder(more), Console())

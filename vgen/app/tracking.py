@@ -1,4 +1,5 @@
-"""A finished evaluation in Weights & Biases: one run per checkpoint and suite. A mirror: the truth is ``summary.json``."""
+"""A finished evaluation in Weights & Biases: one run per checkpoint and suite. A mirror: the truth is
+``summary.json``."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ def mirror(run: EvaluateRun, results: Sequence[Result], config: dict[str, Any]) 
         return []
     if "WANDB_SWEEP_ID" in os.environ and len(results) > 1:
         names = ", ".join(r.name for r in results)
-        raise ValueError(f"a trial of a W&B sweep is one run and takes one checkpoint, got {names}; let the sweep choose adapter")
+        raise ValueError(
+            f"a trial of a W&B sweep is one run and takes one checkpoint, got {names}; let the sweep choose "
+            "adapter"
+        )
     import wandb
 
     told = []
@@ -65,12 +69,16 @@ def _record(run: EvaluateRun, result: Result, config: dict[str, Any], mode: Wand
         dir=str(result.folder),
         mode="offline" if mode is WandbMode.OFFLINE else "online",
         settings=wandb.Settings(init_timeout=ANSWER_SECONDS),
-        reinit="finish_previous",  # else every job of a multirun in one process would write into the first one's run
+        # else every job of a multirun in one process would write into the first one's run
+        reinit="finish_previous",
         **_continued(result),
     ) as record:
         record.log({"clips": _table(wandb, run, result)})
         record.summary.update(dict(scalars(result)))
-        return f"W&B: {record.name} ({'offline, under ' + str(result.folder / 'wandb') if mode is WandbMode.OFFLINE else record.url})"
+        return (
+            f"W&B: {record.name} "
+            f"({'offline, under ' + str(result.folder / 'wandb') if mode is WandbMode.OFFLINE else record.url})"  # noqa: E501
+        )
 
 
 def _continued(result: Result) -> dict[str, Any]:
@@ -87,18 +95,33 @@ def _continued(result: Result) -> dict[str, Any]:
 def tags(run: EvaluateRun, result: Result) -> list[str]:
     """Suite with its version, checkpoint, vgen; W&B takes 64 letters."""
     suite = f"{result.summary['suite_name']}-v{result.summary['rule']['version']}"
-    return [tag[:64] for tag in (*run.logger.tags, f"suite:{suite}", f"checkpoint:{result.name}", f"vgen:{result.summary['vgen']}")]
+    return [
+        tag[:64]
+        for tag in (
+            *run.logger.tags,
+            f"suite:{suite}",
+            f"checkpoint:{result.name}",
+            f"vgen:{result.summary['vgen']}",
+        )
+    ]
 
 
 def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
-    """Headlines with their intervals and by bucket, the gap to held-out combinations, floors, ceiling and cost; all other means."""
+    """Headlines with their intervals and by bucket, the gap to held-out combinations, floors, ceiling and
+    cost; all other means."""
     numbers, found = result.numbers, result.summary
     for key in result.headlines:
         x = numbers["overall"][key]
         yield from (
-            (name, x[part]) for name, part in ((key, "mean"), (f"{key}/low", "low"), (f"{key}/high", "high")) if x[part] is not None
+            (name, x[part])
+            for name, part in ((key, "mean"), (f"{key}/low", "low"), (f"{key}/high", "high"))
+            if x[part] is not None
         )
-        yield from ((f"{key}/{b}", of[key]["mean"]) for b, of in numbers["buckets"].items() if of[key]["mean"] is not None)
+        yield from (
+            (f"{key}/{b}", of[key]["mean"])
+            for b, of in numbers["buckets"].items()
+            if of[key]["mean"] is not None
+        )
         if found["floors"][key][0] is not None:
             yield f"{key}/floor", found["floors"][key][0]
         if found["ceiling"].get(key) is not None:
@@ -107,7 +130,9 @@ def scalars(result: Result) -> Iterator[tuple[str, float | bool]]:
     yield from ((f"gap/{part}", value) for part, value in (numbers["gap"] or {}).items())
     yield from ((f"cost/{key}", value) for key, value in numbers["cost"].items() if value is not None)
     yield from ((f"all/{key}", x["mean"]) for key, x in numbers["overall"].items() if x["mean"] is not None)
-    yield from ((f"learned/{key}", x["value"]) for key, x in numbers["learned"].items() if x["value"] is not None)
+    yield from (
+        (f"learned/{key}", x["value"]) for key, x in numbers["learned"].items() if x["value"] is not None
+    )
     yield "num_clips", len(result.rows)
     if found["valid"] is not None:
         yield "valid", found["valid"]
@@ -129,11 +154,19 @@ def _table(wandb: Any, run: EvaluateRun, result: Result) -> Any:
     todo = {task.id: task for task in result.tasks()}
     media = Media(result.folder / "report" / "clips", clip_fps(run.page, result.summary), run.page.least_px)
     chosen = worst_first(result, run.page.max_rows)
-    files = {row["id"]: (media.truth(todo[row["id"]], result.summary["size_px"]), media.take(result, todo[row["id"]])) for row in chosen}
+    files = {
+        row["id"]: (
+            media.truth(todo[row["id"]], result.summary["size_px"]),
+            media.take(result, todo[row["id"]]),
+        )
+        for row in chosen
+    }
     media.write()
     numbers = [k for k, v in chosen[0].items() if v is None or (isinstance(v, int | float) and k != "seed")]
     table = wandb.Table(columns=["id", "bucket", "caption", "seed", "truth", result.name, *numbers])
     for row in chosen:
         videos = [wandb.Video(str(Path(media.folder) / name), format="mp4") for name in files[row["id"]]]
-        table.add_data(row["id"], row["bucket"], row["caption"], row["seed"], *videos, *(row[k] for k in numbers))
+        table.add_data(
+            row["id"], row["bucket"], row["caption"], row["seed"], *videos, *(row[k] for k in numbers)
+        )
     return table

@@ -1,4 +1,5 @@
 """``vgen train``: a run from Hydra settings to a folder."""
+
 from __future__ import annotations
 
 import json
@@ -35,13 +36,15 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     settings = run.trainer
     if not run.method.learns():
         raise ValueError(
-            f"method={name_of(run.method)} trains nothing; use it with 'vgen edit method={name_of(run.method)} video=FILE ...'"
+            f"method={name_of(run.method)} trains nothing; use it with 'vgen edit "
+            f"method={name_of(run.method)} video=FILE ...'"
         )
     rank = ranks.rank(settings.devices)
     _quiet(rank)
     if job_suffix() and settings.world_size > 1:
         raise ValueError(
-            f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} processes of "
+            f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} "
+            "processes of "
             f"trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array"
         )
     name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
@@ -61,13 +64,29 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
 
     try:
         job = Job(
-            recipe=run.method, model=run.backbone.open(), corpus=run.data, optimisation=run.optim, settings=settings, logger=run.logger,
-            samples=run.callbacks, folder=folder, name=name, seed=run.run.seed, resume=resume, plain=plain, begin=begin,
+            recipe=run.method,
+            model=run.backbone.open(),
+            corpus=run.data,
+            optimisation=run.optim,
+            settings=settings,
+            logger=run.logger,
+            samples=run.callbacks,
+            folder=folder,
+            name=name,
+            seed=run.run.seed,
+            resume=resume,
+            plain=plain,
+            begin=begin,
             start=None if resume and latest(folder / "checkpoints") else start_of(run),
         )
         fit(job)
     except BaseException:
-        if rank == 0 and fresh and not begun and {path.name for path in folder.iterdir()} <= BEFORE_THE_FIRST_STEP:
+        if (
+            rank == 0
+            and fresh
+            and not begun
+            and {path.name for path in folder.iterdir()} <= BEFORE_THE_FIRST_STEP
+        ):
             shutil.rmtree(folder)  # ended before it began: the name stays free for the next try
         raise
     if rank == 0:
@@ -84,14 +103,23 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
     if wish is None:
         return None
     if run.method.regime is Regime.IMAGE:
-        raise ValueError(f"run.init_from={wish}: this method trains the image model, which starts from backbone.path=FOLDER")
+        raise ValueError(
+            f"run.init_from={wish}: this method trains the image model, which starts from "
+            "backbone.path=FOLDER"
+        )
     tensors, card = load_adapter(adapter_path(wish, "run.init_from"))
     before = recipe_of(card)
     if type(before) is not type(run.method):
-        raise ValueError(f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; start from its own")
+        raise ValueError(
+            f"run.init_from={wish} was made by method {card.recipe}, this run's is {name_of(run.method)}; "
+            "start from its own"
+        )
     theirs, ours = ([insertion.layer for insertion in recipe.insertions()] for recipe in (before, run.method))
     if len(theirs) != len(ours):
-        raise ValueError(f"run.init_from={wish} has {len(theirs)} kinds of layers, this run {len(ours)}; give the knobs it was made with")
+        raise ValueError(
+            f"run.init_from={wish} has {len(theirs)} kinds of layers, this run {len(ours)}; give the knobs "
+            "it was made with"
+        )
     differs = {
         f"{knob}={plain_of(value)}"
         for had, has in zip(theirs, ours, strict=True)
@@ -100,7 +128,8 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
     }
     if differs:
         raise ValueError(
-            f"run.init_from={wish} holds layers with {', '.join(sorted(differs))}, this run's have other values; "
+            f"run.init_from={wish} holds layers with {', '.join(sorted(differs))}, this run's have other "
+            "values; "
             f"set the same ('vgen show {name_of(run.method)}' says where)"
         )
     log.info("starting from %s, trained on image model %s", wish, card.backbone_source)
@@ -108,14 +137,16 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
 
 
 def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
-    """Make the run's folder and save its resolved configuration; a run that exists is never overwritten, and its configuration not before
-    training goes on."""
+    """Make the run's folder and save its resolved configuration; a run that exists is never overwritten, and
+    its configuration not before training goes on."""
     config = folder / "config.yaml"
     if config.is_file() and not resume:
         raise ValueError(f"run {folder} exists; continue it with run.resume=auto or choose another run.name")
     if config.is_file():
         before = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config)))  # written below
-        changed = [k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]]
+        changed = [
+            k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]
+        ]
         if changed:
             raise ValueError(
                 f"run {folder} was started with other settings for {', '.join(changed)}; "
@@ -134,10 +165,21 @@ def save_config(folder: Path, plain: dict[str, Any]) -> None:
 
 def _quiet(rank: int) -> None:
     """Our log lines to the terminal, from one of the processes; Lightning's tips and known warnings not."""
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", force=True)
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "deepspeed", "DeepSpeed", "httpx"):
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", force=True
+    )
+    for name in (
+        "pytorch_lightning",
+        "lightning.pytorch",
+        "lightning_fabric",
+        "deepspeed",
+        "DeepSpeed",
+        "httpx",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data")
+    warnings.filterwarnings(
+        "ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data"
+    )
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

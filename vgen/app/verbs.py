@@ -1,11 +1,13 @@
-"""What each verb of the command line is for. Cheap to import: `vgen --help` and `vgen VERB --help` read only this."""
+"""What each verb of the command line is for. Cheap to import: `vgen --help` and `vgen VERB --help` read only
+this."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: a line of summary, its usage, its most used keys (key, meaning) and examples; whether Hydra reads its arguments."""
+    """One verb: a line of summary, its usage, its most used keys (key, meaning) and examples; whether Hydra
+    reads its arguments."""
 
     summary: str
     usage: str
@@ -55,11 +57,15 @@ VERBS = {
             ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
             ("trainer.max_steps", "optimiser steps"),
             ("logger", "disabled, offline, online; without a key W&B runs offline"),
-            ("run.name", "its folder under runs/; run.resume=auto continues it, run.init_from=RUN builds on another"),
+            (
+                "run.name",
+                "its folder under runs/; run.resume=auto continues it, run.init_from=RUN builds on another",
+            ),
             ("experiment", "a ready-made combination from conf/experiment/"),
         ),
         examples=(
-            "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu run.name=mine",
+            "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu "
+            "run.name=mine",
             "vgen train -m data=toybox optim.lr=1e-4,3e-4",
         ),
         hydra=True,
@@ -70,8 +76,14 @@ VERBS = {
         keys=(
             ("prompt", "one prompt; prompt_file=FILE takes one a line; negative=TEXT to steer away from"),
             ("adapter", "a run's folder, an adapter.safetensors, shipped (the default) or untrained"),
-            ("seed num_clips", "the same command draws the same bytes on the same machine; clip i has seed + i"),
-            ("sampling.num_frames", "with sampling.window.num_frames=16, sliding windows beyond the trained length"),
+            (
+                "seed num_clips",
+                "the same command draws the same bytes on the same machine; clip i has seed + i",
+            ),
+            (
+                "sampling.num_frames",
+                "with sampling.window.num_frames=16, sliding windows beyond the trained length",
+            ),
             ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
             ("sampling.num_steps", "denoising steps"),
             ("sampling.guidance", "guidance scale; 1 is none"),
@@ -79,7 +91,8 @@ VERBS = {
         ),
         examples=(
             'vgen generate prompt="a large red circle moves right fast on a black background"',
-            "vgen generate adapter=runs/mine prompt_file=prompts.txt sampling.num_frames=32 sampling.window.num_frames=16",
+            "vgen generate adapter=runs/mine prompt_file=prompts.txt sampling.num_frames=32 "
+            "sampling.window.num_frames=16",
         ),
         hydra=True,
     ),
@@ -89,16 +102,30 @@ VERBS = {
         keys=(
             ("method", "fatezero, tune_a_video (with adapter=RUN), prompt_to_prompt (frame by frame)"),
             ("source target", "what the clip shows, and what it should show"),
-            ("amplify blend", "factors on words' attention, amplify=[jeep:1.5]; words whose place may change"),
+            (
+                "amplify blend",
+                "factors on words' attention, amplify=[jeep:1.5]; words whose place may change",
+            ),
             ("cross_replace_steps", "words with another share of the steps than method.cross, as [jeep:0.4]"),
             ("adapter backbone", "a checkpoint tuned on the clip, or toybox or a Stable Diffusion folder"),
-            ("num_frames fps start_seconds", "which frames of the video; more than window.num_frames in windows"),
-            ("control_net.path .video", "a ControlNet, and the clip of edges, depth or poses that it is shown"),
-            ("save out method.num_steps", "also write [reconstruction,mask]; a new folder; steps forth and back"),
+            (
+                "num_frames fps start_seconds",
+                "which frames of the video; more than window.num_frames in windows",
+            ),
+            (
+                "control_net.path .video",
+                "a ControlNet, and the clip of edges, depth or poses that it is shown",
+            ),
+            (
+                "save out method.num_steps",
+                "also write [reconstruction,mask]; a new folder; steps forth and back",
+            ),
         ),
         examples=(
-            'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" save=[reconstruction]',
-            'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a panda skis"',
+            'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" '
+            "save=[reconstruction]",
+            'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a '
+            'panda skis"',
         ),
         hydra=True,
     ),
@@ -109,11 +136,23 @@ VERBS = {
             ("adapter", "a run's folder, an adapter.safetensors, shipped, untrained; several as [a,b]"),
             ("videos prompts", "instead or besides: folders of clips that any tool made, and their captions"),
             ("suite n", "core, demo, edit, smoke, ...; n clips per bucket; suite.grid.guidance=[1,3] a grid"),
-            ("method", "for suite=edit: prompt_to_prompt, fatezero, ddim, copy, tune_a_video (tune.num_steps)"),
-            ("metrics", "learned ones, [clip_text] learned.clip.path=FOLDER; suite=none: only these, any prompts"),
+            (
+                "method",
+                "for suite=edit: prompt_to_prompt, fatezero, ddim, copy, tune_a_video (tune.num_steps)",
+            ),
+            (
+                "metrics",
+                "learned ones, [clip_text] learned.clip.path=FOLDER; suite=none: only these, any prompts",
+            ),
             ("sampler.guidance", "guidance scale; also sampler.num_steps, sampler.solver"),
-            ("out sweep logger", "the results' folder; -m a=1,2 sweep=NAME: one leaderboard; W&B: offline, online"),
-            ("stage share", "sample, score or prompts alone; share=I/N of the drawing (torchrun and srun say it)"),
+            (
+                "out sweep logger",
+                "the results' folder; -m a=1,2 sweep=NAME: one leaderboard; W&B: offline, online",
+            ),
+            (
+                "stage share",
+                "sample, score or prompts alone; share=I/N of the drawing (torchrun and srun say it)",
+            ),
         ),
         examples=(
             "vgen evaluate adapter=[untrained,runs/mine]",
@@ -128,26 +167,43 @@ VERBS = {
         summary="paired differences between finished evaluations, with their intervals",
         usage="vgen compare FOLDER FOLDER ... [numbers=NAME,NAME] [out=FILE.json] [format=table|json]",
         keys=(
-            ("FOLDER", "what vgen evaluate made, or FOLDER:CHECKPOINT; the first is what the others are compared to"),
+            (
+                "FOLDER",
+                "what vgen evaluate made, or FOLDER:CHECKPOINT; the first is what the others are compared to",
+            ),
             ("numbers", "more than the headlines, such as colour,shape"),
         ),
-        examples=("vgen compare outputs/before outputs/after", "vgen compare outputs/mine:untrained outputs/mine:trained out=gain.json"),
+        examples=(
+            "vgen compare outputs/before outputs/after",
+            "vgen compare outputs/mine:untrained outputs/mine:trained out=gain.json",
+        ),
     ),
     "sweep": Verb(
         summary="a grid of evaluations in W&B's format: show it, run it, aggregate it",
-        usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every evaluation] | vgen sweep aggregate=FOLDER",
+        usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every evaluation] | vgen sweep "
+        "aggregate=FOLDER",
         keys=(
-            ("launch", "local: here, without W&B; wandb: register it and start an agent; nothing: show the commands"),
+            (
+                "launch",
+                "local: here, without W&B; wandb: register it and start an agent; nothing: show the commands",
+            ),
             ("aggregate", "the folder of a sweep: leaderboard.json and a report of all its evaluations"),
         ),
-        examples=("vgen sweep guidance", "vgen sweep guidance launch=local suite=smoke", "vgen sweep aggregate=outputs/sweeps/guidance"),
+        examples=(
+            "vgen sweep guidance",
+            "vgen sweep guidance launch=local suite=smoke",
+            "vgen sweep aggregate=outputs/sweeps/guidance",
+        ),
     ),
     "export": Verb(
         summary="write an adapter in a format that other programs read, or import theirs, and prove it",
         usage="vgen export run=PATH|from=PATH to=NAME out=PATH key=value ...",
         keys=(
             ("run", "a run folder or an adapter of vgen's"),
-            ("from", "instead: an AnimateDiff file or a diffusers MotionAdapter folder to import; with backbone"),
+            (
+                "from",
+                "instead: an AnimateDiff file or a diffusers MotionAdapter folder to import; with backbone",
+            ),
             ("to", "animatediff, diffusers, vgen; image_model for a Stable Diffusion file"),
             ("out", "file or folder to write, never overwritten"),
             ("dtype", "fp32 or fp16"),
@@ -170,7 +226,10 @@ VERBS = {
     "show": Verb(
         summary="print a method's expanded row, the sites it hits and its trainable parameters",
         usage="vgen show METHOD [backbone=NAME] [KNOB=VALUE ...]",
-        keys=(("backbone", "the image model whose sites and counts to show"), ("KNOB", "any knob of the method, as motion.heads=4")),
+        keys=(
+            ("backbone", "the image model whose sites and counts to show"),
+            ("KNOB", "any knob of the method, as motion.heads=4"),
+        ),
         examples=("vgen show animatediff", "vgen show animatediff backbone=toybox motion.heads=4"),
     ),
     "sites": Verb(
@@ -188,7 +247,11 @@ VERBS = {
     "demo": Verb(
         summary="the main job on the shipped toybox model, in minutes on two cores, with a report",
         usage="vgen demo [out=FOLDER] [steps=N] [clips=N]",
-        keys=(("out", "folder for the report and the clips"), ("steps", "training steps"), ("clips", "captions to score")),
+        keys=(
+            ("out", "folder for the report and the clips"),
+            ("steps", "training steps"),
+            ("clips", "captions to score"),
+        ),
         examples=("vgen demo", "make demo"),
     ),
 }
@@ -197,7 +260,12 @@ VERBS = {
 def overview(version: str) -> str:
     """The text of `vgen --help`."""
     width = max(map(len, VERBS))
-    lines = [f"vgen {version}: motion for frozen image diffusion models", "", "usage: vgen VERB key=value ...", ""]
+    lines = [
+        f"vgen {version}: motion for frozen image diffusion models",
+        "",
+        "usage: vgen VERB key=value ...",
+        "",
+    ]
     lines += [f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items()]
     lines += ["", "vgen VERB --help   usage, most used keys, examples", "vgen --version     the version"]
     lines += ["VGEN_TRACEBACK=1   shows where an error came from"]

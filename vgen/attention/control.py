@@ -1,4 +1,6 @@
-"""What happens at each attention site at this moment: whose keys are read, what is recorded, which maps are changed."""
+"""What happens at each attention site at this moment: whose keys are read, what is recorded, which maps are
+changed."""
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -16,8 +18,8 @@ from vgen.backbones.video_unet import FrameCount
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The projections of one call, before keys are gathered. ``q`` b f n c; ``k v`` b f s c, or b 1 s c where text serves all frames;
-    ``hidden`` b f n c is what the projections were made from."""
+    """The projections of one call, before keys are gathered. ``q`` b f n c; ``k v`` b f s c, or b 1 s c where
+    text serves all frames; ``hidden`` b f n c is what the projections were made from."""
 
     q: Tensor
     k: Tensor
@@ -37,7 +39,8 @@ class Recorder(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """A chunk of attention maps, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the whole, queries, keys."""
+    """A chunk of attention maps, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the
+    whole, queries, keys."""
 
     values: Tensor
     site: AttentionSite
@@ -47,7 +50,8 @@ class Maps:
 
 
 class MapEdit(ABC):
-    """Changes attention probabilities. Called chunk by chunk; reads other rows of ``maps.values`` or a store, never another chunk."""
+    """Changes attention probabilities. Called chunk by chunk; reads other rows of ``maps.values`` or a store,
+    never another chunk."""
 
     @abstractmethod
     def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
@@ -59,7 +63,8 @@ class MapEdit(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """Queries ``f n c`` and keys ``f s c`` (or 1 s c) in place of batch row ``row``'s; where ``inside`` f n holds, the row's own stay."""
+    """Queries ``f n c`` and keys ``f s c`` (or 1 s c) in place of batch row ``row``'s; where ``inside`` f n
+    holds, the row's own stay."""
 
     row: int
     q: Tensor
@@ -68,7 +73,8 @@ class Swapped:
 
 
 class QkSwap(ABC):
-    """Gives a row the attention pattern of another; its values stay its own. Needs no map, so the fused path stays."""
+    """Gives a row the attention pattern of another; its values stay its own. Needs no map, so the fused path
+    stays."""
 
     @abstractmethod
     def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
@@ -90,8 +96,9 @@ class Plan:
 
 @dataclass(slots=True)
 class Control:
-    """Shared by all processors of one net. ``plans`` holds the sites at which something other than plain attention happens; it is written
-    by :meth:`enter` and looked up by path, so that nothing depends on how often or in which order processors are called."""
+    """Shared by all processors of one net. ``plans`` holds the sites at which something other than plain
+    attention happens; it is written by :meth:`enter` and looked up by path, so that nothing depends on how
+    often or in which order processors are called."""
 
     frames: FrameCount
     sites: dict[str, AttentionSite]
@@ -105,7 +112,8 @@ class Control:
 
     @property
     def now(self) -> Moment:
-        """The moment where there has to be one: recorders, swaps, edits and references act in denoising runs alone."""
+        """The moment where there has to be one: recorders, swaps, edits and references act in denoising runs
+        alone."""
         assert self.moment is not None
         return self.moment
 
@@ -118,19 +126,33 @@ class Control:
             recorders = () if moment is None else tuple(r for r in self.recorders if r.wants(site, moment))
             edits = () if moment is None else tuple(e for e in self.edits if e.wants(site, moment))
             if (keys is not None and not keys.plain) or recorders or edits:
-                swaps, maps = tuple(e for e in edits if isinstance(e, QkSwap)), tuple(e for e in edits if isinstance(e, MapEdit))
+                swaps, maps = (
+                    tuple(e for e in edits if isinstance(e, QkSwap)),
+                    tuple(e for e in edits if isinstance(e, MapEdit)),
+                )
                 plan = Plan(None if keys is None or keys.plain else keys, recorders, swaps, maps)
                 before = self.plans.get(path)
-                plans[path] = before if before == plan else plan  # the same object: a compiled processor need not look again
+                plans[path] = (
+                    before if before == plan else plan
+                )  # the same object: a compiled processor need not look again
         self.plans = plans
 
     @contextmanager
     def acting(
-        self, *, keys: Sequence[FrameKeys] | None = None, recorders: Sequence[Recorder] = (), edits: Sequence[MapEdit | QkSwap] = ()
+        self,
+        *,
+        keys: Sequence[FrameKeys] | None = None,
+        recorders: Sequence[Recorder] = (),
+        edits: Sequence[MapEdit | QkSwap] = (),
     ) -> Iterator[Control]:
-        """Within the block these act (``keys`` None: those that are there already); afterwards all is as it was."""
+        """Within the block these act (``keys`` None: those that are there already); afterwards all is as it
+        was."""
         before = (self.keys, self.recorders, self.edits)
-        self.keys, self.recorders, self.edits = self.keys if keys is None else tuple(keys), tuple(recorders), tuple(edits)
+        self.keys, self.recorders, self.edits = (
+            self.keys if keys is None else tuple(keys),
+            tuple(recorders),
+            tuple(edits),
+        )
         try:
             yield self
         finally:

@@ -2,6 +2,7 @@
 
 All act on the conditional row of one branch.
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -29,8 +30,11 @@ class Source(ABC):
         """The source's probabilities for a chunk of the target's, ``f m n k`` (of the conditional row)."""
 
     @abstractmethod
-    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """The source's ``f n c`` and ``f s c`` (or 1 s c), for a run whose own are ``q`` (g r) f n c and ``k`` (g r) f s c, as read."""
+    def queries_keys(
+        self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The source's ``f n c`` and ``f s c`` (or 1 s c), for a run whose own are ``q`` (g r) f n c and
+        ``k`` (g r) f s c, as read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,17 @@ class Sibling(Source):
         rows = maps.moment.rows
         return maps.values[rows.guidance.index("text"), rows.branch(self.branch)]
 
-    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def queries_keys(
+        self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor]:
         at = moment.rows.at("text", self.branch)
         return q[at], k[at]
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded(Source):
-    """The source was recorded, usually while it was inverted; ``keys`` says how the recorded run read its frames at a site."""
+    """The source was recorded, usually while it was inverted; ``keys`` says how the recorded run read its
+    frames at a site."""
 
     store: AttentionStore
     keys: Callable[[AttentionSite], FrameKeys | None] = lambda site: None
@@ -58,15 +65,17 @@ class Recorded(Source):
     def maps(self, maps: Maps) -> Tensor:
         return self.store.maps(maps.site, maps.moment, maps.frames, maps.heads, self.keys(maps.site))
 
-    def queries_keys(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def queries_keys(
+        self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor]:
         found_q, found_k = self.store.queries_keys(site, moment, self.keys(site))
         return found_q.to(q.dtype), found_k.to(k.dtype)
 
 
 @dataclass(kw_only=True)
 class SwapCross(MapEdit):
-    """Replace or refine by an alignment of the prompts, inside ``window``; ``words`` gives some key tokens (positions) a window of their
-    own. ``max_queries`` 0 means every resolution."""
+    """Replace or refine by an alignment of the prompts, inside ``window``; ``words`` gives some key tokens
+    (positions) a window of their own. ``max_queries`` 0 means every resolution."""
 
     source: Source
     alignment: Alignment
@@ -78,7 +87,8 @@ class SwapCross(MapEdit):
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         windows = (self.window, *self.words.values())
         return (
-            site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE
+            site.kind is AttentionKind.CROSS
+            and moment.direction is Direction.DENOISE
             and any(w.holds(moment.step, moment.num_steps) for w in windows)
         )
 
@@ -89,7 +99,9 @@ class SwapCross(MapEdit):
         g, r = rows.guidance.index("text"), rows.branch(self.branch)
         share = self.alignment.kept * float(self.window.holds(moment.step, moment.num_steps))
         for position, window in self.words.items():
-            share[position] = float(window.holds(moment.step, moment.num_steps)) * self.alignment.kept[position]
+            share[position] = (
+                float(window.holds(moment.step, moment.num_steps)) * self.alignment.kept[position]
+            )
         share = share.to(values)
         source = self.source.maps(maps).to(values)
         changed = values.clone()
@@ -108,7 +120,8 @@ class Amplify(MapEdit):
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         return (
-            site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE
+            site.kind is AttentionKind.CROSS
+            and moment.direction is Direction.DENOISE
             and self.window.holds(moment.step, moment.num_steps)
         )
 
@@ -121,9 +134,11 @@ class Amplify(MapEdit):
 
 @dataclass(kw_only=True)
 class CopySelf(QkSwap):
-    """The target's self-attention is the source's: its maps are those of the source's queries and keys, so none has to be made.
+    """The target's self-attention is the source's: its maps are those of the source's queries and keys, so
+    none has to be made.
 
-    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W`` bool of latent ``size``.
+    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W``
+    bool of latent ``size``.
     """
 
     source: Source
@@ -135,7 +150,8 @@ class CopySelf(QkSwap):
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         return (
-            site.kind is AttentionKind.SELF and moment.direction is Direction.DENOISE
+            site.kind is AttentionKind.SELF
+            and moment.direction is Direction.DENOISE
             and self.window.holds(moment.step, moment.num_steps)
         )
 
@@ -144,4 +160,6 @@ class CopySelf(QkSwap):
         if self.max_queries and num_tokens > self.max_queries:
             return None
         inside = None if self.mask is None else resized(self.mask(moment), num_tokens, self.size).to(q.device)
-        return Swapped(moment.rows.at("text", self.branch), *self.source.queries_keys(site, moment, q, k), inside)
+        return Swapped(
+            moment.rows.at("text", self.branch), *self.source.queries_keys(site, moment, q, k), inside
+        )

@@ -1,4 +1,6 @@
-"""Whose keys and values an attention reads: one operator with another list of frames for every cross-frame method."""
+"""Whose keys and values an attention reads: one operator with another list of frames for every cross-frame
+method."""
+
 from __future__ import annotations
 
 import torch
@@ -11,7 +13,8 @@ from vgen.spec import Choice, field, spec
 
 
 class Frame(Choice):
-    """A frame as seen from the one whose queries ask; ``previous`` and ``next`` stop at the ends of the clip."""
+    """A frame as seen from the one whose queries ask; ``previous`` and ``next`` stop at the ends of the
+    clip."""
 
     SELF = "self"
     FIRST = "first"
@@ -24,11 +27,13 @@ class Frame(Choice):
 
 @spec
 class FrameKeys:
-    """Keys and values are those of ``frames``, of the frames numbered ``key_frames`` and of the stores named ``references``, end to end.
+    """Keys and values are those of ``frames``, of the frames numbered ``key_frames`` and of the stores named
+    ``references``, end to end.
 
-    Without ``self`` they substitute the frame's own. ``rows_from`` names the branch whose keys and values every branch reads (MasaCtrl,
-    Cao et al. 2023, eq. 4), with ``beside_own`` end to end with its own (the released code's union). Inside ``window``, in the given
-    ``directions`` (none: all), at self-attentions that ``where`` accepts.
+    Without ``self`` they substitute the frame's own. ``rows_from`` names the branch whose keys and values
+    every branch reads (MasaCtrl, Cao et al. 2023, eq. 4), with ``beside_own`` end to end with its own (the
+    released code's union). Inside ``window``, in the given ``directions`` (none: all), at self-attentions
+    that ``where`` accepts.
     """
 
     frames: list[Frame] = field(default_factory=lambda: [Frame.SELF])
@@ -42,12 +47,18 @@ class FrameKeys:
 
     def __post_init__(self) -> None:
         if not (self.frames or self.key_frames or self.references):
-            raise ValueError("frame keys name no source; give frames=[first,previous], key_frames=[0] or references=[NAME]")
+            raise ValueError(
+                "frame keys name no source; give frames=[first,previous], key_frames=[0] or references=[NAME]"
+            )
         if self.beside_own and not self.rows_from:
-            raise ValueError("beside_own puts another branch's keys beside a row's own and needs the branch; give rows_from=source")
+            raise ValueError(
+                "beside_own puts another branch's keys beside a row's own and needs the branch; give "
+                "rows_from=source"
+            )
         if Frame.ALL in self.frames and (len(self.frames) > 1 or self.key_frames):
             raise ValueError(
-                f"frames=[all] already holds every frame, got {[f.value for f in self.frames]} with key_frames={self.key_frames}; "
+                f"frames=[all] already holds every frame, got {[f.value for f in self.frames]} with "
+                f"key_frames={self.key_frames}; "
                 "drop the others"
             )
 
@@ -56,7 +67,9 @@ class FrameKeys:
             return False
         if moment is None:  # training: every step, no direction
             return True
-        return (not self.directions or moment.direction in self.directions) and self.window.holds(moment.step, moment.num_steps)
+        return (not self.directions or moment.direction in self.directions) and self.window.holds(
+            moment.step, moment.num_steps
+        )
 
     @property
     def plain(self) -> bool:
@@ -64,30 +77,45 @@ class FrameKeys:
 
     @property
     def folds(self) -> bool:
-        """Whether queries of all frames read one set of keys: then frames join the query axis, and keys are copied for nobody."""
+        """Whether queries of all frames read one set of keys: then frames join the query axis, and keys are
+        copied for nobody."""
         return self.frames == [Frame.ALL]
 
     def indices(self, num_frames: int, device: torch.device | None = None) -> Tensor:
         """``f s`` int64: the frames read by each frame."""
         own = torch.arange(num_frames, device=device)
         table = {
-            Frame.SELF: own, Frame.FIRST: own * 0, Frame.MIDDLE: own * 0 + (num_frames - 1) // 2, Frame.LAST: own * 0 + num_frames - 1,
-            Frame.PREVIOUS: (own - 1).clamp(min=0), Frame.NEXT: (own + 1).clamp(max=num_frames - 1),
+            Frame.SELF: own,
+            Frame.FIRST: own * 0,
+            Frame.MIDDLE: own * 0 + (num_frames - 1) // 2,
+            Frame.LAST: own * 0 + num_frames - 1,
+            Frame.PREVIOUS: (own - 1).clamp(min=0),
+            Frame.NEXT: (own + 1).clamp(max=num_frames - 1),
         }
         if any(not 0 <= k < num_frames for k in self.key_frames):
-            raise ValueError(f"key_frames must lie in 0..{num_frames - 1} for a clip of {num_frames} frames, got {self.key_frames}")
+            raise ValueError(
+                f"key_frames must lie in 0..{num_frames - 1} for a clip of {num_frames} frames, got "
+                f"{self.key_frames}"
+            )
         columns = [table[f] for f in self.frames] + [own * 0 + k for k in self.key_frames]
         return torch.stack(columns, 1) if columns else own[:, None][:, :0]
 
 
 def gathered(x: Tensor, keys: FrameKeys, moment: Moment | None) -> Tensor:
-    """Keys or values ``b f n c`` to what each frame reads: ``b f (s n) c``, or ``b 1 (f n) c`` where ``keys.folds``; twice as many tokens
-    with ``keys.beside_own``."""
+    """Keys or values ``b f n c`` to what each frame reads: ``b f (s n) c``, or ``b 1 (f n) c`` where
+    ``keys.folds``; twice as many tokens with ``keys.beside_own``."""
     if keys.rows_from:
         if moment is None:
-            raise ValueError(f"rows_from={keys.rows_from!r} needs a run with branches; in training there is one row per clip")
+            raise ValueError(
+                f"rows_from={keys.rows_from!r} needs a run with branches; in training there is one row per "
+                "clip"
+            )
         other = moment.rows.of_branch(x, keys.rows_from)
-        return torch.cat([_of_frames(x, keys), _of_frames(other, keys)], 2) if keys.beside_own else _of_frames(other, keys)
+        return (
+            torch.cat([_of_frames(x, keys), _of_frames(other, keys)], 2)
+            if keys.beside_own
+            else _of_frames(other, keys)
+        )
     return _of_frames(x, keys)
 
 

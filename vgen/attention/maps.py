@@ -1,4 +1,5 @@
 """The slow path: attention whose probabilities are seen and changed, a few frames or heads at a time."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,8 @@ def heads_of(x: Tensor, num_heads: int) -> Tensor:
 
 
 def chunks(num_frames: int, num_heads: int, bytes_each: int, budget: int) -> Iterator[tuple[slice, slice]]:
-    """Frame and head ranges whose maps fit the budget (one head of one frame at least); ``bytes_each`` is one head of one frame."""
+    """Frame and head ranges whose maps fit the budget (one head of one frame at least); ``bytes_each`` is one
+    head of one frame."""
     at_once = max(1, budget // bytes_each)
     per_frame = min(num_heads, at_once)
     frames = max(1, at_once // num_heads)
@@ -33,7 +35,14 @@ def chunks(num_frames: int, num_heads: int, bytes_each: int, budget: int) -> Ite
 
 
 def attend_with_maps(
-    q: Tensor, k: Tensor, v: Tensor, num_heads: int, scale: float, edits: Sequence[MapEdit], site: AttentionSite, moment: Moment,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    num_heads: int,
+    scale: float,
+    edits: Sequence[MapEdit],
+    site: AttentionSite,
+    moment: Moment,
     budget: int,
 ) -> Tensor:
     """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""

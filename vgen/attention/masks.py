@@ -1,4 +1,5 @@
 """Where an edit acts: masks from the cross-attention maps of words."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ from vgen.spec import field, spec
 
 @spec
 class MaskSpec:
-    """``threshold`` of the map divided by its maximum (over 1: nothing is inside); ``where`` chooses maps, of which those with at most
-    ``max_queries`` tokens count; ``grow`` is the side of the max-pooling window in map cells."""
+    """``threshold`` of the map divided by its maximum (over 1: nothing is inside); ``where`` chooses maps, of
+    which those with at most ``max_queries`` tokens count; ``grow`` is the side of the max-pooling window in
+    map cells."""
 
     threshold: float = 0.3
     grow: int = 3
@@ -26,23 +28,34 @@ class MaskSpec:
 
     def __post_init__(self) -> None:
         if self.grow < 1 or self.grow % 2 == 0:
-            raise ValueError(f"mask.grow must be odd so that it is centred on a cell, got {self.grow}; 3 is the paper's")
+            raise ValueError(
+                f"mask.grow must be odd so that it is centred on a cell, got {self.grow}; 3 is the paper's"
+            )
 
 
 def mask_of(heat: Tensor, size: tuple[int, int], settings: MaskSpec) -> Tensor:
-    """``f h w`` non-negative heat to a bool mask ``f H W``: max-pooled, resized, divided by each frame's maximum, thresholded."""
+    """``f h w`` non-negative heat to a bool mask ``f H W``: max-pooled, resized, divided by each frame's
+    maximum, thresholded."""
     pooled = F.max_pool2d(heat[:, None], settings.grow, 1, settings.grow // 2)
     scaled = F.interpolate(pooled, size, mode="bilinear", align_corners=False)[:, 0]
     return scaled / scaled.amax((1, 2), keepdim=True).clamp(min=1e-12) > settings.threshold
 
 
 class WordHeat(MapEdit):
-    """Sums, over sites and steps so far, the attention that chosen tokens of a branch receive; changes nothing.
+    """Sums, over sites and steps so far, the attention that chosen tokens of a branch receive; changes
+    nothing.
 
-    ``tokens`` maps a branch to its token positions. ``heat(branch)`` is ``f h w`` (the finest map's grid), a mean over what was seen.
+    ``tokens`` maps a branch to its token positions. ``heat(branch)`` is ``f h w`` (the finest map's grid), a
+    mean over what was seen.
     """
 
-    def __init__(self, tokens: Mapping[str, Sequence[int]], settings: MaskSpec, aspect: tuple[int, int], num_frames: int) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[str, Sequence[int]],
+        settings: MaskSpec,
+        aspect: tuple[int, int],
+        num_frames: int,
+    ) -> None:
         self.tokens, self.settings, self.aspect, self.num_frames = tokens, settings, aspect, num_frames
         self._sums: dict[str, dict[int, Tensor]] = {branch: {} for branch in tokens}
 
@@ -63,24 +76,32 @@ class WordHeat(MapEdit):
     def heat(self, branch: str) -> Tensor:
         if not self._sums[branch]:
             raise ValueError(
-                f"no cross-attention map of at most {self.settings.max_queries} tokens was seen for the mask of branch {branch!r}; "
+                f"no cross-attention map of at most {self.settings.max_queries} tokens was seen for the "
+                f"mask of branch {branch!r}; "
                 "raise mask.max_queries"
             )
         return _joined(self._sums[branch], self.aspect)
 
 
 def _joined(sums: dict[int, Tensor], aspect: tuple[int, int]) -> Tensor:
-    """Maps of several resolutions, ``f n`` each, as one ``f h w`` on the finest grid, each weighted by its attention per cell."""
+    """Maps of several resolutions, ``f n`` each, as one ``f h w`` on the finest grid, each weighted by its
+    attention per cell."""
     grids = {n: grid(n, aspect) for n in sums}
     finest = grids[max(grids)]
     return sum(
-        (F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[:, 0] for n, g in grids.items()),
+        (
+            F.interpolate(sums[n].unflatten(1, g)[:, None], finest, mode="bilinear", align_corners=False)[
+                :, 0
+            ]
+            for n, g in grids.items()
+        ),
         torch.zeros(()),
     )
 
 
 def grid(n: int, aspect: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a map of ``n`` tokens of a latent of size ``aspect``; each level halves, rounding up."""
+    """Height and width of a map of ``n`` tokens of a latent of size ``aspect``; each level halves, rounding
+    up."""
     h, w = aspect
     while h * w > n:
         h, w = -(-h // 2), -(-w // 2)
@@ -90,9 +111,15 @@ def grid(n: int, aspect: tuple[int, int]) -> tuple[int, int]:
 
 
 def stored_mask(
-    store: AttentionStore, sites: Sequence[AttentionSite], moment: Moment, tokens: Sequence[int], size: tuple[int, int], settings: MaskSpec
+    store: AttentionStore,
+    sites: Sequence[AttentionSite],
+    moment: Moment,
+    tokens: Sequence[int],
+    size: tuple[int, int],
+    settings: MaskSpec,
 ) -> Tensor:
-    """The mask of words ``f H W`` at one step of a recorded run (FateZero, Qi et al. 2023, section 4.2: maps of the inversion)."""
+    """The mask of words ``f H W`` at one step of a recorded run (FateZero, Qi et al. 2023, section 4.2: maps
+    of the inversion)."""
     sums: dict[int, Tensor] = {}
     for site in sites:
         if site.kind is AttentionKind.CROSS and settings.where(site) and store.holds(site, moment):
@@ -103,7 +130,8 @@ def stored_mask(
                 sums[n] = sums[n] + heat if n in sums else heat
     if not sums:
         raise ValueError(
-            f"step {moment.step} of the recorded run holds no cross-attention map of at most {settings.max_queries} tokens; "
+            f"step {moment.step} of the recorded run holds no cross-attention map of at most "
+            f"{settings.max_queries} tokens; "
             "raise store.max_queries or mask.max_queries"
         )
     return mask_of(_joined(sums, size), size, settings)

@@ -1,4 +1,6 @@
-"""Where a denoising run stands, and how the batch axis is laid out. One value per step, shared by everything that looks at attention."""
+"""Where a denoising run stands, and how the batch axis is laid out. One value per step, shared by everything
+that looks at attention."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ class Direction(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The batch axis by name, slowest first: guidance rows (``null``, ``text``, ...), in each branches (``source``, ``target``, ...)."""
+    """The batch axis by name, slowest first: guidance rows (``null``, ``text``, ...), in each branches
+    (``source``, ``target``, ...)."""
 
     guidance: tuple[str, ...] = ("text",)
     branches: tuple[str, ...] = ("target",)
@@ -24,7 +27,8 @@ class Rows:
         """``(g r) ... -> g r ...``; a view."""
         if len(x) != len(self.guidance) * len(self.branches):
             raise ValueError(
-                f"a batch of {len(x)} rows does not hold guidance {'+'.join(self.guidance)} x branches {'+'.join(self.branches)}: "
+                f"a batch of {len(x)} rows does not hold guidance {'+'.join(self.guidance)} x branches "
+                f"{'+'.join(self.branches)}: "
                 f"{len(self.guidance) * len(self.branches)} rows are needed; edit one clip at a time"
             )
         return x.unflatten(0, (len(self.guidance), len(self.branches)))
@@ -47,8 +51,9 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep is found there again.
-    A long clip is seen in windows: ``frames`` are those seen together (None: all), and what is recorded of a window is found there."""
+    """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep
+    is found there again. A long clip is seen in windows: ``frames`` are those seen together (None: all), and
+    what is recorded of a window is found there."""
 
     step: int
     num_steps: int

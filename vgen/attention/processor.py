@@ -1,4 +1,6 @@
-"""The one attention processor of the house: fused attention, whose keys may come from other frames and whose maps may be changed."""
+"""The one attention processor of the house: fused attention, whose keys may come from other frames and whose
+maps may be changed."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,20 +21,27 @@ from vgen.backbones.video_unet import FrameCount, VideoUNet
 class VideoAttention:
     """Self- and cross-attention of an image UNet that is fed clips, ``(b f) n c``.
 
-    Unless its ``control`` has a plan for the site, self-attention stays within a frame. Cross-attention takes its keys and values from
-    ``b`` rows of text: instead of copying them for every frame, the frames' queries are folded into one long query per clip, a view.
+    Unless its ``control`` has a plan for the site, self-attention stays within a frame. Cross-attention takes
+    its keys and values from ``b`` rows of text: instead of copying them for every frame, the frames' queries
+    are folded into one long query per clip, a view.
     """
 
     def __init__(self, site: AttentionSite, control: Control) -> None:
         self.site, self.control = site, control
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, attention_mask: Tensor | None = None,
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
         residual, shape = hidden_states, hidden_states.shape
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        shared = encoder_hidden_states is not None and len(source) != shape[0]  # text of a clip, read by all its frames
+        shared = (
+            encoder_hidden_states is not None and len(source) != shape[0]
+        )  # text of a clip, read by all its frames
         q, k, v = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
         plan = self.control.plans.get(self.site.path)
         if plan is not None and attention_mask is None:
@@ -44,7 +53,9 @@ class VideoAttention:
         out = attn.to_out[1](attn.to_out[0](out.reshape(*shape[:2], -1)))
         return (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
 
-    def _planned(self, plan: Plan, attn: Attention, qkv: tuple[Tensor, Tensor, Tensor], hidden: Tensor) -> Tensor:
+    def _planned(
+        self, plan: Plan, attn: Attention, qkv: tuple[Tensor, Tensor, Tensor], hidden: Tensor
+    ) -> Tensor:
         control, num_frames = self.control, self.control.frames()
         q, k, v = qkv
         q = q.unflatten(0, (-1, num_frames))
@@ -55,13 +66,17 @@ class VideoAttention:
             k, v = self._read(plan.keys, k, v)
         swapped = [found for swap in plan.swaps if (found := swap(self.site, control.now, q, k)) is not None]
         own = [
-            (s.row, s.inside, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn)) for s in swapped if s.inside is not None
+            (s.row, s.inside, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn))
+            for s in swapped
+            if s.inside is not None
         ]
         for s in swapped:
             q, k = q.clone(), k.clone()
             q[s.row], k[s.row] = s.q, s.k
         if plan.edits:
-            return attend_with_maps(q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.now, control.chunk_bytes)
+            return attend_with_maps(
+                q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.now, control.chunk_bytes
+            )
         out = _attend(q, k, v, attn)
         for row, inside, kept in own:
             rows = slice(row * num_frames, (row + 1) * num_frames)
@@ -74,16 +89,24 @@ class VideoAttention:
         k, v = (gathered(x, keys, control.moment) for x in (k, v))
         for name in keys.references:
             if name not in control.references:
-                raise ValueError(f"attention keys name the reference {name!r}, but the run has {', '.join(control.references) or 'none'}")
+                raise ValueError(
+                    f"attention keys name the reference {name!r}, but the run has "
+                    f"{', '.join(control.references) or 'none'}"
+                )
             more = control.references[name].keys_values(self.site, control.now)
-            k, v = (torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2) for x, y in zip((k, v), more, strict=True))
+            k, v = (
+                torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2)
+                for x, y in zip((k, v), more, strict=True)
+            )
         return k, v
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, attn: Attention) -> Tensor:
     """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""
     if k.shape[1] == 1:
-        return _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None).unflatten(1, (q.shape[1], -1)).flatten(0, 1)
+        return (
+            _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None).unflatten(1, (q.shape[1], -1)).flatten(0, 1)
+        )
     return _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
 
 
@@ -97,7 +120,9 @@ def install(net: UNet2DConditionModel | ControlNetModel, frames: FrameCount) -> 
     """Put :class:`VideoAttention` on every attention of a UNet or ControlNet; what they share is returned."""
     sites = attention_sites(net)
     control = Control(frames, {site.path: site for site in sites})
-    processors: dict[str, Any] = {f"{site.path}.processor": VideoAttention(site, control) for site in sites}  # Any: diffusers lists its own
+    processors: dict[str, Any] = {
+        f"{site.path}.processor": VideoAttention(site, control) for site in sites
+    }  # Any: diffusers lists its own
     net.set_attn_processor(processors)
     return control
 
@@ -113,6 +138,7 @@ def control_of(net: VideoUNet | UNet2DConditionModel | ControlNetModel) -> Contr
     processor = next(iter(owner.attn_processors.values()))
     if not isinstance(processor, VideoAttention):
         raise ValueError(
-            f"the attention of {type(owner).__name__} is run by {type(processor).__name__}, not by vgen; assemble the recipe on it first"
+            f"the attention of {type(owner).__name__} is run by {type(processor).__name__}, not by vgen; "
+            "assemble the recipe on it first"
         )
     return processor.control

@@ -1,4 +1,6 @@
-"""Addresses of the attentions of a UNet or ControlNet: by path, kind, stage, level and ordinal, never by counting calls."""
+"""Addresses of the attentions of a UNet or ControlNet: by path, kind, stage, level and ordinal, never by
+counting calls."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,8 +20,9 @@ class AttentionKind(Choice):
 
 @dataclass(frozen=True, slots=True)
 class AttentionSite:
-    """``level`` counts from the finest resolution (its map is ``latent side >> level`` wide); ``ordinal`` counts sites of one kind in the
-    order of execution, so that a paper's "layers 10 to 15" has a meaning on SD-1.x; ``channels`` is the width of the queries."""
+    """``level`` counts from the finest resolution (its map is ``latent side >> level`` wide); ``ordinal``
+    counts sites of one kind in the order of execution, so that a paper's "layers 10 to 15" has a meaning on
+    SD-1.x; ``channels`` is the width of the queries."""
 
     path: str
     kind: AttentionKind
@@ -32,7 +35,8 @@ class AttentionSite:
 
 @spec
 class AttentionWhere:
-    """A filter over attention sites; empty lists mean no restriction, ``from_level`` 0 and ``from_ordinal`` 0 neither."""
+    """A filter over attention sites; empty lists mean no restriction, ``from_level`` 0 and ``from_ordinal`` 0
+    neither."""
 
     kinds: list[AttentionKind] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
@@ -53,15 +57,24 @@ class AttentionWhere:
 
 
 def attention_sites(net: UNet2DConditionModel | ControlNetModel) -> list[AttentionSite]:
-    """Every attention of ``net`` in the order of execution; 16 self and 16 cross on SD-1.x, 7 of each in its ControlNet."""
+    """Every attention of ``net`` in the order of execution; 16 self and 16 cross on SD-1.x, 7 of each in its
+    ControlNet."""
     out: list[AttentionSite] = []
     counts = dict.fromkeys(AttentionKind, 0)
     for path, stage, level in _blocks(net):
         for name, module in net.get_submodule(path).named_modules():
             if not isinstance(module, Attention):
                 continue
-            kind = AttentionKind.CROSS if name.endswith("attn2") and module.is_cross_attention else AttentionKind.SELF
-            out.append(AttentionSite(f"{path}.{name}", kind, stage, level, counts[kind], module.to_q.in_features, module.heads))
+            kind = (
+                AttentionKind.CROSS
+                if name.endswith("attn2") and module.is_cross_attention
+                else AttentionKind.SELF
+            )
+            out.append(
+                AttentionSite(
+                    f"{path}.{name}", kind, stage, level, counts[kind], module.to_q.in_features, module.heads
+                )
+            )
             counts[kind] += 1
     missing = set(net.attn_processors) - {f"{site.path}.processor" for site in out}
     if missing:

@@ -2,6 +2,7 @@
 
 Kept are queries and keys rather than maps, which are many times larger and are made again on reading.
 """
+
 from __future__ import annotations
 
 import shutil
@@ -24,8 +25,8 @@ from vgen.spec import Choice, field, spec
 
 
 class Payload(Choice):
-    """``qk`` (maps are recomputed on reading), ``kv`` (for attention that reads this run), ``maps`` (the originals' way, for comparison),
-    ``hidden`` (what the projections are made from)."""
+    """``qk`` (maps are recomputed on reading), ``kv`` (for attention that reads this run), ``maps`` (the
+    originals' way, for comparison), ``hidden`` (what the projections are made from)."""
 
     QK = "qk"
     KV = "kv"
@@ -34,8 +35,9 @@ class Payload(Choice):
 
 
 class Place(Choice):
-    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files removed with the store. What a
-    bound on memory leaves no room for lies there too (``StoreSpec.max_memory_gb``)."""
+    """Where the store lives: beside the model, in (pinned) main memory, or in a folder of safetensors files
+    removed with the store. What a bound on memory leaves no room for lies there too
+    (``StoreSpec.max_memory_gb``)."""
 
     DEVICE = "device"
     CPU = "cpu"
@@ -55,10 +57,12 @@ _DTYPE = {Kept.FP32: torch.float32, Kept.FP16: torch.float16, Kept.BF16: torch.b
 
 @spec
 class StoreSpec:
-    """``max_queries`` caps the resolution: sites with more query tokens in a frame are not kept (FateZero keeps 32 x 32 = 1024).
+    """``max_queries`` caps the resolution: sites with more query tokens in a frame are not kept (FateZero
+    keeps 32 x 32 = 1024).
 
-    ``max_memory_gb`` bounds what stays on the device or in main memory (1e9 bytes; 0 is no bound): what comes after goes to disk.
-    ``folder`` is where files of a store on disk lie; the system's temporary folder if empty.
+    ``max_memory_gb`` bounds what stays on the device or in main memory (1e9 bytes; 0 is no bound): what comes
+    after goes to disk. ``folder`` is where files of a store on disk lie; the system's temporary folder if
+    empty.
     """
 
     place: Place = Place.CPU
@@ -71,9 +75,15 @@ class StoreSpec:
 
     def __post_init__(self) -> None:
         if self.max_queries < 1:
-            raise ValueError(f"store.max_queries must be at least 1, got {self.max_queries}; 1024 keeps maps of 32 x 32 and below")
+            raise ValueError(
+                f"store.max_queries must be at least 1, got {self.max_queries}; 1024 keeps maps of 32 x 32 "
+                "and below"
+            )
         if not self.max_memory_gb >= 0:
-            raise ValueError(f"store.max_memory_gb must be 0 (no bound) or more, got {self.max_memory_gb}; what is over goes to disk")
+            raise ValueError(
+                f"store.max_memory_gb must be 0 (no bound) or more, got {self.max_memory_gb}; what is over "
+                "goes to disk"
+            )
 
     def in_memory(self, nbytes: int) -> int:
         """How many of a store's ``nbytes`` stay off the disk."""
@@ -95,8 +105,9 @@ def always(site: AttentionSite, step: int) -> bool:
 
 
 class AttentionStore(Recorder, Reference):
-    """Records one clip's run, addressed by (step, site path, frames of the window); of sites and steps that ``reads`` names, where it is
-    given: what nobody will read is not kept. ``nbytes`` is what it holds, wherever that lies."""
+    """Records one clip's run, addressed by (step, site path, frames of the window); of sites and steps that
+    ``reads`` names, where it is given: what nobody will read is not kept. ``nbytes`` is what it holds,
+    wherever that lies."""
 
     def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK, reads: Reads = always) -> None:
         self.settings, self.payload, self.reads = settings, payload, reads
@@ -113,14 +124,17 @@ class AttentionStore(Recorder, Reference):
     def nbytes_on_disk(self) -> int:
         return sum(self._bytes[at] for at, held in self._held.items() if isinstance(held, Path))
 
-    # -- writing -----------------------------------------------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------------------
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         chosen = self.settings.where(site) and self.settings.window.holds(moment.step, moment.num_steps)
         return chosen and self.reads(site, moment.step)
 
     def record(self, site: AttentionSite, moment: Moment, seen: Seen) -> None:
         if len(seen.q) != 1:
-            raise ValueError(f"an attention store records one clip in one row, got a batch of {len(seen.q)}; run it without guidance")
+            raise ValueError(
+                f"an attention store records one clip in one row, got a batch of {len(seen.q)}; run it "
+                "without guidance"
+            )
         if seen.q.shape[2] > self.settings.max_queries:
             return
         match self.payload:
@@ -132,9 +146,16 @@ class AttentionStore(Recorder, Reference):
                 parts = {"hidden": seen.hidden[0]}
             case Payload.MAPS:
                 scale = (seen.q.shape[-1] // site.heads) ** -0.5
-                parts = {"maps": probabilities(heads_of(seen.q[0], site.heads), heads_of(seen.k[0], site.heads), scale)}
+                parts = {
+                    "maps": probabilities(
+                        heads_of(seen.q[0], site.heads), heads_of(seen.k[0], site.heads), scale
+                    )
+                }
         self._device = seen.q.device
-        self._put(_address(site, moment), {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()})
+        self._put(
+            _address(site, moment),
+            {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()},
+        )
 
     def _put(self, at: Address, parts: dict[str, Tensor]) -> None:
         self._held.pop(at, None)  # asked again (fixed point), it replaces the last
@@ -146,7 +167,8 @@ class AttentionStore(Recorder, Reference):
             case Place.CPU:
                 pin = self._device is not None and self._device.type == "cuda"
                 self._held[at] = {
-                    name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone() for name, x in parts.items()
+                    name: x.cpu().contiguous().pin_memory() if pin else x.cpu().contiguous().clone()
+                    for name, x in parts.items()
                 }
             case Place.DISK:
                 path = self._on_disk() / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
@@ -160,7 +182,7 @@ class AttentionStore(Recorder, Reference):
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         return self._folder
 
-    # -- reading -----------------------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
     def holds(self, site: AttentionSite, moment: Moment) -> bool:
         return _address(site, moment) in self._held
 
@@ -169,26 +191,40 @@ class AttentionStore(Recorder, Reference):
         if held is None:
             raise ValueError(
                 f"nothing was recorded at step {moment.step} of {site.path} for {_named(moment.frames)}; "
-                "the recording run must have the same steps and windows of frames, and cover the edit's steps and sites"
+                "the recording run must have the same steps and windows of frames, and cover the edit's "
+                "steps and sites"
             )
         parts = load_file(held) if isinstance(held, Path) else held
-        return {name: x.to(self._device, non_blocking=True) if self._device else x for name, x in parts.items()}
+        return {
+            name: x.to(self._device, non_blocking=True) if self._device else x for name, x in parts.items()
+        }
 
-    def maps(self, site: AttentionSite, moment: Moment, frames: slice, heads: slice, keys: FrameKeys | None = None) -> Tensor:
+    def maps(
+        self, site: AttentionSite, moment: Moment, frames: slice, heads: slice, keys: FrameKeys | None = None
+    ) -> Tensor:
         """Probabilities ``f m n k`` of the recorded run, float32; ``keys`` as they were read there."""
         if self.payload is Payload.MAPS:
             return self.get(site, moment)["maps"][frames, heads].float()
         q, k = (x.float() for x in self.queries_keys(site, moment, keys))
-        q, k = heads_of(q[frames], site.heads)[:, heads], heads_of(k[frames] if len(k) > 1 else k, site.heads)[:, heads]
+        q, k = (
+            heads_of(q[frames], site.heads)[:, heads],
+            heads_of(k[frames] if len(k) > 1 else k, site.heads)[:, heads],
+        )
         return probabilities(q, k, q.shape[-1] ** -0.5)
 
-    def queries_keys(self, site: AttentionSite, moment: Moment, keys: FrameKeys | None = None) -> tuple[Tensor, Tensor]:
+    def queries_keys(
+        self, site: AttentionSite, moment: Moment, keys: FrameKeys | None = None
+    ) -> tuple[Tensor, Tensor]:
         """``f n c`` and ``f s c`` (or 1 s c) of the recorded run, keys as they were read there."""
         if self.payload is not Payload.QK:
-            raise ValueError(f"a store of {self.payload.value} holds no queries and keys; record with payload qk")
+            raise ValueError(
+                f"a store of {self.payload.value} holds no queries and keys; record with payload qk"
+            )
         parts = self.get(site, moment)
         q, k = parts["q"], parts["k"]
-        return q, gathered(k[None], keys, None)[0] if keys is not None and site.kind is AttentionKind.SELF else k
+        return q, gathered(k[None], keys, None)[
+            0
+        ] if keys is not None and site.kind is AttentionKind.SELF else k
 
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
         parts = self.get(site, moment)
@@ -204,7 +240,13 @@ def _named(frames: range | None) -> str:
 
 
 def stored_bytes(
-    sites: list[AttentionSite], latent_side: int, num_frames: int, num_steps: int, text_tokens: int, settings: StoreSpec, payload: Payload,
+    sites: list[AttentionSite],
+    latent_side: int,
+    num_frames: int,
+    num_steps: int,
+    text_tokens: int,
+    settings: StoreSpec,
+    payload: Payload,
     reads: Reads = always,
 ) -> int:
     """What a run would store, by arithmetic alone: shown before anything is allocated."""

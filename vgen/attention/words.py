@@ -1,4 +1,6 @@
-"""Which tokens of a target prompt stand for which tokens of its source: aligned by words, counted by the tokenizer."""
+"""Which tokens of a target prompt stand for which tokens of its source: aligned by words, counted by the
+tokenizer."""
+
 from __future__ import annotations
 
 import difflib
@@ -28,7 +30,8 @@ class Words:
 
     @staticmethod
     def of(prompt: str, tokenizer: Tokenizer) -> Words:
-        """Raises ValueError where a prompt is longer than the text encoder reads: its last words would steer nothing."""
+        """Raises ValueError where a prompt is longer than the text encoder reads: its last words would steer
+        nothing."""
         words, spans, at = prompt.split(), [], 1
         for word in words:
             size = len(tokenizer(word, add_special_tokens=False).input_ids)
@@ -36,26 +39,37 @@ class Words:
             at += size
         limit = tokenizer.model_max_length
         if at + 1 > limit:
-            raise ValueError(f"prompt has {at - 1} tokens but the text encoder reads {limit - 2}; shorten {prompt[:60]!r}")
+            raise ValueError(
+                f"prompt has {at - 1} tokens but the text encoder reads {limit - 2}; shorten {prompt[:60]!r}"
+            )
         whole = len(tokenizer(prompt, add_special_tokens=False).input_ids)
         if whole != at - 1:
             raise ValueError(
-                f"the tokenizer joins words of {prompt[:60]!r} ({at - 1} tokens word by word, {whole} as a sentence), "
+                f"the tokenizer joins words of {prompt[:60]!r} ({at - 1} tokens word by word, {whole} as a "
+                "sentence), "
                 "so they can't be edited one by one; separate them by spaces"
             )
         return Words(tuple(words), tuple(spans), limit)
 
     def find(self, word: str) -> list[int]:
-        """Token positions of every occurrence of ``word`` (or phrase), ignoring case and punctuation; [] if there is none."""
+        """Token positions of every occurrence of ``word`` (or phrase), ignoring case and punctuation; [] if
+        there is none."""
         wanted, own = [_bare(w) for w in word.split()], [_bare(w) for w in self.words]
-        hits = [i for i in range(len(own) - len(wanted) + 1) if own[i : i + len(wanted)] == wanted] if wanted else []
+        hits = (
+            [i for i in range(len(own) - len(wanted) + 1) if own[i : i + len(wanted)] == wanted]
+            if wanted
+            else []
+        )
         return [p for i in hits for span in self.spans[i : i + len(wanted)] for p in span]
 
     def positions(self, word: str, prompt_name: str = "prompt") -> list[int]:
         """The same; raises ValueError if there is none."""
         found = self.find(word)
         if not found:
-            raise ValueError(f"word {word!r} does not occur in the {prompt_name} {' '.join(self.words)!r}; name one of its words")
+            raise ValueError(
+                f"word {word!r} does not occur in the {prompt_name} {' '.join(self.words)!r}; name one of "
+                "its words"
+            )
         return found
 
 
@@ -65,8 +79,9 @@ def _bare(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """``mapper`` k_source k_target, how a source token's attention is handed on (under ``replace`` every row sums to one);
-    ``kept`` k_target is 0 for new words, whose own maps stay (Hertz et al. 2022, section 3.2: word swap, adding a phrase)."""
+    """``mapper`` k_source k_target, how a source token's attention is handed on (under ``replace`` every row
+    sums to one); ``kept`` k_target is 0 for new words, whose own maps stay (Hertz et al. 2022, section 3.2:
+    word swap, adding a phrase)."""
 
     source: Words
     target: Words
@@ -78,17 +93,20 @@ class Alignment:
     def preview(self) -> str:
         """One line a person can check before minutes are spent."""
         swaps = [f"{a} -> {b}" for a, b in self.replaced]
-        parts = ([f"replaces {', '.join(swaps)}"] if swaps else []) + ([f"adds {', '.join(self.added)}"] if self.added else [])
+        parts = ([f"replaces {', '.join(swaps)}"] if swaps else []) + (
+            [f"adds {', '.join(self.added)}"] if self.added else []
+        )
         return "; ".join(parts) or "changes no word"
 
 
 def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alignment:
-    """``replace`` (word swap) asks for equal word counts and gives a swapped word the map of the word it stands for; otherwise (refinement)
-    words common to both keep their map, and new words have their own."""
+    """``replace`` (word swap) asks for equal word counts and gives a swapped word the map of the word it
+    stands for; otherwise (refinement) words common to both keep their map, and new words have their own."""
     a, b = Words.of(source, tokenizer), Words.of(target, tokenizer)
     if replace and len(a.words) != len(b.words):
         raise ValueError(
-            f"replace needs as many words in the target as in the source, got {len(b.words)} and {len(a.words)}; "
+            f"replace needs as many words in the target as in the source, got {len(b.words)} and "
+            f"{len(a.words)}; "
             "use matching=refine, or word the target alike"
         )
     mapper, kept = torch.zeros(a.num_tokens, b.num_tokens), torch.ones(b.num_tokens)
@@ -98,7 +116,9 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
         if tag in ("equal", "swap"):
             for i, j in zip(range(i0, i1), range(j0, j1), strict=True):
                 same = tag == "equal"
-                both = min(len(a.spans[i]), len(b.spans[j])) if same else None  # "dog" and "dog,": the comma alone is new
+                both = (
+                    min(len(a.spans[i]), len(b.spans[j])) if same else None
+                )  # "dog" and "dog,": the comma alone is new
                 _share(mapper, a.spans[i][:both], b.spans[j][:both])
                 kept[list(b.spans[j][both:] if same else ())] = 0
                 if _bare(a.words[i]) != _bare(b.words[j]):
@@ -114,11 +134,14 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
 def _operations(a: Words, b: Words, replace: bool) -> Sequence[tuple[str, int, int, int, int]]:
     if replace:
         return [("swap", 0, len(a.words), 0, len(b.words))]
-    return difflib.SequenceMatcher(None, [_bare(w) for w in a.words], [_bare(w) for w in b.words], autojunk=False).get_opcodes()
+    return difflib.SequenceMatcher(
+        None, [_bare(w) for w in a.words], [_bare(w) for w in b.words], autojunk=False
+    ).get_opcodes()
 
 
 def _share(mapper: Tensor, source: range, target: range) -> None:
-    """Tokens of one word to tokens of another: one to one where there are as many, else attention is shared equally among the target's."""
+    """Tokens of one word to tokens of another: one to one where there are as many, else attention is shared
+    equally among the target's."""
     if len(source) == len(target):
         mapper[list(source), list(target)] = 1
     else:
@@ -126,8 +149,8 @@ def _share(mapper: Tensor, source: range, target: range) -> None:
 
 
 def _pad(mapper: Tensor, a: Words, b: Words) -> None:
-    """End and padding tokens follow those of the source in order; what is left over on either side meets in the last one, so that no
-    attention is lost."""
+    """End and padding tokens follow those of the source in order; what is left over on either side meets in
+    the last one, so that no attention is lost."""
     end_a = a.spans[-1].stop if a.spans else 1
     end_b = b.spans[-1].stop if b.spans else 1
     last_a, last_b = a.num_tokens - 1, b.num_tokens - 1

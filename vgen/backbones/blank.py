@@ -2,6 +2,7 @@
 
 The starting point of the toybox model, and real Stable Diffusion shapes where no weights are to be had.
 """
+
 from __future__ import annotations
 
 import tempfile
@@ -34,7 +35,11 @@ class Blank(Choice):
 
 
 SCHEDULER = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+    "clip_sample": False,
     "set_alpha_to_one": False,
 }
 _CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
@@ -53,24 +58,43 @@ def blank_unet(size: Blank) -> UNet2DConditionModel:
     match size:
         case Blank.TOYBOX:
             return UNet2DConditionModel(
-                sample_size=16, block_out_channels=(48, 96, 128), layers_per_block=1, cross_attention_dim=128, attention_head_dim=4,
-                norm_num_groups=16, **_blocks([True, True, False]),
+                sample_size=16,
+                block_out_channels=(48, 96, 128),
+                layers_per_block=1,
+                cross_attention_dim=128,
+                attention_head_dim=4,
+                norm_num_groups=16,
+                **_blocks([True, True, False]),
             )
         case Blank.SD15:
             return UNet2DConditionModel(
-                sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8,
+                sample_size=64,
+                block_out_channels=(320, 640, 1280, 1280),
+                cross_attention_dim=768,
+                attention_head_dim=8,
                 **_blocks([True] * 3 + [False]),
             )
         case Blank.SD15_NARROW:
             return UNet2DConditionModel(
-                sample_size=64, block_out_channels=(32, 64, 64, 64), cross_attention_dim=32, attention_head_dim=8,
+                sample_size=64,
+                block_out_channels=(32, 64, 64, 64),
+                cross_attention_dim=32,
+                attention_head_dim=8,
                 **_blocks([True] * 3 + [False]),
             )
         case Blank.SDXL_NARROW:
             return UNet2DConditionModel(
-                sample_size=128, block_out_channels=(32, 64, 64), cross_attention_dim=64, attention_head_dim=(2, 4, 4), norm_num_groups=32,
-                transformer_layers_per_block=(1, 1, 2), addition_embed_type="text_time", addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=6 * 8 + 32, use_linear_projection=True, **_blocks([False, True, True]),
+                sample_size=128,
+                block_out_channels=(32, 64, 64),
+                cross_attention_dim=64,
+                attention_head_dim=(2, 4, 4),
+                norm_num_groups=32,
+                transformer_layers_per_block=(1, 1, 2),
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 32,
+                use_linear_projection=True,
+                **_blocks([False, True, True]),
             )
 
 
@@ -78,9 +102,17 @@ def blank_vae(size: Blank) -> AutoencoderKL:
     toy = size is Blank.TOYBOX
     width = (16, 48, 96) if toy else (32, 32, 32, 32) if size is not Blank.SD15 else (128, 256, 512, 512)
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=width, layers_per_block=1 if toy else 2,
-        down_block_types=("DownEncoderBlock2D",) * len(width), up_block_types=("UpDecoderBlock2D",) * len(width),
-        norm_num_groups=8 if toy else 32, mid_block_add_attention=not toy, sample_size=64, scaling_factor=0.18215,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=width,
+        layers_per_block=1 if toy else 2,
+        down_block_types=("DownEncoderBlock2D",) * len(width),
+        up_block_types=("UpDecoderBlock2D",) * len(width),
+        norm_num_groups=8 if toy else 32,
+        mid_block_add_attention=not toy,
+        sample_size=64,
+        scaling_factor=0.18215,
     )
 
 
@@ -92,12 +124,22 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
         tokens = 48 if size is Blank.TOYBOX else 77
         write_tokenizer(Path(folder), num_tokens=tokens)
         tokenizer = CLIPTokenizer.from_pretrained(folder)
-        ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+        ids = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
 
         def text_config(hidden: int, layers: int, heads: int = 4) -> CLIPTextConfig:
             return CLIPTextConfig(
-                vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
-                num_attention_heads=heads, max_position_embeddings=tokens, projection_dim=hidden, **ids,
+                vocab_size=len(tokenizer),
+                hidden_size=hidden,
+                intermediate_size=4 * hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                max_position_embeddings=tokens,
+                projection_dim=hidden,
+                **ids,
             )
 
         schedule = dict(SCHEDULER, beta_schedule="scaled_linear", prediction_type="epsilon")
@@ -105,21 +147,39 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
         match size:
             case Blank.TOYBOX:
                 vision = CLIPVisionConfig(
-                    hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, image_size=64, patch_size=8,
+                    hidden_size=128,
+                    intermediate_size=512,
+                    num_hidden_layers=4,
+                    num_attention_heads=4,
+                    image_size=64,
+                    patch_size=8,
                     projection_dim=128,
                 )
                 processor = CLIPImageProcessorPil(
-                    size={"shortest_edge": 64}, crop_size=64, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2
+                    size={"shortest_edge": 64},
+                    crop_size=64,
+                    image_mean=[0.5] * 3,
+                    image_std=[0.5] * 3,
+                    resample=2,
                 )
                 common["scheduler_config"] |= {"beta_schedule": "linear", "prediction_type": "v_prediction"}
                 return ImageModel(
-                    text_encoders=[CLIPTextModelWithProjection(text_config(128, 3))], image_encoder=CLIPVisionModelWithProjection(vision),
-                    image_processor=processor, **common,
+                    text_encoders=[CLIPTextModelWithProjection(text_config(128, 3))],
+                    image_encoder=CLIPVisionModelWithProjection(vision),
+                    image_processor=processor,
+                    **common,
                 )
             case Blank.SDXL_NARROW:
                 second = CLIPTextModelWithProjection(text_config(32, 2))
-                return ImageModel(text_encoders=[CLIPTextModel(text_config(32, 2)), second], second_tokenizer=tokenizer, **common)
+                return ImageModel(
+                    text_encoders=[CLIPTextModel(text_config(32, 2)), second],
+                    second_tokenizer=tokenizer,
+                    **common,
+                )
             case Blank.SD15:
                 return ImageModel(text_encoders=[CLIPTextModel(text_config(768, 12, 12))], **common)
             case Blank.SD15_NARROW:
-                return ImageModel(text_encoders=[CLIPTextModel(text_config(unet.config["cross_attention_dim"], 2))], **common)
+                return ImageModel(
+                    text_encoders=[CLIPTextModel(text_config(unet.config["cross_attention_dim"], 2))],
+                    **common,
+                )

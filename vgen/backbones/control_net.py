@@ -1,4 +1,6 @@
-"""diffusers' ControlNet beside an image UNet: what it adds to the UNet's skips and middle, for clips (Zhang et al. 2023, section 3)."""
+"""diffusers' ControlNet beside an image UNet: what it adds to the UNet's skips and middle, for clips (Zhang
+et al. 2023, section 3)."""
+
 from __future__ import annotations
 
 import json
@@ -22,28 +24,51 @@ class Residuals:
 
 
 def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
-    """Read a diffusers-layout ControlNet from disk in fp32, frozen; nothing is downloaded and no pickle is opened.
+    """Read a diffusers-layout ControlNet from disk in fp32, frozen; nothing is downloaded and no pickle is
+    opened.
 
     Raises ValueError naming what is missing."""
     config = folder / "config.json"
     kind = json.loads(config.read_text()).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel" or not any(folder.glob("*.safetensors")):
-        found = f"a {kind} without safetensors" if kind == "ControlNetModel" else f"of class {kind}" if kind else "without config.json"
-        raise ValueError(
-            f"ControlNet {folder} is {found}; give a folder in diffusers' layout (config.json of a ControlNetModel, *.safetensors)"
+        found = (
+            f"a {kind} without safetensors"
+            if kind == "ControlNetModel"
+            else f"of class {kind}"
+            if kind
+            else "without config.json"
         )
-    options = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}  # True needs accelerate
-    net = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, **options).eval().requires_grad_(False)
+        raise ValueError(
+            f"ControlNet {folder} is {found}; give a folder in diffusers' layout (config.json of a "
+            "ControlNetModel, *.safetensors)"
+        )
+    options = {
+        "use_safetensors": True,
+        "local_files_only": True,
+        "low_cpu_mem_usage": False,
+    }  # True needs accelerate
+    net = (
+        ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, **options)
+        .eval()
+        .requires_grad_(False)
+    )
     return nn.Module.to(net, device)  # diffusers' own wraps it in a type that mypy can't read
 
 
-def residuals(net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pictures: Tensor, scale: float) -> Residuals:
-    """``x`` b f c h w, ``t`` b, ``context`` one row per clip (the net's attention must know that, as the UNet's does), ``pictures``
-    1 f 3 H W in [0, 1], the same for every row."""
+def residuals(
+    net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pictures: Tensor, scale: float
+) -> Residuals:
+    """``x`` b f c h w, ``t`` b, ``context`` one row per clip (the net's attention must know that, as the
+    UNet's does), ``pictures`` 1 f 3 H W in [0, 1], the same for every row."""
     num_frames = x.shape[1]
     shown = fold(pictures.expand(len(x), *pictures.shape[1:])).to(x)
     down, mid = net(
-        fold(x), t.repeat_interleave(num_frames), context.tokens, shown, scale, added_cond_kwargs=size_conditioning(x, context),
+        fold(x),
+        t.repeat_interleave(num_frames),
+        context.tokens,
+        shown,
+        scale,
+        added_cond_kwargs=size_conditioning(x, context),
         return_dict=False,
     )
     return Residuals(tuple(down), mid)
@@ -52,10 +77,18 @@ def residuals(net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pict
 def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:
     """Raise ValueError for a ControlNet of another image model than ``unet``'s."""
     names = ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels")
-    wrong = {name: (net.config[name], unet.config[name]) for name in names if _plain(net.config[name]) != _plain(unet.config[name])}
+    wrong = {
+        name: (net.config[name], unet.config[name])
+        for name in names
+        if _plain(net.config[name]) != _plain(unet.config[name])
+    }
     if wrong:
-        facts = "; ".join(f"{name} {_plain(theirs)}, the UNet's is {_plain(own)}" for name, (theirs, own) in wrong.items())
-        raise ValueError(f"the ControlNet belongs to another image model ({facts}); use one that was trained on this one")
+        facts = "; ".join(
+            f"{name} {_plain(theirs)}, the UNet's is {_plain(own)}" for name, (theirs, own) in wrong.items()
+        )
+        raise ValueError(
+            f"the ControlNet belongs to another image model ({facts}); use one that was trained on this one"
+        )
 
 
 def picture_factor(net: ControlNetModel) -> int:
@@ -69,8 +102,13 @@ def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:
         return None
     batch, num_frames, _, h, w = x.shape
     factor = 8  # SDXL states sizes in pixels of its own VAE
-    ids = torch.tensor([h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype)
-    return {"text_embeds": context.pooled.repeat_interleave(num_frames, 0), "time_ids": ids.expand(batch * num_frames, -1)}
+    ids = torch.tensor(
+        [h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype
+    )
+    return {
+        "text_embeds": context.pooled.repeat_interleave(num_frames, 0),
+        "time_ids": ids.expand(batch * num_frames, -1),
+    }
 
 
 def _plain(value: object) -> object:

@@ -1,8 +1,9 @@
 """A Stable Diffusion image model as its parts: loading, saving, encoding pixels and words, decoding latents.
 
-Every factor (VAE stride, latent scale, token length, number of text encoders) comes from the loaded configs; nothing here knows SD's
-numbers.
+Every factor (VAE stride, latent scale, token length, number of text encoders) comes from the loaded configs;
+nothing here knows SD's numbers.
 """
+
 from __future__ import annotations
 
 import json
@@ -34,13 +35,16 @@ _TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTex
 
 @dataclass(slots=True)
 class Context:
-    """What the UNet is told about a batch of clips, once per clip. ``tokens`` b n d; ``pooled`` b d (SDXL only)."""
+    """What the UNet is told about a batch of clips, once per clip. ``tokens`` b n d; ``pooled`` b d (SDXL
+    only)."""
 
     tokens: Tensor
     pooled: Tensor | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Context:
-        return Context(self.tokens.to(device, dtype), None if self.pooled is None else self.pooled.to(device, dtype))
+        return Context(
+            self.tokens.to(device, dtype), None if self.pooled is None else self.pooled.to(device, dtype)
+        )
 
     def __getitem__(self, rows: Any) -> Context:
         return Context(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
@@ -75,7 +79,7 @@ class ImageModel:
     source: str = ""
     _empty: dict[str, Context] = field(default_factory=dict)
 
-    # -- facts -------------------------------------------------------------------------------------------------------------------
+    # -- facts -----------------------------------------------------------------------------------------------
     @property
     def vae_factor(self) -> int:
         """Pixels per latent cell along a side."""
@@ -107,13 +111,16 @@ class ImageModel:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageModel:
         for module in self.modules():
-            nn.Module.to(module, device=device, dtype=dtype)  # diffusers' own `to` warns of every cast, needed or not
+            nn.Module.to(
+                module, device=device, dtype=dtype
+            )  # diffusers' own `to` warns of every cast, needed or not
         self._empty.clear()
         return self
 
-    # -- pixels ------------------------------------------------------------------------------------------------------------------
+    # -- pixels ----------------------------------------------------------------------------------------------
     def encode(self, video: Tensor, generator: torch.Generator | None = None, chunk: int = 32) -> Tensor:
-        """Pixels in [-1, 1] ``b f 3 H W`` to scaled latents ``b f c h w``: the posterior mean, or a sample where a generator is given."""
+        """Pixels in [-1, 1] ``b f 3 H W`` to scaled latents ``b f c h w``: the posterior mean, or a sample
+        where a generator is given."""
         frames = fold(video).to(self.vae.device, self.vae.dtype)
         shift = self.vae.config["shift_factor"] or 0.0
         out = []
@@ -121,7 +128,9 @@ class ImageModel:
             posterior = self.vae.encode(part).latent_dist
             latents = posterior.mean
             if generator is not None:
-                latents = latents + posterior.std * torch.randn(latents.shape, generator=generator).to(latents)
+                latents = latents + posterior.std * torch.randn(latents.shape, generator=generator).to(
+                    latents
+                )
             out.append((latents - shift) * self.vae.config["scaling_factor"])
         return unfold(torch.cat(out), video.shape[1])
 
@@ -132,35 +141,46 @@ class ImageModel:
         pixels = torch.cat([self.vae.decode(part).sample for part in frames.split(chunk)])
         return unfold(pixels.clamp(-1, 1), latents.shape[1])
 
-    # -- words -------------------------------------------------------------------------------------------------------------------
+    # -- words -----------------------------------------------------------------------------------------------
     def tokenize(self, prompts: list[str]) -> Tensor:
-        """Token ids ``b n``, padded to the encoder's length; a prompt that is too long keeps its end-of-text token."""
+        """Token ids ``b n``, padded to the encoder's length; a prompt that is too long keeps its end-of-text
+        token."""
         return self._tokenize(self.tokenizer, prompts)
 
     def left_out(self, prompt: str) -> int:
         """How many tokens at the end of a prompt the text encoders have no room for."""
         tokenizers = [t for t in (self.tokenizer, self.second_tokenizer) if t is not None]
-        beyond = [len(t(prompt, verbose=False).input_ids) - t.model_max_length for t in tokenizers]  # quiet: it is we who say it
+        beyond = [
+            len(t(prompt, verbose=False).input_ids) - t.model_max_length for t in tokenizers
+        ]  # quiet: it is we who say it
         return max(0, *beyond)
 
     @staticmethod
     def _tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
         num_tokens = tokenizer.model_max_length
-        return tokenizer(prompts, padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt").input_ids
+        return tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=num_tokens, return_tensors="pt"
+        ).input_ids
 
     def encode_text(self, prompts: list[str]) -> Context:
         """Prompts to the context of the cross-attention, one row per prompt.
 
-        SD: last hidden state; SDXL: penultimate states side by side. Raises ValueError for an SDXL model without its second tokenizer.
+        SD: last hidden state; SDXL: penultimate states side by side. Raises ValueError for an SDXL model
+        without its second tokenizer.
         """
         device = self.text_encoders[0].device
         ids = self.tokenize(prompts).to(device)
         if not self.is_sdxl:
             return Context(self.text_encoders[0](ids).last_hidden_state)
         if self.second_tokenizer is None:
-            raise ValueError(f"image model {self.source} is an SDXL without tokenizer_2/; its folder needs both tokenizers")
+            raise ValueError(
+                f"image model {self.source} is an SDXL without tokenizer_2/; its folder needs both tokenizers"
+            )
         second = self._tokenize(self.second_tokenizer, prompts).to(device)
-        outs = [encoder(i, output_hidden_states=True) for encoder, i in zip(self.text_encoders, (ids, second), strict=True)]
+        outs = [
+            encoder(i, output_hidden_states=True)
+            for encoder, i in zip(self.text_encoders, (ids, second), strict=True)
+        ]
         return Context(torch.cat([o.hidden_states[-2] for o in outs], -1), outs[1].text_embeds)
 
     def empty_text(self) -> Context:
@@ -170,7 +190,7 @@ class ImageModel:
                 self._empty[""] = self.encode_text([""])
         return self._empty[""]
 
-    # -- disk --------------------------------------------------------------------------------------------------------------------
+    # -- disk ------------------------------------------------------------------------------------------------
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a diffusers-layout folder (safetensors) that any Stable Diffusion tool loads."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,45 +209,63 @@ class ImageModel:
             self.image_processor.save_pretrained(folder / "feature_extractor")
         (folder / "scheduler").mkdir(exist_ok=True)
         scheduler = {"_class_name": "DDIMScheduler", **self.scheduler_config}
-        (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2, sort_keys=True))
+        (folder / "scheduler" / "scheduler_config.json").write_text(
+            json.dumps(scheduler, indent=2, sort_keys=True)
+        )
         (folder / "model_index.json").write_text(json.dumps(self._index(), indent=2))
 
     def _index(self) -> dict[str, Any]:
         index: dict[str, Any] = {
             "_class_name": "StableDiffusionXLPipeline" if self.is_sdxl else "StableDiffusionPipeline",
-            "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
             "scheduler": ["diffusers", "DDIMScheduler"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
-            "text_encoder": ["transformers", "CLIPTextModel"],  # with a projection or without: what these pipelines open it as
-            "feature_extractor": ["transformers", "CLIPImageProcessor"] if self.image_processor is not None else [None, None],
-            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"] if self.image_encoder is not None else [None, None],
+            "text_encoder": [
+                "transformers",
+                "CLIPTextModel",
+            ],  # with a projection or without: what these pipelines open it as
+            "feature_extractor": ["transformers", "CLIPImageProcessor"]
+            if self.image_processor is not None
+            else [None, None],
+            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"]
+            if self.image_encoder is not None
+            else [None, None],
         }
         if self.is_sdxl:
             return index | {
-                "tokenizer_2": ["transformers", "CLIPTokenizer"], "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+                "tokenizer_2": ["transformers", "CLIPTokenizer"],
+                "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
             }
         return index | {"safety_checker": [None, None], "requires_safety_checker": False}
 
 
 def _opens_in(dtype: torch.dtype, config: Path) -> None:
-    """A pipeline opens its diffusers parts in fp32 and the others in the type that their configuration names: all in one."""
+    """A pipeline opens its diffusers parts in fp32 and the others in the type that their configuration names:
+    all in one."""
     told = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
     config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
 
 
 def text_class(folder: Path, named: str) -> type[CLIPPreTrainedModel]:
-    """The class of a text encoder: ``named`` by model_index.json, or the one with a projection where its own configuration says that its
-    weights have one, which Stable Diffusion's pipelines do not open. Raises ValueError for another encoder than CLIP's."""
+    """The class of a text encoder: ``named`` by model_index.json, or the one with a projection where its own
+    configuration says that its weights have one, which Stable Diffusion's pipelines do not open. Raises
+    ValueError for another encoder than CLIP's."""
     if named not in _TEXTS:
         raise ValueError(f"{folder} is a {named}, only {' and '.join(_TEXTS)} are supported")
     config = folder / "config.json"
     holds = json.loads(config.read_text()).get("architectures") if config.is_file() else None
-    return CLIPTextModelWithProjection if CLIPTextModelWithProjection.__name__ in (holds or []) else _TEXTS[named]
+    return (
+        CLIPTextModelWithProjection
+        if CLIPTextModelWithProjection.__name__ in (holds or [])
+        else _TEXTS[named]
+    )
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No bar for reading or writing a local file; a caller's own setting is put back, since it belongs to the whole process."""
+    """No bar for reading or writing a local file; a caller's own setting is put back, since it belongs to the
+    whole process."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -238,17 +276,23 @@ def _without_bars() -> Iterator[None]:
 
 
 def _read(kind: Any, part: Path, **options: Any) -> Any:
-    """One part from its folder; folders that hold half precision alone, as many on the hub do, are read from that."""
+    """One part from its folder; folders that hold half precision alone, as many on the hub do, are read from
+    that."""
     names = [path.name for path in part.glob("*.safetensors")]
     if not names:
-        raise ValueError(f"{part} holds no .safetensors; other files of weights can execute code and are not read: convert them first")
+        raise ValueError(
+            f"{part} holds no .safetensors; other files of weights can execute code and are not read: "
+            "convert them first"
+        )
     if all(".fp16" in name for name in names):
         options["variant"] = "fp16"
     try:
         with _without_bars():
             return kind.from_pretrained(part, **options)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{part} cannot be read ({str(error).splitlines()[0]}); fetch or copy it again") from error
+        raise ValueError(
+            f"{part} cannot be read ({str(error).splitlines()[0]}); fetch or copy it again"
+        ) from error
 
 
 def load(folder: Path) -> ImageModel:
@@ -262,8 +306,14 @@ def load(folder: Path) -> ImageModel:
             f"image model {folder} has no model_index.json; "
             "give a diffusers-layout Stable Diffusion folder (unet/ vae/ text_encoder/ tokenizer/ scheduler/)"
         )
-    listed = {name: value for name, value in json.loads(index.read_text()).items() if isinstance(value, list) and value[0] is not None}
-    missing = [n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()]
+    listed = {
+        name: value
+        for name, value in json.loads(index.read_text()).items()
+        if isinstance(value, list) and value[0] is not None
+    }
+    missing = [
+        n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()
+    ]
     if missing:
         raise ValueError(
             f"image model {folder} lacks {', '.join(missing)}; "
@@ -274,13 +324,22 @@ def load(folder: Path) -> ImageModel:
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if name in listed:
-            encoders.append(_read(text_class(folder / name, listed[name][1]), folder / name, **local, dtype=torch.float32))
-    has = {name: name in listed and (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
+            encoders.append(
+                _read(text_class(folder / name, listed[name][1]), folder / name, **local, dtype=torch.float32)
+            )
+    has = {
+        name: name in listed and (folder / name).is_dir()
+        for name in ("image_encoder", "feature_extractor", "tokenizer_2")
+    }
     image_encoder = image_processor = second_tokenizer = None
     if has["image_encoder"]:
-        image_encoder = _read(CLIPVisionModelWithProjection, folder / "image_encoder", **local, dtype=torch.float32)
+        image_encoder = _read(
+            CLIPVisionModelWithProjection, folder / "image_encoder", **local, dtype=torch.float32
+        )
     if has["feature_extractor"]:
-        image_processor = CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor", local_files_only=True)
+        image_processor = CLIPImageProcessorPil.from_pretrained(
+            folder / "feature_extractor", local_files_only=True
+        )
     if has["tokenizer_2"]:
         second_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True)
     return ImageModel(

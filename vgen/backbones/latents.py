@@ -2,6 +2,7 @@
 
 Its own 1 x 1 convolutions do it, so that pictures stay exactly as they were.
 """
+
 from __future__ import annotations
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
-    """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and ``post_quant_conv``.
+    """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and
+    ``post_quant_conv``.
 
     The scaling factor becomes 1. Raises ValueError for a VAE that has no such convolutions.
     """
@@ -19,7 +21,9 @@ def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
     channels = len(mean)
     encode, decode = vae.quant_conv, vae.post_quant_conv
     if encode is None or decode is None:
-        raise ValueError("the VAE has no quant_conv or no post_quant_conv to fold statistics into; use one built with both")
+        raise ValueError(
+            "the VAE has no quant_conv or no post_quant_conv to fold statistics into; use one built with both"
+        )
     assert encode.bias is not None  # diffusers builds both with a bias
     assert decode.bias is not None
     # mean' = (mean - m) / s and logvar' = logvar - 2 log s

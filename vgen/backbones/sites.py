@@ -1,4 +1,6 @@
-"""Addresses inside an image UNet: where a layer may be inserted, stated by stage and level, never by a paper's ordinals."""
+"""Addresses inside an image UNet: where a layer may be inserted, stated by stage and level, never by a
+paper's ordinals."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -29,8 +31,9 @@ class Kind(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution, ``block`` and ``index`` as diffusers
-    does; ``heads`` are those of a transformer block's attention, 0 elsewhere."""
+    """``path`` of the module after which a layer may run; ``level`` counts from the finest resolution,
+    ``block`` and ``index`` as diffusers does; ``heads`` are those of a transformer block's attention, 0
+    elsewhere."""
 
     path: str
     stage: Stage
@@ -74,32 +77,55 @@ def sites(unet: UNet2DConditionModel) -> Iterator[Site]:
         yield from _in_block(module, f"up_blocks.{block}", Stage.UP, depth - 1 - block, block, groups)
 
 
-def _in_block(module: nn.Module, path: str, stage: Stage, level: int, block: int, groups: int) -> Iterator[Site]:
-    resnets, attentions = list(cast(nn.ModuleList, module.resnets)), list(getattr(module, "attentions", None) or [])
+def _in_block(
+    module: nn.Module, path: str, stage: Stage, level: int, block: int, groups: int
+) -> Iterator[Site]:
+    resnets, attentions = (
+        list(cast(nn.ModuleList, module.resnets)),
+        list(getattr(module, "attentions", None) or []),
+    )
     if stage is Stage.MID:  # resnet 0 stands alone; every later one comes after its attention
         yield _site(f"{path}.resnets.0", stage, Kind.RESNET, level, block, 0, resnets[0], groups)
         for i, attention in enumerate(attentions):
             yield from _attention_sites(f"{path}.attentions.{i}", stage, level, block, i, attention, groups)
             yield _site(f"{path}.attentions.{i}", stage, Kind.PAIR, level, block, i, attention, groups)
-            yield _site(f"{path}.resnets.{i + 1}", stage, Kind.RESNET, level, block, i + 1, resnets[i + 1], groups)
+            yield _site(
+                f"{path}.resnets.{i + 1}", stage, Kind.RESNET, level, block, i + 1, resnets[i + 1], groups
+            )
         return
     for i, resnet in enumerate(resnets):
         yield _site(f"{path}.resnets.{i}", stage, Kind.RESNET, level, block, i, resnet, groups)
         if attentions:
-            yield from _attention_sites(f"{path}.attentions.{i}", stage, level, block, i, attentions[i], groups)
+            yield from _attention_sites(
+                f"{path}.attentions.{i}", stage, level, block, i, attentions[i], groups
+            )
             yield _site(f"{path}.attentions.{i}", stage, Kind.PAIR, level, block, i, attentions[i], groups)
         else:
             yield _site(f"{path}.resnets.{i}", stage, Kind.PAIR, level, block, i, resnet, groups)
 
 
-def _attention_sites(path: str, stage: Stage, level: int, block: int, index: int, attention: nn.Module, groups: int) -> Iterator[Site]:
+def _attention_sites(
+    path: str, stage: Stage, level: int, block: int, index: int, attention: nn.Module, groups: int
+) -> Iterator[Site]:
     for j, inner in enumerate(cast(nn.ModuleList, attention.transformer_blocks)):
         assert isinstance(inner, BasicTransformerBlock)
-        yield Site(f"{path}.transformer_blocks.{j}", stage, Kind.BLOCK, level, block, index, inner.dim, groups, inner.num_attention_heads)
+        yield Site(
+            f"{path}.transformer_blocks.{j}",
+            stage,
+            Kind.BLOCK,
+            level,
+            block,
+            index,
+            inner.dim,
+            groups,
+            inner.num_attention_heads,
+        )
     yield _site(path, stage, Kind.ATTENTION, level, block, index, attention, groups)
 
 
-def _site(path: str, stage: Stage, kind: Kind, level: int, block: int, index: int, module: nn.Module, groups: int) -> Site:
+def _site(
+    path: str, stage: Stage, kind: Kind, level: int, block: int, index: int, module: nn.Module, groups: int
+) -> Site:
     match module:
         case ResnetBlock2D():
             channels = module.out_channels
@@ -107,6 +133,7 @@ def _site(path: str, stage: Stage, kind: Kind, level: int, block: int, index: in
             channels = module.in_channels
         case _:
             raise ValueError(
-                f"{path} is a {type(module).__name__}; vgen knows the residual and transformer blocks of UNet2DConditionModel only"
+                f"{path} is a {type(module).__name__}; vgen knows the residual and transformer blocks of "
+                "UNet2DConditionModel only"
             )
     return Site(path, stage, kind, level, block, index, channels, groups)

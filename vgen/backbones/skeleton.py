@@ -12,7 +12,8 @@ from vgen.backbones.image_model import ImageModel, text_class
 
 
 def skeleton(folder: Path) -> ImageModel:
-    """Reads configurations, tokenizers and the noise schedule; needs no weights in ``folder``. Raises ValueError naming what is missing."""
+    """Reads configurations, tokenizers and the noise schedule; needs no weights in ``folder``. Raises
+    ValueError naming what is missing."""
     parts = [
         "unet/config.json",
         "vae/config.json",
@@ -24,7 +25,8 @@ def skeleton(folder: Path) -> ImageModel:
     missing = [part for part in parts if not (folder / part).exists()]
     if missing:
         raise ValueError(
-            f"{folder} lacks {', '.join(missing)}; give a diffusers-layout folder of the same family, its weights are not needed"
+            f"{folder} lacks {', '.join(missing)}; give a diffusers-layout folder of the same family, its "
+            "weights are not needed"
         )
     listed = json.loads((folder / "model_index.json").read_text())
     encoders: list[CLIPPreTrainedModel] = []
@@ -38,7 +40,9 @@ def skeleton(folder: Path) -> ImageModel:
         vae=AutoencoderKL.from_config(json.loads((folder / "vae" / "config.json").read_text())),
         text_encoders=encoders,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        second_tokenizer=CLIPTokenizer.from_pretrained(second, local_files_only=True) if second.is_dir() else None,
+        second_tokenizer=CLIPTokenizer.from_pretrained(second, local_files_only=True)
+        if second.is_dir()
+        else None,
         scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         source=str(folder),
     )

@@ -1,4 +1,6 @@
-"""A CLIP tokenizer whose words are those of the toybox captions: one token a word, letters for anything else."""
+"""A CLIP tokenizer whose words are those of the toybox captions: one token a word, letters for anything
+else."""
+
 from __future__ import annotations
 
 import json
@@ -14,8 +16,9 @@ _LETTERS = [*string.ascii_lowercase, *string.digits, *",.!?'\"-:;()/"]
 
 
 def merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that make every word one token (Sennrich et al. 2016, alg. 1); ties go to the alphabetically first pair, so that the
-    tokenizer is the same on every machine (the trainer of the tokenizers library is not deterministic)."""
+    """Byte-pair merges that make every word one token (Sennrich et al. 2016, alg. 1); ties go to the
+    alphabetically first pair, so that the tokenizer is the same on every machine (the trainer of the
+    tokenizers library is not deterministic)."""
     split = [[*word[:-1], word[-1] + "</w>"] for word in words]
     out: list[tuple[str, str]] = []
     while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
@@ -36,14 +39,29 @@ def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path, num_tokens: int) -> None:
-    """Write ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json`` for :class:`transformers.CLIPTokenizer`."""
-    words = sorted({part for word in vocabulary() for part in word.split("-") if part.isalpha()})  # CLIP splits at hyphens
+    """Write ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json`` for
+    :class:`transformers.CLIPTokenizer`."""
+    words = sorted(
+        {part for word in vocabulary() for part in word.split("-") if part.isalpha()}
+    )  # CLIP splits at hyphens
     learnt = merges(words)
-    symbols = [*_LETTERS, *(letter + "</w>" for letter in _LETTERS), *dict.fromkeys(a + b for a, b in learnt), _START, _END]
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(symbols)}, ensure_ascii=False))
+    symbols = [
+        *_LETTERS,
+        *(letter + "</w>" for letter in _LETTERS),
+        *dict.fromkeys(a + b for a, b in learnt),
+        _START,
+        _END,
+    ]
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(symbols)}, ensure_ascii=False)
+    )
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in learnt)]) + "\n")
     config = {
-        "model_max_length": num_tokens, "bos_token": _START, "eos_token": _END, "pad_token": _END, "unk_token": _END,
+        "model_max_length": num_tokens,
+        "bos_token": _START,
+        "eos_token": _END,
+        "pad_token": _END,
+        "unk_token": _END,
         "tokenizer_class": "CLIPTokenizer",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2))

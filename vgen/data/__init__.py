@@ -1,1 +1,2 @@
-"""Shards: videos in, plain WebDataset tars with an index, a manifest and a ledger out; and the reader and the order that training uses."""
+"""Shards: videos in, plain WebDataset tars with an index, a manifest and a ledger out; and the reader and the
+order that training uses."""

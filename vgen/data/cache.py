@@ -1,4 +1,6 @@
-"""Latents and text embeddings of frozen encoders, computed once. A cache carries a fingerprint and is refused where it does not fit."""
+"""Latents and text embeddings of frozen encoders, computed once. A cache carries a fingerprint and is refused
+where it does not fit."""
+
 from __future__ import annotations
 
 import hashlib
@@ -22,13 +24,17 @@ from vgen.data.sample import Sample
 log = logging.getLogger(__name__)
 _TELL_EVERY_SECONDS = 15.0
 _PIXELS_AT_ONCE = {"cuda": 2**23, "cpu": 2**18}
-"""What is read before it is encoded, by device: 32 pictures of 512 px or 2048 of 64 px for a GPU, 64 of 64 px for a CPU."""
+"""What is read before it is encoded, by device: 32 pictures of 512 px or 2048 of 64 px for a GPU, 64 of 64 px
+for a CPU."""
 WAIT_SECONDS = 3600.0
 
 
 def encoders_fingerprint(model: ImageModel) -> str:
     """Hash of every weight of the VAE and the text encoders, and of the latent scale."""
-    digest = hashlib.blake2b(json.dumps([model.vae.config["scaling_factor"], model.tokenizer.model_max_length]).encode(), digest_size=16)
+    digest = hashlib.blake2b(
+        json.dumps([model.vae.config["scaling_factor"], model.tokenizer.model_max_length]).encode(),
+        digest_size=16,
+    )
     for module in (model.vae, *model.text_encoders):
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
@@ -37,16 +43,21 @@ def encoders_fingerprint(model: ImageModel) -> str:
 
 
 class LatentCache:
-    """A split's clips as float16 arrays in one folder: ``latents`` (all stored frames, clips end to end), ``text`` and perhaps ``pooled``.
+    """A split's clips as float16 arrays in one folder: ``latents`` (all stored frames, clips end to end),
+    ``text`` and perhaps ``pooled``.
 
-    Windows are cut from the cached frames, so that one cache serves every epoch; mirrored clips cannot come from it.
+    Windows are cut from the cached frames, so that one cache serves every epoch; mirrored clips cannot come
+    from it.
     """
 
     def __init__(self, folder: Path, clips: Clips) -> None:
         self.folder, self.window, self.seed, self.rows = folder, clips.window, clips.seed, clips.rows
         facts = json.loads((folder / "facts.json").read_text())
         self.ids, self.captions, self.starts = facts["ids"], facts["captions"], facts["starts"]
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in facts["arrays"]}
+        self.arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in facts["arrays"]
+        }
         self.reader = clips.reader
 
     def __len__(self) -> int:
@@ -55,24 +66,41 @@ class LatentCache:
     def __getitem__(self, at: tuple[int, int]) -> Clip:
         epoch, index = at
         start, end = self.starts[index], self.starts[index + 1]
-        frames, _ = self.window.cut(end - start, f"cached sample {self.ids[index]!r}", clip_rng(self.seed, self.ids[index], epoch))
+        frames, _ = self.window.cut(
+            end - start, f"cached sample {self.ids[index]!r}", clip_rng(self.seed, self.ids[index], epoch)
+        )
         pooled = np.array(self.arrays["pooled"][index]) if "pooled" in self.arrays else None
         latents = np.array(self.arrays["latents"][start:end][frames])
         text = np.array(self.arrays["text"][index])
-        return Clip((self.ids[index], epoch), self.captions[index], {}, latents=latents, text=text, pooled=pooled)
+        return Clip(
+            (self.ids[index], epoch), self.captions[index], {}, latents=latents, text=text, pooled=pooled
+        )
 
     @staticmethod
     def open_or_build(
-        root: Path, name: str, clips: Clips, model: ImageModel, device: torch.device, build: bool, wait_seconds: float = WAIT_SECONDS
+        root: Path,
+        name: str,
+        clips: Clips,
+        model: ImageModel,
+        device: torch.device,
+        build: bool,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> LatentCache:
-        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so a killed run leaves none that looks whole.
+        """The cache of ``clips`` under ``root``; written to a temporary folder and renamed, so a killed run
+        leaves none that looks whole.
 
-        One process builds; the others (``build=False``) wait for it, if srun or torchrun started them at the same time.
+        One process builds; the others (``build=False``) wait for it, if srun or torchrun started them at the
+        same time.
         """
         if clips.window.flip:
-            raise ValueError("data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn one of them off")
+            raise ValueError(
+                "data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn "
+                "one of them off"
+            )
         key = hashlib.blake2b(
-            json.dumps([encoders_fingerprint(model), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]).encode(),
+            json.dumps(
+                [encoders_fingerprint(model), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]
+            ).encode(),
             digest_size=8,
         ).hexdigest()
         folder = root / f"{name}-{key}"
@@ -89,8 +117,10 @@ def _await(folder: Path, seconds: float) -> None:
     while not (folder / "facts.json").is_file():
         if time.monotonic() > end:
             raise ValueError(
-                f"latent cache {folder} was to be written by rank 0 and is not there after {seconds / 60:.0f} min; "
-                "set data.cache_dir to a folder that all ranks share, or build the cache first with a run of one process"
+                f"latent cache {folder} was to be written by rank 0 and is not there after "
+                f"{seconds / 60:.0f} min; "
+                "set data.cache_dir to a folder that all ranks share, or build the cache first with a run "
+                "of one process"
             )
         time.sleep(min(1.0, seconds / 10))
 
@@ -116,8 +146,15 @@ def _build(folder: Path, clips: Clips, model: ImageModel, device: torch.device) 
                 arrays[name].append(rows.half().cpu().numpy())
             if (now := time.monotonic()) - told >= _TELL_EVERY_SECONDS:
                 told, left = now, (now - began) / len(ids) * (len(clips.rows) - len(ids))
-                log.info("encoding clips, once for all epochs: %d of %d, %.1f min left", len(ids), len(clips.rows), left / 60)
-    (temporary / "facts.json").write_text(json.dumps({"ids": ids, "captions": captions, "starts": starts, "arrays": list(arrays)}))
+                log.info(
+                    "encoding clips, once for all epochs: %d of %d, %.1f min left",
+                    len(ids),
+                    len(clips.rows),
+                    left / 60,
+                )
+    (temporary / "facts.json").write_text(
+        json.dumps({"ids": ids, "captions": captions, "starts": starts, "arrays": list(arrays)})
+    )
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
 
@@ -127,7 +164,8 @@ def _at_once(device: torch.device) -> int:
 
 
 def _groups(clips: Clips, most_pixels: int) -> Iterator[list[Sample]]:
-    """Samples by what is encoded together, so that memory holds no more: long clips come one by one, stills together."""
+    """Samples by what is encoded together, so that memory holds no more: long clips come one by one, stills
+    together."""
     group: list[Sample] = []
     num_pixels = 0
     for row in clips.rows:
@@ -141,12 +179,17 @@ def _groups(clips: Clips, most_pixels: int) -> Iterator[list[Sample]]:
         yield group
 
 
-def _encoded(samples: list[Sample], model: ImageModel, device: torch.device) -> Iterator[tuple[str, torch.Tensor]]:
+def _encoded(
+    samples: list[Sample], model: ImageModel, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Rows for the arrays of a cache, by name; frames are made floats a few at a time."""
     frames = torch.from_numpy(np.concatenate([s.video for s in samples]))
     chunk = max(1, _at_once(device) // (frames.shape[1] * frames.shape[2]))
     for part in frames.split(chunk):
-        yield "latents", model.encode((part.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1)[None], chunk=chunk)[0]
+        yield (
+            "latents",
+            model.encode((part.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1)[None], chunk=chunk)[0],
+        )
     context = model.encode_text([s.caption for s in samples])
     yield "text", context.tokens
     if context.pooled is not None:

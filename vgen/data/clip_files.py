@@ -1,4 +1,5 @@
 """Clips as files that people open: mp4 and GIF with the recipe's card inside, and a grid of frames."""
+
 from __future__ import annotations
 
 import io
@@ -28,11 +29,15 @@ def to_uint8(clip: Tensor) -> np.ndarray:
 def check_least_px(least_px: int) -> None:
     """Refused before minutes are spent on clips that no memory holds so large."""
     if not 0 <= least_px <= MOST_PX:
-        raise ValueError(f"least_px must lie in 0..{MOST_PX}, got {least_px}; 256 is usual, 0 leaves clips as small as they are")
+        raise ValueError(
+            f"least_px must lie in 0..{MOST_PX}, got {least_px}; 256 is usual, 0 leaves clips as small as "
+            "they are"
+        )
 
 
 def enlarged(video: np.ndarray, least_px: int) -> np.ndarray:
-    """uint8 f h w 3, every pixel repeated until the short side has ``least_px``: small clips stay sharp in any player."""
+    """uint8 f h w 3, every pixel repeated until the short side has ``least_px``: small clips stay sharp in
+    any player."""
     factor = max(1, -(-least_px // min(video.shape[1:3])))
     return video.repeat(factor, 1).repeat(factor, 2)
 
@@ -46,7 +51,10 @@ def write_mp4(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, A
 def _commented(payload: bytes, comment: str) -> bytes:
     """The same stream in a container that carries a comment."""
     out = io.BytesIO()
-    with av.open(io.BytesIO(payload), "r") as source, av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as target:
+    with (
+        av.open(io.BytesIO(payload), "r") as source,
+        av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as target,
+    ):
         stream = target.add_stream_from_template(source.streams.video[0])
         target.metadata["comment"] = comment
         for packet in source.demux(source.streams.video[0]):
@@ -57,8 +65,9 @@ def _commented(payload: bytes, comment: str) -> bytes:
 
 
 def gif_ms(num_frames: int, fps: float) -> list[int]:
-    """How long each frame is shown, in the hundredths of a second that a GIF counts: what one loses in rounding, the next gets, so that the
-    clip keeps its length. Never under two, since browsers show one as ten."""
+    """How long each frame is shown, in the hundredths of a second that a GIF counts: what one loses in
+    rounding, the next gets, so that the clip keeps its length. Never under two, since browsers show one as
+    ten."""
     if fps > 50:
         return [20] * num_frames
     ends = [round(100 * i / fps) for i in range(num_frames + 1)]
@@ -72,7 +81,9 @@ def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, A
     out = io.BytesIO()
     comment = {"comment": json.dumps(card, sort_keys=True).encode()} if card else {}
     held = gif_ms(len(frames), fps)
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=held, loop=0, optimize=False, **comment)
+    frames[0].save(
+        out, "GIF", save_all=True, append_images=frames[1:], duration=held, loop=0, optimize=False, **comment
+    )
     return _write(path, out.getvalue())
 
 

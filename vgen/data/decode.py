@@ -19,11 +19,12 @@ from vgen.spec import spec
 
 SLACK_SECONDS = 1e-4
 _HDR = {16: "pq", 18: "hlg"}
-"""Transfer curves of high dynamic range; their pictures are stored as they are, not toned to the usual range, and say so."""
+"""Transfer curves of high dynamic range; their pictures are stored as they are, not toned to the usual range,
+and say so."""
 SANDBOX = {
     # A playlist or a concat script under the name of a video could make FFmpeg read other files or addresses.
     "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,h264,hevc,mp3,wav,aac,flac",
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,h264,hevc,mp3,wav,aac,flac",  # noqa: E501
 }
 
 
@@ -62,8 +63,8 @@ class Shown:
 
 
 def clips(path: Path, cut: Cut, skip: int = 0) -> Iterator[Clip]:
-    """Clip after clip of a video, from frame ``skip`` of those at the rate asked for on; raises :class:`Rejected` if the file is anything
-    but sound, be it at its last frame."""
+    """Clip after clip of a video, from frame ``skip`` of those at the rate asked for on; raises
+    :class:`Rejected` if the file is anything but sound, be it at its last frame."""
     try:
         if not path.is_file():
             raise Rejected(Reason.MISSING_FILE, "no such file")
@@ -92,22 +93,26 @@ def _clips(stream: av.VideoStream, cut: Cut, skip: int) -> Iterator[Clip]:
             last = shown, _square(shown.frame, _pixel_aspect(stream), cut.size_px)
         frames.append(last[1])
         if len(frames) == cut.num_frames:
-            yield Clip(np.stack(frames), _facts(shown.frame, stream, cut, (num_sampled - cut.num_frames) / cut.fps))
+            yield Clip(
+                np.stack(frames), _facts(shown.frame, stream, cut, (num_sampled - cut.num_frames) / cut.fps)
+            )
             frames = []
     if num_sampled < skip + cut.num_frames:
         after = f" after the first {skip / cut.fps:.2f} s" if skip else ""
         raise Rejected(
             Reason.TOO_SHORT,
             f"{num_sampled / cut.fps:.2f} s, "
-            f"a clip needs {cut.num_frames / cut.fps:.2f} s ({cut.num_frames} frames at {cut.fps:g} fps){after}",
+            f"a clip needs {cut.num_frames / cut.fps:.2f} s ({cut.num_frames} frames at {cut.fps:g} "
+            f"fps){after}",
         )
 
 
 def at_rate(shots: Iterable[Shown], fps: float) -> Iterator[Shown]:
-    """The shot on screen at 0, 1/fps, 2/fps ... seconds, to the nearest: a change counts from half a frame before it.
+    """The shot on screen at 0, 1/fps, 2/fps ... seconds, to the nearest: a change counts from half a frame
+    before it.
 
-    So sources of 24, 30 and 60 fps of one scene differ by at most half a frame of the slowest. A frame is the shortest gap so far, so
-    that a picture held for long, which recordings of screens have, stays held.
+    So sources of 24, 30 and 60 fps of one scene differ by at most half a frame of the slowest. A frame is the
+    shortest gap so far, so that a picture held for long, which recordings of screens have, stays held.
     """
     before: Shown | None = None
     count, shortest = 0, math.inf
@@ -139,7 +144,9 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 def _shown(stream: av.VideoStream) -> Iterator[Shown]:
     """Every frame with its time, and the check that the file keeps what its header promises."""
     rate = stream.average_rate or stream.guessed_rate or 25
-    counted = stream.container.format.name == "avi" and stream.codec_context.has_b_frames  # AVI stores no time, only an order of decoding
+    counted = (
+        stream.container.format.name == "avi" and stream.codec_context.has_b_frames
+    )  # AVI stores no time, only an order of decoding
     first = end = None
     for number, frame in enumerate(strict_frames(stream)):
         base = float(frame.time_base or 0)
@@ -152,15 +159,20 @@ def _shown(stream: av.VideoStream) -> Iterator[Shown]:
         raise Rejected(Reason.NO_FRAMES, "its video stream holds no frame")
     promised = None if counted else _promised_seconds(stream, first or 0.0)
     promised = promised or end
-    if promised - end > max(2 / float(rate), 0.02 * promised):  # a file cut between two packets decodes without a complaint
-        raise Rejected(Reason.CORRUPT, f"it ends after {end:.2f} s where its header promises {promised:.2f} s")
+    if promised - end > max(
+        2 / float(rate), 0.02 * promised
+    ):  # a file cut between two packets decodes without a complaint
+        raise Rejected(
+            Reason.CORRUPT, f"it ends after {end:.2f} s where its header promises {promised:.2f} s"
+        )
 
 
 def _promised_seconds(stream: av.VideoStream, first: float) -> float | None:
-    """How long the header says the video is: the stream's own word, Matroska's tag of it, or the file's word where nothing else is in it.
+    """How long the header says the video is: the stream's own word, Matroska's tag of it, or the file's word
+    where nothing else is in it.
 
-    None for what makes no promise (MPEG transport and program streams, GIF, files written to a pipe): a cut can't be noticed there.
-    Matroska says when the video ends; it begins ``first`` seconds into the file.
+    None for what makes no promise (MPEG transport and program streams, GIF, files written to a pipe): a cut
+    can't be noticed there. Matroska says when the video ends; it begins ``first`` seconds into the file.
     """
     container = stream.container
     if container.format.name in ("mpegts", "mpeg"):  # FFmpeg's own guess from the last time stamps
@@ -173,7 +185,11 @@ def _promised_seconds(stream: av.VideoStream, first: float) -> float | None:
     if tag:
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - max(first, 0.0)
     assert isinstance(container, av.container.InputContainer)
-    return container.duration / av.time_base - max(first, 0.0) if container.duration and len(container.streams) == 1 else None
+    return (
+        container.duration / av.time_base - max(first, 0.0)
+        if container.duration and len(container.streams) == 1
+        else None
+    )
 
 
 def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds: float) -> dict[str, Any]:
@@ -200,11 +216,14 @@ def _pixel_aspect(stream: av.VideoStream) -> float:
 
 
 def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
-    """Whether a player mirrors the picture left to right, and how many quarters it then turns it against the clock."""
+    """Whether a player mirrors the picture left to right, and how many quarters it then turns it against the
+    clock."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return False, 0
-    a, b, _, c, d = np.frombuffer(cast(bytes, data), np.int32)[:5] / 65536.0  # x goes to (a, b), y to (c, d); y points down
+    a, b, _, c, d = (
+        np.frombuffer(cast(bytes, data), np.int32)[:5] / 65536.0
+    )  # x goes to (a, b), y to (c, d); y points down
     mirrored = bool(a * d - b * c < 0)
     if mirrored:
         a, b = -a, -b
@@ -212,7 +231,8 @@ def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
 
 
 def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarray:
-    """uint8 ``h w c``: the picture as a player shows it, short side to ``size_px``, centre kept; antialiased."""
+    """uint8 ``h w c``: the picture as a player shows it, short side to ``size_px``, centre kept;
+    antialiased."""
     image = to_rgb(frame)
     height, width, _ = image.shape
     side = min(width * pixel_aspect, height)

@@ -30,7 +30,8 @@ def is_url(location: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Downloads an address; ``timeout_seconds`` bounds each wait for the server, the worker's deadline the whole."""
+    """Downloads an address; ``timeout_seconds`` bounds each wait for the server, the worker's deadline the
+    whole."""
 
     max_bytes: int = 500_000_000
     timeout_seconds: float = 30.0
@@ -63,19 +64,30 @@ class Fetch:
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self.max_bytes:
-            raise Rejected(Reason.TOO_LARGE, f"more than {self.max_bytes / 1e6:g} MB (data.max_download_megabytes)")
+            raise Rejected(
+                Reason.TOO_LARGE, f"more than {self.max_bytes / 1e6:g} MB (data.max_download_megabytes)"
+            )
 
 
 def _quoted(url: str) -> str:
     """As browsers do: an address may hold any letter and blanks, a request may not."""
     parts = urlsplit(url)
-    return parts._replace(path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation)).geturl()
+    return parts._replace(
+        path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation)
+    ).geturl()
 
 
 def _opener() -> OpenerDirector:
     """http(s) and nothing else, so that a redirect can't lead to a file or to ftp."""
     opener = OpenerDirector()
-    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPRedirectHandler, HTTPErrorProcessor):
+    for handler in (
+        ProxyHandler,
+        HTTPHandler,
+        HTTPSHandler,
+        HTTPDefaultErrorHandler,
+        HTTPRedirectHandler,
+        HTTPErrorProcessor,
+    ):
         opener.add_handler(handler())
     return opener
 

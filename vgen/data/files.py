@@ -24,11 +24,17 @@ def is_disks_fault(error: BaseException) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace"))
+    write_whole(
+        path,
+        (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode(
+            "utf-8", "backslashreplace"
+        ),
+    )
 
 
 def put_in_place(file: IO[bytes], path: Path) -> None:
-    """Rename an open, fully written temporary file; the name survives a power cut because its folder is flushed too."""
+    """Rename an open, fully written temporary file; the name survives a power cut because its folder is
+    flushed too."""
     file.flush()
     os.fsync(file.fileno())
     os.replace(file.name, path)

@@ -1,4 +1,5 @@
-"""What lies where in a shard: one index file beside each tar, and the checks that a tar made elsewhere must pass."""
+"""What lies where in a shard: one index file beside each tar, and the checks that a tar made elsewhere must
+pass."""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ class ShardIndex:
     samples: list[Entry]
 
     def write(self, tar: Path) -> None:
-        samples = [{"key": key, "members": {e: m._asdict() for e, m in members.items()}} for key, members in self.samples]
+        samples = [
+            {"key": key, "members": {e: m._asdict() for e, m in members.items()}}
+            for key, members in self.samples
+        ]
         data = {"format": FORMAT, "version": VERSION, "shard_size": self.shard_size, "samples": samples}
         write_whole(index_path(tar), json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
 
@@ -51,7 +55,8 @@ class ShardIndex:
         path = index_path(tar)
         if not path.is_file():
             raise ValueError(
-                f"shard {tar} has no index {path.name}; make one with vgen.data.index.index_shard, or prepare the folder again"
+                f"shard {tar} has no index {path.name}; make one with vgen.data.index.index_shard, or "
+                "prepare the folder again"
             )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +70,8 @@ class ShardIndex:
         if size != index.shard_size:
             state = "is missing" if size is None else f"has {size:,} bytes"
             raise ValueError(
-                f"shard {tar} {state} where its index says {index.shard_size:,}: it was cut or changed; copy or prepare it again"
+                f"shard {tar} {state} where its index says {index.shard_size:,}: it was cut or changed; "
+                "copy or prepare it again"
             )
         return index
 
@@ -74,7 +80,13 @@ class ShardIndex:
         if (data["format"], data["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it says {data['format']} version {data['version']}")
         entries = [
-            Entry(s["key"], {e: Member(int(m["offset"]), int(m["size"]), int(m["crc32"])) for e, m in s["members"].items()})
+            Entry(
+                s["key"],
+                {
+                    e: Member(int(m["offset"]), int(m["size"]), int(m["crc32"]))
+                    for e, m in s["members"].items()
+                },
+            )
             for s in data["samples"]
         ]
         index = ShardIndex(shard_size=int(data["shard_size"]), samples=entries)
@@ -90,15 +102,22 @@ def index_path(tar: Path) -> Path:
 
 
 def index_shard(tar: Path) -> ShardIndex:
-    """Read a tar that any tool may have made, refuse what is not a plain, whole shard, and return its index (not yet written)."""
+    """Read a tar that any tool may have made, refuse what is not a plain, whole shard, and return its index
+    (not yet written)."""
     entries: dict[str, Entry] = {}
     last = None
     for name, offset, payload in _members(tar):
         key, extension = split_name(name)
         if extension.rsplit(".", 1)[-1] in PICKLES:
-            raise ValueError(f"shard {tar} holds the pickle {name!r}, which would execute code when read; write it again without")
+            raise ValueError(
+                f"shard {tar} holds the pickle {name!r}, which would execute code when read; write it again "
+                "without"
+            )
         if last != key and key in entries:
-            raise ValueError(f"shard {tar} holds the sample {key!r} twice; keys must be unique and the members of a sample adjacent")
+            raise ValueError(
+                f"shard {tar} holds the sample {key!r} twice; keys must be unique and the members of a "
+                "sample adjacent"
+            )
         members = entries.setdefault(key, Entry(key, {})).members
         if extension in members:
             raise ValueError(f"shard {tar} holds the member {name!r} twice; write it again with unique keys")
@@ -139,7 +158,8 @@ def _members(tar: Path) -> Iterator[tuple[str, int, bytes]]:
             file.seek(end)
             if file.read(2 * BLOCK) != bytes(2 * BLOCK):
                 raise ValueError(
-                    f"shard {tar} was cut: the two empty blocks that end every tar are missing after byte {end:,}; copy it again"
+                    f"shard {tar} was cut: the two empty blocks that end every tar are missing after byte "
+                    f"{end:,}; copy it again"
                 )
     except tarfile.TarError as error:
         raise ValueError(f"shard {tar} is cut or no tar ({error}); copy it again") from error
@@ -147,11 +167,18 @@ def _members(tar: Path) -> Iterator[tuple[str, int, bytes]]:
 
 def _check_member(tar: Path, info: tarfile.TarInfo, size: int) -> None:
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
-        raise ValueError(f"shard {tar} holds {info.name!r}, which is a link or a device and no plain file; write it again without")
+        raise ValueError(
+            f"shard {tar} holds {info.name!r}, which is a link or a device and no plain file; write it "
+            "again without"
+        )
     if info.name.startswith("/") or ".." in info.name.split("/"):
-        raise ValueError(f"shard {tar} holds {info.name!r}, a name that leaves its folder; write it again with relative names")
+        raise ValueError(
+            f"shard {tar} holds {info.name!r}, a name that leaves its folder; write it again with relative "
+            "names"
+        )
     if info.offset_data + info.size > size:
         raise ValueError(
-            f"shard {tar} was cut inside {info.name!r}, which should end at byte {info.offset_data + info.size:,} "
+            f"shard {tar} was cut inside {info.name!r}, which should end at byte "
+            f"{info.offset_data + info.size:,} "
             f"of {size:,}; copy it again"
         )

@@ -56,7 +56,13 @@ class Rejection:
     detail: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"row": self.row, "key": self.key, "source": self.source, "reason": self.reason.value, "detail": self.detail}
+        return {
+            "row": self.row,
+            "key": self.key,
+            "source": self.source,
+            "reason": self.reason.value,
+            "detail": self.detail,
+        }
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Rejection:
@@ -71,9 +77,15 @@ def write_ledger(folder: Path, rejections: Iterable[Rejection]) -> None:
 def read_ledger(folder: Path) -> list[Rejection]:
     """The rejections of a finished folder. Raises ``ValueError`` where the ledger is gone or is none."""
     try:
-        return [Rejection.from_dict(json.loads(line)) for line in (folder / LEDGER).read_text(encoding="utf-8").split("\n") if line]
+        return [
+            Rejection.from_dict(json.loads(line))
+            for line in (folder / LEDGER).read_text(encoding="utf-8").split("\n")
+            if line
+        ]
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"ledger {folder / LEDGER} is missing or damaged ({error}); delete {folder} and prepare it again") from error
+        raise ValueError(
+            f"ledger {folder / LEDGER} is missing or damaged ({error}); delete {folder} and prepare it again"
+        ) from error
 
 
 def by_reason(rejections: Iterable[Rejection]) -> dict[str, int]:

@@ -14,7 +14,9 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 def read_listing(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of ``file``, each with at least the columns ``required``; any other columns come along."""
     if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"listing {file} must end in {', '.join(SUFFIXES)}; for a folder of videos use data=folder")
+        raise ValueError(
+            f"listing {file} must end in {', '.join(SUFFIXES)}; for a folder of videos use data=folder"
+        )
     if not file.is_file():
         raise ValueError(f"listing {file} does not exist")
     match file.suffix.lower():
@@ -42,7 +44,9 @@ def _table(file: Path, delimiter: str, required: Sequence[str]) -> Iterator[dict
                     )
                 yield row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"listing {file}, near line {reader.line_num + 1}: {error}; it must be UTF-8 with quoted text") from error
+            raise ValueError(
+                f"listing {file}, near line {reader.line_num + 1}: {error}; it must be UTF-8 with quoted text"
+            ) from error
 
 
 def _json_lines(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -55,7 +59,9 @@ def _json_lines(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"listing {file}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise ValueError(f"listing {file}, line {number} must hold one object, got a {type(row).__name__}")
+                raise ValueError(
+                    f"listing {file}, line {number} must hold one object, got a {type(row).__name__}"
+                )
             if required[0] not in row:
                 _require(file, list(row), required[:1])
             yield dict.fromkeys(required) | row  # an object may leave its caption out; the ledger says so
@@ -79,13 +85,17 @@ def _parquet(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]:
 def _once(file: Path, present: Sequence[str]) -> None:
     twice = sorted({name for name in present if list(present).count(name) > 1})
     if twice:
-        raise ValueError(f"listing {file} has more than one column {', '.join(map(repr, twice))}; give each a name of its own")
+        raise ValueError(
+            f"listing {file} has more than one column {', '.join(map(repr, twice))}; give each a name of "
+            "its own"
+        )
 
 
 def _require(file: Path, present: Sequence[str], required: Sequence[str]) -> None:
     lacking = [name for name in required if name not in present]
     if lacking:
         raise ValueError(
-            f"listing {file} has no column {', '.join(map(repr, lacking))}; it has {', '.join(present) or 'none'}: "
+            f"listing {file} has no column {', '.join(map(repr, lacking))}; it has "
+            f"{', '.join(present) or 'none'}: "
             "name yours by data.video_column=, data.caption_column= or data.key_column="
         )

@@ -1,4 +1,5 @@
-"""The manifest: what a folder of shards was made from, how, and what is in it. Written last, so a folder that has one is whole."""
+"""The manifest: what a folder of shards was made from, how, and what is in it. Written last, so a folder that
+has one is whole."""
 
 from __future__ import annotations
 
@@ -32,40 +33,50 @@ class Manifest:
         return hashlib.sha256("".join(f"{s.name} {s.sha256}\n" for s in self.shards).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
-        write_json(folder / MANIFEST, {"format": FORMAT, "version": VERSION, **asdict(self), "content_hash": self.content_hash})
+        write_json(
+            folder / MANIFEST,
+            {"format": FORMAT, "version": VERSION, **asdict(self), "content_hash": self.content_hash},
+        )
 
     @staticmethod
     def read(folder: Path) -> Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise ValueError(
-                f"{folder} holds no finished shards: it has no {MANIFEST}; finish it with the same 'vgen prepare' command that began it"
+                f"{folder} holds no finished shards: it has no {MANIFEST}; finish it with the same 'vgen "
+                "prepare' command that began it"
             )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             kind, claimed = (data.pop("format"), data.pop("version")), data.pop("content_hash")
             manifest = Manifest(**{**data, "shards": [Shard(**s) for s in data["shards"]]})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"manifest {path} is damaged ({error}); delete the folder and prepare it again") from error
+            raise ValueError(
+                f"manifest {path} is damaged ({error}); delete the folder and prepare it again"
+            ) from error
         if kind != (FORMAT, VERSION):
             raise ValueError(
-                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} is read; "
+                f"manifest {path} is of kind {kind[0]} version {kind[1]} where {FORMAT} version {VERSION} "
+                "is read; "
                 "delete the folder and prepare it again"
             )
         if claimed != manifest.content_hash:
             raise ValueError(
-                f"manifest {path} was changed: its content hash does not follow from its shards; delete the folder and prepare it again"
+                f"manifest {path} was changed: its content hash does not follow from its shards; delete the "
+                "folder and prepare it again"
             )
         _check_names(path, manifest.shards)
         return manifest
 
 
 def check_sizes(folder: Path, shards: Sequence[Shard]) -> None:
-    """Refuse a finished folder whose shards are not all there, at their size; what is in them is checked where they are read."""
+    """Refuse a finished folder whose shards are not all there, at their size; what is in them is checked
+    where they are read."""
     bad = [s.name for s in shards if not is_whole(folder, s)]
     if bad:
         raise ValueError(
-            f"{folder} was complete, and since then {', '.join(bad)} was cut, changed or lost; delete the folder and prepare it again"
+            f"{folder} was complete, and since then {', '.join(bad)} was cut, changed or lost; delete the "
+            "folder and prepare it again"
         )
 
 

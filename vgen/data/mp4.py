@@ -1,6 +1,8 @@
-"""H.264 in memory, so that the same frames give the same bytes: on one thread, and by the code paths of x264 that all processors share.
+"""H.264 in memory, so that the same frames give the same bytes: on one thread, and by the code paths of x264
+that all processors share.
 
-Those that it chooses for the processor at hand read memory that nobody wrote: at 64 and 160 px the bytes changed from run to run.
+Those that it chooses for the processor at hand read memory that nobody wrote: at 64 and 160 px the bytes
+changed from run to run.
 """
 
 from __future__ import annotations
@@ -21,18 +23,30 @@ def encode_mp4(video: np.ndarray, fps: float, crf: int) -> bytes:
     """uint8 ``f h w c`` to an mp4 that every browser plays (H.264, yuv420p)."""
     num_frames, height, width, _ = video.shape
     if height % 2 or width % 2:
-        raise ValueError(f"H.264 in yuv420p needs even sides, got {width}x{height}; choose an even size_px or video=npy")
+        raise ValueError(
+            f"H.264 in yuv420p needs even sides, got {width}x{height}; choose an even size_px or video=npy"
+        )
     out = io.BytesIO()
     with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(1001)
-        options = {"crf": str(crf), "preset": "medium", "flags": "+bitexact", "x264-params": "cpu-independent=1"}
+        options = {
+            "crf": str(crf),
+            "preset": "medium",
+            "flags": "+bitexact",
+            "x264-params": "cpu-independent=1",
+        }
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
-        stream.codec_context.colorspace, stream.codec_context.color_range = 6, ColorRange.MPEG  # 6: SMPTE 170M, what the matrix below is
+        stream.codec_context.colorspace, stream.codec_context.color_range = (
+            6,
+            ColorRange.MPEG,
+        )  # 6: SMPTE 170M, what the matrix below is
         for i in range(num_frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(video[i]), "rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1)
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG, threads=1
+            )
             frame.pts, frame.time_base = i, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -58,10 +72,11 @@ def decode_mp4(payload: bytes) -> np.ndarray:
 
 
 def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Frames in order of showing; a damaged one raises ``InvalidDataError`` where FFmpeg would paint over it in silence.
+    """Frames in order of showing; a damaged one raises ``InvalidDataError`` where FFmpeg would paint over it
+    in silence.
 
-    A stream that was joined in the middle, as recordings and cuts without encoding are, begins with its first whole picture, as in a
-    player: what leans on pictures before that is left out.
+    A stream that was joined in the middle, as recordings and cuts without encoding are, begins with its first
+    whole picture, as in a player: what leans on pictures before that is left out.
     """
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     stream.codec_context.options = {"err_detect": "explode"}
@@ -73,7 +88,9 @@ def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         if packet.is_corrupt:
             raise av.error.InvalidDataError(0, "a damaged packet")
         if packet.size and not begun:
-            leads = key_pts is not None and packet.pts is not None and packet.pts < key_pts  # shown before the first whole picture
+            leads = (
+                key_pts is not None and packet.pts is not None and packet.pts < key_pts
+            )  # shown before the first whole picture
             if leads or not (keyed or packet.is_keyframe):
                 joined = True
                 continue
@@ -93,7 +110,10 @@ def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 ``h w c``. Frames that do not name their matrix are read as players do: BT.709 from 720 lines on, BT.601 below."""
+    """uint8 ``h w c``. Frames that do not name their matrix are read as players do: BT.709 from 720 lines on,
+    BT.601 below."""
     unnamed = frame.colorspace in (0, 2)  # 0 is RGB, where the matrix is not used
     matrix = (Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601) if unnamed else None
-    return frame.reformat(format="rgb24", src_colorspace=matrix, src_color_range=frame.color_range, threads=1).to_ndarray()
+    return frame.reformat(
+        format="rgb24", src_colorspace=matrix, src_color_range=frame.color_range, threads=1
+    ).to_ndarray()

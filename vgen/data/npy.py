@@ -1,4 +1,5 @@
 """A ``.npy`` file that grows row by row, for arrays that do not fit into memory."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +9,8 @@ from numpy.lib import format as npy
 
 
 class GrowingArray:
-    """Rows of one shape and type, appended to ``path``; leaving the context writes how many there are. After an error the file says none.
+    """Rows of one shape and type, appended to ``path``; leaving the context writes how many there are. After
+    an error the file says none.
 
     numpy pads a header so that its first axis may grow in place, which is what this relies on.
     """
@@ -25,7 +27,9 @@ class GrowingArray:
             self._row = row
             self._write_header()
         if row != self._row:
-            raise ValueError(f"rows of {self._file.name} are {self._row[1]} {self._row[0]}, got {row[1]} {row[0]}")
+            raise ValueError(
+                f"rows of {self._file.name} are {self._row[1]} {self._row[0]}, got {row[1]} {row[0]}"
+            )
         self._file.write(np.ascontiguousarray(rows).data)
         self._num_rows += len(rows)
 
@@ -45,5 +49,9 @@ class GrowingArray:
     def _write_header(self) -> None:
         assert self._row is not None
         shape, dtype = self._row
-        fields = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (self._num_rows, *shape)}
+        fields = {
+            "descr": npy.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (self._num_rows, *shape),
+        }
         npy.write_array_header_1_0(self._file, fields)

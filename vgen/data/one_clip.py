@@ -1,4 +1,5 @@
 """One video file (or picture) as the clip that a run is about."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +16,8 @@ from vgen.data.sample import Sample
 
 
 def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndarray:
-    """The first ``cut.num_frames`` frames from ``start_seconds`` on, uint8 f h w 3, square. A picture gives one frame.
+    """The first ``cut.num_frames`` frames from ``start_seconds`` on, uint8 f h w 3, square. A picture gives
+    one frame.
 
     Raises ValueError, with the file's name, where it is no sound video, or shorter than asked.
     """
@@ -26,7 +28,8 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
     if picture is not None:
         if cut.num_frames != 1:
             raise ValueError(
-                f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or num_frames=1 to edit the picture"
+                f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or "
+                "num_frames=1 to edit the picture"
             )
         return picture[None]
     skipped = round(start_seconds * cut.fps)
@@ -40,8 +43,8 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
 
 
 def _picture(path: Path, size_px: int) -> np.ndarray | None:
-    """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white; None where the file is no still
-    picture."""
+    """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white;
+    None where the file is no still picture."""
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
@@ -53,7 +56,9 @@ def _picture(path: Path, size_px: int) -> np.ndarray | None:
         return None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)))
+    return np.asarray(
+        image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    )
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -71,7 +76,8 @@ class OneClip:
     def __init__(self, video: np.ndarray, caption: str, fps: float) -> None:
         self.sample = Sample("clip", video, caption, {"fps": fps})
         self.content_hash = hashlib.blake2b(video.tobytes() + caption.encode(), digest_size=16).hexdigest()
-        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the same clip
+        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the
+        # same clip
         user = os.getuid() if hasattr(os, "getuid") else "user"
         self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
 

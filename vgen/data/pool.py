@@ -1,4 +1,5 @@
-"""Work in processes that may crash or hang: results come back in order, and a task that takes its worker with it is named."""
+"""Work in processes that may crash or hang: results come back in order, and a task that takes its worker with
+it is named."""
 
 from __future__ import annotations
 
@@ -50,13 +51,16 @@ def run_ordered(
     ahead: int = 4,
     preload: Sequence[str] = (),
 ) -> Generator[Result | Died | Hung, None, None]:
-    """``work`` over ``tasks`` in ``num_processes`` processes; one outcome per task, in the order of the tasks.
+    """``work`` over ``tasks`` in ``num_processes`` processes; one outcome per task, in the order of the
+    tasks.
 
-    At most ``ahead`` tasks per process are begun before the oldest outcome is taken. An exception in ``work`` is an error of ours and is
-    raised here; what belongs to the task must be part of the result. ``preload`` names modules that are imported once for all workers.
+    At most ``ahead`` tasks per process are begun before the oldest outcome is taken. An exception in ``work``
+    is an error of ours and is raised here; what belongs to the task must be part of the result. ``preload``
+    names modules that are imported once for all workers.
     """
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    # A fork server forks from a process without threads; forking this one, which may hold locks of torch or a progress bar, may hang.
+    # A fork server forks from a process without threads; forking this one, which may hold locks of torch or a
+    # progress bar, may hang.
     context.set_forkserver_preload(list(preload))
     queue = iter(tasks)
     waiting: deque[int] = deque()  # tasks begun, oldest first
@@ -119,13 +123,17 @@ class _Worker(Generic[Task, Result]):
     def give(self, number: int, task: Task, deadline_seconds: float) -> None:
         if not self.started:  # importing is not part of the task's time
             if not self.pipe.poll(START_SECONDS):
-                raise RuntimeError(f"a worker process did not start within {START_SECONDS:.0f} s; is the machine out of memory?")
+                raise RuntimeError(
+                    f"a worker process did not start within {START_SECONDS:.0f} s; is the machine out of "
+                    "memory?"
+                )
             try:
                 self.pipe.recv()
             except EOFError:
                 self.process.join()
                 raise RuntimeError(
-                    f"a worker process died while starting (exit code {self.process.exitcode}); its message is above"
+                    f"a worker process died while starting (exit code {self.process.exitcode}); its message "
+                    "is above"
                 ) from None
             self.started = True
         self.number, self.due = number, time.monotonic() + deadline_seconds
@@ -171,7 +179,10 @@ def _serve(pipe: connection.Connection, work: Callable[[Any], Any]) -> None:
         try:
             outcome = work(task)
         except Exception as error:  # noqa: BLE001  it is raised again by the parent
-            outcome = _Raised(traceback.format_exc(), error if isinstance(error, OSError) and is_disks_fault(error) else None)
+            outcome = _Raised(
+                traceback.format_exc(),
+                error if isinstance(error, OSError) and is_disks_fault(error) else None,
+            )
         pipe.send(outcome)
 
 

@@ -1,4 +1,5 @@
-"""The procedure behind ``vgen prepare``: rows to workers, their clips in order into shards, everything else into the ledger."""
+"""The procedure behind ``vgen prepare``: rows to workers, their clips in order into shards, everything else
+into the ledger."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ USUAL_FRAMES = 16
 
 @spec
 class Prepare:
-    """What ``vgen prepare`` is asked for. The settings of the second group decide bytes; those of the third only how they come about."""
+    """What ``vgen prepare`` is asked for. The settings of the second group decide bytes; those of the third
+    only how they come about."""
 
     data: Source
     out: str | None = None  # null: data/prepared/NAME
@@ -60,7 +62,8 @@ class Prepare:
             raise ValueError(f"deadline_seconds must be positive and finite, got {self.deadline_seconds}")
         if self.encoding().video is Video.mp4 and self.cut().size_px % 2:
             raise ValueError(
-                f"size_px must be even for video=mp4 (H.264 halves the colour planes), got {self.cut().size_px}; video=npy takes any"
+                "size_px must be even for video=mp4 (H.264 halves the colour planes), got "
+                f"{self.cut().size_px}; video=npy takes any"
             )
 
     def cut(self) -> Cut:
@@ -82,7 +85,9 @@ class Prepare:
 
     def settings(self) -> dict[str, Any]:
         """What decides the bytes, by the names a user would set them by."""
-        source = {f"data.{k}": v for k, v in asdict(self.data).items() if k not in ("path", "timeout_seconds")}
+        source = {
+            f"data.{k}": v for k, v in asdict(self.data).items() if k not in ("path", "timeout_seconds")
+        }
         return plain(
             {
                 "data": type(self.data).__name__,
@@ -109,7 +114,8 @@ Watch = Callable[[int, int, Counts], None]
 
 
 def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> Prepared:
-    """Write the folder, or go on with it, or find it complete. Raises ``ValueError`` with what the user can do."""
+    """Write the folder, or go on with it, or find it complete. Raises ``ValueError`` with what the user can
+    do."""
     jobs = wish.data.jobs(wish.cut())
     facts = {"settings": wish.settings(), "listing": listing_hash(jobs), "vgen_version": __version__}
     folder = wish.folder()
@@ -120,12 +126,17 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
         check_sizes(folder, manifest.shards)
         if workspace.path.is_dir():  # killed between the manifest and the last sweep
             workspace.remove()
-        return Prepared(folder=folder, manifest=manifest, rejected=by_reason(read_ledger(folder)), fresh=False)
+        return Prepared(
+            folder=folder, manifest=manifest, rejected=by_reason(read_ledger(folder)), fresh=False
+        )
     begun = workspace.facts()
     if begun is not None:
         _same(folder, begun, facts)
     elif folder.is_dir() and any(p.name != WORK for p in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and was not made by vgen prepare; choose another out= or empty it yourself")
+        raise ValueError(
+            f"{folder} is not empty and was not made by vgen prepare; choose another out= or empty it "
+            "yourself"
+        )
     try:
         workspace.open(facts)
         return _fill(wish, jobs, facts, workspace, watch)
@@ -136,7 +147,11 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
 def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to mix two kinds of clips in one folder."""
     old, new = before["settings"], now["settings"]
-    changed = [f"{k} was {old.get(k)!r} and is {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    changed = [
+        f"{k} was {old.get(k)!r} and is {new.get(k)!r}"
+        for k in sorted({*old, *new})
+        if old.get(k) != new.get(k)
+    ]
     if changed:
         raise ValueError(
             f"{folder} was prepared with other settings ({'; '.join(changed)}); "
@@ -144,7 +159,8 @@ def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         )
     if before["listing"] != now["listing"]:
         raise ValueError(
-            f"{folder} was prepared from other files: since then the source has gained, lost or changed some; "
+            f"{folder} was prepared from other files: since then the source has gained, lost or changed "
+            "some; "
             "nothing was overwritten: choose another out= or delete it yourself"
         )
     if before.get("vgen_version", now["vgen_version"]) != now["vgen_version"]:
@@ -154,7 +170,9 @@ def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
-def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], workspace: Workspace, watch: Watch) -> Prepared:
+def _fill(
+    wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], workspace: Workspace, watch: Watch
+) -> Prepared:
     folder, most = workspace.folder, wish.max_reject_share * len(jobs)
     shards, position, rejections = workspace.shards()
     counts = position.counts
@@ -187,13 +205,25 @@ def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], wor
     write_ledger(folder, rejections)
     if not counts.clips:
         raise ValueError(
-            f"none of {len(jobs)} rows became a clip ({_why(rejections)}); {wish.folder() / 'ledger.jsonl'} names each of them: mend the "
+            f"none of {len(jobs)} rows became a clip ({_why(rejections)}); {wish.folder() / 'ledger.jsonl'} "
+            "names each of them: mend the "
             f"source and delete {wish.folder()}"
         )
     tally = by_reason(rejections)
     source = {"name": wish.data.name(), "path": getattr(wish.data, "path", None), "listing": facts["listing"]}
-    total = {**asdict(counts), "seconds": round(counts.seconds, 6), "rejected_by_reason": tally, "bytes": sum(s.size for s in shards)}
-    manifest = Manifest(source=source, settings=facts["settings"], counts=total, shards=shards, vgen_version=facts["vgen_version"])
+    total = {
+        **asdict(counts),
+        "seconds": round(counts.seconds, 6),
+        "rejected_by_reason": tally,
+        "bytes": sum(s.size for s in shards),
+    }
+    manifest = Manifest(
+        source=source,
+        settings=facts["settings"],
+        counts=total,
+        shards=shards,
+        vgen_version=facts["vgen_version"],
+    )
     manifest.write(folder)
     workspace.remove()
     return Prepared(folder=folder, manifest=manifest, rejected=tally, fresh=True)
@@ -201,8 +231,10 @@ def _fill(wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], wor
 
 def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> str:
     return (
-        f"{len(rejections)} of the first {done} of {total} rows were rejected ({_why(rejections)}), more than "
-        f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each of them: "
+        f"{len(rejections)} of the first {done} of {total} rows were rejected ({_why(rejections)}), more "
+        "than "
+        f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each of "
+        "them: "
         f"mend the source and delete {wish.folder()}, or raise max_reject_share to go on"
     )
 
@@ -212,15 +244,24 @@ def _why(rejections: list[Rejection]) -> str:
     return f"{reasons}; first {rejections[0].source}: {rejections[0].detail}"
 
 
-def _results(wish: Prepare, jobs: list[Job | Rejection], first: int, workspace: Workspace) -> Iterator[RowResult]:
-    """A result per row from ``first`` on, in order: found from an earlier run, rejected at sight, or made by a worker now."""
+def _results(
+    wish: Prepare, jobs: list[Job | Rejection], first: int, workspace: Workspace
+) -> Iterator[RowResult]:
+    """A result per row from ``first`` on, in order: found from an earlier run, rejected at sight, or made by
+    a worker now."""
     rows = range(first, len(jobs))
     to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
     num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
     work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding())
     awaited = {job.row for job in to_do}
     with closing(
-        run_ordered(work, to_do, num_processes=num_processes, deadline_seconds=wish.deadline_seconds, preload=[__name__])
+        run_ordered(
+            work,
+            to_do,
+            num_processes=num_processes,
+            deadline_seconds=wish.deadline_seconds,
+            preload=[__name__],
+        )
     ) as outcomes:
         for row in rows:
             job = jobs[row]
@@ -239,7 +280,10 @@ def _accident(job: Job, outcome: RowResult | Died | Hung) -> RowResult:
         case Died(exit_code):
             reason, detail = Reason.WORKER_DIED, f"its worker process ended with exit code {exit_code}"
         case Hung(seconds):
-            reason, detail = Reason.TIMED_OUT, f"not done after {seconds:g} s (deadline_seconds; long videos need more)"
+            reason, detail = (
+                Reason.TIMED_OUT,
+                f"not done after {seconds:g} s (deadline_seconds; long videos need more)",
+            )
         case RowResult():
             return outcome
     return RowResult(row=job.row, samples=[], rejection=_rejection(job, reason, detail))
@@ -254,7 +298,8 @@ def _spool(scratch: Path, row: int) -> Path:
 
 
 def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
-    """In a worker: decode, encode, and spool the clips to disk one by one, so that a long video needs no more memory than a short one."""
+    """In a worker: decode, encode, and spool the clips to disk one by one, so that a long video needs no more
+    memory than a short one."""
     spool = _spool(scratch, job.row)
     spool.parent.mkdir()
     samples, offset = [], 0
@@ -266,14 +311,23 @@ def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
                     file.write(payload)
                     places[extension] = (offset, len(payload), zlib.crc32(payload))
                     offset += len(payload)
-                samples.append({"key": sample.id, "seconds": len(sample.video) / sample.metadata["fps"], "members": places})
+                samples.append(
+                    {
+                        "key": sample.id,
+                        "seconds": len(sample.video) / sample.metadata["fps"],
+                        "members": places,
+                    }
+                )
         except Rejected as rejected:
-            return RowResult(row=job.row, samples=[], rejection=_rejection(job, rejected.reason, rejected.detail))
+            return RowResult(
+                row=job.row, samples=[], rejection=_rejection(job, rejected.reason, rejected.detail)
+            )
     return RowResult(row=job.row, samples=samples)
 
 
 def _packed(job: Job, scratch: Path, encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our disk does not."""
+    """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
+    disk does not."""
     try:
         for sample in job.samples(scratch):
             yield sample, pack(sample, encoding)

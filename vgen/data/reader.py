@@ -20,10 +20,12 @@ MAX_OPEN = 64
 
 
 class ShardReader:
-    """A folder of shards as a sequence: ``len(reader)``, ``reader[i] -> Sample``, in the order in which they were written.
+    """A folder of shards as a sequence: ``len(reader)``, ``reader[i] -> Sample``, in the order in which they
+    were written.
 
-    Opening checks manifest, indexes and sizes, so a missing or cut shard is found before training, not during it. Files are opened
-    lazily and read with ``pread``, which has no position: a reader may be pickled, forked and shared by threads.
+    Opening checks manifest, indexes and sizes, so a missing or cut shard is found before training, not during
+    it. Files are opened lazily and read with ``pread``, which has no position: a reader may be pickled,
+    forked and shared by threads.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -35,8 +37,10 @@ class ShardReader:
         for shard, index in zip(self.manifest.shards, self.indexes, strict=True):
             if (shard.size, shard.num_samples) != (index.shard_size, len(index.samples)):
                 raise ValueError(
-                    f"shard {self.folder / shard.name} has {len(index.samples)} samples in {index.shard_size:,} bytes "
-                    f"where the manifest says {shard.num_samples} in {shard.size:,}; delete the folder and prepare it again"
+                    f"shard {self.folder / shard.name} has {len(index.samples)} samples in "
+                    f"{index.shard_size:,} bytes "
+                    f"where the manifest says {shard.num_samples} in {shard.size:,}; delete the folder and "
+                    "prepare it again"
                 )
         self._ends = list(accumulate(len(index.samples) for index in self.indexes))
         self._files: OrderedDict[int, int] = OrderedDict()
@@ -46,7 +50,9 @@ class ShardReader:
 
     def __getitem__(self, i: int) -> Sample:
         shard, entry = self._locate(i)
-        members = {e: self._read(shard, f"{entry.key}.{e}", m) for e, m in entry.members.items() if e in READABLE}
+        members = {
+            e: self._read(shard, f"{entry.key}.{e}", m) for e, m in entry.members.items() if e in READABLE
+        }
         try:
             return unpack(entry.key, members)
         except ValueError as error:

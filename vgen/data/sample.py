@@ -29,7 +29,8 @@ class Video(Enum):
 
 @spec
 class Encoding:
-    """``crf`` is x264's: 0 is lossless but for the colour planes, 18 hardly visible, 51 worst; ``npy`` is lossless and large."""
+    """``crf`` is x264's: 0 is lossless but for the colour planes, 18 hardly visible, 51 worst; ``npy`` is
+    lossless and large."""
 
     video: Video = Video.mp4
     crf: int = 18
@@ -49,15 +50,25 @@ class Sample:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.video.dtype != np.uint8 or self.video.ndim != 4 or self.video.shape[-1] != 3 or 0 in self.video.shape:
-            raise ValueError(f"video of sample {self.id!r} must be uint8 f h w 3, got {self.video.dtype} {self.video.shape}")
+        if (
+            self.video.dtype != np.uint8
+            or self.video.ndim != 4
+            or self.video.shape[-1] != 3
+            or 0 in self.video.shape
+        ):
+            raise ValueError(
+                f"video of sample {self.id!r} must be uint8 f h w 3, got {self.video.dtype} "
+                f"{self.video.shape}"
+            )
 
 
 def pack(sample: Sample, encoding: Encoding) -> dict[str, bytes]:
     """The members of a sample by extension; :func:`unpack` is the inverse (exactly so for ``npy``)."""
     if encoding.video is Video.npy:
         file = io.BytesIO()
-        np.lib.format.write_array(file, np.ascontiguousarray(sample.video), version=(1, 0), allow_pickle=False)
+        np.lib.format.write_array(
+            file, np.ascontiguousarray(sample.video), version=(1, 0), allow_pickle=False
+        )
         video = file.getvalue()
     else:
         video = encode_mp4(sample.video, sample.metadata.get("fps", 8.0), encoding.crf)
@@ -89,7 +100,9 @@ def _check_texts(key: str, members: Mapping[str, bytes]) -> None:
         if extension not in members:
             raise ValueError(f"sample {key!r} has no .{extension}; it has {', '.join(sorted(members))}")
         if len(members[extension]) > TEXT_LIMIT:
-            raise ValueError(f"{key}.{extension} has {len(members[extension]):,} bytes where {TEXT_LIMIT:,} are allowed")
+            raise ValueError(
+                f"{key}.{extension} has {len(members[extension]):,} bytes where {TEXT_LIMIT:,} are allowed"
+            )
 
 
 def _video(members: Mapping[str, bytes]) -> np.ndarray:
@@ -101,7 +114,8 @@ def _video(members: Mapping[str, bytes]) -> np.ndarray:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numbers that are not finite become null, dates and other foreign things their text."""
+    """What JSON can hold: numbers that are not finite become null, dates and other foreign things their
+    text."""
     match value:
         case dict():
             return {str(k): plain(v) for k, v in value.items()}

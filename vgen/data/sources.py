@@ -21,8 +21,24 @@ from vgen.data.sample import Sample, Video, plain
 from vgen.spec import spec
 
 VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".gif",
-)  # fmt: skip
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".qt",
+    ".3gp",
+    ".webm",
+    ".mkv",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".ogv",
+    ".flv",
+    ".wmv",
+    ".gif",
+)
 LONGEST_KEY = 80
 
 
@@ -38,8 +54,8 @@ class Job:
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What decides the samples, beside the settings; changes between two runs are found by it. Of files that is their size: to read all
-        of a corpus before every run would take hours."""
+        """What decides the samples, beside the settings; changes between two runs are found by it. Of files
+        that is their size: to read all of a corpus before every run would take hours."""
         return asdict(self)
 
 
@@ -72,7 +88,9 @@ class VideoJob(Job):
         try:
             for number, clip in enumerate(clips(path, self.cut)):
                 ours = {**clip.metadata, "source": self.source, "clip": number}
-                yield Sample(f"{self.key}-{number:04d}", clip.video, self.caption, ours | _beside(ours, self.columns))
+                yield Sample(
+                    f"{self.key}-{number:04d}", clip.video, self.caption, ours | _beside(ours, self.columns)
+                )
         finally:
             if is_url(self.location):
                 path.unlink()
@@ -82,11 +100,18 @@ class VideoJob(Job):
         num_bytes = None
         if not is_url(self.location):
             num_bytes = path.stat().st_size if _there(path) else None
-        return {"key": self.key, "source": self.source, "caption": self.caption, "columns": plain(self.columns), "num_bytes": num_bytes}
+        return {
+            "key": self.key,
+            "source": self.source,
+            "caption": self.caption,
+            "columns": plain(self.columns),
+            "num_bytes": num_bytes,
+        }
 
 
 def _beside(ours: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
-    """Columns by their own names, but for those that are ours: these are told apart by ``given_``, as often as it takes."""
+    """Columns by their own names, but for those that are ours: these are told apart by ``given_``, as often
+    as it takes."""
     out: dict[str, Any] = {k: v for k, v in columns.items() if k not in ours}
     for name, value in columns.items():
         if name in ours:
@@ -99,7 +124,8 @@ def _beside(ours: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any]:
 
 @spec
 class FolderSource(Source):
-    """Video files of a folder and its subfolders; ``clip.txt`` or ``clip.json`` beside ``clip.mp4`` holds the caption."""
+    """Video files of a folder and its subfolders; ``clip.txt`` or ``clip.json`` beside ``clip.mp4`` holds the
+    caption."""
 
     path: str | None = None
     caption_key: str = "caption"  # in the .json; its other entries are kept
@@ -111,11 +137,20 @@ class FolderSource(Source):
         folder = self._folder()
         files = sorted(_videos(folder), key=lambda f: f.relative_to(folder).as_posix())
         if not files:
-            raise ValueError(f"folder {folder} holds no video; looked for {' '.join(VIDEO_SUFFIXES)} in it and below")
+            raise ValueError(
+                f"folder {folder} holds no video; looked for {' '.join(VIDEO_SUFFIXES)} in it and below"
+            )
         rows = []
         for file in files:
             name = file.relative_to(folder)
-            rows.append(_Row(name.with_suffix("").as_posix(), _shown(name.as_posix()), str(file.absolute()), *self._caption(file)))
+            rows.append(
+                _Row(
+                    name.with_suffix("").as_posix(),
+                    _shown(name.as_posix()),
+                    str(file.absolute()),
+                    *self._caption(file),
+                )
+            )
         return _jobs(rows, cut, Fetch())
 
     def _folder(self) -> Path:
@@ -123,7 +158,9 @@ class FolderSource(Source):
             raise ValueError("data=folder needs the folder of videos: data.path=FOLDER")
         folder = Path(self.path).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"data.path={self.path} is no folder; for a .csv, .parquet or .jsonl listing use data=listing")
+            raise ValueError(
+                f"data.path={self.path} is no folder; for a .csv, .parquet or .jsonl listing use data=listing"
+            )
         return folder
 
     def _caption(self, file: Path) -> tuple[str, dict[str, Any], str]:
@@ -149,13 +186,16 @@ class FolderSource(Source):
         return (
             " ".join(caption.split()),
             columns,
-            f"no caption in {' or '.join(found)}" if found else f"neither {_shown(text.name)} nor {_shown(facts.name)} beside it",
+            f"no caption in {' or '.join(found)}"
+            if found
+            else f"neither {_shown(text.name)} nor {_shown(facts.name)} beside it",
         )
 
 
 @spec
 class ListingSource(Source):
-    """A CSV, TSV, Parquet or JSONL file with a row per video; local paths are relative to it, http(s) addresses are downloaded."""
+    """A CSV, TSV, Parquet or JSONL file with a row per video; local paths are relative to it, http(s)
+    addresses are downloaded."""
 
     path: str | None = None
     video_column: str = "path"
@@ -183,7 +223,10 @@ class ListingSource(Source):
     def _required(self) -> list[str]:
         names = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
         if len(set(names)) < len(names):
-            raise ValueError(f"data.video_column, data.caption_column and data.key_column must differ, got {', '.join(names)}")
+            raise ValueError(
+                "data.video_column, data.caption_column and data.key_column must differ, got "
+                f"{', '.join(names)}"
+            )
         return names
 
     def _row(self, record: dict[str, Any], folder: Path) -> _Row:
@@ -191,17 +234,24 @@ class ListingSource(Source):
         location = "" if video is None else str(video).strip()
         given = record.pop(self.key_column) if self.key_column else None
         text = " ".join(caption.split()) if isinstance(caption, str) else ""
-        missing = f"column {self.caption_column!r} " + ("is empty" if caption is None or isinstance(caption, str) else "holds no text")
+        missing = f"column {self.caption_column!r} " + (
+            "is empty" if caption is None or isinstance(caption, str) else "holds no text"
+        )
         try:
             if self.key_column and given in (None, ""):
                 raise ValueError(f"column {self.key_column!r} is empty")
             if is_url(location):
                 key, shown = _address_key(location), _bare(location)
             else:
-                key, shown = PurePosixPath(location).with_suffix("").as_posix() if location else "", _shown(location)
+                key, shown = (
+                    PurePosixPath(location).with_suffix("").as_posix() if location else "",
+                    _shown(location),
+                )
                 location = str((folder / location).absolute())
             safe_key(key := key if given is None else str(given))
-        except ValueError as error:  # an address or a path that is none: a fact about this row, not about the listing
+        except (
+            ValueError
+        ) as error:  # an address or a path that is none: a fact about this row, not about the listing
             shown = "" if is_url(location) else _shown(location)
             return _Row("", shown, location, text, record, missing, f"the row can't be read: {error}")
         return _Row(key, shown, location, text, record, missing)
@@ -224,7 +274,8 @@ class _Row:
 
 
 def _videos(folder: Path) -> Iterator[Path]:
-    """Video files of a folder and below, through links too: a link that leads nowhere is a file that is missing, not one that never was."""
+    """Video files of a folder and below, through links too: a link that leads nowhere is a file that is
+    missing, not one that never was."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         here = os.path.realpath(root)
@@ -262,17 +313,35 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]
         elif not row.caption:
             out.append(Rejection(**where, reason=Reason.MISSING_CAPTION, detail=row.why_no_caption))
         elif key in taken:
-            out.append(Rejection(**where, reason=Reason.DUPLICATE_KEY, detail=f"row {taken[key]} has the key {key!r} already"))
+            out.append(
+                Rejection(
+                    **where,
+                    reason=Reason.DUPLICATE_KEY,
+                    detail=f"row {taken[key]} has the key {key!r} already",
+                )
+            )
         else:
             taken[key] = number
-            out.append(VideoJob(**where, location=row.location, caption=row.caption, columns=row.columns, cut=cut, fetch=fetch))
+            out.append(
+                VideoJob(
+                    **where,
+                    location=row.location,
+                    caption=row.caption,
+                    columns=row.columns,
+                    cut=cut,
+                    fetch=fetch,
+                )
+            )
     return out
 
 
 def safe_key(text: str) -> str:
-    """A key that any tar reader takes: letters, digits, ``_ - /``, the rest percent-encoded, long ones shortened by a hash."""
+    """A key that any tar reader takes: letters, digits, ``_ - /``, the rest percent-encoded, long ones
+    shortened by a hash."""
     parts = [p for p in text.split("/") if p not in ("", ".")]
-    key = "/".join(quote(p, safe="", errors="surrogateescape").replace(".", "%2E").replace("~", "%7E") for p in parts)
+    key = "/".join(
+        quote(p, safe="", errors="surrogateescape").replace(".", "%2E").replace("~", "%7E") for p in parts
+    )
     if len(key) > LONGEST_KEY:
         key = key[: LONGEST_KEY - 17].rstrip("%/") + "-" + hashlib.sha256(key.encode()).hexdigest()[:16]
     return key
@@ -281,7 +350,7 @@ def safe_key(text: str) -> str:
 def _address_key(url: str) -> str:
     parts = urlsplit(url)
     query = "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8] if parts.query else ""
-    return f"{parts.hostname or ''}/{PurePosixPath(parts.path.lstrip('/')).with_suffix('') if parts.path.strip('/') else ''}{query}"
+    return f"{parts.hostname or ''}/{PurePosixPath(parts.path.lstrip('/')).with_suffix('') if parts.path.strip('/') else ''}{query}"  # noqa: E501
 
 
 def _bare(url: str) -> str:
@@ -291,8 +360,14 @@ def _bare(url: str) -> str:
 
 
 def listing_hash(jobs: Iterable[Job | Rejection]) -> str:
-    """sha256 over what every row is, so that a source that changed under a half-finished folder is noticed."""
+    """sha256 over what every row is, so that a source that changed under a half-finished folder is
+    noticed."""
     digest = hashlib.sha256()
     for job in jobs:
-        digest.update(json.dumps(job.to_dict() if isinstance(job, Rejection) else plain(job.identity()), sort_keys=True).encode() + b"\n")
+        digest.update(
+            json.dumps(
+                job.to_dict() if isinstance(job, Rejection) else plain(job.identity()), sort_keys=True
+            ).encode()
+            + b"\n"
+        )
     return digest.hexdigest()

@@ -48,7 +48,10 @@ class ToyboxSource(Source):
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         check_length(cut.num_frames)
         starts = range(0, self.num_clips, BLOCK_CLIPS)
-        return [self._job(row, start, min(BLOCK_CLIPS, self.num_clips - start), cut) for row, start in enumerate(starts)]
+        return [
+            self._job(row, start, min(BLOCK_CLIPS, self.num_clips - start), cut)
+            for row, start in enumerate(starts)
+        ]
 
     def _job(self, row: int, start: int, num_clips: int, cut: Cut) -> SceneJob:
         name = f"scenes {start}-{start + num_clips - 1}"
@@ -94,4 +97,8 @@ class SceneJob(Job):
 
 def _two_frames(scene: Scene, tick: int) -> Scene:
     """A scene whose last frame is the one at ``tick``; what lies between is not drawn."""
-    return replace(scene, num_frames=2, stride_ticks=tick) if tick else replace(scene, num_frames=1, stride_ticks=1)
+    return (
+        replace(scene, num_frames=2, stride_ticks=tick)
+        if tick
+        else replace(scene, num_frames=1, stride_ticks=1)
+    )

@@ -1,4 +1,5 @@
-"""What a half-finished folder holds, so that a run killed at any moment goes on where it was: results per row, a record per shard."""
+"""What a half-finished folder holds, so that a run killed at any moment goes on where it was: results per
+row, a record per shard."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowResult:
-    """What a worker made of one row: its samples, as places in a spool file beside this record, or a rejection."""
+    """What a worker made of one row: its samples, as places in a spool file beside this record, or a
+    rejection."""
 
     row: int
     samples: list[dict[str, Any]]
@@ -48,7 +50,8 @@ class RowResult:
 
 
 class Workspace:
-    """The hidden folder beside the shards. ``rows/`` holds finished rows that no shard holds yet; ``scratch-*`` what workers are at."""
+    """The hidden folder beside the shards. ``rows/`` holds finished rows that no shard holds yet;
+    ``scratch-*`` what workers are at."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / WORK
@@ -58,7 +61,8 @@ class Workspace:
         self._lock: IO[str] | None = None
 
     def open(self, facts: dict[str, Any]) -> None:
-        """Begin the folder with ``facts``, or go on with one that was begun with the same; clear what a killed run left half done."""
+        """Begin the folder with ``facts``, or go on with one that was begun with the same; clear what a
+        killed run left half done."""
         self.rows.mkdir(parents=True, exist_ok=True)
         self._hold()
         for old in self.path.glob("scratch-*"):
@@ -82,14 +86,19 @@ class Workspace:
             self._lock.close()
 
     def _hold(self) -> None:
-        self._lock = (self.path / "lock").open("w")  # the system lets go of it when this process ends, however it ends
+        self._lock = (self.path / "lock").open(
+            "w"
+        )  # the system lets go of it when this process ends, however it ends
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another vgen prepare is at work in {self.folder}; wait for it or choose another out=") from None
+            raise ValueError(
+                f"another vgen prepare is at work in {self.folder}; wait for it or choose another out="
+            ) from None
 
     def _worth_keeping(self, row: int) -> bool:
-        """Rows are not flushed to the disk one by one: after a power cut they may be damaged, and are then made again."""
+        """Rows are not flushed to the disk one by one: after a power cut they may be damaged, and are then
+        made again."""
         try:
             result = self.read_row(row)
             for _ in self.read_samples(result):
@@ -103,12 +112,17 @@ class Workspace:
 
     def commit_shard(self, shard: Shard, position: Position, rejections: list[Rejection]) -> None:
         """From now on the shard counts, and its rows are not needed again."""
-        record = {"shard": asdict(shard), "position": asdict(position), "rejections": [r.to_dict() for r in rejections]}
+        record = {
+            "shard": asdict(shard),
+            "position": asdict(position),
+            "rejections": [r.to_dict() for r in rejections],
+        }
         write_json(self.path / f"{shard.name}.json", record)
         self.drop_rows(position.row)
 
     def shards(self) -> tuple[list[Shard], Position, list[Rejection]]:
-        """The shards that count, where the next one begins, and the rejections up to there; anything later is removed.
+        """The shards that count, where the next one begins, and the rejections up to there; anything later is
+        removed.
 
         Those that count are whole and have no gap before them: after a lost one everything is made again.
         """
@@ -137,16 +151,26 @@ class Workspace:
         """Commit a row; its spool, if it has one, moves in first."""
         if spool is not None:
             os.replace(spool, self._spool(result.row))
-        data = {"row": result.row, "samples": result.samples, "rejection": result.rejection and result.rejection.to_dict()}
+        data = {
+            "row": result.row,
+            "samples": result.samples,
+            "rejection": result.rejection and result.rejection.to_dict(),
+        }
         half = self.scratch / "record"
         half.write_text(json.dumps(data))
         os.replace(half, self._record(result.row))
 
     def read_row(self, row: int) -> RowResult:
         data = json.loads(self._record(row).read_text())
-        return RowResult(row=row, samples=data["samples"], rejection=data["rejection"] and Rejection.from_dict(data["rejection"]))
+        return RowResult(
+            row=row,
+            samples=data["samples"],
+            rejection=data["rejection"] and Rejection.from_dict(data["rejection"]),
+        )
 
-    def read_samples(self, result: RowResult, first: int = 0) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    def read_samples(
+        self, result: RowResult, first: int = 0
+    ) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
         if not result.samples:
             return
         with open(self._spool(result.row), "rb") as file:
@@ -156,7 +180,10 @@ class Workspace:
                     file.seek(offset)
                     members[extension] = file.read(size)
                     if zlib.crc32(members[extension]) != crc32:
-                        raise ValueError(f"{self._spool(result.row)} was damaged while it lay there; the same command makes it again")
+                        raise ValueError(
+                            f"{self._spool(result.row)} was damaged while it lay there; the same command "
+                            "makes it again"
+                        )
                 yield sample, members
 
     def drop_rows(self, before: int) -> None:

@@ -28,9 +28,11 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes samples to ``shard-000000.tar ...`` of at most ``shard_bytes`` each (one larger sample has a shard to itself).
+    """Writes samples to ``shard-000000.tar ...`` of at most ``shard_bytes`` each (one larger sample has a
+    shard to itself).
 
-    A shard appears under its name only when it is whole and on the disk, its index beside it. Owner, mode and time are constant.
+    A shard appears under its name only when it is whole and on the disk, its index beside it. Owner, mode and
+    time are constant.
     """
 
     def __init__(self, folder: Path, shard_bytes: int, first_shard: int = 0) -> None:
@@ -42,7 +44,9 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         elif self._file is not None:  # what is not whole gets no name
@@ -74,7 +78,14 @@ class ShardWriter:
         ShardIndex(shard_size=self._offset, samples=self._entries).write(path)
         with self._file as file:
             put_in_place(file, path)
-        self.shards.append(Shard(name=path.name, size=self._offset, num_samples=len(self._entries), sha256=self._hash.hexdigest()))
+        self.shards.append(
+            Shard(
+                name=path.name,
+                size=self._offset,
+                num_samples=len(self._entries),
+                sha256=self._hash.hexdigest(),
+            )
+        )
         self._file, self._entries = None, []
         self.number += 1
         return self.shards[-1]

@@ -1,4 +1,6 @@
-"""Random numbers as a pure function of (run seed, sample id, epoch), so that they survive a resume and any change of world size."""
+"""Random numbers as a pure function of (run seed, sample id, epoch), so that they survive a resume and any
+change of world size."""
+
 from __future__ import annotations
 
 import hashlib
@@ -17,16 +19,17 @@ _MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64
 class Draws:
     """Streams of numbers, one per sample of a batch and per purpose.
 
-    A number is a hash of its place in its stream (SplitMix64: Steele, Lea and Flood 2014), so a whole batch is drawn at once on the device
-    that needs it, and the CPU waits for nothing. Every device draws the same integers and, up to rounding in the last digits, the same
-    normal numbers.
+    A number is a hash of its place in its stream (SplitMix64: Steele, Lea and Flood 2014), so a whole batch
+    is drawn at once on the device that needs it, and the CPU waits for nothing. Every device draws the same
+    integers and, up to rounding in the last digits, the same normal numbers.
     """
 
     seed: int
     keys: Sequence[tuple[str, int]]  # (sample id, epoch)
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
-        """Standard normal, shape and device of ``like`` (b ...), float32 before the cast (Box and Muller 1958)."""
+        """Standard normal, shape and device of ``like`` (b ...), float32 before the cast (Box and Muller
+        1958)."""
         size = like[0].numel()
         pairs = self._uniform(purpose, 2 * math.ceil(size / 2), like.device).unflatten(1, (-1, 2))
         radius, angle = (-2 * pairs[..., 0].log()).sqrt(), 2 * math.pi * pairs[..., 1]

@@ -1,4 +1,6 @@
-"""How the predictions of several conditions become one. A guidance is a value: rows it needs, and a formula over them."""
+"""How the predictions of several conditions become one. A guidance is a value: rows it needs, and a formula
+over them."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +15,9 @@ from vgen.spec import spec
 def check_scale(scale: float) -> None:
     """Raises ValueError for a scale of guidance that means nothing."""
     if not 0 <= scale < math.inf:
-        raise ValueError(f"guidance must be a number that is not negative, got {scale}; 1 turns it off, 7.5 is usual")
+        raise ValueError(
+            f"guidance must be a number that is not negative, got {scale}; 1 turns it off, 7.5 is usual"
+        )
 
 
 class Guidance(ABC):
@@ -21,7 +25,8 @@ class Guidance(ABC):
 
     @abstractmethod
     def rows(self) -> tuple[str, ...]:
-        """Names of the conditions, in the order in which ``combine`` gets them; the full one is called ``text``."""
+        """Names of the conditions, in the order in which ``combine`` gets them; the full one is called
+        ``text``."""
 
     @abstractmethod
     def combine(self, outs: Tensor) -> Tensor:
@@ -30,8 +35,8 @@ class Guidance(ABC):
 
 @spec
 class Cfg(Guidance):
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): u + w (c - u). The first ``conditional_only`` branches keep c alone
-    (Video-P2P's fast mode: the source row needs no guidance to be reconstructed)."""
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): u + w (c - u). The first ``conditional_only``
+    branches keep c alone (Video-P2P's fast mode: the source row needs no guidance to be reconstructed)."""
 
     scale: float = 7.5
     conditional_only: int = 0
@@ -46,14 +51,17 @@ class Cfg(Guidance):
         if len(outs) == 1:
             return outs[0]
         null, text = outs
-        weight = torch.full((len(text), *[1] * (text.ndim - 1)), self.scale, device=outs.device, dtype=outs.dtype)
+        weight = torch.full(
+            (len(text), *[1] * (text.ndim - 1)), self.scale, device=outs.device, dtype=outs.dtype
+        )
         weight[: self.conditional_only] = 1
         return null + weight * (text - null)
 
 
 @spec
 class Dual(Guidance):
-    """Image and text guidance (InstructPix2Pix, Brooks et al. 2023, eq. 3): e(0,0) + s_I (e(0,I) - e(0,0)) + s_T (e(T,I) - e(0,I))."""
+    """Image and text guidance (InstructPix2Pix, Brooks et al. 2023, eq. 3): e(0,0) + s_I (e(0,I) - e(0,0)) +
+    s_T (e(T,I) - e(0,I))."""
 
     text: float = 7.5
     image: float = 1.5

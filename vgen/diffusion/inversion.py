@@ -1,4 +1,5 @@
 """From a real clip to the noise that gives it back: DDIM run backwards, and null-text optimisation."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +17,8 @@ from vgen.spec import spec
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """``states[i]`` is the latent before denoising step i, so ``states[0]`` is the start noise and ``states[-1]`` the clean latent."""
+    """``states[i]`` is the latent before denoising step i, so ``states[0]`` is the start noise and
+    ``states[-1]`` the clean latent."""
 
     states: tuple[Tensor, ...]
 
@@ -27,13 +29,20 @@ class Trajectory:
 
 @torch.no_grad()
 def ddim_invert(
-    denoiser: Denoiser, x0: Tensor, schedule: Schedule, num_steps: int, spacing: Spacing = Spacing.AUTO, fixed_point_steps: int = 0
+    denoiser: Denoiser,
+    x0: Tensor,
+    schedule: Schedule,
+    num_steps: int,
+    spacing: Spacing = Spacing.AUTO,
+    fixed_point_steps: int = 0,
 ) -> Trajectory:
-    """Song et al. 2021, eq. 13 backwards: the latent of each level is moved to the next noisier one by the noise predicted there.
+    """Song et al. 2021, eq. 13 backwards: the latent of each level is moved to the next noisier one by the
+    noise predicted there.
 
-    The model is asked at the *destination's* timestep, so that a prediction that depends on t alone is inverted exactly. As it has not seen
-    the destination's latent yet, it gets the one it comes from; each of ``fixed_point_steps`` asks again with the destination just found
-    (Pan et al. 2023, AIDI, section 4.1), at the price of one more evaluation per step.
+    The model is asked at the *destination's* timestep, so that a prediction that depends on t alone is
+    inverted exactly. As it has not seen the destination's latent yet, it gets the one it comes from; each of
+    ``fixed_point_steps`` asks again with the destination just found (Pan et al. 2023, AIDI, section 4.1), at
+    the price of one more evaluation per step.
     """
     ts = timesteps(schedule, num_steps, Solver.DDIM, spacing)
     grid = levels(schedule, ts)
@@ -57,8 +66,9 @@ def ddim_invert(
 
 @spec
 class NullText:
-    """Mokady et al. 2022, section 4 with the released code's numbers: ``inner_steps`` of Adam on one unconditional embedding per step,
-    stopped early at ``epsilon + step * epsilon_per_step``; ``active`` is the share of the steps, from the start, that are optimised."""
+    """Mokady et al. 2022, section 4 with the released code's numbers: ``inner_steps`` of Adam on one
+    unconditional embedding per step, stopped early at ``epsilon + step * epsilon_per_step``; ``active`` is
+    the share of the steps, from the start, that are optimised."""
 
     inner_steps: int = 10
     lr: float = 1e-2
@@ -69,7 +79,8 @@ class NullText:
     def __post_init__(self) -> None:
         if self.inner_steps < 0 or self.lr <= 0 or not 0 <= self.active <= 1:
             raise ValueError(
-                f"null-text needs inner_steps >= 0, lr > 0 and active in 0..1, got {self.inner_steps}, {self.lr} and {self.active}"
+                f"null-text needs inner_steps >= 0, lr > 0 and active in 0..1, got {self.inner_steps}, "
+                f"{self.lr} and {self.active}"
             )
 
 
@@ -82,11 +93,17 @@ class NullEmbeddings:
 
 
 def null_text(
-    predict: Callable[[Tensor, int, Tensor, int], tuple[Tensor, Tensor]], trajectory: Trajectory, schedule: Schedule, null: Tensor,
-    settings: NullText, spacing: Spacing = Spacing.AUTO, on_step: Callable[[], None] = lambda: None,
+    predict: Callable[[Tensor, int, Tensor, int], tuple[Tensor, Tensor]],
+    trajectory: Trajectory,
+    schedule: Schedule,
+    null: Tensor,
+    settings: NullText,
+    spacing: Spacing = Spacing.AUTO,
+    on_step: Callable[[], None] = lambda: None,
 ) -> NullEmbeddings:
-    """Make guided sampling follow ``trajectory``. ``predict(x, t, null, step)`` gives guided (x_0, eps) for unconditional tokens ``null``,
-    through which gradients flow; ``null`` is the embedding to start from, shared by all frames where it has one row."""
+    """Make guided sampling follow ``trajectory``. ``predict(x, t, null, step)`` gives guided (x_0, eps) for
+    unconditional tokens ``null``, through which gradients flow; ``null`` is the embedding to start from,
+    shared by all frames where it has one row."""
     num_steps = len(trajectory.states) - 1
     ts = timesteps(schedule, num_steps, Solver.DDIM, spacing)
     grid = levels(schedule, ts)
@@ -112,10 +129,17 @@ def null_text(
 
 
 def _optimised(
-    stepped: Callable[[Tensor], Tensor], want: Tensor, value: Tensor, settings: NullText, step: int, num_steps: int
+    stepped: Callable[[Tensor], Tensor],
+    want: Tensor,
+    value: Tensor,
+    settings: NullText,
+    step: int,
+    num_steps: int,
 ) -> tuple[Tensor, tuple[float, float]]:
     tokens = value.detach().clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([tokens], lr=settings.lr * (1 - step / (2 * num_steps)))  # the released 1 - i/100 of its 50 steps
+    optimiser = torch.optim.Adam(
+        [tokens], lr=settings.lr * (1 - step / (2 * num_steps))
+    )  # the released 1 - i/100 of its 50 steps
     best, lowest, first = value, math.inf, math.nan
     with torch.enable_grad():
         for inner in range(settings.inner_steps + 1):
@@ -133,10 +157,15 @@ def _optimised(
 
 @torch.no_grad()
 def noised(
-    x0: Tensor, noise: Tensor, schedule: Schedule, num_steps: int, strength: float, spacing: Spacing = Spacing.AUTO
+    x0: Tensor,
+    noise: Tensor,
+    schedule: Schedule,
+    num_steps: int,
+    strength: float,
+    spacing: Spacing = Spacing.AUTO,
 ) -> tuple[int, Tensor]:
-    """q-sample: the clip noised to ``strength`` (0 nothing, 1 everything); returns the first step to denoise and the latent there
-    (Meng et al. 2021)."""
+    """q-sample: the clip noised to ``strength`` (0 nothing, 1 everything); returns the first step to denoise
+    and the latent there (Meng et al. 2021)."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie in 0..1, got {strength}; 1 starts from noise alone")
     first = num_steps - round(strength * num_steps)

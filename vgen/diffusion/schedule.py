@@ -1,7 +1,9 @@
 """Noise schedules as values, and the conversions between noise, clean sample and velocity.
 
-x_t = alpha_t x_0 + sigma_t eps with alpha^2 + sigma^2 = 1 (Ho et al. 2020, eq. 4); v = alpha eps - sigma x_0 (Salimans & Ho 2022, app. D).
+x_t = alpha_t x_0 + sigma_t eps with alpha^2 + sigma^2 = 1 (Ho et al. 2020, eq. 4); v = alpha eps - sigma x_0
+(Salimans & Ho 2022, app. D).
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -38,14 +40,18 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(f"schedule needs 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
+            raise ValueError(
+                f"schedule needs 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}"
+            )
         if self.num_timesteps < 2:
             raise ValueError(f"schedule needs at least 2 timesteps, got {self.num_timesteps}")
 
     def alphas_cumprod(self) -> Tensor:
         """alpha_t squared for t = 0 .. T-1, float64."""
         power = 1.0 if self.betas is Betas.LINEAR else 0.5
-        betas = torch.linspace(self.beta_start**power, self.beta_end**power, self.num_timesteps, dtype=torch.float64) ** (1 / power)
+        betas = torch.linspace(
+            self.beta_start**power, self.beta_end**power, self.num_timesteps, dtype=torch.float64
+        ) ** (1 / power)
         return torch.cumprod(1 - betas, 0)
 
     def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,8 +61,8 @@ class Schedule:
 
 
 def shifted(t: Tensor, shift: float, num_timesteps: int) -> Tensor:
-    """Uniform integers ``t`` moved to the noisy end (``shift`` > 1): s u / (1 + (s - 1) u) of u = (t + 1/2) / T, rounded down
-    (Esser et al. 2024, eq. 23). 1 leaves them as they are; at 3, 56 in 100 lie above .7 T."""
+    """Uniform integers ``t`` moved to the noisy end (``shift`` > 1): s u / (1 + (s - 1) u) of u = (t + 1/2) /
+    T, rounded down (Esser et al. 2024, eq. 23). 1 leaves them as they are; at 3, 56 in 100 lie above .7 T."""
     u = (t.double() + 0.5) / num_timesteps
     return (shift * u / (1 + (shift - 1) * u) * num_timesteps).long()
 
@@ -66,16 +72,26 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
     kind = config.get("beta_schedule", "linear")
     if kind not in [b.value for b in Betas] or config.get("trained_betas") is not None:
         told = "trained_betas" if kind in [b.value for b in Betas] else f"beta_schedule {kind!r}"
-        raise ValueError(f"scheduler has {told}; vgen reads beta_schedule {' and '.join(b.value for b in Betas)} without trained_betas")
+        raise ValueError(
+            f"scheduler has {told}; vgen reads beta_schedule {' and '.join(b.value for b in Betas)} without "
+            "trained_betas"
+        )
     num_timesteps = config.get("num_train_timesteps", 1000)
-    return Schedule(betas=Betas(kind), beta_start=config["beta_start"], beta_end=config["beta_end"], num_timesteps=num_timesteps)
+    return Schedule(
+        betas=Betas(kind),
+        beta_start=config["beta_start"],
+        beta_end=config["beta_end"],
+        num_timesteps=num_timesteps,
+    )
 
 
 def prediction_of(config: dict[str, Any]) -> Prediction:
     """What a model's output means, according to a diffusers ``scheduler_config.json``."""
     kind = config.get("prediction_type", "epsilon")
     if kind not in [p.value for p in Prediction]:
-        raise ValueError(f"scheduler has prediction_type {kind!r}; vgen reads {', '.join(p.value for p in Prediction)}")
+        raise ValueError(
+            f"scheduler has prediction_type {kind!r}; vgen reads {', '.join(p.value for p in Prediction)}"
+        )
     return Prediction(kind)
 
 
@@ -94,7 +110,9 @@ def target(prediction: Prediction, x0: Tensor, noise: Tensor, alpha: Tensor, sig
             return x0
 
 
-def to_sample_and_noise(prediction: Prediction, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+def to_sample_and_noise(
+    prediction: Prediction, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
+) -> tuple[Tensor, Tensor]:
     """Raw output to (x_0, eps); the inverse of :func:`target`."""
     match prediction:
         case Prediction.EPSILON:

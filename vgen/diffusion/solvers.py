@@ -1,7 +1,9 @@
 """From noise to sample: one loop, four step rules. A denoiser is any callable ``(x_t, t) -> (x_0, eps)``.
 
-Levels are (alpha, sigma) with alpha^2 + sigma^2 = 1; in k-diffusion's variables sigma_k = sigma / alpha and x_k = x / alpha.
+Levels are (alpha, sigma) with alpha^2 + sigma^2 = 1; in k-diffusion's variables sigma_k = sigma / alpha and
+x_k = x / alpha.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,8 +23,8 @@ StepHook = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepHooks:
-    """Each hook gets the step and may replace what it sees: x_t ``before`` the model is asked, the predicted x_0 (``on_sample``; the noise
-    stays, so x_{t-1} follows from both), and x_{t-1} ``after`` the step."""
+    """Each hook gets the step and may replace what it sees: x_t ``before`` the model is asked, the predicted
+    x_0 (``on_sample``; the noise stays, so x_{t-1} follows from both), and x_{t-1} ``after`` the step."""
 
     before: tuple[StepHook, ...] = ()
     on_sample: tuple[StepHook, ...] = ()
@@ -30,8 +32,9 @@ class StepHooks:
 
 
 class Solver(Choice):
-    """DDIM (Song et al. 2020, eq. 12, eta 0), Euler and Euler-ancestral (Karras et al. 2022, alg. 1-2 as in k-diffusion), DPM-Solver++ 2M
-    (Lu et al. 2022, alg. 2). On one grid of timesteps DDIM and Euler take the same step; their usual grids differ."""
+    """DDIM (Song et al. 2020, eq. 12, eta 0), Euler and Euler-ancestral (Karras et al. 2022, alg. 1-2 as in
+    k-diffusion), DPM-Solver++ 2M (Lu et al. 2022, alg. 2). On one grid of timesteps DDIM and Euler take the
+    same step; their usual grids differ."""
 
     DDIM = "ddim"
     EULER = "euler"
@@ -40,9 +43,9 @@ class Solver(Choice):
 
 
 class Spacing(Choice):
-    """How timesteps are spread (Lin et al. 2024, table 2); ``auto`` is ``leading`` for DDIM and ``trailing`` for the others, and for DDIM
-    too where ``leading`` would start from noise at less than nine tenths of the schedule: under 10 steps, and where the steps do not divide
-    it well, as 600 of 1000."""
+    """How timesteps are spread (Lin et al. 2024, table 2); ``auto`` is ``leading`` for DDIM and ``trailing``
+    for the others, and for DDIM too where ``leading`` would start from noise at less than nine tenths of the
+    schedule: under 10 steps, and where the steps do not divide it well, as 600 of 1000."""
 
     AUTO = "auto"
     LEADING = "leading"
@@ -67,7 +70,9 @@ NOISY = 0.9
 """From which share of the schedule on a model may be shown pure noise."""
 
 
-def timesteps(schedule: Schedule, num_steps: int, solver: Solver, spacing: Spacing = Spacing.AUTO) -> list[int]:
+def timesteps(
+    schedule: Schedule, num_steps: int, solver: Solver, spacing: Spacing = Spacing.AUTO
+) -> list[int]:
     """Descending integer timesteps at which the model is asked."""
     total = schedule.num_timesteps
     if not 1 <= num_steps <= total:
@@ -87,12 +92,20 @@ def levels(schedule: Schedule, ts: Iterable[int]) -> list[Level]:
 
 @torch.no_grad()
 def solve(
-    denoiser: Denoiser, x: Tensor, schedule: Schedule, num_steps: int, solver: Solver = Solver.DDIM, spacing: Spacing = Spacing.AUTO,
-    noise: Callable[[int], Tensor] | None = None, hooks: StepHooks = StepHooks(), first_step: int = 0,
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    num_steps: int,
+    solver: Solver = Solver.DDIM,
+    spacing: Spacing = Spacing.AUTO,
+    noise: Callable[[int], Tensor] | None = None,
+    hooks: StepHooks = StepHooks(),
+    first_step: int = 0,
 ) -> Tensor:
     """Run the reverse process from ``x`` (standard normal at the noisiest level) and return x_0.
 
-    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins later, with ``x`` at its level.
+    ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins
+    later, with ``x`` at its level.
     """
     ts = timesteps(schedule, num_steps, solver, spacing)
     grid = levels(schedule, ts)
@@ -117,8 +130,11 @@ def solve(
     return x
 
 
-def _ancestral(x0: Tensor, eps: Tensor, now: Level, then: Level, i: int, noise: Callable[[int], Tensor] | None) -> Tensor:
-    """Deterministic step to sigma_down, then fresh noise of sigma_up, so that the level is that of ``then``."""
+def _ancestral(
+    x0: Tensor, eps: Tensor, now: Level, then: Level, i: int, noise: Callable[[int], Tensor] | None
+) -> Tensor:
+    """Deterministic step to sigma_down, then fresh noise of sigma_up, so that the level is that of
+    ``then``."""
     if then.sigma == 0:
         return x0
     if noise is None:

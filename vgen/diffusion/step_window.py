@@ -1,11 +1,14 @@
-"""When something acts during denoising: the papers count in fractions, in steps done and in steps left, so a window carries its unit."""
+"""When something acts during denoising: the papers count in fractions, in steps done and in steps left, so a
+window carries its unit."""
+
 from __future__ import annotations
 
 from vgen.spec import Choice, spec
 
 
 class Unit(Choice):
-    """``fraction`` 0 is the noisiest step, 1 the end; ``step`` counts from 0 at the noisiest; ``remaining`` down to 1 at the last."""
+    """``fraction`` 0 is the noisiest step, 1 the end; ``step`` counts from 0 at the noisiest; ``remaining``
+    down to 1 at the last."""
 
     FRACTION = "fraction"
     STEP = "step"
@@ -14,7 +17,8 @@ class Unit(Choice):
 
 @spec
 class StepWindow:
-    """The steps from ``start`` (included) to ``end`` (excluded), in the order of denoising; ``remaining`` therefore runs downwards."""
+    """The steps from ``start`` (included) to ``end`` (excluded), in the order of denoising; ``remaining``
+    therefore runs downwards."""
 
     start: float = 0.0
     end: float = 1.0

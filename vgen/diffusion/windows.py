@@ -1,4 +1,6 @@
-"""Clips longer than what was trained: overlapping windows of frames, their predictions averaged where they overlap."""
+"""Clips longer than what was trained: overlapping windows of frames, their predictions averaged where they
+overlap."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,20 +15,24 @@ OVERLAP = 4
 
 @spec
 class Sliding:
-    """Window length and overlap in frames; ``num_frames`` 0 means that the whole clip is one window. The default overlap shrinks to half
-    of a window that is no longer than it."""
+    """Window length and overlap in frames; ``num_frames`` 0 means that the whole clip is one window. The
+    default overlap shrinks to half of a window that is no longer than it."""
 
     num_frames: int = 0
     overlap: int = OVERLAP
 
     def __post_init__(self) -> None:
         if self.num_frames < 0:
-            raise ValueError(f"window.num_frames must not be negative, got {self.num_frames}; 0 takes the whole clip as one window")
+            raise ValueError(
+                f"window.num_frames must not be negative, got {self.num_frames}; 0 takes the whole clip as "
+                "one window"
+            )
         if 0 < self.num_frames <= self.overlap == OVERLAP:
             self.overlap = self.num_frames // 2
         if self.num_frames and not 0 <= self.overlap < self.num_frames:
             raise ValueError(
-                f"window.overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} frames, got {self.overlap}; "
+                f"window.overlap must lie in 0..{self.num_frames - 1} for windows of {self.num_frames} "
+                f"frames, got {self.overlap}; "
                 f"give window.overlap={self.num_frames // 2}"
             )
 
@@ -41,8 +47,8 @@ def windows(num_frames: int, sliding: Sliding) -> list[range]:
 
 
 def in_windows(predict: Callable[[Tensor, range], Tensor], x: Tensor, sliding: Sliding) -> Tensor:
-    """``predict(part, frames)`` on every window of ``x`` b f c h w; frames seen by several windows get a mean weighted towards each
-    window's middle, and gradients flow to all."""
+    """``predict(part, frames)`` on every window of ``x`` b f c h w; frames seen by several windows get a mean
+    weighted towards each window's middle, and gradients flow to all."""
     parts = windows(x.shape[1], sliding)
     if len(parts) == 1:
         return predict(x, parts[0])

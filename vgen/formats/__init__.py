@@ -1,1 +1,2 @@
-"""Checkpoint formats in the wild. A format is a pair of total functions over state dicts: ``import_(export(s)) == s``."""
+"""Checkpoint formats in the wild. A format is a pair of total functions over state dicts:
+``import_(export(s)) == s``."""

@@ -1,4 +1,6 @@
-"""vgen's own format: what was learnt as safetensors, with a card that says on what and how. Reading it executes nothing."""
+"""vgen's own format: what was learnt as safetensors, with a card that says on what and how. Reading it
+executes nothing."""
+
 from __future__ import annotations
 
 import fnmatch
@@ -51,7 +53,8 @@ def unet_fingerprint(unet: nn.Module) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """``recipe`` names a method, ``knobs`` are its fields as plain data; ``backbone`` is the image UNet's fingerprint."""
+    """``recipe`` names a method, ``knobs`` are its fields as plain data; ``backbone`` is the image UNet's
+    fingerprint."""
 
     recipe: str
     knobs: dict[str, Any]
@@ -65,13 +68,20 @@ class Card:
     @staticmethod
     def of(name: str, recipe: Any, model: ImageModel, run: dict[str, Any], summary: dict[str, Any]) -> Card:
         return Card(
-            recipe=name, knobs=plain(asdict(recipe)), backbone=unet_fingerprint(model.unet), backbone_source=model.source,
-            run=plain(run), summary=plain(summary),
+            recipe=name,
+            knobs=plain(asdict(recipe)),
+            backbone=unet_fingerprint(model.unet),
+            backbone_source=model.source,
+            run=plain(run),
+            summary=plain(summary),
         )
 
 
-def save_adapter(path: Path, tensors: dict[str, Tensor], card: Card, dtype: torch.dtype = torch.float32) -> None:
-    """Write whole or not at all. Tensor names are ``component.parameter`` as the recipe's ``learns`` sees them."""
+def save_adapter(
+    path: Path, tensors: dict[str, Tensor], card: Card, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write whole or not at all. Tensor names are ``component.parameter`` as the recipe's ``learns`` sees
+    them."""
     data = {name: value.detach().to("cpu", dtype).contiguous() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -89,9 +99,14 @@ def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except Exception as error:  # safetensors raises its own type, and OSError
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); give the adapter.safetensors of a run") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); give the adapter.safetensors of a run"
+        ) from error
     if "vgen" not in metadata:
-        raise ValueError(f"{path} carries no vgen card; 'vgen export from={path} to=...' imports AnimateDiff and diffusers files")
+        raise ValueError(
+            f"{path} carries no vgen card; 'vgen export from={path} to=...' imports AnimateDiff and "
+            "diffusers files"
+        )
     return tensors, _card(path, metadata["vgen"])
 
 
@@ -101,31 +116,51 @@ def _card(path: Path, text: str) -> Card:
     except json.JSONDecodeError as error:
         raise ValueError(f"the vgen card in {path} is no JSON ({error}); {_AGAIN}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"the vgen card in {path} is no section of names and values but {str(data)[:40]}; {_AGAIN}")
+        raise ValueError(
+            f"the vgen card in {path} is no section of names and values but {str(data)[:40]}; {_AGAIN}"
+        )
     if data.get("format") != FORMAT:
-        raise ValueError(f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen")
+        raise ValueError(
+            f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen"
+        )
     kinds = {f.name: dict if str(f.type).startswith("dict") else str for f in fields(Card)}
-    wrong = [n for n, kind in kinds.items() if not isinstance(data.get(n, vgen.__version__ if n == "version" else None), kind)]
+    wrong = [
+        n
+        for n, kind in kinds.items()
+        if not isinstance(data.get(n, vgen.__version__ if n == "version" else None), kind)
+    ]
     if wrong:
-        raise ValueError(f"the vgen card in {path} lacks {', '.join(wrong)}, or they are of another kind; {_AGAIN}")
+        raise ValueError(
+            f"the vgen card in {path} lacks {', '.join(wrong)}, or they are of another kind; {_AGAIN}"
+        )
     return Card(**{k: v for k, v in data.items() if k in kinds})
 
 
 @torch.no_grad()
 def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) -> None:
-    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must be there."""
+    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must
+    be there."""
     named = {f"unet.{name}": p for name, p in unet.named_parameters()}
     unknown = [name for name in tensors if name not in named]
-    wrong = [f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}" for n, v in tensors.items() if n in named and v.shape != named[n].shape]
+    wrong = [
+        f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}"
+        for n, v in tensors.items()
+        if n in named and v.shape != named[n].shape
+    ]
     if unknown or wrong:
         raise ValueError(
             f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
             f"{len(wrong)} of another shape (first: {wrong[:3]})"
         )
-    missing = [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)] if tensors else []
+    missing = (
+        [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)]
+        if tensors
+        else []
+    )
     if missing:
         raise ValueError(
-            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file is cut or of another method"
+            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file "
+            "is cut or of another method"
         )
     for name, value in tensors.items():
         named[name].copy_(value)

@@ -1,8 +1,8 @@
 """AnimateDiff's own key layout, every published variant of it, to and from vgen's sidecar.
 
-Laws: ``import_(export(s)).tensors == s``; ``export(import_(x).tensors) == x`` once x has lost its wrapper, ``module.`` prefix and
-configuration entry, and has position tables in the precision of its weights. No file of this layout stores heads, norm scopes or noise
-schedule: they follow from the version that is detected.
+Laws: ``import_(export(s)).tensors == s``; ``export(import_(x).tensors) == x`` once x has lost its wrapper,
+``module.`` prefix and configuration entry, and has position tables in the precision of its weights. No file
+of this layout stores heads, norm scopes or noise schedule: they follow from the version that is detected.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Version(Choice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What a file turned out to be. ``channels`` per level, finest first; ``num_positions`` 0 means that it carries no table; ``unread``
-    are the entries beside its tensors."""
+    """What a file turned out to be. ``channels`` per level, finest first; ``num_positions`` 0 means that it
+    carries no table; ``unread`` are the entries beside its tensors."""
 
     version: Version
     channels: tuple[int, ...]
@@ -62,8 +62,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """``tensors`` as an adapter holds them, the recipe's ``knobs`` that they imply as plain data, and what should be said about both:
-    ``notes`` of the file, and what is ``assumed`` where no card says it."""
+    """``tensors`` as an adapter holds them, the recipe's ``knobs`` that they imply as plain data, and what
+    should be said about both: ``notes`` of the file, and what is ``assumed`` where no card says it."""
 
     tensors: dict[str, Tensor]
     knobs: dict[str, Any]
@@ -72,14 +72,20 @@ class Imported:
     assumed: str
 
 
-def export(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, num_positions: int) -> dict[str, Tensor]:
+def export(
+    tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, num_positions: int
+) -> dict[str, Tensor]:
     """Sidecar to original names, with the position tables that identify a version to its readers.
 
     Raises ValueError where the tensors are not those of AnimateDiff's motion modules in ``unet``.
     """
     depth, mid_block = depth_of(tensors), any(name.startswith("unet.inserted.mid_block/") for name in tensors)
     here = [home for home in homes(unet) if mid_block or not home.in_middle]
-    wanted = {f"{h.sidecar}.{INNER}.{tail}": shape for h in here for tail, shape in shapes(h.channels, depth).items()}
+    wanted = {
+        f"{h.sidecar}.{INNER}.{tail}": shape
+        for h in here
+        for tail, shape in shapes(h.channels, depth).items()
+    }
     refuse_difference(tensors, wanted, "the adapter")
     out: dict[str, Tensor] = {}
     for home in here:
@@ -88,14 +94,19 @@ def export(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, num_positi
         table = positions(num_positions, tensors[f"{home.sidecar}.{INNER}.norm.weight"])
         for j in range(depth.num_blocks):
             for k in range(depth.num_attentions):
-                out[f"{home.original}.{INNER}.transformer_blocks.{j}.attention_blocks.{k}.pos_encoder.pe"] = table.clone()
+                out[f"{home.original}.{INNER}.transformer_blocks.{j}.attention_blocks.{k}.pos_encoder.pe"] = (
+                    table.clone()
+                )
     return out
 
 
-def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_absent: int = ROWS_IF_ABSENT) -> Imported:
+def import_(
+    entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_absent: int = ROWS_IF_ABSENT
+) -> Imported:
     """Any published layout to the sidecar of ``unet``.
 
-    Raises ValueError listing what is unknown or missing, and where the file belongs to an image model of other shapes.
+    Raises ValueError listing what is unknown or missing, and where the file belongs to an image model of
+    other shapes.
     """
     layout, state = detect(entries, unet)
     channels = tuple(unet.config["block_out_channels"])
@@ -104,20 +115,31 @@ def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_abse
             f"the file is {layout}, the image model has {'/'.join(map(str, channels))} channels; "
             "give the backbone= it was trained on"
         )
-    notes = [f"left unread what stands beside state_dict: {listed(list(layout.unread))}"] if layout.unread else []
+    notes = (
+        [f"left unread what stands beside state_dict: {listed(list(layout.unread))}"] if layout.unread else []
+    )
     state = _without_image_unet(state, unet, notes)
     tables = {name: state.pop(name) for name in list(state) if name.endswith(".pos_encoder.pe")}
     depth = depth_of(state)
     here = [home for home in homes(unet) if layout.mid_block or not home.in_middle]
-    wanted = {f"{h.original}.{INNER}.{tail}": shape for h in here for tail, shape in shapes(h.channels, depth).items()}
+    wanted = {
+        f"{h.original}.{INNER}.{tail}": shape
+        for h in here
+        for tail, shape in shapes(h.channels, depth).items()
+    }
     refuse_difference(state, wanted, f"the file ({layout})")
     _check_tables(tables, state)
     if not tables:
         notes.append(
-            f"the file carries no position table: {rows_if_absent} rows are assumed, set num_positions to the longest "
+            f"the file carries no position table: {rows_if_absent} rows are assumed, set num_positions to "
+            "the longest "
             "clip it was trained on"
         )
-    tensors = {f"{h.sidecar}.{INNER}.{tail}": state[f"{h.original}.{INNER}.{tail}"] for h in here for tail in shapes(h.channels, depth)}
+    tensors = {
+        f"{h.sidecar}.{INNER}.{tail}": state[f"{h.original}.{INNER}.{tail}"]
+        for h in here
+        for tail in shapes(h.channels, depth)
+    }
     knobs = implied(layout) | {"mid_block": layout.mid_block}
     knobs["motion"] = {
         "heads": 8,
@@ -134,7 +156,8 @@ def import_(entries: Mapping[str, Any], unet: UNet2DConditionModel, rows_if_abse
 
 
 def implied(layout: Layout) -> dict[str, Any]:
-    """What the published configurations set and no file stores; v1 alone pools the image UNet's norms over frames."""
+    """What the published configurations set and no file stores; v1 alone pools the image UNet's norms over
+    frames."""
     sdxl = layout.version is Version.SDXL
     schedule = {
         "betas": "scaled_linear" if sdxl else "linear",
@@ -146,8 +169,8 @@ def implied(layout: Layout) -> dict[str, Any]:
 
 
 def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layout, dict[str, Tensor]]:
-    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three levels
-    of other widths than the published SDXL's ``unet`` says whether they are one's."""
+    """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three
+    levels of other widths than the published SDXL's ``unet`` says whether they are one's."""
     wrapper, unread, state = "", [], dict(entries)
     while isinstance(state.get("state_dict"), Mapping):
         unread += [str(name) for name in state if name != "state_dict"]
@@ -158,7 +181,11 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
             "attention per block and belong to it alone"
         )
     has_config = state.pop(CONFIG, None) is not None
-    foreign = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    foreign = [
+        str(name)
+        for name, value in state.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
     if foreign:
         raise ValueError(f"the file holds entries that are no tensors: {listed(foreign)}")
     prefix = "module." if state and all(name.startswith("module.") for name in state) else ""
@@ -169,12 +196,20 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
             f"the file holds no motion module (no down_blocks.0.motion_modules.0.{INNER}.norm.weight); "
             f"its entries are {listed(list(state)) or 'none'}"
         )
-    rows = {value.shape[1] for name, value in state.items() if name.endswith(".pos_encoder.pe") and value.ndim == 3}
+    rows = {
+        value.shape[1]
+        for name, value in state.items()
+        if name.endswith(".pos_encoder.pe") and value.ndim == 3
+    }
     if len(rows) > 1:
         raise ValueError(
-            f"the file's position tables differ in length ({', '.join(map(str, sorted(rows)))} rows); vgen has one length for all modules"
+            f"the file's position tables differ in length ({', '.join(map(str, sorted(rows)))} rows); vgen "
+            "has one length for all modules"
         )
-    mid_block, num_positions = any(name.startswith("mid_block.motion_modules.") for name in state), max(rows, default=0)
+    mid_block, num_positions = (
+        any(name.startswith("mid_block.motion_modules.") for name in state),
+        max(rows, default=0),
+    )
     version = Version.SDXL if _of_sdxl(channels, unet) else _of_sd(mid_block, num_positions)
     return Layout(
         version=version,
@@ -189,7 +224,9 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
 
 
 def _of_sdxl(channels: tuple[int, ...], unet: UNet2DConditionModel) -> bool:
-    return channels == SDXL_CHANNELS or (len(channels) <= len(SDXL_CHANNELS) and unet.config["addition_embed_type"] == "text_time")
+    return channels == SDXL_CHANNELS or (
+        len(channels) <= len(SDXL_CHANNELS) and unet.config["addition_embed_type"] == "text_time"
+    )
 
 
 def _of_sd(mid_block: bool, num_positions: int) -> Version:
@@ -203,38 +240,56 @@ def _channels(state: Mapping[str, Tensor]) -> tuple[int, ...]:
         for n, v in state.items()
         if (m := re.fullmatch(rf"down_blocks\.(\d+)\.motion_modules\.0\.{INNER}\.norm\.weight", n))
     }
-    flat = [f"down_blocks.{level}.motion_modules.0.{INNER}.norm.weight" for level, weight in found.items() if weight.ndim != 1]
+    flat = [
+        f"down_blocks.{level}.motion_modules.0.{INNER}.norm.weight"
+        for level, weight in found.items()
+        if weight.ndim != 1
+    ]
     if flat:
-        raise ValueError(f"the file's {listed(flat)} must be a row of numbers and is of other shape; it is damaged, fetch it again")
+        raise ValueError(
+            f"the file's {listed(flat)} must be a row of numbers and is of other shape; it is damaged, "
+            "fetch it again"
+        )
     return tuple(len(found[level]) for level in sorted(found))
 
 
-def _without_image_unet(state: dict[str, Tensor], unet: UNet2DConditionModel, notes: list[str]) -> dict[str, Tensor]:
-    """The original trainer saves the frozen image UNet along; it stays out, and a difference from ours is worth saying."""
+def _without_image_unet(
+    state: dict[str, Tensor], unet: UNet2DConditionModel, notes: list[str]
+) -> dict[str, Tensor]:
+    """The original trainer saves the frozen image UNet along; it stays out, and a difference from ours is
+    worth saying."""
     ours = unet.state_dict()
     image = [name for name in state if name in ours]
     if image:
         differ = sum(
-            state[n].shape != ours[n].shape or not torch.allclose(state[n].float(), ours[n].float(), rtol=1e-2, atol=1e-3) for n in image
+            state[n].shape != ours[n].shape
+            or not torch.allclose(state[n].float(), ours[n].float(), rtol=1e-2, atol=1e-3)
+            for n in image
         )
         notes.append(
-            f"left out {len(image)} tensors of the image UNet that the file carries, {differ} of which differ from the image model's"
+            f"left out {len(image)} tensors of the image UNet that the file carries, {differ} of which "
+            "differ from the image model's"
         )
     return {name: value for name, value in state.items() if name not in ours}
 
 
 def _check_tables(tables: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """Tables are recomputed, so they must be the sinusoid; some people stretch or repeat them to lengthen clips."""
+    """Tables are recomputed, so they must be the sinusoid; some people stretch or repeat them to lengthen
+    clips."""
     tolerance = 4e-3  # bfloat16 rounds values near 1 by 2e-3
     for name, table in tables.items():
         attention = name.removesuffix(".pos_encoder.pe")
         if f"{attention}.to_q.weight" not in state:
             raise ValueError(f"the file has a position table {name} without its attention")
         if table.ndim != 3:
-            raise ValueError(f"position table {name} has {table.ndim} dimensions where 3 are due; the file is damaged, fetch it again")
+            raise ValueError(
+                f"position table {name} has {table.ndim} dimensions where 3 are due; the file is damaged, "
+                "fetch it again"
+            )
         plain = positions(table.shape[1], state[f"{attention}.to_q.weight"][0].float())
         if table.shape != plain.shape or not torch.allclose(table.float(), plain, rtol=0, atol=tolerance):
             raise ValueError(
-                f"position table {name} is not the sinusoid that vgen computes (stretched, repeated or learnt); "
+                f"position table {name} is not the sinusoid that vgen computes (stretched, repeated or "
+                "learnt); "
                 "it cannot be imported without changing the motion"
             )

@@ -1,6 +1,7 @@
 """diffusers' ``MotionAdapter`` folder, to and from vgen's sidecar. Law: ``import_(export(s)) == s``.
 
-diffusers takes the statistics of the motion norms over the whole clip and of the image norms per frame; a folder cannot say otherwise.
+diffusers takes the statistics of the motion norms over the whole clip and of the image norms per frame; a
+folder cannot say otherwise.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from vgen.formats import state_file
 from vgen.formats.animatediff import INNER, Imported
 from vgen.formats.motion_names import Depth, homes, positions, refuse_difference, shapes
 
-OURS_TO_THEIRS = {"attention_blocks.0": "attn1", "attention_blocks.1": "attn2", "norms.0": "norm1", "norms.1": "norm2", "ff_norm": "norm3"}
+OURS_TO_THEIRS = {
+    "attention_blocks.0": "attn1",
+    "attention_blocks.1": "attn2",
+    "norms.0": "norm1",
+    "norms.1": "norm2",
+    "ff_norm": "norm3",
+}
 TABLE = re.compile(r".*\.transformer_blocks\.\d+\.pos_embed\.pe")
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin")
+WEIGHTS = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+)
 ATTENTIONS = 2  # diffusers' motion block knows no other number
 
 
@@ -46,18 +57,25 @@ def config(unet: UNet2DConditionModel, motion: Mapping[str, Any], mid_block: boo
     }
 
 
-def export(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Sidecar to diffusers' names, position tables included. Raises ValueError where the tensors are not what ``arguments`` describe."""
+def export(
+    tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Sidecar to diffusers' names, position tables included. Raises ValueError where the tensors are not what
+    ``arguments`` describe."""
     names = _names(unet, arguments)
     refuse_difference(tensors, {ours: shape for ours, (_, shape) in names.items()}, "the adapter")
     out = {theirs: tensors[ours] for ours, (theirs, _) in names.items()}
     for name in list(out):
         if name.endswith(".norm1.weight"):
-            out[name.replace(".norm1.weight", ".pos_embed.pe")] = positions(arguments["motion_max_seq_length"], out[name].float())
+            out[name.replace(".norm1.weight", ".pos_embed.pe")] = positions(
+                arguments["motion_max_seq_length"], out[name].float()
+            )
     return out
 
 
-def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNet2DConditionModel) -> Imported:
+def import_(
+    state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNet2DConditionModel
+) -> Imported:
     """diffusers' names to the sidecar of ``unet``.
 
     Raises ValueError where the folder is of other shapes, holds more than motion modules, or lacks some.
@@ -72,7 +90,8 @@ def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNe
     kinds = set(heads) if isinstance(heads, (list, tuple)) else {heads}
     if len(kinds) > 1:
         raise ValueError(
-            f"the motion adapter has different numbers of heads per level ({heads}); vgen's motion modules have one number of heads"
+            f"the motion adapter has different numbers of heads per level ({heads}); vgen's motion modules "
+            "have one number of heads"
         )
     names = _names(unet, arguments)
     learnt = {name: value for name, value in state.items() if not TABLE.fullmatch(name)}
@@ -89,25 +108,32 @@ def import_(state: Mapping[str, Tensor], arguments: Mapping[str, Any], unet: UNe
         "image_norm_scope": "frame",
     }
     assumed = (
-        "motion norms pool over the clip, as diffusers computes them; modules that were trained elsewhere (all published AnimateDiff "
+        "motion norms pool over the clip, as diffusers computes them; modules that were trained elsewhere "
+        "(all published AnimateDiff "
         "ones) had norm_scope frame"
     )
     origin = (
-        f"diffusers MotionAdapter: {'/'.join(map(str, channels))} channels, {'a' if knobs['mid_block'] else 'no'} middle block, "
+        f"diffusers MotionAdapter: {'/'.join(map(str, channels))} channels, "
+        f"{'a' if knobs['mid_block'] else 'no'} middle block, "
         f"{knobs['motion']['num_positions']} position rows"
     )
     tensors = {ours: state[theirs] for ours, (theirs, _) in names.items()}
     return Imported(tensors=tensors, knobs=knobs, origin=origin, notes=[], assumed=assumed)
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> None:
-    """Let diffusers itself write the folder, so that configuration and names are those of the installed version."""
+def write(
+    folder: Path, tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any]
+) -> None:
+    """Let diffusers itself write the folder, so that configuration and names are those of the installed
+    version."""
     state = export(tensors, unet, arguments)
     with torch.device("meta"):
         adapter = MotionAdapter(**arguments)
     adapter.load_state_dict(state, strict=True, assign=True)
     adapter.save_pretrained(folder, safe_serialization=True)
-    (folder / WEIGHTS[0]).chmod((folder / "config.json").stat().st_mode)  # diffusers leaves the weights readable by their owner alone
+    (folder / WEIGHTS[0]).chmod(
+        (folder / "config.json").stat().st_mode
+    )  # diffusers leaves the weights readable by their owner alone
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -116,7 +142,8 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     arguments = _arguments(path) if path.is_file() else {}
     if arguments.get("_class_name") != "MotionAdapter":
         raise ValueError(
-            f"{folder} is no diffusers MotionAdapter: {path.name} names {arguments.get('_class_name', 'nothing')}; "
+            f"{folder} is no diffusers MotionAdapter: {path.name} names "
+            f"{arguments.get('_class_name', 'nothing')}; "
             "give the folder that holds its config.json"
         )
     found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -154,17 +181,24 @@ def _check(path: Path, arguments: Mapping[str, Any]) -> None:
     }
     wrong = [name for name, right in sound.items() if not right]
     if wrong:
-        raise ValueError(f"{path} lacks {', '.join(wrong)}, or they are not what diffusers writes there; fetch it again")
+        raise ValueError(
+            f"{path} lacks {', '.join(wrong)}, or they are not what diffusers writes there; fetch it again"
+        )
 
 
 def _num_blocks(arguments: Mapping[str, Any]) -> int:
     blocks = arguments.get("motion_transformer_layers_per_block", 1)
     if not isinstance(blocks, int):
-        raise ValueError(f"the motion adapter has transformer layers {blocks} per level; vgen's motion modules have one number of blocks")
+        raise ValueError(
+            f"the motion adapter has transformer layers {blocks} per level; vgen's motion modules have one "
+            "number of blocks"
+        )
     return blocks
 
 
-def _names(unet: UNet2DConditionModel, arguments: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _names(
+    unet: UNet2DConditionModel, arguments: Mapping[str, Any]
+) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Sidecar name to diffusers' name and shape."""
     out = {}
     for home in homes(unet):

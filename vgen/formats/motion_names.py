@@ -1,4 +1,5 @@
-"""Where motion modules live, in vgen's sidecar and in the original layout, and which tensors each of them holds."""
+"""Where motion modules live, in vgen's sidecar and in the original layout, and which tensors each of them
+holds."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ MOST_LISTED = 30
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """One motion module: ``unet.inserted.down_blocks/0/attentions/1`` here, ``down_blocks.0.motion_modules.1`` elsewhere."""
+    """One motion module: ``unet.inserted.down_blocks/0/attentions/1`` here,
+    ``down_blocks.0.motion_modules.1`` elsewhere."""
 
     sidecar: str
     original: str
@@ -40,7 +42,9 @@ def homes(unet: UNet2DConditionModel) -> list[Home]:
         if site.kind is Kind.PAIR:
             block = "mid_block" if site.stage is Stage.MID else f"{site.stage.value}_blocks.{site.block}"
             sidecar = f"unet.inserted.{site.path.replace('.', '/')}"
-            out.append(Home(sidecar, f"{block}.motion_modules.{site.index}", site.channels, site.stage is Stage.MID))
+            out.append(
+                Home(sidecar, f"{block}.motion_modules.{site.index}", site.channels, site.stage is Stage.MID)
+            )
     return out
 
 
@@ -64,7 +68,11 @@ def shapes(channels: int, depth: Depth) -> dict[str, tuple[int, ...]]:
                 | linear(f"{attention}.to_out.0", c, c)
                 | norm(f"{block}.norms.{k}")
             )
-        out |= linear(f"{block}.ff.net.0.proj", 8 * c, c) | linear(f"{block}.ff.net.2", c, 4 * c) | norm(f"{block}.ff_norm")
+        out |= (
+            linear(f"{block}.ff.net.0.proj", 8 * c, c)
+            | linear(f"{block}.ff.net.2", c, 4 * c)
+            | norm(f"{block}.ff_norm")
+        )
     return out
 
 
@@ -83,18 +91,28 @@ def positions(num_positions: int, like: Tensor) -> Tensor:
     return SinusoidalPositionalEmbedding(len(like), num_positions).get_buffer("pe").to(like)
 
 
-def refuse_difference(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], subject: str) -> None:
-    """Names and shapes must be exactly ``wanted``. Raises ValueError listing what is unknown, missing or of another shape."""
+def refuse_difference(
+    found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], subject: str
+) -> None:
+    """Names and shapes must be exactly ``wanted``. Raises ValueError listing what is unknown, missing or of
+    another shape."""
     unknown = [name for name in found if name not in wanted]
     missing = [name for name in wanted if name not in found]
-    other = [f"{n} is {tuple(found[n].shape)} for {s}" for n, s in wanted.items() if n in found and tuple(found[n].shape) != s]
+    other = [
+        f"{n} is {tuple(found[n].shape)} for {s}"
+        for n, s in wanted.items()
+        if n in found and tuple(found[n].shape) != s
+    ]
     faults = [
         f"{len(names)} {what}: {listed(names)}"
         for what, names in (("unknown", unknown), ("missing", missing), ("of another shape", other))
         if names
     ]
     if faults:
-        raise ValueError(f"{subject} does not hold exactly the {len(wanted)} tensors of its motion modules; {'; '.join(faults)}")
+        raise ValueError(
+            f"{subject} does not hold exactly the {len(wanted)} tensors of its motion modules; "
+            f"{'; '.join(faults)}"
+        )
 
 
 def listed(names: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""An export proves itself: what was written is read back and compared bit for bit, and diffusers computes the same on it."""
+"""An export proves itself: what was written is read back and compared bit for bit, and diffusers computes the
+same on it."""
 
 from __future__ import annotations
 
@@ -30,8 +31,13 @@ class Inputs:
 
 
 def same(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) -> int:
-    """Number of tensors that were compared, all equal to the bit. Raises ValueError naming those that are not."""
-    differ = [n for n, v in written.items() if n not in read or v.dtype != read[n].dtype or not torch.equal(v, read[n])]
+    """Number of tensors that were compared, all equal to the bit. Raises ValueError naming those that are
+    not."""
+    differ = [
+        n
+        for n, v in written.items()
+        if n not in read or v.dtype != read[n].dtype or not torch.equal(v, read[n])
+    ]
     differ += [n for n in read if n not in written]
     if differ:
         raise ValueError(
@@ -64,10 +70,15 @@ def ours(video: VideoUNet, given: Inputs) -> Tensor:
 
 @torch.no_grad()
 def theirs(unet: UNet2DConditionModel, adapter: MotionAdapter, given: Inputs) -> Tensor:
-    """``UNetMotionModel`` on the image UNet's own storage: as ``from_unet2d``, without its copy of every weight. b f c h w."""
+    """``UNetMotionModel`` on the image UNet's own storage: as ``from_unet2d``, without its copy of every
+    weight. b f c h w."""
     with torch.device("meta"):
         model = UNetMotionModel.from_unet2d(unet, adapter, load_weights=False)
-    model.load_state_dict({**unet.state_dict(), **{n: v.to(unet.dtype) for n, v in adapter.state_dict().items()}}, strict=True, assign=True)
+    model.load_state_dict(
+        {**unet.state_dict(), **{n: v.to(unet.dtype) for n, v in adapter.state_dict().items()}},
+        strict=True,
+        assign=True,
+    )
     added = None
     if given.context.pooled is not None:
         h, w = given.x.shape[-2:]
@@ -76,24 +87,36 @@ def theirs(unet: UNet2DConditionModel, adapter: MotionAdapter, given: Inputs) ->
             "time_ids": torch.tensor([[8 * h, 8 * w, 0, 0, 8 * h, 8 * w]] * 2, dtype=given.x.dtype),
         }
     text = given.context.tokens.repeat_interleave(given.x.shape[1], 0)
-    return model.eval()(given.x.transpose(1, 2), given.t, text, added_cond_kwargs=added, return_dict=False)[0].transpose(1, 2)
+    return model.eval()(given.x.transpose(1, 2), given.t, text, added_cond_kwargs=added, return_dict=False)[
+        0
+    ].transpose(1, 2)
 
 
 def open_file(path: Path, arguments: Mapping[str, Any]) -> MotionAdapter:
-    """An AnimateDiff file as diffusers reads it, offline: its converter is an independent reading of the original layout."""
+    """An AnimateDiff file as diffusers reads it, offline: its converter is an independent reading of the
+    original layout."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps({"_class_name": "MotionAdapter", **arguments}))
-        return MotionAdapter.from_single_file(str(path), config=folder, local_files_only=True, low_cpu_mem_usage=False)
+        return MotionAdapter.from_single_file(
+            str(path), config=folder, local_files_only=True, low_cpu_mem_usage=False
+        )
 
 
 def open_folder(folder: Path) -> MotionAdapter:
-    return MotionAdapter.from_pretrained(folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False)
+    return MotionAdapter.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+    )
 
 
 def read_by_peer(
-    adapter: MotionAdapter, tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, arguments: Mapping[str, Any], where: str
+    adapter: MotionAdapter,
+    tensors: Mapping[str, Tensor],
+    unet: UNet2DConditionModel,
+    arguments: Mapping[str, Any],
+    where: str,
 ) -> int:
-    """diffusers leaves what it does not find at random numbers, in silence: every tensor it holds must be ours."""
+    """diffusers leaves what it does not find at random numbers, in silence: every tensor it holds must be
+    ours."""
     state = {name: value.float() for name, value in adapter.state_dict().items()}
     return same(
         {name: value.float() for name, value in diffusers_motion.export(tensors, unet, arguments).items()},

@@ -1,4 +1,5 @@
-"""A state dict as a file: safetensors, or a torch archive read as data only. Reading executes nothing, writing is whole or not at all."""
+"""A state dict as a file: safetensors, or a torch archive read as data only. Reading executes nothing,
+writing is whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,14 +33,17 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             with safe_open(path, "pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118  not a dict
         except Exception as error:  # safetensors raises its own type, and OSError
-            raise ValueError(f"{path} is not a readable safetensors file ({_first_line(error)}); fetch or save it again") from error
+            raise ValueError(
+                f"{path} is not a readable safetensors file ({_first_line(error)}); fetch or save it again"
+            ) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch warns of the file that is refused below
             entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, end of file: whatever a foreign file can be
         raise ValueError(
-            f"{path} cannot be read as plain tensors ({_reason(error)}); vgen never runs what a checkpoint carries: "
+            f"{path} cannot be read as plain tensors ({_reason(error)}); vgen never runs what a checkpoint "
+            "carries: "
             "have it saved again as safetensors"
         ) from error
     if not isinstance(entries, dict):
@@ -47,8 +51,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return entries, {}
 
 
-def write(path: Path, tensors: dict[str, Tensor], container: Container, metadata: dict[str, str] | None = None) -> None:
-    """``metadata`` is for safetensors alone; a ``.ckpt`` is a plain dictionary of tensors, which every reader takes."""
+def write(
+    path: Path, tensors: dict[str, Tensor], container: Container, metadata: dict[str, str] | None = None
+) -> None:
+    """``metadata`` is for safetensors alone; a ``.ckpt`` is a plain dictionary of tensors, which every reader
+    takes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -56,7 +63,9 @@ def write(path: Path, tensors: dict[str, Tensor], container: Container, metadata
         if container is Container.SAFETENSORS:
             file.write(save(tensors, metadata={"format": "pt", **(metadata or {})}))
         else:
-            torch.save({name: value.clone() for name, value in tensors.items()}, file)  # a view would drag its whole storage along
+            torch.save(
+                {name: value.clone() for name, value in tensors.items()}, file
+            )  # a view would drag its whole storage along
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -1,8 +1,11 @@
-"""Tune-A-Video checkpoints as they are found: a whole inflated UNet, its temporal layers under one of two names.
+"""Tune-A-Video checkpoints as they are found: a whole inflated UNet, its temporal layers under one of two
+names.
 
-The authors' pipelines hold every tensor of the UNet; what was not tuned is that of the image model, which is how a checkpoint of another
-image model is noticed. FateZero's and later forks say ``attn_temporal`` and ``norm_temporal`` for ``attn_temp`` and ``norm_temp``.
+The authors' pipelines hold every tensor of the UNet; what was not tuned is that of the image model, which is
+how a checkpoint of another image model is noticed. FateZero's and later forks say ``attn_temporal`` and
+``norm_temporal`` for ``attn_temp`` and ``norm_temp``.
 """
+
 from __future__ import annotations
 
 import re
@@ -15,7 +18,9 @@ from torch import Tensor
 
 from vgen.backbones.sites import Kind, sites
 
-_TEMPORAL = re.compile(r"^(?P<block>.+\.transformer_blocks\.\d+)\.(?P<part>attn|norm)_temp(?:oral)?\.(?P<rest>.+)$")
+_TEMPORAL = re.compile(
+    r"^(?P<block>.+\.transformer_blocks\.\d+)\.(?P<part>attn|norm)_temp(?:oral)?\.(?P<rest>.+)$"
+)
 _TUNED = re.compile(r"\.attn[12]\.to_q\.weight$")
 MOST_NAMED = 3
 NEAR = 2e-3  # half precision, twice over
@@ -30,18 +35,23 @@ class Imported:
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    return any(isinstance(name, str) and _TEMPORAL.match(name) for name in state)  # a foreign file can have numbers for names
+    return any(
+        isinstance(name, str) and _TEMPORAL.match(name) for name in state
+    )  # a foreign file can have numbers for names
 
 
 def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported:
-    """Raises ValueError where the checkpoint lacks temporal layers of this UNet, holds others, or was tuned on another image model."""
+    """Raises ValueError where the checkpoint lacks temporal layers of this UNet, holds others, or was tuned
+    on another image model."""
     own, tensors, unknown, astray = dict(unet.state_dict()), {}, [], []
     for name, value in state.items():
         match = _TEMPORAL.match(name)
         if not isinstance(value, Tensor):
             unknown.append(name)
         elif match:
-            tensors[f"unet.inserted.{match['block'].replace('.', '/')}.{match['part']}_temp.{match['rest']}"] = value
+            tensors[
+                f"unet.inserted.{match['block'].replace('.', '/')}.{match['part']}_temp.{match['rest']}"
+            ] = value
         elif name not in own or own[name].shape != value.shape:
             unknown.append(name)
         elif _TUNED.search(name):
@@ -56,13 +66,15 @@ def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported
         )
     if astray:
         raise ValueError(
-            f"the checkpoint was tuned on another image model: {len(astray)} tensors that tuning leaves alone differ (first: "
+            f"the checkpoint was tuned on another image model: {len(astray)} tensors that tuning leaves "
+            "alone differ (first: "
             f"{', '.join(astray[:MOST_NAMED])}); give the image model it was tuned on with backbone="
         )
     missing = [name for name in _wanted(unet) if name not in tensors]
     if missing:
         raise ValueError(
-            f"the checkpoint lacks {len(missing)} tensors of Tune-A-Video (first: {', '.join(missing[:MOST_NAMED])}); "
+            f"the checkpoint lacks {len(missing)} tensors of Tune-A-Video (first: "
+            f"{', '.join(missing[:MOST_NAMED])}); "
             "it is cut or of another method"
         )
     return Imported(tensors, _remarks(state, own))
@@ -82,7 +94,10 @@ def _wanted(unet: UNet2DConditionModel) -> list[str]:
     for site in sites(unet):
         if site.kind is Kind.BLOCK:
             inserted = f"unet.inserted.{site.path.replace('.', '/')}.attn_temp"
-            out += [f"{inserted}.{rest}" for rest in ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")]
+            out += [
+                f"{inserted}.{rest}"
+                for rest in ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias")
+            ]
             out += [f"unet.image_unet.{site.path}.attn{i}.to_q.weight" for i in (1, 2)]
     return out
 
@@ -90,7 +105,10 @@ def _wanted(unet: UNet2DConditionModel) -> list[str]:
 def _remarks(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
     style = "attn_temporal" if any(".attn_temporal." in name for name in state) else "attn_temp"
     frozen = sum(name in state for name in own)
-    notes = [f"Tune-A-Video, temporal layers called {style}; {frozen} of {len(own)} tensors of the image UNet are in it"]
+    notes = [
+        f"Tune-A-Video, temporal layers called {style}; {frozen} of {len(own)} tensors of the image UNet "
+        "are in it"
+    ]
     norms = [value for name, value in state.items() if re.search(r"\.norm_temp(oral)?\.weight$", name)]
     if norms and not all(torch.allclose(v.float(), torch.ones_like(v.float()), atol=NEAR) for v in norms):
         notes.append("its temporal norms were tuned too, which the published recipe does not")

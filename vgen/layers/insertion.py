@@ -1,4 +1,6 @@
-"""What every inserted layer has in common: a residual branch, born silent, run by a hook that is a bound method."""
+"""What every inserted layer has in common: a residual branch, born silent, run by a hook that is a bound
+method."""
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -29,11 +31,16 @@ class Inserted(nn.Module, ABC):
 
     @abstractmethod
     def silent_outputs(self) -> list[nn.Parameter]:
-        """The zero-initialised parameters that make the layer an identity at birth; pre-flight perturbs them to look behind."""
+        """The zero-initialised parameters that make the layer an identity at birth; pre-flight perturbs them
+        to look behind."""
 
     def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:
         # a bound method survives deepcopy and pickle, a closure keeps the original layer
-        run = partial(checkpoint, self, use_reentrant=False) if self.recomputed and torch.is_grad_enabled() else self
+        run = (
+            partial(checkpoint, self, use_reentrant=False)
+            if self.recomputed and torch.is_grad_enabled()
+            else self
+        )
         return (run(out[0]), *out[1:]) if isinstance(out, tuple) else run(out)
 
 

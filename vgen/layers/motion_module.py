@@ -2,6 +2,7 @@
 
 Module names are those of its checkpoints.
 """
+
 from __future__ import annotations
 
 import math
@@ -30,7 +31,8 @@ def sinusoid(num_positions: int, channels: int) -> Tensor:
 
 
 class PositionalEncoding(nn.Module):
-    """Adds one row per frame. The table is a persistent buffer: readers of exported files identify a version by it."""
+    """Adds one row per frame. The table is a persistent buffer: readers of exported files identify a version
+    by it."""
 
     pe: Tensor
 
@@ -43,7 +45,8 @@ class PositionalEncoding(nn.Module):
         if num_frames > rows:
             raise ValueError(
                 f"clip has {num_frames} frames but the motion module has {rows} position rows; "
-                f"generate in sliding windows (window.num_frames={rows}) or raise method.motion.num_positions and train"
+                f"generate in sliding windows (window.num_frames={rows}) or raise "
+                "method.motion.num_positions and train"
             )
         return x + self.pe[:, :num_frames].to(x.dtype)
 
@@ -51,7 +54,8 @@ class PositionalEncoding(nn.Module):
 class TemporalAttention(nn.Module):
     """Self-attention over frames, ``... f c``; one matrix product gives q, k and v.
 
-    Except where somebody hooked the three projections: ZeRO-3 gathers a weight only when the layer that owns it is called.
+    Except where somebody hooked the three projections: ZeRO-3 gathers a weight only when the layer that owns
+    it is called.
     """
 
     def __init__(self, channels: int, heads: int, num_positions: int) -> None:
@@ -86,7 +90,9 @@ class GeGlu(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, channels: int, factor: int = 4) -> None:
         super().__init__()
-        self.net = nn.ModuleList([GeGlu(channels, channels * factor), nn.Identity(), nn.Linear(channels * factor, channels)])
+        self.net = nn.ModuleList(
+            [GeGlu(channels, channels * factor), nn.Identity(), nn.Linear(channels * factor, channels)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net[2](self.net[0](x))
@@ -97,7 +103,9 @@ class TemporalBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int, num_positions: int, num_attentions: int) -> None:
         super().__init__()
-        self.attention_blocks = nn.ModuleList(TemporalAttention(channels, heads, num_positions) for _ in range(num_attentions))
+        self.attention_blocks = nn.ModuleList(
+            TemporalAttention(channels, heads, num_positions) for _ in range(num_attentions)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(num_attentions))
         self.ff = FeedForward(channels)
         self.ff_norm = nn.LayerNorm(channels)
@@ -113,7 +121,10 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
-        blocks = (TemporalBlock(channels, knobs.heads, knobs.num_positions, knobs.num_attentions) for _ in range(knobs.num_blocks))
+        blocks = (
+            TemporalBlock(channels, knobs.heads, knobs.num_positions, knobs.num_attentions)
+            for _ in range(knobs.num_blocks)
+        )
         self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Linear(channels, channels)
         nn.init.zeros_(self.proj_out.weight)
@@ -166,7 +177,8 @@ class MotionModuleSpec(LayerSpec):
     def build(self, site: Site, frames: FrameCount) -> MotionModule:
         if site.channels % self.heads:
             raise ValueError(
-                f"motion module heads must divide the {site.channels} channels of {site.path}, got {self.heads}; "
+                f"motion module heads must divide the {site.channels} channels of {site.path}, got "
+                f"{self.heads}; "
                 "set method.motion.heads to a divisor"
             )
         return MotionModule(site.channels, self, site.norm_groups, frames)

@@ -2,6 +2,7 @@
 
 A knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool).
 """
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -22,7 +23,9 @@ class ClipStatistics:
         self.frames = frames
 
     def before(self, _norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        return (args[0].unflatten(0, (-1, self.frames())).transpose(1, 2),)  # b c f h w: GroupNorm normalises over all trailing axes
+        return (
+            args[0].unflatten(0, (-1, self.frames())).transpose(1, 2),
+        )  # b c f h w: GroupNorm normalises over all trailing axes
 
     def after(self, _norm: nn.Module, _args: tuple, out: Tensor) -> Tensor:
         return out.transpose(1, 2).flatten(0, 1)

@@ -1,4 +1,6 @@
-"""Tune-A-Video's temporal attention: over frames at every position, after a block's feed-forward (Wu et al. 2022, section 4.1)."""
+"""Tune-A-Video's temporal attention: over frames at every position, after a block's feed-forward (Wu et al.
+2022, section 4.1)."""
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -22,12 +24,16 @@ class FrameAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2) for project in (self.to_q, self.to_k, self.to_v))
+        q, k, v = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
         return self.to_out[0](attend(q, k, v).transpose(-3, -2).flatten(-2))
 
 
 class TemporalAttentionLayer(Inserted):
-    """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints and does not learn."""
+    """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints
+    and does not learn."""
 
     def __init__(self, channels: int, heads: int, frames: FrameCount) -> None:
         super().__init__(frames)
@@ -41,7 +47,8 @@ class TemporalAttentionLayer(Inserted):
         return (clip + self.attn_temp(self.norm_temp(clip))).transpose(1, 2).flatten(0, 1)
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        """Weight and bias: the released code zeroes the weight alone, so that its layer is not born silent."""
+        """Weight and bias: the released code zeroes the weight alone, so that its layer is not born
+        silent."""
         return list(self.attn_temp.to_out[0].parameters())
 
 
@@ -53,13 +60,17 @@ class TemporalAttentionSpec(LayerSpec):
 
     def __post_init__(self) -> None:
         if self.heads < 0:
-            raise ValueError(f"temporal attention heads must be at least 1, or 0 for the image UNet's own, got {self.heads}")
+            raise ValueError(
+                "temporal attention heads must be at least 1, or 0 for the image UNet's own, got "
+                f"{self.heads}"
+            )
 
     def build(self, site: Site, frames: FrameCount) -> TemporalAttentionLayer:
         heads = self.heads or site.heads
         if not heads or site.channels % heads:
             raise ValueError(
-                f"temporal attention heads must divide the {site.channels} channels of {site.path}, got {heads}; "
+                f"temporal attention heads must divide the {site.channels} channels of {site.path}, got "
+                f"{heads}; "
                 "set method.temporal.heads to a divisor"
             )
         return TemporalAttentionLayer(site.channels, heads, frames)

@@ -1,4 +1,5 @@
 """The catalogue: one file per published system."""
+
 from __future__ import annotations
 
 import importlib

@@ -1,4 +1,6 @@
-"""What editing methods share: a clip with its words, a denoiser that knows its step and rows, inversion, and what comes out."""
+"""What editing methods share: a clip with its words, a denoiser that knows its step and rows, inversion, and
+what comes out."""
+
 from __future__ import annotations
 
 import math
@@ -43,7 +45,8 @@ def long_clips() -> Sliding:
 
 
 class Matching(Choice):
-    """How words of source and target belong together: ``replace`` one by one, ``refine`` where some are new, ``auto`` by their number."""
+    """How words of source and target belong together: ``replace`` one by one, ``refine`` where some are new,
+    ``auto`` by their number."""
 
     AUTO = "auto"
     REPLACE = "replace"
@@ -52,8 +55,9 @@ class Matching(Choice):
 
 @spec
 class Wish:
-    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend`` names words (of either prompt)
-    whose place alone may change, ``cross_replace_steps`` gives target words another window in which they have the source's attention."""
+    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend``
+    names words (of either prompt) whose place alone may change, ``cross_replace_steps`` gives target words
+    another window in which they have the source's attention."""
 
     source: str = ""
     target: str = ""
@@ -63,15 +67,20 @@ class Wish:
     matching: Matching = Matching.AUTO
 
     def __post_init__(self) -> None:
-        bad = {word: factor for word, factor in self.amplify.items() if factor < 0 or not math.isfinite(factor)}
+        bad = {
+            word: factor for word, factor in self.amplify.items() if factor < 0 or not math.isfinite(factor)
+        }
         if bad:
-            raise ValueError(f"amplify needs factors of 0 or more, got {bad}; 1 changes nothing, 2 doubles the word's attention")
+            raise ValueError(
+                f"amplify needs factors of 0 or more, got {bad}; 1 changes nothing, 2 doubles the word's "
+                "attention"
+            )
 
 
 @dataclass(slots=True)
 class Edited:
-    """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery gives it back; ``mask`` f h w
-    bool is where the edit was allowed to act."""
+    """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery
+    gives it back; ``mask`` f h w bool is where the edit was allowed to act."""
 
     latents: Tensor
     reconstruction: Tensor | None = None
@@ -81,11 +90,13 @@ class Edited:
 
 @dataclass(slots=True, kw_only=True)
 class EditSession:
-    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated from ``noise``.
+    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated
+    from ``noise``.
 
-    A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at every step, forth and back,
-    so that there is one latent and one trajectory for the whole of it; attention, and what it records, stays within a window.
-    ``structure`` is a ControlNet that speaks at every evaluation, while inverting and while denoising.
+    A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at
+    every step, forth and back, so that there is one latent and one trajectory for the whole of it; attention,
+    and what it records, stays within a window. ``structure`` is a ControlNet that speaks at every evaluation,
+    while inverting and while denoising.
     """
 
     model: ImageModel
@@ -128,7 +139,9 @@ class EditSession:
 
         latents = None if self.latents is None else self.latents[:, i : i + 1]
         structure = None if self.structure is None else self.structure.frame(i)
-        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure, progress=told)
+        return replace(
+            self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure, progress=told
+        )
 
     def text(self, *prompts: str) -> Context:
         """One row per prompt, on the UNet's device and in its dtype."""
@@ -145,62 +158,96 @@ class EditSession:
     def amplified(self, window: StepWindow) -> list[Amplify]:
         """Edits for the words to amplify; none where there are none."""
         words = Words.of(self.wish.target, self.model.tokenizer)
-        factors = {p: factor for word, factor in self.wish.amplify.items() for p in words.positions(word, "target prompt")}
+        factors = {
+            p: factor
+            for word, factor in self.wish.amplify.items()
+            for p in words.positions(word, "target prompt")
+        }
         return [Amplify(factors=factors, window=window)] if factors else []
 
     def cross_by_word(self, alignment: Alignment) -> dict[int, StepWindow]:
-        """Token positions with a window of their own (Hertz et al. 2022, section 3.2: a schedule per word). Raises ValueError for a word
-        of the target that has no counterpart in the source: it keeps its own attention always."""
+        """Token positions with a window of their own (Hertz et al. 2022, section 3.2: a schedule per word).
+        Raises ValueError for a word of the target that has no counterpart in the source: it keeps its own
+        attention always."""
         out: dict[int, StepWindow] = {}
         for word, window in self.wish.cross_replace_steps.items():
             positions = alignment.target.positions(word, "target prompt")
             if not alignment.kept[positions].any():
                 raise ValueError(
-                    f"cross_replace_steps gives {word!r} the source's attention, but the source {self.wish.source!r} has no such word; "
+                    f"cross_replace_steps gives {word!r} the source's attention, but the source "
+                    f"{self.wish.source!r} has no such word; "
                     "a new word keeps its own in every step, leave it out"
                 )
             out |= dict.fromkeys(positions, window)
         return out
 
     def previews(self, num_steps: int, cross: StepWindow | None) -> list[str]:
-        """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of words that have none of their
-        own, None where the method leaves cross-attention alone. Raises ValueError for words that are nowhere or heeded by nobody."""
+        """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of
+        words that have none of their own, None where the method leaves cross-attention alone. Raises
+        ValueError for words that are nowhere or heeded by nobody."""
         alignment, wish = self.alignment(), self.wish
         ignored = [key for key in ("blend", "cross_replace_steps") if cross is None and getattr(wish, key)]
         if ignored:
             raise ValueError(
-                f"this method leaves the source's attention maps alone and can't heed {' and '.join(ignored)}; "
+                "this method leaves the source's attention maps alone and can't heed "
+                f"{' and '.join(ignored)}; "
                 "leave it out, or edit with method=fatezero on the same adapter"
             )
         self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
         lines = [alignment.preview()]
         if cross is not None:
-            by_word = [f"{word} {_said(window, num_steps)}" for word, window in wish.cross_replace_steps.items()]
-            lines.append(", ".join(["cross-attention of the source in steps " + _said(cross, num_steps), *by_word]))
-        lines += [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"] if wish.amplify else []
+            by_word = [
+                f"{word} {_said(window, num_steps)}" for word, window in wish.cross_replace_steps.items()
+            ]
+            lines.append(
+                ", ".join(["cross-attention of the source in steps " + _said(cross, num_steps), *by_word])
+            )
+        lines += (
+            [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"]
+            if wish.amplify
+            else []
+        )
         lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
         return lines
 
     def blend_tokens(self) -> dict[str, list[int]]:
-        """Token positions of the blend words in either prompt. Raises ValueError for a word that is in neither."""
-        prompts = {"source": Words.of(self.wish.source, self.model.tokenizer), "target": Words.of(self.wish.target, self.model.tokenizer)}
+        """Token positions of the blend words in either prompt. Raises ValueError for a word that is in
+        neither."""
+        prompts = {
+            "source": Words.of(self.wish.source, self.model.tokenizer),
+            "target": Words.of(self.wish.target, self.model.tokenizer),
+        }
         for word in self.wish.blend:
             if not any(words.find(word) for words in prompts.values()):
                 raise ValueError(
-                    f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target {self.wish.target!r}; "
+                    f"blend word {word!r} is neither in the source {self.wish.source!r} nor in the target "
+                    f"{self.wish.target!r}; "
                     "name a word of one of them"
                 )
-        out = {branch: [p for word in self.wish.blend for p in words.find(word)] for branch, words in prompts.items()}
+        out = {
+            branch: [p for word in self.wish.blend for p in words.find(word)]
+            for branch, words in prompts.items()
+        }
         return {branch: tokens for branch, tokens in out.items() if tokens}
 
-    # -- denoising ---------------------------------------------------------------------------------------------------------------
+    # -- denoising -------------------------------------------------------------------------------------------
     def denoiser(
-        self, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, direction: Direction, phase: str
+        self,
+        rows: Rows,
+        contexts: Callable[[int], Context],
+        guidance: Guidance,
+        num_steps: int,
+        direction: Direction,
+        phase: str,
     ) -> Denoiser:
-        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)`` has one row per guidance x
-        branch; a ``phase`` without name reports no progress."""
+        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)``
+        has one row per guidance x branch; a ``phase`` without name reports no progress."""
         step_of = {t: i for i, t in enumerate(timesteps(self.objective.schedule, num_steps, Solver.DDIM))}
-        weight, control, schedule = next(self.unet.image_unet.parameters()), self.control, self.objective.schedule
+        weight, control, schedule = (
+            next(self.unet.image_unet.parameters()),
+            self.control,
+            self.objective.schedule,
+        )
         asked = 0
 
         def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -212,7 +259,9 @@ class EditSession:
                 control.enter(moment)
                 batch = part.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
                 ts = torch.full((len(batch),), t, device=x.device)
-                added = None if self.structure is None else self.structure.residuals(batch, ts, context, moment)
+                added = (
+                    None if self.structure is None else self.structure.residuals(batch, ts, context, moment)
+                )
                 out = self.unet(batch, ts, context, added).float()
                 return guidance.combine(rows.split(out))
 
@@ -226,10 +275,16 @@ class EditSession:
         return ask
 
     def invert(
-        self, prompt: str, num_steps: int, recorders: Sequence[Recorder] = (), fixed_point_steps: int = 0, guidance: float = 1.0
+        self,
+        prompt: str,
+        num_steps: int,
+        recorders: Sequence[Recorder] = (),
+        fixed_point_steps: int = 0,
+        guidance: float = 1.0,
     ) -> Trajectory:
-        """DDIM inversion of the real clip; attention reads the frames that it is told to read now. With ``guidance`` other than 1 the
-        empty prompt is asked too (MasaCtrl does, though with an empty prompt nothing comes of it); recorders want one row, and none."""
+        """DDIM inversion of the real clip; attention reads the frames that it is told to read now. With
+        ``guidance`` other than 1 the empty prompt is asked too (MasaCtrl does, though with an empty prompt
+        nothing comes of it); recorders want one row, and none."""
         if self.latents is None:
             raise ValueError("there is no clip to invert; give video=FILE")
         guided = Cfg(scale=guidance)
@@ -237,11 +292,25 @@ class EditSession:
         context = self.text(*("" if name == "null" else prompt for name in rows.guidance))
         ask = self.denoiser(rows, lambda _: context, guided, num_steps, Direction.INVERT, "invert")
         with self.control.acting(recorders=recorders):
-            return ddim_invert(ask, self.latents.float(), self.objective.schedule, num_steps, fixed_point_steps=fixed_point_steps)
+            return ddim_invert(
+                ask,
+                self.latents.float(),
+                self.objective.schedule,
+                num_steps,
+                fixed_point_steps=fixed_point_steps,
+            )
 
     def sample(
-        self, start: Tensor, rows: Rows, contexts: Callable[[int], Context], guidance: Guidance, num_steps: int, *,
-        edits: Sequence[MapEdit | QkSwap] = (), hooks: StepHooks = StepHooks(), phase: str = "edit",  # noqa: B008  (frozen)
+        self,
+        start: Tensor,
+        rows: Rows,
+        contexts: Callable[[int], Context],
+        guidance: Guidance,
+        num_steps: int,
+        *,
+        edits: Sequence[MapEdit | QkSwap] = (),
+        hooks: StepHooks = StepHooks(),  # noqa: B008  (frozen)
+        phase: str = "edit",
     ) -> Tensor:
         """DDIM from ``start`` (1 or r, f c h w); returns clean latents r f c h w."""
         ask = self.denoiser(rows, contexts, guidance, num_steps, Direction.DENOISE, phase)
@@ -264,7 +333,8 @@ def _said(window: StepWindow, num_steps: int) -> str:
 
 
 class Editing(ABC):
-    """A recipe that edits clips in ``num_steps``; ``frame_by_frame`` where every frame is an image of its own."""
+    """A recipe that edits clips in ``num_steps``; ``frame_by_frame`` where every frame is an image of its
+    own."""
 
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
@@ -302,7 +372,9 @@ def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tenso
     return model.encode(pixels).float()
 
 
-def start_noise(model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device) -> Tensor:
+def start_noise(
+    model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device
+) -> Tensor:
     """``1 f c h w`` standard normal, a function of the seed alone."""
     like = torch.empty(1, num_frames, model.unet.config["in_channels"], *size, device=device)
     return Draws(0, [("clip", seed)]).normal("start", like)

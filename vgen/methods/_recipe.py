@@ -2,6 +2,7 @@
 
 Its fields are the paper's knobs, its methods name what is inserted, what learns and on which objective.
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -28,7 +29,9 @@ class Regime(Enum):
     CLIP = "clip"
     EDIT = "edit"
     FIT = "fit"
-    IMAGE = "image"  # trains a part of the image model itself; not one of the 22 systems, but what they stand on
+    IMAGE = (
+        "image"  # trains a part of the image model itself; not one of the 22 systems, but what they stand on
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class Recipe(ABC):
 
     @abstractmethod
     def learns(self) -> tuple[str, ...]:
-        """``fnmatch`` patterns over ``component.parameter`` (components: unet, vae, text_encoder, image_encoder); each must hit."""
+        """``fnmatch`` patterns over ``component.parameter`` (components: unet, vae, text_encoder,
+        image_encoder); each must hit."""
 
     def insertions(self) -> Iterable[Insertion]:
         """What is inserted into the image UNet."""
@@ -73,7 +77,8 @@ class Recipe(ABC):
         return NormScope.FRAME
 
     def engages(self) -> tuple[str, ...]:
-        """Components that hold a learning parameter: the ones an optimiser, a strategy and a checkpoint see."""
+        """Components that hold a learning parameter: the ones an optimiser, a strategy and a checkpoint
+        see."""
         return tuple(dict.fromkeys(pattern.split(".")[0] for pattern in self.learns()))
 
 
@@ -90,7 +95,8 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoUNet:
         hits = [site for site in here if where(site)]
         if not hits:
             raise ValueError(
-                f"{where} matches none of the {len(here)} sites of {model.source or 'the image UNet'}; 'vgen sites' lists them"
+                f"{where} matches none of the {len(here)} sites of {model.source or 'the image UNet'}; "
+                "'vgen sites' lists them"
             )
         for site in hits:
             video.insert(site.path, layer.build(site, video.frames))

@@ -1,4 +1,5 @@
 """Structure that a clip keeps while it is edited: a ControlNet and what it is shown."""
+
 from __future__ import annotations
 
 import math
@@ -17,8 +18,8 @@ from vgen.backbones.video_unet import FrameCount, VideoUNet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """``net`` is diffusers', ``pictures`` 1 f 3 H W in [0, 1] what it is shown (edges, depth, poses), one per frame.
-    ``keys`` say which frames its self-attentions read, as for the UNet; none: each its own."""
+    """``net`` is diffusers', ``pictures`` 1 f 3 H W in [0, 1] what it is shown (edges, depth, poses), one per
+    frame. ``keys`` say which frames its self-attentions read, as for the UNet; none: each its own."""
 
     net: ControlNetModel
     pictures: Tensor
@@ -27,7 +28,9 @@ class Structure:
 
     def __post_init__(self) -> None:
         if self.pictures.ndim != 5 or len(self.pictures) != 1 or self.pictures.shape[2] != 3:
-            raise ValueError(f"control pictures must be 1 f 3 H W in [0, 1], got shape {tuple(self.pictures.shape)}")
+            raise ValueError(
+                f"control pictures must be 1 f 3 H W in [0, 1], got shape {tuple(self.pictures.shape)}"
+            )
         if not math.isfinite(self.scale) or self.scale < 0:
             raise ValueError(f"the ControlNet's scale must be 0 or more, got {self.scale}; 1 is as trained")
         install(self.net, FrameCount()).keys = self.keys
@@ -44,7 +47,8 @@ class Structure:
         given, factor = tuple(self.pictures.shape[i] for i in (1, 3, 4)), picture_factor(self.net)
         if given != (num_frames, factor * h, factor * w):
             raise ValueError(
-                f"control pictures must be one per frame of the clip, {num_frames} of {factor * h} x {factor * w} px for this ControlNet, "
+                f"control pictures must be one per frame of the clip, {num_frames} of {factor * h} x "
+                f"{factor * w} px for this ControlNet, "
                 f"got {given[0]} of {given[1]} x {given[2]}"
             )
 

@@ -1,10 +1,12 @@
 """AnimateDiff: motion modules in a frozen image UNet, trained on text-video pairs (Guo et al. 2023).
 
-Versions differ in knobs, not in kind: v1 pools the image UNet's GroupNorm over frames and has 24 positions, v2 adds a module to the middle
-block, v3 drops it again and runs on a domain adapter, SDXL has three levels and its own schedule. The defaults are v3's. The noise schedule
-is the method's own ("linear", .00085 to .012), not the image model's; the prediction (epsilon or v) is the image model's, since its weights
-stay frozen. The domain adapter and MotionLoRA are later stages.
+Versions differ in knobs, not in kind: v1 pools the image UNet's GroupNorm over frames and has 24 positions,
+v2 adds a module to the middle block, v3 drops it again and runs on a domain adapter, SDXL has three levels
+and its own schedule. The defaults are v3's. The noise schedule is the method's own ("linear", .00085 to
+.012), not the image model's; the prediction (epsilon or v) is the image model's, since its weights stay
+frozen. The domain adapter and MotionLoRA are later stages.
 """
+
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
@@ -19,12 +21,17 @@ from vgen.spec import field, spec
 
 @method(
     "animatediff",
-    paper=Paper("AnimateDiff: Animate Your Personalized Text-to-Image Diffusion Models without Specific Tuning", "2307.04725", 2023),
+    paper=Paper(
+        "AnimateDiff: Animate Your Personalized Text-to-Image Diffusion Models without Specific Tuning",
+        "2307.04725",
+        2023,
+    ),
     regime=Regime.CORPUS,
 )
 @spec
 class AnimateDiff(Recipe):
-    """Knobs that no checkpoint stores (norm scopes, schedule) are part of the recipe and travel in its card."""
+    """Knobs that no checkpoint stores (norm scopes, schedule) are part of the recipe and travel in its
+    card."""
 
     motion: MotionModuleSpec = field(default_factory=MotionModuleSpec)
     mid_block: bool = False
@@ -45,7 +52,12 @@ class AnimateDiff(Recipe):
 
     def objective(self, model: ImageModel) -> Denoising:
         prediction = prediction_of(model.scheduler_config)
-        return Denoising(schedule=self.schedule, prediction=prediction, text_drop=self.text_drop, timestep_shift=self.timestep_shift)
+        return Denoising(
+            schedule=self.schedule,
+            prediction=prediction,
+            text_drop=self.text_drop,
+            timestep_shift=self.timestep_shift,
+        )
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*",)

@@ -1,7 +1,10 @@
-"""The image model's VAE: reconstruction in pixels, a lightly regularised latent (Rombach et al. 2022, section 3.1).
+"""The image model's VAE: reconstruction in pixels, a lightly regularised latent (Rombach et al. 2022, section
+3.1).
 
-Differs from the paper in having no perceptual and no adversarial term: the toybox has exact edges and needs neither.
+Differs from the paper in having no perceptual and no adversarial term: the toybox has exact edges and needs
+neither.
 """
+
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
@@ -10,10 +13,15 @@ from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
 
-@method("autoencoder", paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022), regime=Regime.IMAGE)
+@method(
+    "autoencoder",
+    paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022),
+    regime=Regime.IMAGE,
+)
 @spec
 class Autoencoder(Recipe):
-    """Weights of the terms. ``decoder_only`` leaves the encoder and every latent as they were: a UNet trained on them still fits."""
+    """Weights of the terms. ``decoder_only`` leaves the encoder and every latent as they were: a UNet trained
+    on them still fits."""
 
     l1: float = 1.0
     mse: float = 4.0

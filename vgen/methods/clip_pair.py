@@ -1,9 +1,10 @@
 """The image encoder, trained to agree with a text encoder that stays as it is (CLIP, Radford et al. 2021;
 locked text as in LiT, Zhai et al. 2022).
 
-Differs from CLIP in the fixed temperature, in the locked half (the UNet was trained on it) and in captions wrong in one fact among the
-candidates.
+Differs from CLIP in the fixed temperature, in the locked half (the UNet was trained on it) and in captions
+wrong in one fact among the candidates.
 """
+
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
@@ -14,7 +15,8 @@ from vgen.toybox.contrast import KINDS
 
 
 @method(
-    "clip_pair", paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021),
+    "clip_pair",
+    paper=Paper("Learning Transferable Visual Models From Natural Language Supervision", "2103.00020", 2021),
     regime=Regime.IMAGE,
 )
 @spec

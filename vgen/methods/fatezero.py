@@ -1,10 +1,11 @@
 """FateZero: a clip edited with the attention maps of its own inversion (Qi et al. 2023).
 
-Two readings of the frames that self-attention reads exist: the released configurations use the middle frame alone (``frames: [middle]``,
-the default), the text says the frame itself and the middle one (``[self, middle]``). Shape edits start from a Tune-A-Video checkpoint,
-whose own frames (first and previous) are kept with ``frames: []``. Trains nothing. The low-resource mode is
-``num_steps=10 store.place=disk``.
+Two readings of the frames that self-attention reads exist: the released configurations use the middle frame
+alone (``frames: [middle]``, the default), the text says the frame itself and the middle one (``[self,
+middle]``). Shape edits start from a Tune-A-Video checkpoint, whose own frames (first and previous) are kept
+with ``frames: []``. Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,14 +30,16 @@ from vgen.spec import field, spec
 
 
 @method(
-    "fatezero", paper=Paper("FateZero: Fusing Attentions for Zero-shot Text-based Video Editing", "2303.09535", 2023),
+    "fatezero",
+    paper=Paper("FateZero: Fusing Attentions for Zero-shot Text-based Video Editing", "2303.09535", 2023),
     regime=Regime.EDIT,
 )
 @spec
 class FateZero(Recipe, Recording):
-    """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8) for style, (.5-.8, .4-.6) for
-    attributes, (0-.3, .5) for shape. With words to blend, self maps are injected outside their mask alone (``mask.threshold``; 2 is
-    everywhere). ``from_level`` is the finest level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
+    """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8)
+    for style, (.5-.8, .4-.6) for attributes, (0-.3, .5) for shape. With words to blend, self maps are
+    injected outside their mask alone (``mask.threshold``; 2 is everywhere). ``from_level`` is the finest
+    level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
 
     num_steps: int = 50
     guidance: float = 7.5
@@ -53,7 +56,11 @@ class FateZero(Recipe, Recording):
         check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
 
     def attention_keys(self) -> list[FrameKeys]:
-        return [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))] if self.frames else []
+        return (
+            [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))]
+            if self.frames
+            else []
+        )
 
     def objective(self, model: ImageModel) -> Denoising:
         return denoising_as_trained(model)
@@ -65,39 +72,70 @@ class FateZero(Recipe, Recording):
         alignment, store = session.alignment(), AttentionStore(self.store, reads=self._reads(session))
         tokens = session.blend_tokens().get("source", [])
         trajectory = session.invert(session.wish.source, self.num_steps, [store], self.fixed_point_steps)
-        reconstruction = session.reconstruct(trajectory.start, session.wish.source, self.num_steps) if self.reconstruct else None
+        reconstruction = (
+            session.reconstruct(trajectory.start, session.wish.source, self.num_steps)
+            if self.reconstruct
+            else None
+        )
         sites = list(session.control.sites.values())
         source = Recorded(store, self._keys_of(session))
-        mask = (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask)) if tokens else None
+        mask = (
+            (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask))
+            if tokens
+            else None
+        )
         edits: list[MapEdit | QkSwap] = [
             SwapCross(
-                source=source, window=self.cross, words=session.cross_by_word(alignment), alignment=alignment,
+                source=source,
+                window=self.cross,
+                words=session.cross_by_word(alignment),
+                alignment=alignment,
                 max_queries=self.store.max_queries,
             ),
-            CopySelf(source=source, window=self.self_attention, max_queries=self.store.max_queries, mask=mask, size=session.size),
+            CopySelf(
+                source=source,
+                window=self.self_attention,
+                max_queries=self.store.max_queries,
+                mask=mask,
+                size=session.size,
+            ),
             *session.amplified(StepWindow()),
         ]
         context = Context.cat([session.text(""), session.text(session.wish.target)])
-        latents = session.sample(trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits)
+        latents = session.sample(
+            trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits
+        )
         shown = None if mask is None else self._halfway(mask, session)
-        return Edited(latents, reconstruction, shown, {"words": alignment.preview(), "store_bytes": store.nbytes})
+        return Edited(
+            latents, reconstruction, shown, {"words": alignment.preview(), "store_bytes": store.nbytes}
+        )
 
     def store_bytes(self, session: EditSession) -> int:
-        sites, (side, _), tokens = list(session.control.sites.values()), session.size, session.model.tokenizer.model_max_length
+        sites, (side, _), tokens = (
+            list(session.control.sites.values()),
+            session.size,
+            session.model.tokenizer.model_max_length,
+        )
         reads = self._reads(session)
         return sum(
-            stored_bytes(sites, side, len(frames), self.num_steps, tokens, self.store, Payload.QK, reads) for frames in session.windows
+            stored_bytes(sites, side, len(frames), self.num_steps, tokens, self.store, Payload.QK, reads)
+            for frames in session.windows
         )
 
     def _reads(self, session: EditSession) -> Reads:
         """What of the inversion the edit will read, by its windows and for its masks."""
-        cross, blends = (self.cross, *session.wish.cross_replace_steps.values()), bool(session.blend_tokens().get("source"))
+        cross, blends = (
+            (self.cross, *session.wish.cross_replace_steps.values()),
+            bool(session.blend_tokens().get("source")),
+        )
 
         def reads(site: AttentionSite, step: int) -> bool:
             injected = self.self_attention.holds(step, self.num_steps)
             if site.kind is AttentionKind.SELF:
                 return injected
-            return any(w.holds(step, self.num_steps) for w in cross) or (blends and (injected or step == self.num_steps // 2))
+            return any(w.holds(step, self.num_steps) for w in cross) or (
+                blends and (injected or step == self.num_steps // 2)
+            )
 
         return reads
 
@@ -114,8 +152,11 @@ class FateZero(Recipe, Recording):
         rules = session.control.keys
 
         def keys(site: AttentionSite) -> FrameKeys | None:
-            found = next((k for k in rules if k.acts(site, None)), None) if site.kind is AttentionKind.SELF else None
+            found = (
+                next((k for k in rules if k.acts(site, None)), None)
+                if site.kind is AttentionKind.SELF
+                else None
+            )
             return None if found is None or found.plain else found
 
         return keys
-

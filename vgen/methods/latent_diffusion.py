@@ -1,4 +1,5 @@
 """The image UNet itself, on stills: text-to-image latent diffusion (Rombach et al. 2022, section 3.3)."""
+
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
@@ -8,7 +9,8 @@ from vgen.spec import spec
 
 
 @method(
-    "latent_diffusion", paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022),
+    "latent_diffusion",
+    paper=Paper("High-Resolution Image Synthesis with Latent Diffusion Models", "2112.10752", 2022),
     regime=Regime.IMAGE,
 )
 @spec

@@ -1,8 +1,10 @@
-"""Prompt-to-Prompt: an image edited by its words alone, through the attention maps of its source (Hertz et al. 2022).
+"""Prompt-to-Prompt: an image edited by its words alone, through the attention maps of its source (Hertz et
+al. 2022).
 
-A real image is inverted first, and one null embedding per step is optimised (Mokady et al. 2022). On a clip every frame is edited on its
-own, which is what video methods are measured against. Trains nothing.
+A real image is inverted first, and one null embedding per step is optimised (Mokady et al. 2022). On a clip
+every frame is edited on its own, which is what video methods are measured against. Trains nothing.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -27,14 +29,15 @@ from vgen.spec import field, spec
 
 
 @method(
-    "prompt_to_prompt", paper=Paper("Prompt-to-Prompt Image Editing with Cross Attention Control", "2208.01626", 2022),
+    "prompt_to_prompt",
+    paper=Paper("Prompt-to-Prompt Image Editing with Cross Attention Control", "2208.01626", 2022),
     regime=Regime.EDIT,
 )
 @spec
 class PromptToPrompt(Recipe, Editing):
-    """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up to ``self_max_queries``
-    tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source row is denoised without guidance instead (Video-P2P's
-    fast mode)."""
+    """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up
+    to ``self_max_queries`` tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source
+    row is denoised without guidance instead (Video-P2P's fast mode)."""
 
     frame_by_frame: ClassVar[bool] = True
     num_steps: int = 50
@@ -59,28 +62,45 @@ class PromptToPrompt(Recipe, Editing):
     def edit(self, session: EditSession) -> Edited:
         parts = [self._image(session.frame(i)) for i in range(session.num_frames)]
         masks = [p.mask for p in parts if p.mask is not None]
-        sources = [p.reconstruction for p in parts if p.reconstruction is not None]  # every part's: the source is a row of its run
+        sources = [
+            p.reconstruction for p in parts if p.reconstruction is not None
+        ]  # every part's: the source is a row of its run
         return Edited(
-            torch.cat([p.latents for p in parts], 1), torch.cat(sources, 1), torch.cat(masks) if masks else None,
+            torch.cat([p.latents for p in parts], 1),
+            torch.cat(sources, 1),
+            torch.cat(masks) if masks else None,
             {"words": parts[0].report["words"]},
         )
 
     def _image(self, session: EditSession) -> Edited:
         start, nulls = session.noise, None
         if session.latents is not None:
-            trajectory = session.invert(session.wish.source, self.num_steps, fixed_point_steps=self.fixed_point_steps)
+            trajectory = session.invert(
+                session.wish.source, self.num_steps, fixed_point_steps=self.fixed_point_steps
+            )
             start = trajectory.start
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
         edits: list[MapEdit | QkSwap] = [
-            SwapCross(source=Sibling(), window=self.cross, words=session.cross_by_word(alignment), alignment=alignment),
-            CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries), *session.amplified(StepWindow()),
+            SwapCross(
+                source=Sibling(),
+                window=self.cross,
+                words=session.cross_by_word(alignment),
+                alignment=alignment,
+            ),
+            CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries),
+            *session.amplified(StepWindow()),
         ]
         heat, hooks = self._blending(session)
         fast = session.latents is not None and nulls is None
         both = session.sample(
-            start, PAIR, self._contexts(session, nulls), Cfg(scale=self.guidance, conditional_only=int(fast)), self.num_steps,
-            edits=[*edits, *heat], hooks=hooks,
+            start,
+            PAIR,
+            self._contexts(session, nulls),
+            Cfg(scale=self.guidance, conditional_only=int(fast)),
+            self.num_steps,
+            edits=[*edits, *heat],
+            hooks=hooks,
         )
         mask = self._mask(heat[0], session) if heat else None
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
@@ -100,14 +120,18 @@ class PromptToPrompt(Recipe, Editing):
 
         def predict(x: Tensor, t: int, tokens: Tensor, step: int) -> tuple[Tensor, Tensor]:
             context = Context.cat([Context(tokens.to(null.tokens.dtype), null.pooled), source])
-            return session.denoiser(rows, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")(x, t)
+            return session.denoiser(rows, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")(
+                x, t
+            )
 
         done = iter(range(1, self.num_steps + 1))
 
         def told() -> None:
             session.progress("null text", next(done), self.num_steps)
 
-        return null_text(predict, trajectory, session.objective.schedule, null.tokens.float(), self.null_text, on_step=told)
+        return null_text(
+            predict, trajectory, session.objective.schedule, null.tokens.float(), self.null_text, on_step=told
+        )
 
     def _blending(self, session: EditSession) -> tuple[list[WordHeat], StepHooks]:
         tokens = session.blend_tokens()

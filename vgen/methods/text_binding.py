@@ -1,9 +1,10 @@
-"""The text encoder, taught whose facts are whose: of several things, the words of each are to say what they say in a caption of it alone
-(structured guidance, Feng et al. 2022, distilled).
+"""The text encoder, taught whose facts are whose: of several things, the words of each are to say what they
+say in a caption of it alone (structured guidance, Feng et al. 2022, distilled).
 
-The paper encodes noun phrases apart at every sampling and leaves the encoder alone; here the encoder as it was is the teacher, so that
-sampling stays as it is.
+The paper encodes noun phrases apart at every sampling and leaves the encoder alone; here the encoder as it
+was is the teacher, so that sampling stays as it is.
 """
+
 from __future__ import annotations
 
 import copy
@@ -24,8 +25,9 @@ from vgen.toybox.clauses import JOINT, apart
 
 @dataclass
 class Composition(Objective):
-    """Squared error of the last hidden states against those that the teacher gives of each thing alone, as a share of what the targets
-    vary by. ``bound``: the same over the words of the second thing and of those after it; 0 where a batch has none."""
+    """Squared error of the last hidden states against those that the teacher gives of each thing alone, as a
+    share of what the targets vary by. ``bound``: the same over the words of the second thing and of those
+    after it; 0 where a batch has none."""
 
     def __post_init__(self) -> None:
         self._teacher: nn.Module = nn.Identity()
@@ -45,7 +47,9 @@ class Composition(Objective):
         with torch.no_grad():
             targets = composed(plans, lambda ids: teacher(ids).last_hidden_state, encoder.device)
         states = encoder(torch.tensor([p.sources[0] for p in plans], device=encoder.device)).last_hidden_state
-        astray = (states - targets).square().sum(-1) / (targets - targets.mean((0, 1))).square().sum(-1).mean()
+        astray = (states - targets).square().sum(-1) / (targets - targets.mean((0, 1))).square().sum(
+            -1
+        ).mean()
         own = torch.zeros(astray.shape, dtype=torch.bool)
         for row, p in zip(own, plans, strict=True):
             row[p.own] = True
@@ -55,7 +59,11 @@ class Composition(Objective):
 
 @method(
     "text_binding",
-    paper=Paper("Training-Free Structured Diffusion Guidance for Compositional Text-to-Image Synthesis", "2212.05032", 2022),
+    paper=Paper(
+        "Training-Free Structured Diffusion Guidance for Compositional Text-to-Image Synthesis",
+        "2212.05032",
+        2022,
+    ),
     regime=Regime.IMAGE,
 )
 @spec

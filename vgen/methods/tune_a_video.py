@@ -1,11 +1,13 @@
 """Tune-A-Video: an image model taught one clip, then asked for it in other words (Wu et al. 2022).
 
-Self-attention reads the first and the previous frame; temporal attention stands behind every feed-forward. Query projections and the
-temporal layers learn from one clip for 500 steps of 3e-5; editing starts from the clip's DDIM inversion with the empty prompt. Differs from
-the released code in what is said to be the intent: the output bias is zero too, so that the layer is born silent, and gradient
-checkpointing trains the down blocks (the released one leaves 42 of 112 tensors without gradient). ``image_norm_scope: clip`` pools the
+Self-attention reads the first and the previous frame; temporal attention stands behind every feed-forward.
+Query projections and the temporal layers learn from one clip for 500 steps of 3e-5; editing starts from the
+clip's DDIM inversion with the empty prompt. Differs from the released code in what is said to be the intent:
+the output bias is zero too, so that the layer is born silent, and gradient checkpointing trains the down
+blocks (the released one leaves 42 of 112 tensors without gradient). ``image_norm_scope: clip`` pools the
 image UNet's GroupNorms over frames as the released code does.
 """
+
 from __future__ import annotations
 
 from vgen.attention.keys import Frame, FrameKeys
@@ -22,7 +24,12 @@ from vgen.spec import field, spec
 
 
 @method(
-    "tune_a_video", paper=Paper("Tune-A-Video: One-Shot Tuning of Image Diffusion Models for Text-to-Video Generation", "2212.11565", 2022),
+    "tune_a_video",
+    paper=Paper(
+        "Tune-A-Video: One-Shot Tuning of Image Diffusion Models for Text-to-Video Generation",
+        "2212.11565",
+        2022,
+    ),
     regime=Regime.CLIP,
 )
 @spec
@@ -54,13 +61,26 @@ class TuneAVideo(Recipe, Editing):
         return denoising_as_trained(model)
 
     def learns(self) -> tuple[str, ...]:
-        return ("unet.image_unet.*.attn1.to_q.weight", "unet.image_unet.*.attn2.to_q.weight", "unet.inserted.*.attn_temp.*")
+        return (
+            "unet.image_unet.*.attn1.to_q.weight",
+            "unet.image_unet.*.attn2.to_q.weight",
+            "unet.inserted.*.attn_temp.*",
+        )
 
     def edit(self, session: EditSession) -> Edited:
-        start = session.invert(self.inversion_prompt, self.num_steps, fixed_point_steps=self.fixed_point_steps).start
-        reconstruction = session.reconstruct(start, self.inversion_prompt, self.num_steps) if self.reconstruct else None
+        start = session.invert(
+            self.inversion_prompt, self.num_steps, fixed_point_steps=self.fixed_point_steps
+        ).start
+        reconstruction = (
+            session.reconstruct(start, self.inversion_prompt, self.num_steps) if self.reconstruct else None
+        )
         context = Context.cat([session.text(""), session.text(session.wish.target)])
         latents = session.sample(
-            start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=session.amplified(StepWindow())
+            start,
+            TARGET,
+            lambda _: context,
+            Cfg(scale=self.guidance),
+            self.num_steps,
+            edits=session.amplified(StepWindow()),
         )
         return Edited(latents, reconstruction)

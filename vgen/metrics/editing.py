@@ -1,7 +1,8 @@
 """O4: is the edit there, and everything else as it was? (reference: oracle evaluation, 4.4)
 
-EDIT, the headline, is the harmonic mean of four parts in 0..1, so that neither a copy of the source nor a fresh clip earns anything. Every
-frame is judged on its own: a clip that is edited half of the time has half of EDIT_ACC, and none of EDIT_STRICT, which asks for all frames.
+EDIT, the headline, is the harmonic mean of four parts in 0..1, so that neither a copy of the source nor a
+fresh clip earns anything. Every frame is judged on its own: a clip that is edited half of the time has half
+of EDIT_ACC, and none of EDIT_STRICT, which asks for all frames.
 """
 
 from __future__ import annotations
@@ -25,37 +26,54 @@ from vgen.toybox.oracle.parse import Blob
 from vgen.toybox.renderer import render
 from vgen.toybox.scenes import Camera, Ground, Scene, Thing
 
-METRIC = Metric("toybox/editing", 3, "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target")
+METRIC = Metric(
+    "toybox/editing",
+    3,
+    "EDIT: harmonic mean of EDIT_ACC, KEEP_ACC, TRAJ and BG; ORACLE-PSNR to the exact target",
+)
 REACH = 0.12  # canvas widths: what is farther from where a thing has to be is another thing
-ASTRAY, LOST = 0.05, 0.5  # widths: the scale of TRAJ, and the distance at which a thing that is not there counts
+ASTRAY, LOST = (
+    0.05,
+    0.5,
+)  # widths: the scale of TRAJ, and the distance at which a thing that is not there counts
 WORST_DB, NOMINAL_DB = 15.0, 35.0  # where BG is 0, and where it is 1 if no codec is known
 _DISC = np.array([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]], bool)
 
 
 def score_edit(
-    source_video: np.ndarray, edited_video: np.ndarray, pair: EditPair, vae_reconstruction: np.ndarray | None = None,
+    source_video: np.ndarray,
+    edited_video: np.ndarray,
+    pair: EditPair,
+    vae_reconstruction: np.ndarray | None = None,
     facts: Facts | None = None,
-) -> Numbers:  # fmt: skip
-    """Videos are uint8 f h w 3 of the scene's own frames; ``vae_reconstruction`` is the source through encoder and decoder: what of the
-    ground the codec itself loses is forgiven (without it, what lies above 35 dB). ``facts`` are what the oracle read in the edited clip, if
-    it did already.
+) -> Numbers:
+    """Videos are uint8 f h w 3 of the scene's own frames; ``vae_reconstruction`` is the source through
+    encoder and decoder: what of the ground the codec itself loses is forgiven (without it, what lies above 35
+    dB). ``facts`` are what the oracle read in the edited clip, if it did already.
 
-    ``edit_acc``: share of frames that show the edit, ``edit_acc_all``: 1 if all do; ``keep_acc``: share of frames in which every thing is
-    there, nothing was added and no other attribute changed; ``traj``: exp(-distance from the source's path / .05); ``bg``: PSNR of the
-    ground, 0 at 15 dB and 1 at the codec's (``psnr_codec``, None if it was not told); ``edit``, ``edit_strict``: harmonic means with the
-    first and the second; ``oracle_psnr``."""
+    ``edit_acc``: share of frames that show the edit, ``edit_acc_all``: 1 if all do; ``keep_acc``: share of
+    frames in which every thing is there, nothing was added and no other attribute changed; ``traj``:
+    exp(-distance from the source's path / .05); ``bg``: PSNR of the ground, 0 at 15 dB and 1 at the codec's
+    (``psnr_codec``, None if it was not told); ``edit``, ``edit_strict``: harmonic means with the first and
+    the second; ``oracle_psnr``."""
     _check(source_video, edited_video, vae_reconstruction, pair.scene)
     target = drawn(pair.edited, edited_video.shape[1])
     out: Numbers = {}
     read_frames = _by_frame(edited_video, facts or read(edited_video, pair.scene.stride_ticks))
-    frames = [_judged(frame, pair, place) for frame, place in zip(read_frames, _places(pair.scene), strict=True)]
+    frames = [
+        _judged(frame, pair, place) for frame, place in zip(read_frames, _places(pair.scene), strict=True)
+    ]
     shown, kept, astray = (np.array(x) for x in zip(*frames, strict=True))
     out["edit_acc"], out["edit_acc_all"] = share, every = float(shown.mean()), float(shown.min() == 1)
     out["keep_acc"] = keep = float(kept.mean())
     out["traj"] = traj = float(np.exp(-astray.mean() / ASTRAY))
     ground = ~_touched(pair, edited_video.shape[1])
-    out["psnr_bg"] = seen_db = psnr(target if pair.edit is Edit.GROUND else source_video, edited_video, ground)
-    out["psnr_codec"] = codec_db = None if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
+    out["psnr_bg"] = seen_db = psnr(
+        target if pair.edit is Edit.GROUND else source_video, edited_video, ground
+    )
+    out["psnr_codec"] = codec_db = (
+        None if vae_reconstruction is None else _codec_db(psnr(source_video, vae_reconstruction, ground))
+    )
     best = NOMINAL_DB if codec_db is None else codec_db
     out["bg"] = bg = float(np.clip((seen_db - WORST_DB) / (best - WORST_DB), 0, 1))
     out["edit"], out["edit_strict"] = harmonic((share, keep, traj, bg)), harmonic((every, keep, traj, bg))
@@ -83,7 +101,8 @@ class _Frame:
 
 
 def _by_frame(video: np.ndarray, facts: Facts) -> list[_Frame]:
-    """What each frame shows. The clip was read against one ground; where a frame stands on another, each is read against its own."""
+    """What each frame shows. The clip was read against one ground; where a frame stands on another, each is
+    read against its own."""
     grounds = [read_backdrop(frame[None].astype(np.float32) / 255).ground for frame in video]
     if all(ground is facts.ground for ground in grounds):
         return [_Frame(ground, [b for b in facts.blobs if b.frame == k]) for k, ground in enumerate(grounds)]
@@ -91,7 +110,8 @@ def _by_frame(video: np.ndarray, facts: Facts) -> list[_Frame]:
 
 
 def _judged(frame: _Frame, pair: EditPair, places: np.ndarray) -> tuple[float, float, float]:
-    """Share of the edits that a frame shows, whether the rest is kept, and how far things are astray. ``places`` n 2."""
+    """Share of the edits that a frame shows, whether the rest is kept, and how far things are astray.
+    ``places`` n 2."""
     seen, astray = _assign(frame.bodies, places)
     marks: list[bool] = [frame.ground is pair.edited.ground] if pair.edit is Edit.GROUND else []
     kept = len(frame.bodies) == len(seen)
@@ -140,7 +160,8 @@ def _touched(pair: EditPair, size_px: int) -> np.ndarray:
 def _codec_db(db: float) -> float:
     if db <= WORST_DB + 1:
         raise ValueError(
-            f"a reconstruction must keep the ground to more than {WORST_DB + 1:.0f} dB, this one keeps {db:.1f} dB; check that it is of "
+            f"a reconstruction must keep the ground to more than {WORST_DB + 1:.0f} dB, this one keeps "
+            f"{db:.1f} dB; check that it is of "
             "the source and in the same range"
         )
     return db
@@ -148,8 +169,11 @@ def _codec_db(db: float) -> float:
 
 def _check(source: np.ndarray, edited: np.ndarray, reconstruction: np.ndarray | None, scene: Scene) -> None:
     for name, video in (("source", source), ("edited", edited), ("reconstructed", reconstruction)):
-        if video is not None and (video.dtype != np.uint8 or video.shape != source.shape or len(video) != scene.num_frames):
+        if video is not None and (
+            video.dtype != np.uint8 or video.shape != source.shape or len(video) != scene.num_frames
+        ):
             raise ValueError(
-                f"the {name} clip must be uint8 of the scene's {scene.num_frames} frames and the source's shape {source.shape}, got "
+                f"the {name} clip must be uint8 of the scene's {scene.num_frames} frames and the source's "
+                f"shape {source.shape}, got "
                 f"{video.dtype} {video.shape}; trim or resize it first"
             )

@@ -1,7 +1,7 @@
 """O5: is it the subject that few-shot tuning was shown? (reference: oracle evaluation, 4.4)
 
-An identicon is known by sixteen bits alone: every other subject has the same two colours in the same amounts, so that a colour histogram,
-which calls an impostor the same to three digits, is blind.
+An identicon is known by sixteen bits alone: every other subject has the same two colours in the same amounts,
+so that a colour histogram, which calls an impostor the same to three digits, is blind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from vgen.toybox.oracle.identicon import NUM_BITS, Sprite
 from vgen.toybox.sampling import rng_of
 from vgen.toybox.scenes import Scene
 
-METRIC = Metric("toybox/identity", 2, "BITACC, ID-EXACT (and both gated by PROMPT), verification AUC, ID-CONS, PROMPT, LEAK of identicons")
+METRIC = Metric(
+    "toybox/identity",
+    2,
+    "BITACC, ID-EXACT (and both gated by PROMPT), verification AUC, ID-CONS, PROMPT, LEAK of identicons",
+)
 NUM_IMPOSTORS = 64
 FEWEST_FRAMES = 0.75  # of the clip: less often seen, the subject is not there
 
@@ -35,9 +39,10 @@ def impostors(code: int) -> np.ndarray:
 
 
 def identity(sprite: Sprite, code: int) -> Numbers:
-    """``bitacc``: share of bits that are right over all frames (.5 is chance, a frame without a sprite has none); ``id_exact``: all sixteen
-    by the mean over frames; ``verification``: share of impostors less like the clip than the subject (area under the ROC curve with matched
-    negatives); ``id_cons``: share of bits that are in each frame as they mostly are."""
+    """``bitacc``: share of bits that are right over all frames (.5 is chance, a frame without a sprite has
+    none); ``id_exact``: all sixteen by the mean over frames; ``verification``: share of impostors less like
+    the clip than the subject (area under the ROC curve with matched negatives); ``id_cons``: share of bits
+    that are in each frame as they mostly are."""
     own = bits_of(code)
     seen = sprite.levels[sprite.found]
     if not len(seen):
@@ -61,8 +66,9 @@ def prompt_fidelity(sprite: Sprite, scene: Scene) -> float:
 
 
 def gated(known: Numbers, obeyed: float) -> Numbers:
-    """``subject``: all sixteen bits and the prompt; ``likeness``: bits above chance, 0..1, where the prompt is obeyed. A still of the
-    subject held for the whole clip has its bits, and an impostor may obey: neither has both."""
+    """``subject``: all sixteen bits and the prompt; ``likeness``: bits above chance, 0..1, where the prompt
+    is obeyed. A still of the subject held for the whole clip has its bits, and an impostor may obey: neither
+    has both."""
     return {
         "subject": (known["id_exact"] or 0.0) * obeyed,
         "likeness": max(0.0, 2 * (known["bitacc"] or 0.0) - 1) * obeyed,
@@ -70,8 +76,11 @@ def gated(known: Numbers, obeyed: float) -> Numbers:
 
 
 def leak(sprite: Sprite, scene: Scene, shown: Scene) -> float | None:
-    """LEAK: 1 if the ground or the motion of the clip that the subject was learnt from appears where another was asked for; None where the
-    prompt asks for the same ones."""
-    pairs = [(sprite.ground, scene.ground, shown.ground), (sprite.motion, scene.things[0].motion, shown.things[0].motion)]
+    """LEAK: 1 if the ground or the motion of the clip that the subject was learnt from appears where another
+    was asked for; None where the prompt asks for the same ones."""
+    pairs = [
+        (sprite.ground, scene.ground, shown.ground),
+        (sprite.motion, scene.things[0].motion, shown.things[0].motion),
+    ]
     asked = [(seen, before) for seen, wanted, before in pairs if wanted is not before]
     return float(any(seen is before for seen, before in asked)) if asked else None

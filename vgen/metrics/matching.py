@@ -1,4 +1,5 @@
-"""Which thing that was asked for is which thing that was seen: the assignment under which most attributes agree."""
+"""Which thing that was asked for is which thing that was seen: the assignment under which most attributes
+agree."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ def match(facts: Facts, scene: Scene) -> list[tuple[Thing, Seen | None]]:
     if not facts.things or not scene.things:
         return pairs
     gain = [
-        [sum(agrees(t, s, a) for a in ATTRIBUTES) + 0.01 * len(s.frames) / facts.num_frames for s in facts.things] for t in scene.things
+        [
+            sum(agrees(t, s, a) for a in ATTRIBUTES) + 0.01 * len(s.frames) / facts.num_frames
+            for s in facts.things
+        ]
+        for t in scene.things
     ]
     for i, j in zip(*linear_sum_assignment(np.array(gain), maximize=True), strict=True):
         pairs[i] = (scene.things[i], facts.things[j])

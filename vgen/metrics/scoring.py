@@ -14,16 +14,25 @@ from vgen.toybox.oracle import Facts
 METRICS = text.KIND.metrics
 
 
-def score(video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None) -> Numbers:
-    """``video`` uint8 f h w 3 with the frames that the task asks for; a single frame is scored as a still. ``facts`` are what the oracle
-    reads in it, if it has read it already. ``reconstruction`` uint8 f h w 3 is ``task.inputs().source`` through the model's encoder and
-    decoder: what these lose of a source is not held against an edit."""
+def score(
+    video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None
+) -> Numbers:
+    """``video`` uint8 f h w 3 with the frames that the task asks for; a single frame is scored as a still.
+    ``facts`` are what the oracle reads in it, if it has read it already. ``reconstruction`` uint8 f h w 3 is
+    ``task.inputs().source`` through the model's encoder and decoder: what these lose of a source is not held
+    against an edit."""
     if len(video) != task.scene.num_frames:
-        raise ValueError(f"clip {task.id} has {len(video)} frames where its task asks for {task.scene.num_frames}; sample it again")
+        raise ValueError(
+            f"clip {task.id} has {len(video)} frames where its task asks for {task.scene.num_frames}; "
+            "sample it again"
+        )
     if reconstruction is None:
         return task.kind.score(video, task, facts)
     if not task.kind.has_source:
-        raise ValueError(f"clip {task.id} is of kind {task.kind.name}, which has no source to reconstruct; leave the reconstruction out")
+        raise ValueError(
+            f"clip {task.id} is of kind {task.kind.name}, which has no source to reconstruct; leave the "
+            "reconstruction out"
+        )
     return task.kind.score(video, task, facts, reconstruction)
 
 

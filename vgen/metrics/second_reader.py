@@ -1,7 +1,8 @@
-"""The audit of an evaluation: do two readers that share no code see the same in its clips? (reference: oracle evaluation, 4.6)
+"""The audit of an evaluation: do two readers that share no code see the same in its clips? (reference: oracle
+evaluation, 4.6)
 
-On the truth they agree on all of 200 clips (benchmarks/calibration.py only=readers rows=truth n=160). A picture that was made to please one
-reader, or that neither was built for, divides them.
+On the truth they agree on all of 200 clips (benchmarks/calibration.py only=readers rows=truth n=160). A
+picture that was made to please one reader, or that neither was built for, divides them.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ LEAST_ON_TRUTH, LEAST_ON_CLIPS = 0.99, 0.95
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """``share`` of clips in which both readers see the same ground and the same things; ``verdict``: share of those in which they find
-    alike that all the caption says but speeds is there, or that it is not (a half-drawn star may be a circle to one and a square to the
-    other, and is wrong to both); ``apart``: what divides them, by task id."""
+    """``share`` of clips in which both readers see the same ground and the same things; ``verdict``: share of
+    those in which they find alike that all the caption says but speeds is there, or that it is not (a
+    half-drawn star may be a circle to one and a square to the other, and is wrong to both); ``apart``: what
+    divides them, by task id."""
 
     share: Interval
     verdict: Interval
@@ -34,17 +36,21 @@ class Agreement:
 
     @property
     def enough(self) -> bool:
-        """Of generated clips; a smaller share is a reason to look at ``apart`` before believing any figure."""
+        """Of generated clips; a smaller share is a reason to look at ``apart`` before believing any
+        figure."""
         return self.share.mean is not None and self.share.mean >= LEAST_ON_CLIPS
 
 
 def agreement(clips: Iterable[tuple[Task, np.ndarray]]) -> Agreement:
-    """Videos are uint8 f h w 3, one at a time in memory. Raises ValueError for tasks of figures, sprites or textures, which the second
-    reader does not know."""
+    """Videos are uint8 f h w 3, one at a time in memory. Raises ValueError for tasks of figures, sprites or
+    textures, which the second reader does not know."""
     same, verdicts, groups, apart = [], [], [], {}
     for task, video in clips:
         if not can_audit(task):
-            raise ValueError(f"the second reader knows shapes on solid grounds, task {task.id} has others; leave it out of the audit")
+            raise ValueError(
+                f"the second reader knows shapes on solid grounds, task {task.id} has others; leave it out "
+                "of the audit"
+            )
         first, second = read(video, task.scene.stride_ticks), audit(video, task.scene.stride_ticks)
         found = disagreements(first, second)
         same.append(float(not found))
@@ -58,7 +64,10 @@ def agreement(clips: Iterable[tuple[Task, np.ndarray]]) -> Agreement:
 def _right(seen: Facts | Audit, task: Task) -> bool:
     known = ATTRIBUTES[:4] if task.scene.num_frames > 1 else STILL_ATTRIBUTES
     asked = [a for a in known if a not in task.unspecified]
-    shown, told = (Counter(tuple(getattr(t, a) for a in asked) for t in things) for things in (seen.things, task.scene.things))
+    shown, told = (
+        Counter(tuple(getattr(t, a) for a in asked) for t in things)
+        for things in (seen.things, task.scene.things)
+    )
     return shown == told and ("ground" in task.unspecified or seen.ground is task.scene.ground)
 
 

@@ -1,15 +1,16 @@
 """The oracle is tested in every report: on the truth, on damaged truth, and on tricks that must not pay.
 
-EXACT, and the share of moving things whose motion was read, on 256 core scenes of 16 frames (tests/metrics/test_calibration.py asserts
-them):
+EXACT, and the share of moving things whose motion was read, on 256 core scenes of 16 frames
+(tests/metrics/test_calibration.py asserts them):
 
     truth, blur 1 px, noise .05, JPEG q75   1.00   1.00
     JPEG q30, 4:2:0                          .94   1.00     small things of low contrast: square or circle?
     frozen first frame                       .09    .00     the share of captions in which nothing moves
     shuffled, reversed, mean                 as frozen;  blank and another clip: 0
 
-EXACT beside the core (benchmarks/calibration.py; n = 40 a row, in front of n = 96; decoder: that of the shipped toybox model, whose colours
-drift by .02 to .03 of RGB, where the nearest two of the palette are .30 apart):
+EXACT beside the core (benchmarks/calibration.py; n = 40 a row, in front of n = 96; decoder: that of the
+shipped toybox model, whose colours drift by .02 to .03 of RGB, where the nearest two of the palette are .30
+apart):
 
                          truth   blur 1 px   noise .05   JPEG q75   JPEG q30   decoder
     core                  1.00         .98        1.00       1.00        .90       .88 [.78, .97]
@@ -19,10 +20,12 @@ drift by .02 to .03 of RGB, where the nearest two of the palette are .30 apart):
     left of               1.00        1.00        1.00        .95        .90       .90 [.80, .97]
     in front of            .99         .89         .96        .90        .60       .62 [.51, .71]
 
-*Not to be trusted*: what is half hidden, once a decoder or a strong codec was over it (on the truth the hidden part is completed from what
-shows); single stills with noise, as nothing averages it. The decoder's core row lies below LOWEST_CEILING: n is small, but where a report
-says so, believe it. Steadiness of damage, defects and tricks: docs/guides/metrics.md. Poses (PCK 1.00, MPJPE .006 widths through the
-decoder, n = 24) are read among the world's four actions alone; identicons n = 24: bits .99, all sixteen .92 through the decoder.
+*Not to be trusted*: what is half hidden, once a decoder or a strong codec was over it (on the truth the
+hidden part is completed from what shows); single stills with noise, as nothing averages it. The decoder's
+core row lies below LOWEST_CEILING: n is small, but where a report says so, believe it. Steadiness of damage,
+defects and tricks: docs/guides/metrics.md. Poses (PCK 1.00, MPJPE .006 widths through the decoder, n = 24)
+are read among the world's four actions alone; identicons n = 24: bits .99, all sixteen .92 through the
+decoder.
 """
 
 from __future__ import annotations
@@ -40,11 +43,15 @@ from vgen.metrics.task import Task
 from vgen.toybox.renderer import render
 
 Alter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-LOWEST_CEILING = 0.95  # below this the oracle cannot read what the decoder paints, and its numbers mean nothing
+LOWEST_CEILING = (
+    0.95  # below this the oracle cannot read what the decoder paints, and its numbers mean nothing
+)
 
 
 def blurred(video: np.ndarray, sigma_px: float = 1.0) -> np.ndarray:
-    return np.rint(ndimage.gaussian_filter(video.astype(np.float32), (0, sigma_px, sigma_px, 0))).astype(np.uint8)
+    return np.rint(ndimage.gaussian_filter(video.astype(np.float32), (0, sigma_px, sigma_px, 0))).astype(
+        np.uint8
+    )
 
 
 def noisy(video: np.ndarray, rng: np.random.Generator, sigma: float = 0.05) -> np.ndarray:
@@ -82,17 +89,25 @@ def jittering(video: np.ndarray, rng: np.random.Generator, most_px: int = 2) -> 
     wide = np.pad(video, ((0, 0), (most_px, most_px), (most_px, most_px), (0, 0)), mode="edge")
     height, width = video.shape[1:3]
     shifts = rng.integers(0, 2 * most_px + 1, (len(video), 2))
-    return np.stack([frame[y : y + height, x : x + width] for frame, (y, x) in zip(wide, shifts, strict=True)])
+    return np.stack(
+        [frame[y : y + height, x : x + width] for frame, (y, x) in zip(wide, shifts, strict=True)]
+    )
 
 
-DEFECTS: dict[str, Alter] = {"flicker 8 %": flickering, "jitter 2 px": lambda video, rng: jittering(video, rng)}
-"""What no caption speaks of, so that EXACT stays what it was, and what the numbers of consistency must see: neither damage nor a trick."""
+DEFECTS: dict[str, Alter] = {
+    "flicker 8 %": flickering,
+    "jitter 2 px": lambda video, rng: jittering(video, rng),
+}
+"""What no caption speaks of, so that EXACT stays what it was, and what the numbers of consistency must see:
+neither damage nor a trick."""
 
 CONTROLS: dict[str, Alter] = {
     "frozen": lambda video, rng: np.repeat(video[:1], len(video), 0),
     "shuffled": lambda video, rng: video[rng.permutation(len(video))],
     "reversed": lambda video, rng: video[::-1],
-    "blank": lambda video, rng: np.broadcast_to(np.median(video, axis=(0, 1, 2)).astype(np.uint8), video.shape),
+    "blank": lambda video, rng: np.broadcast_to(
+        np.median(video, axis=(0, 1, 2)).astype(np.uint8), video.shape
+    ),
     "mean": lambda video, rng: np.broadcast_to(np.rint(video.mean(0)).astype(np.uint8), video.shape),
 }
 """Tricks that must not pay; the clip of another task is one more."""
@@ -102,32 +117,46 @@ OTHER = "other clip"
 
 
 def self_test(
-    todo: Sequence[Task], size_px: int = 64, names: Sequence[str] | None = None, more: Mapping[str, Alter] | None = None
+    todo: Sequence[Task],
+    size_px: int = 64,
+    names: Sequence[str] | None = None,
+    more: Mapping[str, Alter] | None = None,
 ) -> dict[str, list[Numbers]]:
-    """Rows of every damage, defect and control over the given tasks, by name. ``more`` is damage that this room can't do (a codec)."""
+    """Rows of every damage, defect and control over the given tasks, by name. ``more`` is damage that this
+    room can't do (a codec)."""
     truth = [render(task.scene, size_px).video for task in todo]
     rows: dict[str, list[Numbers]] = {}
     for name, alter in {**DAMAGE, **(more or {}), **_timed(DEFECTS, todo), **_timed(CONTROLS, todo)}.items():
         if names is None or name in names:
             rng = np.random.default_rng(len(name))
-            rows[name] = [score(np.ascontiguousarray(alter(video, rng)), task) for video, task in zip(truth, todo, strict=True)]
+            rows[name] = [
+                score(np.ascontiguousarray(alter(video, rng)), task)
+                for video, task in zip(truth, todo, strict=True)
+            ]
     for name, clip in {**_own_tricks(todo), **(todo[0].kind.set_tricks if todo else {})}.items():
         if names is None or name in names:
             rows[name] = [score(clip(task, size_px), task) for task in todo]
     if names is None or OTHER in names:
         others = [_other(todo, i) for i in range(len(todo))]
         if todo and None not in others:
-            rows[OTHER] = [score(truth[j], task) for j, task in zip(others, todo, strict=True) if j is not None]
+            rows[OTHER] = [
+                score(truth[j], task) for j, task in zip(others, todo, strict=True) if j is not None
+            ]
     return rows
 
 
 def _other(todo: Sequence[Task], i: int) -> int | None:
-    """The nearest task before, in a circle, that asks for something else: a clip of the same caption would be right."""
-    return next((j for j in ((i - k) % len(todo) for k in range(1, len(todo))) if todo[j].caption != todo[i].caption), None)
+    """The nearest task before, in a circle, that asks for something else: a clip of the same caption would be
+    right."""
+    return next(
+        (j for j in ((i - k) % len(todo) for k in range(1, len(todo))) if todo[j].caption != todo[i].caption),
+        None,
+    )
 
 
 def tricks_of(todo: Sequence[Task]) -> list[str]:
-    """Names of the rows of a self-test that are floors: the shared tricks, those of the kind of task, and the clip of another task."""
+    """Names of the rows of a self-test that are floors: the shared tricks, those of the kind of task, and the
+    clip of another task."""
     return [*_timed(CONTROLS, todo), *_own_tricks(todo), OTHER]
 
 

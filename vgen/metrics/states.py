@@ -1,4 +1,5 @@
-"""A clip as a point: twelve numbers per thing, from a scene exactly and from a video as the oracle read it."""
+"""A clip as a point: twelve numbers per thing, from a scene exactly and from a video as the oracle read
+it."""
 
 from __future__ import annotations
 
@@ -12,15 +13,34 @@ from vgen.toybox.motion import paths, ticks_of
 from vgen.toybox.oracle import Facts
 from vgen.toybox.scenes import RGB, Colour, Scene, Thing
 
-STATE = ("x_first", "y_first", "x_middle", "y_middle", "x_last", "y_last", "radius_first", "radius_last", "stray", "red", "green", "blue")
+STATE = (
+    "x_first",
+    "y_first",
+    "x_middle",
+    "y_middle",
+    "x_last",
+    "y_last",
+    "radius_first",
+    "radius_last",
+    "stray",
+    "red",
+    "green",
+    "blue",
+)
 LOST = np.full(len(STATE), -0.5)
 """A thing that was not found: off the canvas, so that distances punish it and all of them are alike."""
 
 
 def scene_states(scene: Scene) -> np.ndarray:
-    """``n 12``: places and radii in canvas widths, distance from a straight path (root mean square), colour in 0..1."""
+    """``n 12``: places and radii in canvas widths, distance from a straight path (root mean square), colour
+    in 0..1."""
     truth = paths(scene)
-    return np.array([_state(p[:, :2], t.radius * p[:, 3], ticks_of(scene), t.colour) for t, p in zip(scene.things, truth, strict=True)])
+    return np.array(
+        [
+            _state(p[:, :2], t.radius * p[:, 3], ticks_of(scene), t.colour)
+            for t, p in zip(scene.things, truth, strict=True)
+        ]
+    )
 
 
 def seen_states(facts: Facts, scene: Scene) -> np.ndarray:
@@ -41,17 +61,24 @@ def _state(centres: np.ndarray, radii: np.ndarray, ticks: np.ndarray, colour: Co
     slope = t @ centres / (t @ t) if len(t) > 1 else np.zeros(2)
     stray = np.sqrt((np.square(centres - centres.mean(0) - t[:, None] * slope)).sum(1).mean())
     middle = len(centres) // 2
-    return np.concatenate([centres[0], centres[middle], centres[-1], [radii[0], radii[-1], stray], np.array(RGB[colour]) / 255])
+    return np.concatenate(
+        [centres[0], centres[middle], centres[-1], [radii[0], radii[-1], stray], np.array(RGB[colour]) / 255]
+    )
 
 
-def near_duplicates(training: Iterable[Scene], evaluation: Sequence[Scene], nearest: float = 0.02) -> list[tuple[int, int, float]]:
-    """Evaluation scenes that training has all but seen: (evaluation index, training index, distance) where every thing, ground and shape
-    agree and states differ by less than ``nearest`` (euclidean, per thing). One entry per evaluation scene, its nearest."""
+def near_duplicates(
+    training: Iterable[Scene], evaluation: Sequence[Scene], nearest: float = 0.02
+) -> list[tuple[int, int, float]]:
+    """Evaluation scenes that training has all but seen: (evaluation index, training index, distance) where
+    every thing, ground and shape agree and states differ by less than ``nearest`` (euclidean, per thing). One
+    entry per evaluation scene, its nearest."""
     buckets: dict[tuple, list[tuple[int, np.ndarray]]] = {}
     for i, scene in enumerate(training):
         key, state = _key(scene)
         buckets.setdefault(key, []).append((i, state))
-    trees = {key: (cKDTree(np.stack([s for _, s in rows])), [i for i, _ in rows]) for key, rows in buckets.items()}
+    trees = {
+        key: (cKDTree(np.stack([s for _, s in rows])), [i for i, _ in rows]) for key, rows in buckets.items()
+    }
     found = []
     for j, scene in enumerate(evaluation):
         key, state = _key(scene)
@@ -67,7 +94,10 @@ def _key(scene: Scene) -> tuple[tuple, np.ndarray]:
     """What must agree exactly, and the states of the things in a fixed order."""
     order = sorted(scene.things, key=lambda t: (t.kind.value, t.colour.value, t.shape.value))
     states = [scene_states(_canonical(scene, t))[0] for t in order]
-    key = (scene.ground, tuple((t.kind, t.colour, t.shape, t.motion, t.second, t.code, t.action) for t in order))
+    key = (
+        scene.ground,
+        tuple((t.kind, t.colour, t.shape, t.motion, t.second, t.code, t.action) for t in order),
+    )
     return key, np.concatenate(states) if states else np.zeros(1)
 
 

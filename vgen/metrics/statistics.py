@@ -1,4 +1,5 @@
-"""Numbers with honest intervals: the bootstrap over clips, paired where two checkpoints drew the same ones."""
+"""Numbers with honest intervals: the bootstrap over clips, paired where two checkpoints drew the same
+ones."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampled:
-    """A number of many clips and, ``r``, what it is in each resample (NaN where a resample says nothing; None: no resample is honest).
-    Resamples depend on the clips alone, so those of two checkpoints over the same clips are pairs. ``tail`` is left out on each side."""
+    """A number of many clips and, ``r``, what it is in each resample (NaN where a resample says nothing;
+    None: no resample is honest). Resamples depend on the clips alone, so those of two checkpoints over the
+    same clips are pairs. ``tail`` is left out on each side."""
 
     value: float
     resamples: np.ndarray | None
@@ -41,9 +43,13 @@ class Resampled:
         return self._within(self.value, self.resamples)
 
     def minus(self, other: Resampled) -> Interval:
-        """The difference, both numbers taken from one resample at a time: what the checkpoints share cancels."""
+        """The difference, both numbers taken from one resample at a time: what the checkpoints share
+        cancels."""
         if self.num != other.num:
-            raise ValueError(f"numbers differ by pairs over the same clips, got {self.num} and {other.num}; score both on one suite")
+            raise ValueError(
+                f"numbers differ by pairs over the same clips, got {self.num} and {other.num}; score both "
+                "on one suite"
+            )
         both = None if self.resamples is None or other.resamples is None else self.resamples - other.resamples
         return self._within(self.value - other.value, both)
 
@@ -55,10 +61,13 @@ class Resampled:
 
 
 def average(values: Sequence[float | None], groups: Sequence[Hashable] | None = None) -> Resampled | None:
-    """Mean of the values that are there, None where there is none. Clips of one group (a prompt drawn with several noises, a subject) are
-    no independent samples: whole groups are drawn."""
+    """Mean of the values that are there, None where there is none. Clips of one group (a prompt drawn with
+    several noises, a subject) are no independent samples: whole groups are drawn."""
     if groups is not None and len(groups) != len(values):
-        raise ValueError(f"every value needs its group, got {len(values)} values and {len(groups)} groups; give one group per clip")
+        raise ValueError(
+            f"every value needs its group, got {len(values)} values and {len(groups)} groups; give one "
+            "group per clip"
+        )
     there = [i for i, v in enumerate(values) if v is not None]
     x = np.array([values[i] for i in there], float)
     if not len(x):
@@ -72,9 +81,12 @@ def average(values: Sequence[float | None], groups: Sequence[Hashable] | None = 
 
 
 def tail_of(num: int) -> float:
-    """For so many independent samples. Percentiles of few are too narrow, as a normal's quantiles are where Student's are due: of 8 they
-    hold the truth 89 times in 100, these 94 times (expanded percentiles: Hesterberg 2015, arXiv 1411.5279)."""
-    return float(stats.norm.sf(np.sqrt(num / (num - 1)) * stats.t.ppf(1 - TAIL, num - 1))) if num > 1 else TAIL
+    """For so many independent samples. Percentiles of few are too narrow, as a normal's quantiles are where
+    Student's are due: of 8 they hold the truth 89 times in 100, these 94 times (expanded percentiles:
+    Hesterberg 2015, arXiv 1411.5279)."""
+    return (
+        float(stats.norm.sf(np.sqrt(num / (num - 1)) * stats.t.ppf(1 - TAIL, num - 1))) if num > 1 else TAIL
+    )
 
 
 def interval(values: Sequence[float | None], groups: Sequence[Hashable] | None = None) -> Interval:
@@ -89,6 +101,10 @@ def paired_difference(
     """Interval of the mean difference over clips that both have: it excludes 0 where one is really better."""
     if len(ours) != len(theirs):
         raise ValueError(
-            f"a paired difference needs the same clips on both sides, got {len(ours)} and {len(theirs)}; score both on one suite"
+            f"a paired difference needs the same clips on both sides, got {len(ours)} and {len(theirs)}; "
+            "score both on one suite"
         )
-    return interval([a - b if a is not None and b is not None else None for a, b in zip(ours, theirs, strict=True)], groups)
+    return interval(
+        [a - b if a is not None and b is not None else None for a, b in zip(ours, theirs, strict=True)],
+        groups,
+    )

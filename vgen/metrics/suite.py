@@ -1,4 +1,5 @@
-"""Suites: which scenes in which words, drawn from a salted seed, so that no training corpus can hold them by knowing it."""
+"""Suites: which scenes in which words, drawn from a salted seed, so that no training corpus can hold them by
+knowing it."""
 
 from __future__ import annotations
 
@@ -34,17 +35,25 @@ class Kind(Choice):
 
 
 _DRAW: dict[Kind, Callable[..., list[Task]]] = {
-    Kind.TEXT: text.draw, Kind.EDIT: edit.draw, Kind.CONTROL: control.draw, Kind.IDENTITY: identity.draw, Kind.DIVERSITY: diversity.draw,
-}  # fmt: skip
+    Kind.TEXT: text.draw,
+    Kind.EDIT: edit.draw,
+    Kind.CONTROL: control.draw,
+    Kind.IDENTITY: identity.draw,
+    Kind.DIVERSITY: diversity.draw,
+}
 _RULE = {
-    Kind.TEXT: ("open_share", "minimal_pairs", "two_things"), Kind.EDIT: ("edits",), Kind.CONTROL: ("control",),
-    Kind.IDENTITY: ("prompts_per_subject", "num_references"), Kind.DIVERSITY: ("seeds_per_prompt",),
-}  # fmt: skip
+    Kind.TEXT: ("open_share", "minimal_pairs", "two_things"),
+    Kind.EDIT: ("edits",),
+    Kind.CONTROL: ("control",),
+    Kind.IDENTITY: ("prompts_per_subject", "num_references"),
+    Kind.DIVERSITY: ("seeds_per_prompt",),
+}
 """What the tasks of a kind depend on, beside frames and seed."""
 _RULE_IF: dict[Kind, tuple[tuple[str, str], ...]] = dict.fromkeys(Kind, ()) | {
-    Kind.TEXT: (("pair_factors", "minimal_pairs"), ("related", "related")), Kind.DIVERSITY: (("open_motion", "open_motion"),),
+    Kind.TEXT: (("pair_factors", "minimal_pairs"), ("related", "related")),
+    Kind.DIVERSITY: (("open_motion", "open_motion"),),
     Kind.EDIT: (("open_share", "open_share"),),
-}  # fmt: skip
+}
 """What they depend on too where something else is asked for."""
 _LACKS = {
     Kind.IDENTITY: (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION),
@@ -55,7 +64,8 @@ _LACKS_POSE = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
 
 @spec
 class Grid:
-    """Settings of the sampler that the suite is drawn with, every one with every other; an empty list leaves the run's own."""
+    """Settings of the sampler that the suite is drawn with, every one with every other; an empty list leaves
+    the run's own."""
 
     guidance: list[float] = field(default_factory=list)
     num_steps: list[int] = field(default_factory=list)
@@ -68,16 +78,18 @@ class Grid:
 
 @spec
 class Suite:
-    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never sees, ``extrapolation`` beyond
-    it: three things, where it has one or two, and for kinds edit and control, whose clip or control shows it, by turns a thing larger or
-    faster than any; ``paraphrase`` in sentences that training never reads. Frames over more than 16 ticks make every clip longer than those
-    of training, of things slow enough to stay in the picture; bucket extrapolation is then empty. ``num_seeds`` draws each with as many
-    noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of the captions leave a factor open,
-    ``related`` the share of scenes (not of three things) that stand above or left of each other, ``minimal_pairs`` makes two tasks of each,
-    one word and nothing else apart, whose ``pair_factors`` take turns. Kind edit: ``edits`` take turns, ``open_share`` of the prompts leave
-    size, speed and a ground that stays unsaid. Kind control: ``control``.
-    Kind identity: subjects by their prompts and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption, ``open_motion`` leaves
-    the motion to the model too."""
+    """Clips per bucket: ``iid`` as in training, ``pair`` and ``triple`` of combinations that training never
+    sees, ``extrapolation`` beyond it: three things, where it has one or two, and for kinds edit and control,
+    whose clip or control shows it, by turns a thing larger or faster than any; ``paraphrase`` in sentences
+    that training never reads. Frames over more than 16 ticks make every clip longer than those of training,
+    of things slow enough to stay in the picture; bucket extrapolation is then empty. ``num_seeds`` draws each
+    with as many noises. Kind text: ``two_things`` is the share of scenes with two things, ``open_share`` of
+    the captions leave a factor open, ``related`` the share of scenes (not of three things) that stand above
+    or left of each other, ``minimal_pairs`` makes two tasks of each, one word and nothing else apart, whose
+    ``pair_factors`` take turns. Kind edit: ``edits`` take turns, ``open_share`` of the prompts leave size,
+    speed and a ground that stays unsaid. Kind control: ``control``. Kind identity: subjects by their prompts
+    and stills. Kind diversity: ``seeds_per_prompt`` clips of each caption, ``open_motion`` leaves the motion
+    to the model too."""
 
     iid: int = 64
     pair: int = 64
@@ -106,37 +118,52 @@ class Suite:
         counts = self.counts()
         if min(counts.values()) < 0 or sum(counts.values()) == 0:
             raise ValueError(
-                f"a suite needs a non-negative number of clips per bucket and one clip at least, got {_named(counts)}; set suite.iid=64"
+                "a suite needs a non-negative number of clips per bucket and one clip at least, got "
+                f"{_named(counts)}; set suite.iid=64"
             )
         check_length(self.num_frames, self.stride_ticks, LONGEST)
-        if self.seed < 0 or not all(0 <= share <= 1 for share in (self.open_share, self.two_things, self.related)):
+        if self.seed < 0 or not all(
+            0 <= share <= 1 for share in (self.open_share, self.two_things, self.related)
+        ):
             raise ValueError(
                 "a suite needs seed >= 0, open_share, two_things and related in 0..1, "
-                f"got {self.seed}, {self.open_share}, {self.two_things} and {self.related}; the defaults are 0, 0, 0.45 and 0"
+                f"got {self.seed}, {self.open_share}, {self.two_things} and {self.related}; the defaults "
+                "are 0, 0, 0.45 and 0"
             )
         if self.ticks > TICKS and self.extrapolation:
             raise ValueError(
-                f"a suite of {self.num_frames} frames at stride_ticks={self.stride_ticks} lies beyond training, whose clips end after "
+                f"a suite of {self.num_frames} frames at stride_ticks={self.stride_ticks} lies beyond "
+                "training, whose clips end after "
                 f"{TICKS} ticks, in every clip; set suite.extrapolation=0"
             )
         self._check_kind()
 
     def _check_kind(self) -> None:
-        numbers = {k: getattr(self, k) for k in ("num_seeds", "prompts_per_subject", "num_references", "seeds_per_prompt")}
+        numbers = {
+            k: getattr(self, k)
+            for k in ("num_seeds", "prompts_per_subject", "num_references", "seeds_per_prompt")
+        }
         if min(numbers.values()) < 1 or not self.edits or not self.pair_factors:
             told = ", ".join(f"{k}={v}" for k, v in numbers.items())
             raise ValueError(
-                f"a suite needs one edit, one pair factor and one of each number at least, got {told}, edits={self.edits} and "
+                f"a suite needs one edit, one pair factor and one of each number at least, got {told}, "
+                f"edits={self.edits} and "
                 f"pair_factors={self.pair_factors}; raise what is 0"
             )
-        if self.minimal_pairs and self.num_frames == 1 and any(f in (Factor.MOTION, Factor.SPEED) for f in self.pair_factors):
+        if (
+            self.minimal_pairs
+            and self.num_frames == 1
+            and any(f in (Factor.MOTION, Factor.SPEED) for f in self.pair_factors)
+        ):
             raise ValueError(
-                "a pair of stills must differ in what a still can show, got pair_factors with motion or speed; set "
+                "a pair of stills must differ in what a still can show, got pair_factors with motion or "
+                "speed; set "
                 "suite.pair_factors=[colour,shape,size,ground]"
             )
         if self.minimal_pairs and self.triple and not factors_in(Bucket.TRIPLE, self.pair_factors):
             raise ValueError(
-                "scenes of bucket triple stay in it with another size, speed or ground alone, got pair_factors="
+                "scenes of bucket triple stay in it with another size, speed or ground alone, got "
+                "pair_factors="
                 f"[{','.join(f.value for f in self.pair_factors)}]; add one of these or set suite.triple=0"
             )
         posed = self.kind is Kind.CONTROL and self.control is Control.POSE
@@ -144,7 +171,10 @@ class Suite:
         asked = [bucket.value for bucket in lacks if self.counts()[bucket]]
         if asked:
             name = "control=pose" if posed else f"kind={self.kind.value}"
-            raise ValueError(f"a suite of {name} has no bucket {' or '.join(asked)}; set {', '.join(f'suite.{b}=0' for b in asked)}")
+            raise ValueError(
+                f"a suite of {name} has no bucket {' or '.join(asked)}; set "
+                f"{', '.join(f'suite.{b}=0' for b in asked)}"
+            )
 
     def counts(self) -> dict[Bucket, int]:
         return {bucket: getattr(self, bucket.value) for bucket in _BUCKETS}
@@ -159,12 +189,24 @@ class Suite:
         shared = {k: getattr(self, k) for k in ("num_frames", "stride_ticks", "seed", "num_seeds")}
         own = {k: _plain(getattr(self, k)) for k in _RULE[self.kind]}
         asked = {k: _plain(getattr(self, k)) for k, when in _RULE_IF[self.kind] if getattr(self, when)}
-        return {"version": SUITE_VERSION, "generator": GENERATOR_VERSION, "kind": self.kind.value, **shared, **own, **asked}
+        return {
+            "version": SUITE_VERSION,
+            "generator": GENERATOR_VERSION,
+            "kind": self.kind.value,
+            **shared,
+            **own,
+            **asked,
+        }
 
 
 def tasks(suite: Suite) -> list[Task]:
     """Task ``i`` of a bucket depends on the suite's rule and ``i`` alone."""
-    return [task for bucket, count in suite.counts().items() for i in range(count) for task in _tasks(suite, bucket, i)]
+    return [
+        task
+        for bucket, count in suite.counts().items()
+        for i in range(count)
+        for task in _tasks(suite, bucket, i)
+    ]
 
 
 def _tasks(suite: Suite, bucket: Bucket, i: int) -> list[Task]:

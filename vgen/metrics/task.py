@@ -1,4 +1,5 @@
-"""What a model is asked to make, and what a kind of task adds to caption and noise. Callers need no ``if kind``: a kind is a value."""
+"""What a model is asked to make, and what a kind of task adds to caption and noise. Callers need no ``if
+kind``: a kind is a value."""
 
 from __future__ import annotations
 
@@ -18,9 +19,10 @@ from vgen.toybox.splits import Bucket
 class Inputs:
     """What a method is given beside the caption; what its kind of task does not have is None or empty.
 
-    ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words. ``control`` is what ``control_name`` says: ``edges``,
-    ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest), ``pose`` float32 f 17 2 in canvas widths, COCO order. ``references``
-    uint8 n h w 3 are stills of the subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
+    ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words. ``control`` is what
+    ``control_name`` says: ``edges``, ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest),
+    ``pose`` float32 f 17 2 in canvas widths, COCO order. ``references`` uint8 n h w 3 are stills of the
+    subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
 
     source: np.ndarray | None = None
     source_caption: str = ""
@@ -43,8 +45,9 @@ def no_set(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What can be asked where the scenes are known that a checkpoint was taught from: ``measure`` gives each row more numbers, from which
-    ``score_set`` makes number ``key``; ``copies`` are the clips of one who only repeats those scenes, ``trick`` what they are called."""
+    """What can be asked where the scenes are known that a checkpoint was taught from: ``measure`` gives each
+    row more numbers, from which ``score_set`` makes number ``key``; ``copies`` are the clips of one who only
+    repeats those scenes, ``trick`` what they are called."""
 
     key: str
     measure: Callable[[Sequence[tuple[Task, Numbers]], Sequence[Scene]], list[Numbers]]
@@ -54,12 +57,14 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind:
-    """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where the method starts from a clip
-    (``has_source``) it also takes what a model's encoder and decoder make of that. ``inputs`` draws what the method is given;
-    ``score_set`` turns the rows of one checkpoint into numbers that need many clips, whose ``set_headlines`` are best where they have the
-    value that is given; the same clips give the same resamples, so that two checkpoints are compared by pairs. ``tricks`` are clips that
-    must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one and must not pay together.
-    ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
+    """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where
+    the method starts from a clip (``has_source``) it also takes what a model's encoder and decoder make of
+    that. ``inputs`` draws what the method is given; ``score_set`` turns the rows of one checkpoint into
+    numbers that need many clips, whose ``set_headlines`` are best where they have the value that is given;
+    the same clips give the same resamples, so that two checkpoints are compared by pairs. ``tricks`` are
+    clips that must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one
+    and must not pay together. ``headlines`` are better when larger; ``still_headlines`` are those of clips of
+    one frame."""
 
     name: str
     metrics: tuple[Metric, ...]
@@ -80,8 +85,9 @@ class TaskKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One clip to make. ``scene`` rendered is a perfect answer; ``seed`` is that of its noise; tasks of one ``group`` (a prompt, a subject)
-    are no independent samples; ``about`` is what its kind knows beside the scene."""
+    """One clip to make. ``scene`` rendered is a perfect answer; ``seed`` is that of its noise; tasks of one
+    ``group`` (a prompt, a subject) are no independent samples; ``about`` is what its kind knows beside the
+    scene."""
 
     id: str
     caption: str
@@ -98,6 +104,12 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "id": self.id, "kind": self.kind.name, "caption": self.caption, "unspecified": list(self.unspecified),
-            "scene": self.scene.to_dict(), "seed": self.seed, "bucket": self.bucket.value, "group": self.group,
-        }  # fmt: skip
+            "id": self.id,
+            "kind": self.kind.name,
+            "caption": self.caption,
+            "unspecified": list(self.unspecified),
+            "scene": self.scene.to_dict(),
+            "seed": self.seed,
+            "bucket": self.bucket.value,
+            "group": self.group,
+        }

@@ -1,7 +1,8 @@
 """O1: does the clip show what its caption says? (reference: oracle evaluation, 4.4)
 
-EXACT, the headline, is the product of everything: each attribute of each thing, the count in three frames of four, the ground, and less
-than 2 % of the picture that is neither thing nor ground. A thing that was not found scores zero everywhere; no clip is ever dropped.
+EXACT, the headline, is the product of everything: each attribute of each thing, the count in three frames of
+four, the ground, and less than 2 % of the picture that is neither thing nor ground. A thing that was not
+found scores zero everywhere; no clip is ever dropped.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ MOST_UNEXPLAINED = 0.02
 
 
 def text_accuracy(facts: Facts, scene: Scene, unspecified: Sequence[str] = ()) -> Numbers:
-    """``colour shape size motion speed``: share of things that agree; ``motion_moving``: the same over things that should move, which no
-    frozen clip can earn; ``count``: share of frames with the right number; ``ground``; ``exact`` and ``exact_without_speed``;
-    ``exact_image``: all that a still can show; ``bind``: EXACT where the colours and the shapes are there (two things or more)."""
+    """``colour shape size motion speed``: share of things that agree; ``motion_moving``: the same over things
+    that should move, which no frozen clip can earn; ``count``: share of frames with the right number;
+    ``ground``; ``exact`` and ``exact_without_speed``; ``exact_image``: all that a still can show; ``bind``:
+    EXACT where the colours and the shapes are there (two things or more)."""
     pairs = match(facts, scene)
     out: Numbers = {}
     for a in ATTRIBUTES:
         marks = [agrees(t, s, a) for t, s in pairs if asks(t, a, unspecified)]
         out[a] = sum(marks) / len(marks) if marks else None
-    moving = [agrees(t, s, "motion") for t, s in pairs if t.motion is not Motion.STATIC and asks(t, "motion", unspecified)]
+    moving = [
+        agrees(t, s, "motion")
+        for t, s in pairs
+        if t.motion is not Motion.STATIC and asks(t, "motion", unspecified)
+    ]
     out["motion_moving"] = sum(moving) / len(moving) if moving else None
     out["count"] = count = float((facts.counts == len(scene.things)).mean())
     out["ground"] = None if "ground" in unspecified else float(facts.ground is scene.ground)
@@ -65,4 +71,7 @@ def _all(numbers: Numbers, attributes: Sequence[str], stage: bool) -> float:
 
 def _same_parts(facts: Facts, scene: Scene) -> bool:
     """The multisets of colours and of shapes are those of the scene, whichever belongs to whom."""
-    return all(Counter(getattr(s, a) for s in facts.things) == Counter(getattr(t, a) for t in scene.things) for a in ("colour", "shape"))
+    return all(
+        Counter(getattr(s, a) for s in facts.things) == Counter(getattr(t, a) for t in scene.things)
+        for a in ("colour", "shape")
+    )

@@ -1,4 +1,6 @@
-"""Captions that differ from a given one in nothing but words, or in a single fact: what teaches a text encoder which facts there are."""
+"""Captions that differ from a given one in nothing but words, or in a single fact: what teaches a text
+encoder which facts there are."""
+
 from __future__ import annotations
 
 import hashlib
@@ -24,20 +26,26 @@ _GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 KINDS = tuple(_GROUPS)
 """Kinds of fact that a distractor may change. ``left of`` is where a thing stands, no way that it goes."""
 _PATTERNS = {
-    kind: re.compile(r"\b(" + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True)) + r")\b(?! of\b)")
+    kind: re.compile(
+        r"\b("
+        + "|".join(sorted((re.escape(w) for words in group for w in words), key=len, reverse=True))
+        + r")\b(?! of\b)"
+    )
     for kind, group in _GROUPS.items()
 }
 
 
 def distractors(text: str, key: tuple[str, int], num: int) -> dict[str, str]:
-    """Up to ``num`` captions by kind of fact, each ``text`` with two like facts exchanged (a colour of one thing for that of the other) or
-    one replaced; a pure function of its arguments."""
+    """Up to ``num`` captions by kind of fact, each ``text`` with two like facts exchanged (a colour of one
+    thing for that of the other) or one replaced; a pure function of its arguments."""
     rng = _rng(f"{text}/{key}")
     out: dict[str, str] = {}
     for i in rng.permutation(len(KINDS)):
         found = list(_PATTERNS[KINDS[i]].finditer(text)) if len(out) < num else []
         if found:
-            out[KINDS[i]] = _replace(text, found, _changed(_GROUPS[KINDS[i]], [match.group(1) for match in found], rng))
+            out[KINDS[i]] = _replace(
+                text, found, _changed(_GROUPS[KINDS[i]], [match.group(1) for match in found], rng)
+            )
     return out
 
 
@@ -45,13 +53,16 @@ def paraphrase(metadata: Mapping[str, Any], key: tuple[str, int]) -> str:
     """Another caption of the scene that a sample's metadata hold. Raises ValueError where they hold none."""
     if "scene" not in metadata:
         raise ValueError(
-            f"sample {key[0]!r} carries no scene, so it can't be put in other words; prepare the corpus with vgen prepare data=toybox"
+            f"sample {key[0]!r} carries no scene, so it can't be put in other words; prepare the corpus "
+            "with vgen prepare data=toybox"
         )
     return caption(Scene.from_dict(metadata["scene"]), _rng(f"paraphrase/{key}")).text
 
 
 def _rng(text: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+    return np.random.default_rng(
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    )
 
 
 def _changed(group: tuple[tuple[str, ...], ...], words: list[str], rng: np.random.Generator) -> list[str]:

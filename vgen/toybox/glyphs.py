@@ -1,4 +1,6 @@
-"""Silhouettes: is a point inside the shape? All six have the area of a circle of radius 1 and their centroid at the origin."""
+"""Silhouettes: is a point inside the shape? All six have the area of a circle of radius 1 and their centroid
+at the origin."""
+
 from __future__ import annotations
 
 import math
@@ -7,7 +9,14 @@ import numpy as np
 
 from vgen.toybox.scenes import Shape
 
-REACH = {Shape.CIRCLE: 1.0, Shape.SQUARE: 1.2534, Shape.TRIANGLE: 1.5551, Shape.CROSS: 1.2304, Shape.STAR: 1.462, Shape.RING: 1.25}
+REACH = {
+    Shape.CIRCLE: 1.0,
+    Shape.SQUARE: 1.2534,
+    Shape.TRIANGLE: 1.5551,
+    Shape.CROSS: 1.2304,
+    Shape.STAR: 1.462,
+    Shape.RING: 1.25,
+}
 """Distance of the farthest point from the centroid, in equal-area radii."""
 SQUARE = math.sqrt(math.pi) / 2  # half the side of the square of area pi
 _HEIGHT = math.sqrt(math.pi * math.sqrt(3))  # of the equilateral triangle with area pi
@@ -36,7 +45,8 @@ def inside(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Fold the plane into one of the ten congruent wedges; the edge there is a straight line from tip to notch."""
+    """Fold the plane into one of the ten congruent wedges; the edge there is a straight line from tip to
+    notch."""
     wedge = math.pi / 5
     angle = np.mod(np.arctan2(x, -y), 2 * wedge)
     angle = np.minimum(angle, 2 * wedge - angle)

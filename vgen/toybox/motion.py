@@ -1,4 +1,5 @@
 """Where every thing is at every tick: the exact paths of the miniature world."""
+
 from __future__ import annotations
 
 import math
@@ -39,7 +40,9 @@ def path(thing: Thing, ticks: np.ndarray) -> np.ndarray:
         case Motion.ROTATE:
             out[:, 2] = TURN * _pace(thing) * ticks
         case _:
-            out[:, :2] += travelled(thing.motion, ticks, thing.velocity)[:, None] * np.array(thing.direction())
+            out[:, :2] += travelled(thing.motion, ticks, thing.velocity)[:, None] * np.array(
+                thing.direction()
+            )
     return out
 
 
@@ -70,7 +73,8 @@ def paths(scene: Scene) -> np.ndarray:
 
 
 def seen(camera: Camera, axis: int, at: np.ndarray, ticks: np.ndarray) -> np.ndarray:
-    """Coordinates along x (axis 0) or y (1) of the world, in canvas widths, as the camera sees them at each tick."""
+    """Coordinates along x (axis 0) or y (1) of the world, in canvas widths, as the camera sees them at each
+    tick."""
     return 0.5 + camera.zoom**ticks * (at - 0.5) - (camera.pan_x, camera.pan_y)[axis] * ticks
 
 

@@ -1,4 +1,5 @@
 """One renderer: scene in, video and exact ground truth out. Float, supersampled four times, then uint8."""
+
 from __future__ import annotations
 
 import math
@@ -10,7 +11,19 @@ import numpy as np
 from vgen.toybox import puppet
 from vgen.toybox.glyphs import REACH, SQUARE, edge_distance, inside
 from vgen.toybox.motion import orbit_angle, paths, seen, ticks_of, unseen
-from vgen.toybox.scenes import GROUND_RGB, HEADED, RGB, Camera, Colour, Ground, Kind, Motion, Scene, Shape, Thing
+from vgen.toybox.scenes import (
+    GROUND_RGB,
+    HEADED,
+    RGB,
+    Camera,
+    Colour,
+    Ground,
+    Kind,
+    Motion,
+    Scene,
+    Shape,
+    Thing,
+)
 
 SUPERSAMPLE = 4
 MARK_ALPHA = 0.42  # tails and ticks are the thing's own colour, mixed this far into the ground
@@ -22,8 +35,9 @@ Layer = tuple[Stencil, tuple[float, float], float, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """``video`` uint8 f h w 3; ``masks`` float f n h w (visible share of each pixel); ``states`` n f 4 (x, y, angle, scale);
-    ``keypoints`` n f 17 2 in canvas widths (NaN where the thing is no puppet). Index n is also depth order, back to front."""
+    """``video`` uint8 f h w 3; ``masks`` float f n h w (visible share of each pixel); ``states`` n f 4 (x, y,
+    angle, scale); ``keypoints`` n f 17 2 in canvas widths (NaN where the thing is no puppet). Index n is also
+    depth order, back to front."""
 
     scene: Scene
     video: np.ndarray
@@ -33,15 +47,17 @@ class Rendered:
 
     def edges(self) -> np.ndarray:
         """uint8 f h w: boundaries of the visible masks, 255 on the edge."""
-        label = np.where(self.masks.max(1, initial=0) > 0.5, self.masks.argmax(1) + 1 if self.masks.shape[1] else 0, 0)
+        label = np.where(
+            self.masks.max(1, initial=0) > 0.5, self.masks.argmax(1) + 1 if self.masks.shape[1] else 0, 0
+        )
         out = np.zeros(label.shape, bool)
         out[:, :-1] |= label[:, 1:] != label[:, :-1]
         out[:, :, :-1] |= label[:, :, 1:] != label[:, :, :-1]
         return out.astype(np.uint8) * 255
 
     def flow(self) -> np.ndarray:
-        """float32 f-1 h w 2: exact forward flow in pixels of what is visible. A puppet's parts go each their own way; the ground, and the
-        translucent marks on it, go with the camera: nowhere where it rests."""
+        """float32 f-1 h w 2: exact forward flow in pixels of what is visible. A puppet's parts go each their
+        own way; the ground, and the translucent marks on it, go with the camera: nowhere where it rests."""
         size, ticks = self.video.shape[1], ticks_of(self.scene)
         grid = (np.arange(size) + 0.5) / size
         gx, gy = np.meshgrid(grid, grid)
@@ -51,14 +67,20 @@ class Rendered:
             out[k] = _flow_of_ground(self.scene.camera, then, gx, gy) * size
             for i, thing in enumerate(self.scene.things):
                 states = self.states[i, k], self.states[i, k + 1]
-                moved = puppet.flow(thing, states, then, gx, gy) if thing.kind is Kind.PUPPET else _flow_of_body(states, gx, gy)
+                moved = (
+                    puppet.flow(thing, states, then, gx, gy)
+                    if thing.kind is Kind.PUPPET
+                    else _flow_of_body(states, gx, gy)
+                )
                 out[k] = np.where((self.masks[k, i] > 0.5)[..., None], moved * size, out[k])
         return out
 
 
 def _flow_of_ground(camera: Camera, ticks: tuple[float, float], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
     before, after = np.array(ticks)
-    return np.stack([seen(camera, i, unseen(camera, i, at, before), after) - at for i, at in enumerate((gx, gy))], -1)
+    return np.stack(
+        [seen(camera, i, unseen(camera, i, at, before), after) - at for i, at in enumerate((gx, gy))], -1
+    )
 
 
 def _flow_of_body(states: tuple[np.ndarray, np.ndarray], gx: np.ndarray, gy: np.ndarray) -> np.ndarray:
@@ -85,7 +107,10 @@ def render(scene: Scene, size_px: int = 64) -> Rendered:
             layers = _layers(thing, states[i, k], ticks[k], scene.cues)
             if thing.kind is Kind.PUPPET:
                 keypoints[i, k] = puppet.joints(thing, states[i, k], ticks[k])
-            alphas = [_paint(canvas, stencil, centre, reach, colour, 1.0) for stencil, centre, reach, colour in layers]
+            alphas = [
+                _paint(canvas, stencil, centre, reach, colour, 1.0)
+                for stencil, centre, reach, colour in layers
+            ]
             masks[k, i] = _union(layers, size_px) if thing.kind is Kind.PUPPET else alphas[0]
             masks[k, :i] *= 1 - masks[k, i]
         video[k] = canvas
@@ -97,13 +122,24 @@ def _rgb(colour: Colour) -> np.ndarray:
 
 
 def _paint(
-    canvas: np.ndarray, stencil: Stencil, centre: tuple[float, float], reach: float, colour: np.ndarray, opacity: float
+    canvas: np.ndarray,
+    stencil: Stencil,
+    centre: tuple[float, float],
+    reach: float,
+    colour: np.ndarray,
+    opacity: float,
 ) -> np.ndarray:
     """Composite one stencil within its bounding box; returns its coverage, h w."""
     size = len(canvas)
     coverage = np.zeros((size, size), np.float32)
-    x0, x1 = (int(np.clip(f, 0, size)) for f in (math.floor((centre[0] - reach) * size), math.ceil((centre[0] + reach) * size)))
-    y0, y1 = (int(np.clip(f, 0, size)) for f in (math.floor((centre[1] - reach) * size), math.ceil((centre[1] + reach) * size)))
+    x0, x1 = (
+        int(np.clip(f, 0, size))
+        for f in (math.floor((centre[0] - reach) * size), math.ceil((centre[0] + reach) * size))
+    )
+    y0, y1 = (
+        int(np.clip(f, 0, size))
+        for f in (math.floor((centre[1] - reach) * size), math.ceil((centre[1] + reach) * size))
+    )
     if x0 >= x1 or y0 >= y1:
         return coverage
     n = SUPERSAMPLE
@@ -127,7 +163,9 @@ def _union(layers: list[Layer], size: int) -> np.ndarray:
         return np.logical_or.reduce([stencil(gx, gy) for stencil, *_ in layers])
 
     blank = np.zeros((size, size, 3), np.float32)
-    return _paint(blank, any_of, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2, np.ones(3, np.float32), 1.0)
+    return _paint(
+        blank, any_of, ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2, np.ones(3, np.float32), 1.0
+    )
 
 
 def _ground(scene: Scene, tick: float, size: int) -> np.ndarray:
@@ -162,7 +200,10 @@ def _layers(thing: Thing, state: np.ndarray, tick: float, cues: bool) -> list[La
                 column, row = (np.clip(((w / side + 1) * 2).astype(int), 0, 3) for w in (u, v))
                 return (np.abs(u) <= side) & (np.abs(v) <= side) & bits[row, column]
 
-            return [(box, (x, y), side * 1.5, _rgb(thing.second)), (_rotated(coded, x, y, angle), (x, y), side * 1.5, _rgb(thing.colour))]
+            return [
+                (box, (x, y), side * 1.5, _rgb(thing.second)),
+                (_rotated(coded, x, y, angle), (x, y), side * 1.5, _rgb(thing.colour)),
+            ]
     body = _rotated(lambda u, v: inside(thing.shape, u / r, v / r), x, y, angle)
     parts = [(body, (x, y), r * REACH[thing.shape], _rgb(thing.colour))]
     if cues:
@@ -176,19 +217,22 @@ def _rotated(stencil: Stencil, x: float, y: float, angle: float) -> Stencil:
 
 
 def _heading(thing: Thing, tick: float) -> tuple[float, float] | None:
-    """Unit vector of travel through the world, or None for things that stay where they are. The camera does not enter: its travel is not
-    the thing's."""
+    """Unit vector of travel through the world, or None for things that stay where they are. The camera does
+    not enter: its travel is not the thing's."""
     if thing.motion in HEADED:
         return thing.direction()
     if thing.motion in (Motion.ORBIT_CW, Motion.ORBIT_CCW):
-        angle, sign = float(orbit_angle(thing, np.array(tick))), 1.0 if thing.motion is Motion.ORBIT_CW else -1.0
+        angle, sign = (
+            float(orbit_angle(thing, np.array(tick))),
+            1.0 if thing.motion is Motion.ORBIT_CW else -1.0,
+        )
         return (-sign * math.sin(angle), sign * math.cos(angle))
     return None
 
 
 def _nose(thing: Thing, body: Stencil, state: np.ndarray, tick: float) -> list[Layer]:
-    """A light patch within the body: at the leading edge of what travels, in the middle of what grows, at the rim of what turns; a dark
-    one in the middle of what shrinks. The hue stays the thing's own."""
+    """A light patch within the body: at the leading edge of what travels, in the middle of what grows, at the
+    rim of what turns; a dark one in the middle of what shrinks. The hue stays the thing's own."""
     x, y, angle, scale = state
     r, colour = thing.radius * scale, _rgb(thing.colour)
     light = colour + 0.65 * (1 - colour) if thing.colour is not Colour.WHITE else colour * 0.62
@@ -205,20 +249,29 @@ def _nose(thing: Thing, body: Stencil, state: np.ndarray, tick: float) -> list[L
     if at is None:
         return []
     nx, ny = at
-    return [(lambda gx, gy: ((gx - nx) ** 2 + (gy - ny) ** 2 <= size * size) & body(gx, gy), (nx, ny), size, light)]
+    return [
+        (
+            lambda gx, gy: ((gx - nx) ** 2 + (gy - ny) ** 2 <= size * size) & body(gx, gy),
+            (nx, ny),
+            size,
+            light,
+        )
+    ]
 
 
 def _mark_ink(thing: Thing) -> tuple[np.ndarray, float]:
-    """Colour and opacity of the translucent marks. An identicon has no nose, which would hide a cell of its code: its marks are dark where
-    it shrinks, and faint, so that under noise they are not taken for the sprite."""
+    """Colour and opacity of the translucent marks. An identicon has no nose, which would hide a cell of its
+    code: its marks are dark where it shrinks, and faint, so that under noise they are not taken for the
+    sprite."""
     if thing.kind is not Kind.IDENTICON:
         return _rgb(thing.colour), MARK_ALPHA
     return _rgb(thing.colour) * (0.45 if thing.motion is Motion.SHRINK else 1.0), IDENTICON_ALPHA
 
 
 def _marks(thing: Thing, state: np.ndarray, tick: float) -> list[tuple[Stencil, tuple[float, float], float]]:
-    """Translucent marks beneath the bodies: a tail as long and as wide as the speed behind what travels, dashed, widening or on both
-    sides according to the kind of travel; four ticks around what grows, shrinks or turns. A puppet's pose says what it does."""
+    """Translucent marks beneath the bodies: a tail as long and as wide as the speed behind what travels,
+    dashed, widening or on both sides according to the kind of travel; four ticks around what grows, shrinks
+    or turns. A puppet's pose says what it does."""
     if thing.kind is Kind.PUPPET or thing.motion is Motion.STATIC:
         return []
     x, y, angle, scale = state

@@ -1,5 +1,6 @@
-"""Drawing scenes: the class (colour, shape, motion) of every thing first; what does not fit the canvas is rejected by its nuisance, then by
-its size and speed, and never by its class, so that no class is thinned."""
+"""Drawing scenes: the class (colour, shape, motion) of every thing first; what does not fit the canvas is
+rejected by its nuisance, then by its size and speed, and never by its class, so that no class is thinned."""
+
 from __future__ import annotations
 
 import math
@@ -46,7 +47,8 @@ class Family(Enum):
 
 @spec
 class Mix:
-    """Shares of the families; they need not sum to one. The image model never sees an identicon, which must stay a new subject."""
+    """Shares of the families; they need not sum to one. The image model never sees an identicon, which must
+    stay a new subject."""
 
     core: float = 0.76
     many: float = 0.03
@@ -63,10 +65,14 @@ class Mix:
         shares = {f.value: getattr(self, f.value) for f in Family}
         if not all(0 <= share < math.inf for share in shares.values()) or sum(shares.values()) == 0:
             got = ", ".join(f"{name}={share:g}" for name, share in shares.items())
-            raise ValueError(f"a mix needs finite shares of the families, none negative and one positive at least, got {got}; set core=1")
+            raise ValueError(
+                "a mix needs finite shares of the families, none negative and one positive at least, got "
+                f"{got}; set core=1"
+            )
         if not (0 <= self.two_things <= 1 and 0 <= self.camera <= 1):
             raise ValueError(
-                f"a mix needs two_things and camera, shares of the scenes, in 0..1, got {self.two_things:g} and {self.camera:g}; "
+                f"a mix needs two_things and camera, shares of the scenes, in 0..1, got {self.two_things:g} "
+                f"and {self.camera:g}; "
                 "the defaults are 0.45 and 0"
             )
 
@@ -77,8 +83,8 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """Where a scene leaves what training shows: factors on radius and speed of its first thing, which then is large or fast, and the ticks
-    for which everything stays on the canvas, where they are more than usual."""
+    """Where a scene leaves what training shows: factors on radius and speed of its first thing, which then is
+    large or fast, and the ticks for which everything stays on the canvas, where they are more than usual."""
 
     size: float = 1.0
     speed: float = 1.0
@@ -94,7 +100,9 @@ def rng_of(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def corpus(num_scenes: int, seed: int, mix: Mix | None = None, num_frames: int = TICKS, stride_ticks: int = 1) -> Iterator[Scene]:
+def corpus(
+    num_scenes: int, seed: int, mix: Mix | None = None, num_frames: int = TICKS, stride_ticks: int = 1
+) -> Iterator[Scene]:
     """Scene ``i`` depends on ``(seed, i)`` alone."""
     for i in range(num_scenes):
         yield scene_at(i, seed, mix or Mix(), num_frames, stride_ticks)
@@ -107,16 +115,23 @@ def scene_at(index: int, seed: int, mix: Mix, num_frames: int = TICKS, stride_ti
 
 
 def sample(
-    rng: np.random.Generator, family: Family, mix: Mix, weights: np.ndarray | None = None, beyond: Beyond = USUAL
+    rng: np.random.Generator,
+    family: Family,
+    mix: Mix,
+    weights: np.ndarray | None = None,
+    beyond: Beyond = USUAL,
 ) -> Scene:
-    """One scene of a family; ``weights`` over colour x shape x motion default to the training distribution."""
+    """One scene of a family; ``weights`` over colour x shape x motion default to the training
+    distribution."""
     ground = SOLIDS[rng.integers(len(SOLIDS))]
     inks = tuple(SOLIDS[i] for i in rng.permutation(len(SOLIDS))[:2])
     if family is Family.TEXTURE:
         ground = (Ground.GRADIENT, Ground.CHECKER, Ground.STRIPES)[rng.integers(3)]
     camera = Camera()
     if rng.random() < mix.camera:
-        camera = Camera(pan_x=rng.uniform(-0.01, 0.01), pan_y=rng.uniform(-0.01, 0.01), zoom=rng.uniform(0.985, 1.015))
+        camera = Camera(
+            pan_x=rng.uniform(-0.01, 0.01), pan_y=rng.uniform(-0.01, 0.01), zoom=rng.uniform(0.985, 1.015)
+        )
     num_things = 1 + int(rng.random() < mix.two_things)
     relation = None
     match family:
@@ -132,15 +147,26 @@ def sample(
     for _ in range(MOST_ROUNDS):
         placed = place(rng, things, relation, camera, beyond)
         if placed is not None:
-            return Scene(things=tuple(placed), ground=ground, inks=inks, relation=relation, camera=camera, cues=mix.cues)
-        things = _stretched(_resized(rng, things, relation), beyond)  # of core scenes one in a hundred, of three or four things one in five
+            return Scene(
+                things=tuple(placed),
+                ground=ground,
+                inks=inks,
+                relation=relation,
+                camera=camera,
+                cues=mix.cues,
+            )
+        things = _stretched(
+            _resized(rng, things, relation), beyond
+        )  # of core scenes one in a hundred, of three or four things one in five
     raise ValueError(
-        f"a scene of family {family.value} has no room for {beyond.ticks} ticks whatever its sizes and speeds; ask for fewer frames"
+        f"a scene of family {family.value} has no room for {beyond.ticks} ticks whatever its sizes and "
+        "speeds; ask for fewer frames"
     )
 
 
 def redraw(rng: np.random.Generator, scene: Scene, open_factors: Sequence[str] = ()) -> Scene:
-    """The same classes in another place, with other nuisance; ``open_factors`` (size, speed, ground) are drawn anew too."""
+    """The same classes in another place, with other nuisance; ``open_factors`` (size, speed, ground) are
+    drawn anew too."""
     while True:
         things = []
         for thing in scene.things:
@@ -182,13 +208,19 @@ def _size_and_speed(rng: np.random.Generator, num_things: int) -> tuple[Size, Sp
 def _resized(rng: np.random.Generator, things: list[Thing], relation: Relation | None) -> list[Thing]:
     """The same classes in other sizes and speeds; what stands in a relation moves as one."""
     drawn = [_size_and_speed(rng, len(things)) for _ in things]
-    return [replace(t, size=size, speed=drawn[0][1] if relation else speed) for t, (size, speed) in zip(things, drawn, strict=True)]
+    return [
+        replace(t, size=size, speed=drawn[0][1] if relation else speed)
+        for t, (size, speed) in zip(things, drawn, strict=True)
+    ]
 
 
 def _stretched(things: list[Thing], beyond: Beyond) -> list[Thing]:
     """The first thing as large or as fast as words can say, where it shall be more than that."""
     first = things[0]
-    size, speed = Size.LARGE if beyond.size > 1 else first.size, Speed.FAST if beyond.speed > 1 else first.speed
+    size, speed = (
+        Size.LARGE if beyond.size > 1 else first.size,
+        Speed.FAST if beyond.speed > 1 else first.speed,
+    )
     return [replace(first, size=size, speed=speed), *things[1:]]
 
 
@@ -198,7 +230,11 @@ def _code(rng: np.random.Generator) -> int:
 
 
 def _nuisance(rng: np.random.Generator, thing: Thing) -> Thing:
-    velocity = 0.0 if thing.motion is Motion.STATIC and thing.kind is not Kind.PUPPET else SPEED[thing.speed] * rng.uniform(0.93, 1.07)
+    velocity = (
+        0.0
+        if thing.motion is Motion.STATIC and thing.kind is not Kind.PUPPET
+        else SPEED[thing.speed] * rng.uniform(0.93, 1.07)
+    )
     radius = RADIUS[thing.size] * rng.uniform(0.96, 1.04) * (1.6 if thing.kind is Kind.IDENTICON else 1.0)
     if thing.kind is Kind.PUPPET:
         radius = rng.uniform(0.15, 0.19)
@@ -223,18 +259,24 @@ def place(
     tries: int = 40,
     candidates: int = 64,
 ) -> list[Thing] | None:
-    """Positions such that the camera sees every body whole all the time and no two touch; None if there is no room."""
+    """Positions such that the camera sees every body whole all the time and no two touch; None if there is no
+    room."""
     ticks, camera = np.arange(max(TICKS, beyond.ticks), dtype=float), camera or Camera()
     pan, zoom = np.stack([camera.pan_x * ticks, camera.pan_y * ticks], -1), camera.zoom ** ticks[:, None]
     for _ in range(tries):
         drawn = [_nuisance(rng, t) for t in things]
-        drawn[0] = replace(drawn[0], radius=drawn[0].radius * beyond.size, velocity=drawn[0].velocity * beyond.speed)
+        drawn[0] = replace(
+            drawn[0], radius=drawn[0].radius * beyond.size, velocity=drawn[0].velocity * beyond.speed
+        )
         if relation is not None:
             drawn[1] = replace(drawn[1], velocity=drawn[0].velocity, heading=drawn[0].heading)
         moves = np.stack([path(t, ticks)[:, :2] for t in drawn])  # n f 2, relative to the start
         reach = np.array([reach_of(t) for t in drawn])[:, None] + 0.012
         wide, off = reach[:, None], pan / zoom  # 0 <= seen(x) -+ reach <= 1 at every tick, solved for x
-        low, high = (wide + (0.5 - 0.5 / zoom + off) - moves).max(1), (1 - wide + (0.5 / zoom - 0.5 + off) - moves).min(1)
+        low, high = (
+            (wide + (0.5 - 0.5 / zoom + off) - moves).max(1),
+            (1 - wide + (0.5 / zoom - 0.5 + off) - moves).min(1),
+        )
         if (low > high).any():
             continue
         start = rng.uniform(low, high, (candidates, len(drawn), 2))
@@ -254,7 +296,8 @@ def place(
 
 
 def _offset(rng: np.random.Generator, relation: Relation, reach: np.ndarray, candidates: int) -> np.ndarray:
-    """From the first thing to the second: above means the first is above; in front of means the second is drawn over the first."""
+    """From the first thing to the second: above means the first is above; in front of means the second is
+    drawn over the first."""
     away = float(reach.sum()) * rng.uniform(0.95, 1.2, candidates)
     side = rng.uniform(-0.06, 0.06, candidates)
     match relation:
@@ -263,5 +306,8 @@ def _offset(rng: np.random.Generator, relation: Relation, reach: np.ndarray, can
         case Relation.LEFT_OF:
             return np.stack([away, side], -1)
         case Relation.IN_FRONT_OF:
-            angle, near = rng.uniform(0, 2 * np.pi, candidates), float(reach.sum()) * rng.uniform(0.4, 0.55, candidates)
+            angle, near = (
+                rng.uniform(0, 2 * np.pi, candidates),
+                float(reach.sum()) * rng.uniform(0.4, 0.55, candidates),
+            )
             return np.stack([near * np.cos(angle), near * np.sin(angle)], -1)

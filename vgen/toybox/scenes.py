@@ -1,7 +1,9 @@
 """What a scene of the miniature world is: typed values, a seed and a generator version, nothing else.
 
-Lengths are in canvas widths, angles in radians, time in ticks (one tick is one frame at stride 1). ``y`` points down.
+Lengths are in canvas widths, angles in radians, time in ticks (one tick is one frame at stride 1). ``y``
+points down.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,7 +22,8 @@ def check_length(num_frames: int, stride_ticks: int = 1, most: int = TICKS) -> N
     if num_frames < 1 or stride_ticks < 1 or (num_frames - 1) * stride_ticks > most - 1:
         stride = "" if stride_ticks == 1 else f" with stride_ticks={stride_ticks}"
         raise ValueError(
-            f"a clip of the toybox must have at least one frame and end within {most - 1} ticks, where things leave the canvas, got "
+            f"a clip of the toybox must have at least one frame and end within {most - 1} ticks, where "
+            "things leave the canvas, got "
             f"num_frames={num_frames}{stride}; the usual is num_frames={TICKS}, one tick a frame"
         )
 
@@ -107,17 +110,34 @@ class Action(Enum):
 
 
 RGB = {
-    Colour.RED: (220, 40, 40), Colour.GREEN: (40, 170, 60), Colour.BLUE: (50, 80, 220), Colour.YELLOW: (235, 215, 50),
-    Colour.MAGENTA: (205, 60, 200), Colour.CYAN: (60, 200, 210), Colour.ORANGE: (240, 140, 40), Colour.WHITE: (240, 240, 240),
+    Colour.RED: (220, 40, 40),
+    Colour.GREEN: (40, 170, 60),
+    Colour.BLUE: (50, 80, 220),
+    Colour.YELLOW: (235, 215, 50),
+    Colour.MAGENTA: (205, 60, 200),
+    Colour.CYAN: (60, 200, 210),
+    Colour.ORANGE: (240, 140, 40),
+    Colour.WHITE: (240, 240, 240),
 }
-GROUND_RGB = {Ground.BLACK: (12, 12, 12), Ground.GRAY: (110, 110, 110), Ground.NAVY: (16, 20, 60), Ground.BROWN: (80, 55, 40)}
+GROUND_RGB = {
+    Ground.BLACK: (12, 12, 12),
+    Ground.GRAY: (110, 110, 110),
+    Ground.NAVY: (16, 20, 60),
+    Ground.BROWN: (80, 55, 40),
+}
 SOLIDS = tuple(GROUND_RGB)
 RADIUS = {Size.SMALL: 0.090, Size.MEDIUM: 0.120, Size.LARGE: 0.158}
 SPEED = {Speed.SLOW: 0.009, Speed.MEDIUM: 0.017, Speed.FAST: 0.030}  # canvas widths per tick
 _H = math.sqrt(0.5)
 DIRECTION = {
-    Motion.LEFT: (-1.0, 0.0), Motion.RIGHT: (1.0, 0.0), Motion.UP: (0.0, -1.0), Motion.DOWN: (0.0, 1.0),
-    Motion.UP_LEFT: (-_H, -_H), Motion.UP_RIGHT: (_H, -_H), Motion.DOWN_LEFT: (-_H, _H), Motion.DOWN_RIGHT: (_H, _H),
+    Motion.LEFT: (-1.0, 0.0),
+    Motion.RIGHT: (1.0, 0.0),
+    Motion.UP: (0.0, -1.0),
+    Motion.DOWN: (0.0, 1.0),
+    Motion.UP_LEFT: (-_H, -_H),
+    Motion.UP_RIGHT: (_H, -_H),
+    Motion.DOWN_LEFT: (-_H, _H),
+    Motion.DOWN_RIGHT: (_H, _H),
 }
 CORE_MOTIONS = (Motion.STATIC, *DIRECTION)
 HEADED = (*DIRECTION, Motion.BOUNCE, Motion.ACCELERATE, Motion.STOP_AND_GO)
@@ -185,18 +205,35 @@ class Scene:
     def from_dict(data: dict[str, Any]) -> Scene:
         if data.get("version") != GENERATOR_VERSION:
             raise ValueError(
-                f"scene was written by toybox generator {data.get('version')}, this one is {GENERATOR_VERSION}; "
+                f"scene was written by toybox generator {data.get('version')}, this one is "
+                f"{GENERATOR_VERSION}; "
                 "re-create it with 'vgen prepare data=toybox'"
             )
         enums: dict[str, Callable[[Any], Any]] = {
-            "kind": Kind, "colour": Colour, "shape": Shape, "size": Size, "motion": Motion, "speed": Speed, "second": Colour,
+            "kind": Kind,
+            "colour": Colour,
+            "shape": Shape,
+            "size": Size,
+            "motion": Motion,
+            "speed": Speed,
+            "second": Colour,
             "action": Action,
         }
-        things = tuple(Thing(**{k: enums[k](v) if k in enums else v for k, v in thing.items()}) for thing in data["things"])
+        things = tuple(
+            Thing(**{k: enums[k](v) if k in enums else v for k, v in thing.items()})
+            for thing in data["things"]
+        )
         rest = {k: v for k, v in data.items() if k not in ("things", "ground", "inks", "relation", "camera")}
         relation = None if data["relation"] is None else Relation(data["relation"])
         inks = (Ground(data["inks"][0]), Ground(data["inks"][1]))
-        return Scene(things=things, ground=Ground(data["ground"]), inks=inks, relation=relation, camera=Camera(**data["camera"]), **rest)
+        return Scene(
+            things=things,
+            ground=Ground(data["ground"]),
+            inks=inks,
+            relation=relation,
+            camera=Camera(**data["camera"]),
+            **rest,
+        )
 
 
 def _plain(value: Any) -> Any:

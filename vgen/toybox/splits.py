@@ -1,8 +1,10 @@
 """Which combinations training never sees, and how often it sees the others.
 
-Held out: a quarter of colour x shape, an eighth of shape x motion, an eighth of colour x motion, and triples. The allowed combinations are
-weighted (iterative proportional fitting) so that every single colour, shape and motion keeps its intended marginal.
+Held out: a quarter of colour x shape, an eighth of shape x motion, an eighth of colour x motion, and triples.
+The allowed combinations are weighted (iterative proportional fitting) so that every single colour, shape and
+motion keeps its intended marginal.
 """
+
 from __future__ import annotations
 
 from enum import Enum
@@ -52,7 +54,8 @@ def bucket_of(thing: Thing) -> Bucket:
 
 @cache
 def class_weights(core_share: float) -> np.ndarray:
-    """Probability of each colour x shape x motion in training; motions of the core suite have ``core_share`` of the mass."""
+    """Probability of each colour x shape x motion in training; motions of the core suite have ``core_share``
+    of the mass."""
     core = np.array([m in CORE_MOTIONS for m in MOTIONS])
     motion = np.where(core, core_share / core.sum(), (1 - core_share) / (~core).sum())
     targets = [np.full(len(COLOURS), 1 / len(COLOURS)), np.full(len(SHAPES), 1 / len(SHAPES)), motion]
@@ -63,7 +66,9 @@ def class_weights(core_share: float) -> np.ndarray:
             now = weights.sum(others)
             shape = [1, 1, 1]
             shape[axis] = -1
-            weights = weights * np.divide(target, now, out=np.zeros_like(target), where=now > 0).reshape(shape)
+            weights = weights * np.divide(target, now, out=np.zeros_like(target), where=now > 0).reshape(
+                shape
+            )
     return weights / weights.sum()
 
 
@@ -76,6 +81,8 @@ def draw_class(rng: np.random.Generator, weights: np.ndarray) -> tuple[Colour, S
 def bucket_weights(bucket: Bucket) -> np.ndarray:
     """Uniform over the core combinations of a held-out bucket."""
     core = np.array([m in CORE_MOTIONS for m in MOTIONS])[None, None, :]
-    allowed = {Bucket.PAIR: pair_held_out(), Bucket.TRIPLE: triple_held_out()}.get(bucket, ~(pair_held_out() | triple_held_out()))
+    allowed = {Bucket.PAIR: pair_held_out(), Bucket.TRIPLE: triple_held_out()}.get(
+        bucket, ~(pair_held_out() | triple_held_out())
+    )
     weights = (allowed & core).astype(float)
     return weights / weights.sum()

@@ -1,4 +1,5 @@
 """Checkpoints: written whole or not at all, read as data only."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +19,9 @@ from vgen.data.files import is_disks_fault
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write beside, fsync, rename; load with ``weights_only``, so that a foreign file cannot execute code."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -35,7 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             raise OSError(disk.errno, disk.strerror, str(path)) from error
 
-    def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
@@ -87,14 +92,24 @@ class KeepBest(ModelCheckpoint):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
-            dirpath=folder, filename="best", monitor="val/loss", mode="min", save_top_k=1, enable_version_counter=False,
+            dirpath=folder,
+            filename="best",
+            monitor="val/loss",
+            mode="min",
+            save_top_k=1,
+            enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What a resumed run has to beat is in ``best.ckpt``: the checkpoint that it goes on from was written before its own validation."""
+        """What a resumed run has to beat is in ``best.ckpt``: the checkpoint that it goes on from was written
+        before its own validation."""
         best = Path(self.dirpath or "") / "best.ckpt"
-        kept = torch.load(best, map_location="cpu", weights_only=True)["callbacks"].get(self.state_key) if best.is_file() else None
+        kept = (
+            torch.load(best, map_location="cpu", weights_only=True)["callbacks"].get(self.state_key)
+            if best.is_file()
+            else None
+        )
         super().load_state_dict(kept or state_dict)
 
 
@@ -103,21 +118,30 @@ def refuse_diverged(learning: Mapping[str, Tensor], when: str) -> None:
     broken = [name for name, value in learning.items() if not torch.isfinite(value).all()]
     if broken:
         raise ValueError(
-            f"training diverged: {len(broken)} of {len(learning)} learning tensors are not finite {when} (first: {broken[0]}); "
-            "nothing of it was written: resume from the last checkpoint or start again with a lower optim.lr or with optim.grad_clip"
+            f"training diverged: {len(broken)} of {len(learning)} learning tensors are not finite {when} "
+            f"(first: {broken[0]}); "
+            "nothing of it was written: resume from the last checkpoint or start again with a lower "
+            "optim.lr or with optim.grad_clip"
         )
 
 
 def rewind(checkpoint: dict[str, Any], num_batches: int) -> None:
-    """Set Lightning's counters in ``checkpoint`` to the end of batch ``num_batches`` in one long epoch, as a save within a run leaves them.
+    """Set Lightning's counters in ``checkpoint`` to the end of batch ``num_batches`` in one long epoch, as a
+    save within a run leaves them.
 
-    They come in other states where the save was the last, or where an earlier part of the run had other batches to a step; and a loader
-    that stands at the right sample is left too early or read twice by a loop that believes to stand elsewhere.
+    They come in other states where the save was the last, or where an earlier part of the run had other
+    batches to a step; and a loader that stands at the right sample is left too early or read twice by a loop
+    that believes to stand elsewhere.
     """
     fit = checkpoint["loops"]["fit_loop"]
     batches = fit["epoch_loop.batch_progress"]
     for part in ("total", "current"):
-        batches[part] |= {"ready": num_batches, "started": num_batches, "processed": num_batches, "completed": num_batches - 1}
+        batches[part] |= {
+            "ready": num_batches,
+            "started": num_batches,
+            "processed": num_batches,
+            "completed": num_batches - 1,
+        }
         fit["epoch_progress"][part] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     batches["is_last_batch"] = False
     fit["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - 1

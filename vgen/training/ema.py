@@ -1,4 +1,5 @@
 """Exponential moving average of what learns, and of nothing else."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from vgen.training.partitions import own_part, put_part
 
 
 class Ema(pl.Callback):
-    """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay warms up as (1 + n) / (10 + n).
+    """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay
+    warms up as (1 + n) / (10 + n).
 
-    Under ZeRO-3 every rank averages the part of the weights that it holds: an average is taken value by value, so nothing is gathered.
+    Under ZeRO-3 every rank averages the part of the weights that it holds: an average is taken value by
+    value, so nothing is gathered.
     """
 
     def __init__(self, decay: float) -> None:
@@ -38,7 +41,9 @@ class Ema(pl.Callback):
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (9 + self.num_updates))
         averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [own_part(module.learning[n]).float() for n in self.average], 1 - decay)
+        torch._foreach_lerp_(
+            averages, [own_part(module.learning[n]).float() for n in self.average], 1 - decay
+        )
 
     @contextmanager
     def weights(self, module: Any) -> Iterator[None]:

@@ -1,4 +1,5 @@
 """The one LightningModule: recipe in, optimiser in, step out."""
+
 from __future__ import annotations
 
 import fnmatch
@@ -27,19 +28,27 @@ class Learner(pl.LightningModule):
     strict_loading = False  # a checkpoint holds what learns; on_load_checkpoint compares the keys itself
 
     def __init__(
-        self, recipe: Recipe, model: ImageModel, optimisation: Optimisation, seed: int, max_steps: int,
+        self,
+        recipe: Recipe,
+        model: ImageModel,
+        optimisation: Optimisation,
+        seed: int,
+        max_steps: int,
         frozen_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
         self._outside = (model, frozen_dtype)  # a tuple: nn.Module registers no parameters of it
-        self._before: list[tuple[nn.Parameter, Tensor]] = []  # what was cast, as it came, where it will be written
+        self._before: list[
+            tuple[nn.Parameter, Tensor]
+        ] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self.unet_holder = (assemble(recipe, model),)
         have = model.components()
         if lacking := [name for name in recipe.engages() if name not in have]:
             raise ValueError(
-                f"this method trains {', '.join(lacking)}, which image model {model.source or 'given'} lacks; it has {', '.join(have)}: "
+                f"this method trains {', '.join(lacking)}, which image model {model.source or 'given'} "
+                f"lacks; it has {', '.join(have)}: "
                 "give a backbone.path with that part"
             )
         parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
@@ -58,11 +67,16 @@ class Learner(pl.LightningModule):
     def unet(self) -> VideoUNet:
         return self.unet_holder[0]
 
-    # -- steps -------------------------------------------------------------------------------------------------------------------
+    # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
         out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
         figures = self._of_step(out, index)
-        self.log_dict({f"train/{k}": v for k, v in figures.items()}, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        self.log_dict(
+            {f"train/{k}": v for k, v in figures.items()},
+            prog_bar=True,
+            batch_size=len(batch),
+            sync_dist=True,
+        )
         return out["loss"]
 
     def _of_step(self, out: dict[str, Tensor], index: int) -> dict[str, Tensor]:
@@ -78,12 +92,17 @@ class Learner(pl.LightningModule):
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        fused = self.trainer.precision != "16-mixed"  # a fused step unscales fp16 gradients itself, after they should have been clipped
+        fused = (
+            self.trainer.precision != "16-mixed"
+        )  # a fused step unscales fp16 gradients itself, after they should have been clipped
         optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         if self.trainer.precision == "bf16-mixed" and gradient_clip_val:
             # Lightning refuses fused optimisers under any autocast; bf16 has no scaler
@@ -91,7 +110,7 @@ class Learner(pl.LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    # -- placement ---------------------------------------------------------------------------------------------------------------
+    # -- placement -------------------------------------------------------------------------------------------
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch  # the objective moves what it uses
 
@@ -99,7 +118,8 @@ class Learner(pl.LightningModule):
         self.place(self.trainer.strategy.root_device)
 
     def place(self, device: torch.device) -> None:
-        """Cast what is frozen; move what Lightning, which moves the parts, does not see. Twice is as good as once."""
+        """Cast what is frozen; move what Lightning, which moves the parts, does not see. Twice is as good as
+        once."""
         model, dtype = self._outside
         engaged = {id(p) for p in self.parts.parameters()}
         for module in (*model.modules(), self.unet):
@@ -119,38 +139,51 @@ class Learner(pl.LightningModule):
             parameter.data = value.to(parameter.device)
         self._before.clear()
 
-    # -- checkpoints hold what changed ---------------------------------------------------------------------------------------------
+    # -- checkpoints hold what changed -----------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         keep = {f"parts.{name}" for name in self.learning}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
         checkpoint["record"] = self.record
-        checkpoint["learning"] = sorted(keep)  # DeepSpeed takes the state_dict away and keeps the weights in files of its own
+        checkpoint["learning"] = sorted(
+            keep
+        )  # DeepSpeed takes the state_dict away and keeps the weights in files of its own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        want, have = {f"parts.{name}" for name in self.learning}, set(checkpoint.get("state_dict") or checkpoint.get("learning", ()))
+        want, have = (
+            {f"parts.{name}" for name in self.learning},
+            set(checkpoint.get("state_dict") or checkpoint.get("learning", ())),
+        )
         if want != have:
             raise ValueError(
-                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from it "
-                f"(first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: {sorted(have - want)[:3]}); "
+                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from "
+                "it "
+                f"(first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: "
+                f"{sorted(have - want)[:3]}); "
                 "resume with the method it was written by, or start a new run.name"
             )
         for name in ("seed", "global_batch"):
             before, now = (record.get(name) for record in (checkpoint.get("record", {}), self.record))
             if before != now and None not in (before, now):
                 raise ValueError(
-                    f"the run was begun with {name} {before}, now it is {now}, and its clips would come in another order; resume with the "
-                    "same run.seed and data.batch_size x processes x trainer.accumulate, or start a new run.name"
+                    f"the run was begun with {name} {before}, now it is {now}, and its clips would come in "
+                    "another order; resume with the "
+                    "same run.seed and data.batch_size x processes x trainer.accumulate, or start a new "
+                    "run.name"
                 )
         rewind(checkpoint, checkpoint["global_step"] * self.trainer.accumulate_grad_batches)
 
 
 def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
-    """Require gradients of exactly the parameters that match; every pattern must hit. Names are ``component.parameter``."""
+    """Require gradients of exactly the parameters that match; every pattern must hit. Names are
+    ``component.parameter``."""
     named = dict(parts.named_parameters())
     for pattern in patterns:
         if not fnmatch.filter(named, pattern):
             first = ", ".join(list(named)[:3])
-            raise ValueError(f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with {first}")
+            raise ValueError(
+                f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with "
+                f"{first}"
+            )
     for name, parameter in named.items():
         parameter.requires_grad_(any(fnmatch.fnmatchcase(name, p) for p in patterns))
     return {name: p for name, p in named.items() if p.requires_grad}

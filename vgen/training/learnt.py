@@ -1,4 +1,6 @@
-"""What a run learnt, taken where it is whole: at the end of training, before the strategy takes the weights apart, or from a checkpoint."""
+"""What a run learnt, taken where it is whole: at the end of training, before the strategy takes the weights
+apart, or from a checkpoint."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """From a folder of shards to batches: the split, the stateless order, the cache."""
+
 from __future__ import annotations
 
 import math
@@ -26,12 +27,13 @@ from vgen.toybox.contrast import distractors, paraphrase
 class Corpus:
     """Where the clips are and how they are read.
 
-    ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step, into ``cache_dir`` (by
-    default beside the shards). The last ``val_clips`` samples are held out unless ``val_path`` names others. ``paraphrases`` adds another
-    caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong in one fact (toybox corpora only).
+    ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step,
+    into ``cache_dir`` (by default beside the shards). The last ``val_clips`` samples are held out unless
+    ``val_path`` names others. ``paraphrases`` adds another caption of the same scene to every sample,
+    ``num_distractors`` up to so many that are wrong in one fact (toybox corpora only).
 
-    Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from ``start_seconds`` on, as long as the
-    window, ``size_px`` square (0: the image model's own size).
+    Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
+    ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
     """
 
     path: str = ""
@@ -54,11 +56,20 @@ class Corpus:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.val_clips < 1:
-            raise ValueError(f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something to be computed on")
+            raise ValueError(
+                f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something "
+                "to be computed on"
+            )
         if self.paraphrases and self.cache:
-            raise ValueError("data.paraphrases=true needs each sample's scene, which data.cache=true does not keep; set data.cache=false")
+            raise ValueError(
+                "data.paraphrases=true needs each sample's scene, which data.cache=true does not keep; set "
+                "data.cache=false"
+            )
         if self.num_workers < 0:
-            raise ValueError(f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training process itself")
+            raise ValueError(
+                f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training "
+                "process itself"
+            )
 
 
 @dataclass(slots=True)
@@ -74,19 +85,25 @@ class Split:
 
 
 def split(corpus: Corpus, seed: int, size_px: int) -> Split:
-    """Open the shards, or the one clip at ``size_px``; raises ValueError where there is nothing to train on."""
+    """Open the shards, or the one clip at ``size_px``; raises ValueError where there is nothing to train
+    on."""
     if corpus.video:
         one = Clips(_one_clip(corpus, size_px), corpus.window, seed, range(1))
-        return Split(one, one)  # nothing is held out of a single clip: its validation figures are of the clip itself
+        return Split(
+            one, one
+        )  # nothing is held out of a single clip: its validation figures are of the clip itself
     if not corpus.path:
-        raise ValueError("data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER")
+        raise ValueError(
+            "data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER"
+        )
     reader = ShardReader(Path(corpus.path))
     held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path))
     if corpus.val_path is None:
         num_train = len(reader) - corpus.val_clips
         if num_train < 1:
             raise ValueError(
-                f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; "
+                f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held "
+                "out; "
                 "lower data.val_clips or prepare more clips"
             )
         rows = range(num_train), range(num_train, len(reader))
@@ -98,9 +115,13 @@ def split(corpus: Corpus, seed: int, size_px: int) -> Split:
 
 def _one_clip(corpus: Corpus, size_px: int) -> OneClip:
     if corpus.path:
-        raise ValueError(f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them")
+        raise ValueError(
+            f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them"
+        )
     if not corpus.prompt:
-        raise ValueError(f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"')
+        raise ValueError(
+            f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"'
+        )
     cut = Cut(fps=corpus.fps, num_frames=corpus.window.span(), size_px=corpus.size_px or size_px)
     return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
 
@@ -117,7 +138,8 @@ def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device
 
 @dataclass(slots=True)
 class Collate:
-    """A picklable collate function. Whether a batch is a coarse one (see Window) hangs on its first sample, epoch and ``seed`` alone."""
+    """A picklable collate function. Whether a batch is a coarse one (see Window) hangs on its first sample,
+    epoch and ``seed`` alone."""
 
     paraphrases: bool = False
     num_distractors: int = 0
@@ -125,7 +147,11 @@ class Collate:
     seed: int = 0
 
     def __call__(self, clips: list[Clip]) -> Batch:
-        step = 2 if self.coarse_share and clip_rng(self.seed, *clips[0].key, "coarse").random() < self.coarse_share else 1
+        step = (
+            2
+            if self.coarse_share and clip_rng(self.seed, *clips[0].key, "coarse").random() < self.coarse_share
+            else 1
+        )
 
         def stack(name: str) -> torch.Tensor | None:
             values = [getattr(clip, name) for clip in clips]
@@ -136,10 +162,15 @@ class Collate:
 
         text, pooled = stack("text"), stack("pooled")
         return Batch(
-            keys=[clip.key for clip in clips], captions=[clip.caption for clip in clips], video=stack("video"), latents=stack("latents"),
+            keys=[clip.key for clip in clips],
+            captions=[clip.caption for clip in clips],
+            video=stack("video"),
+            latents=stack("latents"),
             context=None if text is None else Context(text, pooled),
             paraphrases=[paraphrase(clip.metadata, clip.key) for clip in clips] if self.paraphrases else [],
-            distractors=[distractors(clip.caption, clip.key, self.num_distractors) for clip in clips] if self.num_distractors else [],
+            distractors=[distractors(clip.caption, clip.key, self.num_distractors) for clip in clips]
+            if self.num_distractors
+            else [],
         )
 
 
@@ -150,25 +181,36 @@ def collate_of(corpus: Corpus) -> Collate:
 def loaders(
     parts: Split, corpus: Corpus, seed: int, num_draws: int, consumed: int, rank: int, world_size: int
 ) -> tuple[DataLoader, DataLoader]:
-    """Training and validation loaders of one rank. The training loader is as long as the whole run of ``num_draws`` samples, and gives
-    those from ``consumed`` on."""
+    """Training and validation loaders of one rank. The training loader is as long as the whole run of
+    ``num_draws`` samples, and gives those from ``consumed`` on."""
     left = num_draws - consumed
-    sampler = StatelessSampler(len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left)
+    sampler = StatelessSampler(
+        len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
+    )
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
-    seen, held = cast(Dataset[Clip], parts.train), cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
+    seen, held = (
+        cast(Dataset[Clip], parts.train),
+        cast(Dataset[Clip], parts.val),
+    )  # data sets by what they do, not by inheritance
     train = Continued(
-        consumed // (corpus.batch_size * world_size), seen, batch_sampler=Batches(sampler, corpus.batch_size), collate_fn=coarse,
-        num_workers=corpus.num_workers, persistent_workers=corpus.num_workers > 0,
+        consumed // (corpus.batch_size * world_size),
+        seen,
+        batch_sampler=Batches(sampler, corpus.batch_size),
+        collate_fn=coarse,
+        num_workers=corpus.num_workers,
+        persistent_workers=corpus.num_workers > 0,
     )
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
 
 
 class Continued(DataLoader):
-    """A loader that counts ``num_before`` batches which an earlier part of the run has read: Lightning's count of batches goes on, too.
+    """A loader that counts ``num_before`` batches which an earlier part of the run has read: Lightning's
+    count of batches goes on, too.
 
-    What Lightning takes for a loader that can resume has the two methods of state; this one's place follows from the steps done.
+    What Lightning takes for a loader that can resume has the two methods of state; this one's place follows
+    from the steps done.
     """
 
     def __init__(self, num_before: int, *args: Any, **settings: Any) -> None:
@@ -188,12 +230,13 @@ class Continued(DataLoader):
 def shares(num_clips: int, batch_size: int, world_size: int) -> list[list[tuple[int, int]]]:
     """Held-out clips, each once, in near-equal batches whose number is a multiple of ``world_size``.
 
-    A rank with one batch more than another would wait for it for ever in the next collective. Batches may exceed ``batch_size`` (by
-    less than twice) where clips are few.
+    A rank with one batch more than another would wait for it for ever in the next collective. Batches may
+    exceed ``batch_size`` (by less than twice) where clips are few.
     """
     if num_clips < world_size:
         raise ValueError(
-            f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to at least {world_size}"
+            f"{num_clips} held-out clips cannot be shared by {world_size} processes; set data.val_clips to "
+            f"at least {world_size}"
         )
     rounds = min(math.ceil(num_clips / (batch_size * world_size)), num_clips // world_size)
     edges = [num_clips * i // (rounds * world_size) for i in range(rounds * world_size + 1)]

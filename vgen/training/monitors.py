@@ -1,4 +1,5 @@
 """What is watched while training: speed, memory, gradient norm, and whether the model uses time at all."""
+
 from __future__ import annotations
 
 import resource
@@ -23,7 +24,9 @@ def peak_memory_gb() -> float:
 
 def resident_peak_gb() -> float:
     """Peak of this process in main memory, whatever a GPU holds."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )  # bytes there, KiB elsewhere
 
 
 class Throughput(pl.Callback):
@@ -35,7 +38,9 @@ class Throughput(pl.Callback):
     def on_train_start(self, *_: Any) -> None:
         self._since = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
         data = batch.latents if batch.latents is not None else batch.video
         assert data is not None  # a batch holds pixels or latents
         self._clips += len(batch) * trainer.world_size
@@ -43,10 +48,13 @@ class Throughput(pl.Callback):
         if (batch_idx + 1) % self.every == 0:
             seconds = time.perf_counter() - self._since
             rates = {
-                "speed/clips_per_s": self._clips / seconds, "speed/frames_per_s": self._frames / seconds,
+                "speed/clips_per_s": self._clips / seconds,
+                "speed/frames_per_s": self._frames / seconds,
                 "speed/peak_memory_gb": peak_memory_gb(),
             }
-            module.log_dict(rates | {"optim/lr": trainer.optimizers[0].param_groups[0]["lr"]}, batch_size=len(batch))
+            module.log_dict(
+                rates | {"optim/lr": trainer.optimizers[0].param_groups[0]["lr"]}, batch_size=len(batch)
+            )
             self._since, self._clips, self._frames = time.perf_counter(), 0, 0
 
 
@@ -56,22 +64,28 @@ class GradientNorm(pl.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer
+    ) -> None:
         if (trainer.global_step + 1) % self.every == 0:  # of the step whose figures are written next
             grads = [p.grad for p in module.learning.values() if p.grad is not None]
             if grads:
-                module.log("optim/grad_norm", torch.stack(torch._foreach_norm(grads)).norm().float(), batch_size=1)
+                module.log(
+                    "optim/grad_norm", torch.stack(torch._foreach_norm(grads)).norm().float(), batch_size=1
+                )
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        engine = getattr(trainer.strategy, "deepspeed_engine", None)  # it has moved the gradients into parts of its own, and knows the norm
+        engine = getattr(
+            trainer.strategy, "deepspeed_engine", None
+        )  # it has moved the gradients into parts of its own, and knows the norm
         norm = engine.get_global_grad_norm() if engine is not None else None
         if norm is not None and trainer.global_step % self.every == 0:
             module.log("optim/grad_norm", float(norm), batch_size=1)
 
 
 class Divergence(pl.Callback):
-    """A stop where the loss is not finite, on all ranks at once: the figure that is logged is their mean. Looked at every ``every`` steps,
-    since to read it makes a GPU wait."""
+    """A stop where the loss is not finite, on all ranks at once: the figure that is logged is their mean.
+    Looked at every ``every`` steps, since to read it makes a GPU wait."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -80,16 +94,19 @@ class Divergence(pl.Callback):
         loss = trainer.callback_metrics.get("train/loss")
         if trainer.global_step % self.every == 0 and loss is not None and not torch.isfinite(loss):
             raise ValueError(
-                f"training diverged: the loss is {float(loss)} at step {trainer.global_step}; resume from the last checkpoint or start "
+                f"training diverged: the loss is {float(loss)} at step {trainer.global_step}; resume from "
+                "the last checkpoint or start "
                 "again with a lower optim.lr or with optim.grad_clip"
             )
 
 
 class TimeUse(pl.Callback):
-    """"Does it use time?" On the held-out clips: the loss gap when frames of the noisy clip are shuffled, and the loss by timestep quarter.
+    """Asks whether the model uses time. On the held-out clips: the loss gap when frames of the noisy clip are shuffled, and
+    the loss by timestep quarter.
 
-    The shuffle permutes clip and target alike, so that a model which ignores time has a gap of zero; per-frame content is the same.
-    """
+    The shuffle permutes clip and target alike, so that a model which ignores time has a gap of zero;
+    per-frame content is the same.
+    """  # noqa: E501
 
     QUARTERS = 4
 
@@ -99,31 +116,42 @@ class TimeUse(pl.Callback):
             return
         assert trainer.val_dataloaders is not None  # validation has just run over them
         batches = list(islice(trainer.val_dataloaders, 4))
-        with trainer.precision_plugin.forward_context():  # a hook is not a step: Lightning casts nothing here, and CUDA mixes no dtypes
+        with (
+            trainer.precision_plugin.forward_context()
+        ):  # a hook is not a step: Lightning casts nothing here, and CUDA mixes no dtypes
             figures = measure_time_use(module, batches, objective)
         module.log_dict(figures, sync_dist=True, batch_size=1)
 
 
 @torch.no_grad()
 def measure_time_use(module: Any, batches: list[Batch], objective: Denoising) -> dict[str, float]:
-    """``time/shuffle_gap`` (relative), ``time/loss_q1`` (least noise) to ``time/loss_q4`` (most); each clip meets every quarter once."""
+    """``time/shuffle_gap`` (relative), ``time/loss_q1`` (least noise) to ``time/loss_q4`` (most); each clip
+    meets every quarter once."""
     device = next(module.unet.parameters()).device
     quarters: list[list[float]] = [[] for _ in range(TimeUse.QUARTERS)]
     plain, shuffled = [], []
     for batch in batches:
-        latents = batch.latents.to(device).float() if batch.latents is not None else module.model.encode(batch.pixels(device)).float()
+        latents = (
+            batch.latents.to(device).float()
+            if batch.latents is not None
+            else module.model.encode(batch.pixels(device)).float()
+        )
         context = objective.context(module.model, batch, device)
         draws = Draws(module.seed, batch.keys)
         share = objective.schedule.num_timesteps // TimeUse.QUARTERS
         noise = draws.normal("time_use", latents)
-        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(device)
+        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(
+            device
+        )
         for quarter in range(TimeUse.QUARTERS):
             t = draws.integers(f"quarter{quarter}", share, device) + quarter * share
             errors = objective.errors(module.unet, latents, t, noise, context)
             quarters[quarter] += errors.tolist()
             if latents.shape[1] > 1:
                 plain += errors.tolist()
-                shuffled += objective.errors(module.unet, latents[:, order], t, noise[:, order], context).tolist()
+                shuffled += objective.errors(
+                    module.unet, latents[:, order], t, noise[:, order], context
+                ).tolist()
     out = {f"time/loss_q{i + 1}": sum(values) / len(values) for i, values in enumerate(quarters)}
     if plain:
         out["time/shuffle_gap"] = sum(shuffled) / sum(plain) - 1

@@ -2,6 +2,7 @@
 
 Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
 """
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -14,13 +15,15 @@ from torch import Tensor, nn
 LEAST_SIDE = 9
 """Matrices with a side shorter than this (the last convolution of a latent UNet) are AdamW's."""
 LR_RATIO = 10.0
-"""An orthogonal update of n x n has entries of size n^-.5: at ten times AdamW's rate a step on a layer of 100 channels is about as long."""
+"""An orthogonal update of n x n has entries of size n^-.5: at ten times AdamW's rate a step on a layer of 100
+channels is about as long."""
 
 
 class StackedMuon(torch.optim.Muon):
     """torch's Muon with matrices of one shape stepped together.
 
-    A UNet has some 130 matrices of 36 shapes, and one by one they are thousands of small kernels a step. Same settings, state and result.
+    A UNet has some 130 matrices of 36 shapes, and one by one they are thousands of small kernels a step. Same
+    settings, state and result.
     """
 
     @overload
@@ -45,10 +48,15 @@ class StackedMuon(torch.optim.Muon):
         for p in alike:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        grads, moments = [p.grad for p in alike if p.grad is not None], [self.state[p]["momentum_buffer"] for p in alike]
+        grads, moments = (
+            [p.grad for p in alike if p.grad is not None],
+            [self.state[p]["momentum_buffer"] for p in alike],
+        )
         torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
         directions = torch._foreach_lerp(grads, moments, group["momentum"]) if group["nesterov"] else moments
-        updates = orthogonal(torch.stack(directions), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        updates = orthogonal(
+            torch.stack(directions), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        )
         rows, columns = alike[0].shape
         if group["adjust_lr_fn"] == "match_rms_adamw":
             rate = group["lr"] * 0.2 * max(rows, columns) ** 0.5
@@ -64,7 +72,8 @@ def _with_gradients(closure: Callable[[], float]) -> float:
 
 
 def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
-    """``n rows columns``: singular values of each matrix brought near one by Newton-Schulz iterations in bfloat16."""
+    """``n rows columns``: singular values of each matrix brought near one by Newton-Schulz iterations in
+    bfloat16."""
     x = stack.bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
@@ -77,25 +86,31 @@ def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], num_step
 
 
 def as_matrix(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """``value`` as out x the rest, in the order in which ``parameter`` lies in memory, so that of the parameter itself it is a view."""
+    """``value`` as out x the rest, in the order in which ``parameter`` lies in memory, so that of the
+    parameter itself it is a view."""
     if parameter.ndim == 4 and not parameter.is_contiguous():  # channels last
         value = value.permute(0, 2, 3, 1)
     return value.reshape(len(value), -1)
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Convolutions are matrices, out x (in kernel); the two parts share this optimiser's ``param_groups``, so one schedule drives both."""
+    """Convolutions are matrices, out x (in kernel); the two parts share this optimiser's ``param_groups``, so
+    one schedule drives both."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, weight_decay: float, **adamw: Any) -> None:
         matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= LEAST_SIDE]
         taken = {id(p) for p in matrices}
         self._pairs = [(p, nn.Parameter(as_matrix(p.detach(), p))) for p in matrices]
         flats = [flat for _, flat in self._pairs]
-        muon = StackedMuon(flats, lr=lr * LR_RATIO, weight_decay=weight_decay / LR_RATIO) if matrices else None
+        muon = (
+            StackedMuon(flats, lr=lr * LR_RATIO, weight_decay=weight_decay / LR_RATIO) if matrices else None
+        )
         rest = [p for p in parameters if id(p) not in taken]
         others = torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, **adamw) if rest else None
         self._parts = [part for part in (muon, others) if part]
-        super().__init__([{"params": [p]} for p in parameters], {"lr": lr})  # then the parts' own groups, so that schedules reach them
+        super().__init__(
+            [{"params": [p]} for p in parameters], {"lr": lr}
+        )  # then the parts' own groups, so that schedules reach them
         self.param_groups = [group for part in self._parts for group in part.param_groups]
 
     @overload
@@ -128,7 +143,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if len(state_dict.get("parts", ())) != len(self._parts):
-            raise ValueError("the checkpoint's optimiser is not muon's; resume with the optim.kind it was written by")
+            raise ValueError(
+                "the checkpoint's optimiser is not muon's; resume with the optim.kind it was written by"
+            )
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]

@@ -1,4 +1,5 @@
 """The optimiser and its schedule, as values."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +17,8 @@ class Decay(Choice):
 
 
 class Optimiser(Choice):
-    """``muon`` is Muon for matrices and convolutions at ten times ``lr``, AdamW for the rest; it needs whole weights (no ZeRO, no fp16)."""
+    """``muon`` is Muon for matrices and convolutions at ten times ``lr``, AdamW for the rest; it needs whole
+    weights (no ZeRO, no fp16)."""
 
     ADAMW = "adamw"
     MUON = "muon"
@@ -52,8 +54,12 @@ class Optimisation:
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         make = torch.optim.AdamW if self.kind is Optimiser.ADAMW else MuonAdamW
         betas = (self.betas[0], self.betas[1])
-        optimiser = make(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, max_steps))
+        optimiser = make(
+            parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=self.weight_decay, fused=fused
+        )
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: self.factor(step, max_steps)
+        )
 
     def factor(self, step: int, max_steps: int) -> float:
         """Share of ``lr`` at an optimiser step."""

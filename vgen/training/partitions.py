@@ -1,4 +1,6 @@
-"""Weights that ZeRO-3 keeps in parts: each rank's own part, and the whole for a moment. Without ZeRO-3 the part is the whole."""
+"""Weights that ZeRO-3 keeps in parts: each rank's own part, and the whole for a moment. Without ZeRO-3 the
+part is the whole."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -14,14 +16,16 @@ def is_partitioned(parameter: nn.Parameter) -> bool:
 
 
 def own_part(parameter: nn.Parameter) -> Tensor:
-    """The values that this rank answers for: under ZeRO-3 a flat slice (padded at the end), else all of them."""
+    """The values that this rank answers for: under ZeRO-3 a flat slice (padded at the end), else all of
+    them."""
     held: Any = parameter  # DeepSpeed adds the attributes
     return (held.ds_tensor if is_partitioned(parameter) else held).detach()
 
 
 @torch.no_grad()
 def put_part(parameter: nn.Parameter, value: Tensor) -> None:
-    """Set this rank's part. Every rank has to do so, in the same order: small parameters that ZeRO-3 keeps whole are gathered anew."""
+    """Set this rank's part. Every rank has to do so, in the same order: small parameters that ZeRO-3 keeps
+    whole are gathered anew."""
     if not is_partitioned(parameter):
         parameter.copy_(value)
         return
@@ -34,7 +38,8 @@ def put_part(parameter: nn.Parameter, value: Tensor) -> None:
 
 @contextmanager
 def whole(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Inside the block the parameters have all their values on every rank; for reading. Every rank has to enter."""
+    """Inside the block the parameters have all their values on every rank; for reading. Every rank has to
+    enter."""
     parts = [p for p in parameters if is_partitioned(p)]
     if not parts:
         yield

@@ -1,7 +1,10 @@
-"""Proof before the first step: everything that is meant to learn gets a finite, non-zero gradient, and nothing else gets any.
+"""Proof before the first step: everything that is meant to learn gets a finite, non-zero gradient, and
+nothing else gets any.
 
-Layers born silent pass no gradient upstream at step 0, so the look is at perturbed zero outputs. They are put back afterwards.
+Layers born silent pass no gradient upstream at step 0, so the look is at perturbed zero outputs. They are put
+back afterwards.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -21,10 +24,11 @@ FP16_SCALE = 1024  # as a gradient scaler does: small gradients would be zeros i
 
 
 def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -> int:
-    """Run one forward and backward of the objective on ``batch`` where the learner's parts lie; returns the number of tensors that learn.
+    """Run one forward and backward of the objective on ``batch`` where the learner's parts lie; returns the
+    number of tensors that learn.
 
-    ``half`` is the precision of autocast, if there is any. Raises ValueError naming parameters without gradient, with a gradient that is
-    not finite, or with one they should not have.
+    ``half`` is the precision of autocast, if there is any. Raises ValueError naming parameters without
+    gradient, with a gradient that is not finite, or with one they should not have.
     """
     objective: Any = learner.objective  # not every one drops text
     drop = getattr(objective, "text_drop", None)
@@ -36,7 +40,9 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
         with _perturbed(learner.unet), torch.random.fork_rng([device] if device.type == "cuda" else []):
             learner.zero_grad(set_to_none=True)
             with autocast:
-                loss = learner.objective.loss(learner.model, learner.unet, batch, Draws(learner.seed, batch.keys))["loss"]
+                loss = learner.objective.loss(
+                    learner.model, learner.unet, batch, Draws(learner.seed, batch.keys)
+                )["loss"]
             (loss * (FP16_SCALE if half is torch.float16 else 1)).backward()
             report = _report(learner)
     finally:
@@ -45,10 +51,12 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
         learner.zero_grad(set_to_none=True)
     if report:
         raise ValueError(
-            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} says: "
+            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} "
+            "says: "
             + "; ".join(report[:MAX_NAMED])
             + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
-            + "; a part that is never run, a reentrant gradient checkpoint, a detached tensor, a window of one frame or a contrastive "
+            + "; a part that is never run, a reentrant gradient checkpoint, a detached tensor, a window of "
+            "one frame or a contrastive "
             "batch of one is the usual cause"
         )
     return len(learner.learning)
@@ -75,7 +83,9 @@ def _report(learner: Learner) -> list[str]:
 
 @contextmanager
 def _perturbed(unet: VideoUNet) -> Iterator[None]:
-    silent = [p for layer in unet.inserted.values() if isinstance(layer, Inserted) for p in layer.silent_outputs()]
+    silent = [
+        p for layer in unet.inserted.values() if isinstance(layer, Inserted) for p in layer.silent_outputs()
+    ]
     held = [p.detach().clone() for p in silent]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

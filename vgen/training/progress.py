@@ -1,4 +1,6 @@
-"""One line of progress for a run that is counted in steps, and a line every so often where output is not a terminal."""
+"""One line of progress for a run that is counted in steps, and a line every so often where output is not a
+terminal."""
+
 from __future__ import annotations
 
 import sys
@@ -7,7 +9,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_SECONDS, BAR_SECONDS = 20.0, 0.2
 """Between two lines of a log, and between two updates of a bar."""
@@ -33,7 +43,12 @@ class StepBar(ProgressBar):
             return
         self._began, self._first = time.perf_counter(), trainer.global_step
         if sys.stdout.isatty():
-            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+            columns = (
+                TextColumn("train"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn())
             self._task = self._bar.add_task("", total=self.max_steps, completed=trainer.global_step, note="")
             self._bar.start()
@@ -52,7 +67,11 @@ class StepBar(ProgressBar):
         else:
             rate = (self._spoken - self._began) / max(1, step - self._first)
             left = rate * (self.max_steps - step) / 60
-            print(f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {left:.1f} min left", flush=True)
+            print(
+                f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {left:.1f} min "
+                "left",
+                flush=True,
+            )
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self._stop()

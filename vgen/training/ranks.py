@@ -1,7 +1,9 @@
 """Which of a run's processes this one is, known before Lightning or DeepSpeed have connected them.
 
-Ranks are started by Lightning itself (the first process starts the others when fitting begins), by ``srun`` or by ``torchrun``.
+Ranks are started by Lightning itself (the first process starts the others when fitting begins), by ``srun``
+or by ``torchrun``.
 """
+
 from __future__ import annotations
 
 import os
@@ -17,7 +19,8 @@ def by_torchrun() -> bool:
 
 
 def by_srun() -> bool:
-    """A batch script has Slurm's variables too; only inside a step of several tasks has srun started ranks."""
+    """A batch script has Slurm's variables too; only inside a step of several tasks has srun started
+    ranks."""
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
@@ -33,22 +36,28 @@ def rank(devices: int) -> int:
 def check(devices: int, num_nodes: int) -> None:
     """Raises ValueError where the launcher started another number of processes than the trainer is set to."""
     wanted = devices * num_nodes
-    for launcher, here, variable in (("torchrun", by_torchrun(), "WORLD_SIZE"), ("srun", by_srun(), "SLURM_NTASKS")):
+    for launcher, here, variable in (
+        ("torchrun", by_torchrun(), "WORLD_SIZE"),
+        ("srun", by_srun(), "SLURM_NTASKS"),
+    ):
         if here and int(os.environ[variable]) != wanted:
             raise ValueError(
-                f"{launcher} started {os.environ[variable]} processes but trainer.devices={devices} x trainer.num_nodes={num_nodes} "
-                f"is {wanted}; make them equal (one process per device; trainer=ddp or trainer=deepspeed_zero2)"
+                f"{launcher} started {os.environ[variable]} processes but trainer.devices={devices} x "
+                f"trainer.num_nodes={num_nodes} "
+                f"is {wanted}; make them equal (one process per device; trainer=ddp or "
+                "trainer=deepspeed_zero2)"
             )
     if num_nodes > 1 and "SLURM_JOB_ID" in os.environ and not by_srun():
         raise ValueError(
-            f"trainer.num_nodes={num_nodes} inside a Slurm job needs srun, which starts one process per device; "
+            f"trainer.num_nodes={num_nodes} inside a Slurm job needs srun, which starts one process per "
+            "device; "
             "slurm/train.sbatch does it"
         )
 
 
 def environment() -> ClusterEnvironment | None:
-    """What tells Lightning the ranks; None where it finds out by itself. Slurm's own requeue handler saves inside a signal handler
-    (Lightning issue 21406): it is off, the batch script requeues."""
+    """What tells Lightning the ranks; None where it finds out by itself. Slurm's own requeue handler saves
+    inside a signal handler (Lightning issue 21406): it is off, the batch script requeues."""
     if by_torchrun() or "SLURM_NTASKS" not in os.environ:
         return None
     return SLURMEnvironment(auto_requeue=False) if by_srun() else LightningEnvironment()

@@ -1,4 +1,6 @@
-"""Where a run's figures go: always a CSV beside the run, and Weights & Biases online, offline or not at all."""
+"""Where a run's figures go: always a CSV beside the run, and Weights & Biases online, offline or not at
+all."""
+
 from __future__ import annotations
 
 import logging
@@ -42,11 +44,14 @@ def has_key() -> bool:
 
 
 def is_reachable(seconds: float = 5.0) -> bool:
-    """Does the W&B server, or the proxy before it, take connections? Asked first, because W&B itself waits and then fails."""
+    """Does the W&B server, or the proxy before it, take connections? Asked first, because W&B itself waits
+    and then fails."""
     places = (os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "WANDB_BASE_URL"))
     address = urlsplit(next((place for place in places if place), "https://api.wandb.ai"))
     try:
-        socket.create_connection((address.hostname, address.port or (80 if address.scheme == "http" else 443)), timeout=seconds).close()
+        socket.create_connection(
+            (address.hostname, address.port or (80 if address.scheme == "http" else 443)), timeout=seconds
+        ).close()
     except OSError:
         return False
     return True
@@ -67,19 +72,28 @@ def effective_mode(settings: LoggerSettings) -> WandbMode:
 
 def say_offline(lack: str) -> None:
     log.warning(
-        "W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the offline-run folder named below", lack
+        "W&B: %s, so this run is recorded offline; later run 'wandb login' and 'wandb sync' on the "
+        "offline-run folder named below",
+        lack,
     )
 
 
 def loggers(
-    settings: LoggerSettings, folder: Path, name: str, run_id: str | None, config: dict[str, Any], steps_done: int = 0,
+    settings: LoggerSettings,
+    folder: Path,
+    name: str,
+    run_id: str | None,
+    config: dict[str, Any],
+    steps_done: int = 0,
     job_type: str = "train",
 ) -> list[Logger]:
     """The loggers of a run; ``run_id`` is kept in its folder, so that a resumed run goes on with one curve.
 
     None on all ranks but the first.
     """
-    version = f"metrics-from-{steps_done}" if steps_done else "metrics"  # CSVLogger empties a folder that it finds
+    version = (
+        f"metrics-from-{steps_done}" if steps_done else "metrics"
+    )  # CSVLogger empties a folder that it finds
     out: list[Logger] = [CSVLogger(folder, name="", version=version, flush_logs_every_n_steps=10)]
     if run_id is None:
         return out
@@ -91,8 +105,18 @@ def loggers(
 
     def open_in(mode: WandbMode) -> WandbLogger:
         made = WandbLogger(
-            project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=name, id=run_id,
-            save_dir=folder, offline=mode is WandbMode.OFFLINE, job_type=job_type, resume="allow", config=config, reinit="finish_previous",
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            tags=settings.tags,
+            name=name,
+            id=run_id,
+            save_dir=folder,
+            offline=mode is WandbMode.OFFLINE,
+            job_type=job_type,
+            resume="allow",
+            config=config,
+            reinit="finish_previous",
             settings={"init_timeout": ANSWER_SECONDS},
         )
         made._wandb_init.pop("anonymous", None)  # Lightning passes it unasked, and W&B warns that it is gone
@@ -104,7 +128,11 @@ def loggers(
         mode = WandbMode.OFFLINE
         wandb = open_in(mode)
     if mode is WandbMode.OFFLINE:
-        log.info("W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it", folder / "wandb", folder)
+        log.info(
+            "W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it",
+            folder / "wandb",
+            folder,
+        )
     return [*out, wandb]
 
 
@@ -113,7 +141,8 @@ def taken_no_run(error: Exception) -> str:
 
 
 def _refused(logger: WandbLogger) -> str | None:
-    """Begin the run; what the server that was reached says where it takes none: a proxy's refusal, a key that has gone stale."""
+    """Begin the run; what the server that was reached says where it takes none: a proxy's refusal, a key that
+    has gone stale."""
     import wandb
 
     try:

@@ -1,4 +1,5 @@
 """One training run from settings to files: open the data, prove the gradients, fit, write what was learnt."""
+
 from __future__ import annotations
 
 import json
@@ -40,7 +41,14 @@ from vgen.training.preflight import preflight
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.strategies import FROZEN_DTYPE, Precision, TrainerSettings, refuse_missing_gpus, refuse_unfit, trainer
+from vgen.training.strategies import (
+    FROZEN_DTYPE,
+    Precision,
+    TrainerSettings,
+    refuse_missing_gpus,
+    refuse_unfit,
+    trainer,
+)
 
 log = logging.getLogger(__name__)
 FACTS = "vgen.json"  # in image_model/
@@ -50,10 +58,11 @@ FACTS = "vgen.json"  # in image_model/
 class Job:
     """Everything a run needs, typed.
 
-    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards, with the seed, which all random draws follow
-    from, and the W&B run.
+    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards, with the seed, which
+    all random draws follow from, and the W&B run.
 
-    ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh ones.
+    ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh
+    ones.
     """
 
     recipe: Recipe
@@ -76,7 +85,8 @@ class Job:
 def fit(job: Job) -> Path:
     """Train and return the run's folder.
 
-    The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself learnt.
+    The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself
+    learnt.
     """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
@@ -94,23 +104,54 @@ def fit(job: Job) -> Path:
     _check_clips(job, parts)
     learner = _learner(job)
     if job.corpus.cache:
-        parts = cached(parts, job.corpus, job.model, torch.device("cuda" if settings.on_gpu() else "cpu"), build=rank == 0)
+        parts = cached(
+            parts,
+            job.corpus,
+            job.model,
+            torch.device("cuda" if settings.on_gpu() else "cpu"),
+            build=rank == 0,
+        )
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
-    train, val = loaders(parts, job.corpus, job.seed, num_draws=clips, consumed=consumed, rank=rank, world_size=settings.world_size)
+    train, val = loaders(
+        parts,
+        job.corpus,
+        job.seed,
+        num_draws=clips,
+        consumed=consumed,
+        rank=rank,
+        world_size=settings.world_size,
+    )
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
-    learner.record = {"run": job.plain, "seed": job.seed, "global_batch": global_batch, "wandb_run_id": run_id}
+    learner.record = {
+        "run": job.plain,
+        "seed": job.seed,
+        "global_batch": global_batch,
+        "wandb_run_id": run_id,
+    }
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
-    fitter = trainer(settings, job.corpus.batch_size, job.optimisation.grad_clip, [*_callbacks(job, ema), learnt], figures, job.folder)
-    card = Card.of(name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips})
+    fitter = trainer(
+        settings,
+        job.corpus.batch_size,
+        job.optimisation.grad_clip,
+        [*_callbacks(job, ema), learnt],
+        figures,
+        job.folder,
+    )
+    card = Card.of(
+        name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips}
+    )
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
-            "the data goes on at sample %d of the same order", found.name, steps_done, consumed,
+            "the data goes on at sample %d of the same order",
+            found.name,
+            steps_done,
+            consumed,
         )
     job.begin()
     if rank == 0:
@@ -127,14 +168,18 @@ def fit(job: Job) -> Path:
 
 
 def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path | None) -> None:
-    """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to see that it is not done."""
+    """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to
+    see that it is not done."""
     try:
         fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
     except SystemExit as ended:
         kept = latest(Path(fitter.default_root_dir) / "checkpoints")
         log.warning(
-            "stopped at step %d; %s", fitter.global_step,
-            f"run.resume=auto goes on from {kept.name}" if kept else "no checkpoint was due yet, so nothing of it is kept",
+            "stopped at step %d; %s",
+            fitter.global_step,
+            f"run.resume=auto goes on from {kept.name}"
+            if kept
+            else "no checkpoint was due yet, so nothing of it is kept",
         )
         if isinstance(ended, SIGTERMException):
             raise SystemExit(128 + signal.SIGTERM) from ended
@@ -151,13 +196,21 @@ def _written_at(job: Job) -> int | None:
 
 
 def _learner(job: Job) -> Learner:
-    learner = Learner(job.recipe, job.model, job.optimisation, job.seed, job.settings.max_steps, FROZEN_DTYPE[job.settings.precision])
+    learner = Learner(
+        job.recipe,
+        job.model,
+        job.optimisation,
+        job.seed,
+        job.settings.max_steps,
+        FROZEN_DTYPE[job.settings.precision],
+    )
     if job.start is not None:
         put(learner.unet, job.start, job.recipe.learns())
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
     if rows is not None and asked > rows:
         raise ValueError(
-            f"data.window.num_frames={asked} frames, but the motion module has {rows} position rows; set data.window.num_frames={rows} "
+            f"data.window.num_frames={asked} frames, but the motion module has {rows} position rows; set "
+            f"data.window.num_frames={rows} "
             f"or method.motion.num_positions={asked}"
         )
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
@@ -172,7 +225,9 @@ def _set_up_cpu(settings: TrainerSettings) -> None:
         torch.set_num_threads(settings.num_threads)
     if not settings.on_gpu():
         keep_freed_memory()
-        torch.set_flush_denormal(True)  # Adam's moments decay into denormals, which CPUs compute many times slower
+        torch.set_flush_denormal(
+            True
+        )  # Adam's moments decay into denormals, which CPUs compute many times slower
 
 
 def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
@@ -182,7 +237,11 @@ def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
     learner.to(device).place(device)
     batch = collate_of(job.corpus)([clips[0, i] for i in range(min(2, job.corpus.batch_size, len(clips)))])
     count = preflight(learner, batch, None if precision is Precision.FP32 else FROZEN_DTYPE[precision])
-    log.info("pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)", count, time.perf_counter() - began)
+    log.info(
+        "pre-flight: all %d learning tensors get a gradient, nothing else does (%.1f s)",
+        count,
+        time.perf_counter() - began,
+    )
 
 
 def _resumable(job: Job) -> Path | None:
@@ -190,19 +249,30 @@ def _resumable(job: Job) -> Path | None:
     folder = job.folder / "checkpoints"
     found = latest(folder) if job.resume else None
     if job.resume and found is None and any(folder.glob("step-*")):
-        raise ValueError(f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name")
+        raise ValueError(
+            f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name"
+        )
     if found and found.is_dir() != job.settings.sharded:
         raise ValueError(
-            f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and trainer.strategy is "
-            f"{job.settings.strategy.value}; resume with the trainer it was written by, or start a new run.name"
+            f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and "
+            "trainer.strategy is "
+            f"{job.settings.strategy.value}; resume with the trainer it was written by, or start a new "
+            "run.name"
         )
     return found
 
 
 def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
-    """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at what validation found."""
+    """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at
+    what validation found."""
     every = job.settings.log_every_steps
-    out = [Divergence(every), Throughput(every), GradientNorm(every), TimeUse(), StepBar(job.settings.max_steps)]
+    out = [
+        Divergence(every),
+        Throughput(every),
+        GradientNorm(every),
+        TimeUse(),
+        StepBar(job.settings.max_steps),
+    ]
     if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
         out.append(SampleClips(job.samples, job.folder / "samples", ema))
     folder = job.folder / "checkpoints"
@@ -211,7 +281,8 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
 
 
 def _check_clips(job: Job, parts: Split) -> None:
-    """One clip of each part is read and cut: what is held out would else be looked at for the first time in the first validation."""
+    """One clip of each part is read and cut: what is held out would else be looked at for the first time in
+    the first validation."""
     seen = job.corpus.path or job.corpus.video
     for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
         video = clips[0, 0].video
@@ -257,11 +328,14 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
 
 
 def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:
-    """Write the image model; where its latents changed they are standardised, so that every channel meets the noise on equal terms."""
+    """Write the image model; where its latents changed they are standardised, so that every channel meets the
+    noise on equal terms."""
     if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
         with torch.no_grad():
             job.model.vae.register_to_config(scaling_factor=1.0)
-            latents = torch.cat([job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val])
+            latents = torch.cat(
+                [job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val]
+            )
         standardise(job.model.vae, latents)
     facts = job.folder / "image_model" / FACTS
     facts.unlink(missing_ok=True)  # it says that the folder is whole

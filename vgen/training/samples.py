@@ -1,4 +1,6 @@
-"""Sample clips while training: a few fixed prompts and seeds, to disk and to W&B, with the averaged weights."""
+"""Sample clips while training: a few fixed prompts and seeds, to disk and to W&B, with the averaged
+weights."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -24,7 +26,10 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
-            raise ValueError(f"callbacks.every_steps must be at least 1, got {self.every_steps}; callbacks=none draws no samples")
+            raise ValueError(
+                f"callbacks.every_steps must be at least 1, got {self.every_steps}; callbacks=none draws no "
+                "samples"
+            )
 
 
 class SampleClips(pl.Callback):
@@ -53,8 +58,17 @@ class SampleClips(pl.Callback):
             clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
         if not trainer.is_global_zero:
             return
-        paths = [write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256)) for i, clip in enumerate(clips)]
+        paths = [
+            write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256))
+            for i, clip in enumerate(clips)
+        ]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 captions = list(self.settings.prompts)
-                logger.log_video("samples", [str(p) for p in paths], step=step, caption=captions, format=["mp4"] * len(paths))
+                logger.log_video(
+                    "samples",
+                    [str(p) for p in paths],
+                    step=step,
+                    caption=captions,
+                    format=["mp4"] * len(paths),
+                )

@@ -1,4 +1,5 @@
 """How a run is spread over devices: typed settings in, a Lightning Trainer out."""
+
 from __future__ import annotations
 
 import os
@@ -37,7 +38,9 @@ class Precision(Choice):
 
 
 LIGHTNING_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    Precision.FP32: "32-true", Precision.BF16: "bf16-mixed", Precision.FP16: "16-mixed",
+    Precision.FP32: "32-true",
+    Precision.BF16: "bf16-mixed",
+    Precision.FP16: "16-mixed",
 }
 FROZEN_DTYPE = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 
@@ -64,17 +67,27 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         counts = (
-            "devices", "num_nodes", "accumulate", "max_steps", "val_every_steps", "checkpoint_every_steps", "keep_last",
+            "devices",
+            "num_nodes",
+            "accumulate",
+            "max_steps",
+            "val_every_steps",
+            "checkpoint_every_steps",
+            "keep_last",
             "log_every_steps",
         )
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
         if self.num_threads < 0:
-            raise ValueError(f"trainer.num_threads must not be negative, got {self.num_threads}; 0 leaves the choice to torch")
+            raise ValueError(
+                f"trainer.num_threads must not be negative, got {self.num_threads}; 0 leaves the choice to "
+                "torch"
+            )
         if self.strategy is Spread.SINGLE and self.devices * self.num_nodes > 1:
             raise ValueError(
-                f"trainer.strategy=single runs one process, got devices={self.devices} num_nodes={self.num_nodes}; "
+                f"trainer.strategy=single runs one process, got devices={self.devices} "
+                f"num_nodes={self.num_nodes}; "
                 "use trainer=ddp or trainer=deepspeed_zero2"
             )
 
@@ -93,24 +106,32 @@ class TrainerSettings:
                 f"trainer.accelerator=gpu but torch {torch.__version__} sees no CUDA device; "
                 "use trainer=cpu, or 'vgen doctor' says what is missing"
             )
-        return self.accelerator is Accelerator.GPU or (self.accelerator is Accelerator.AUTO and torch.cuda.is_available())
+        return self.accelerator is Accelerator.GPU or (
+            self.accelerator is Accelerator.AUTO and torch.cuda.is_available()
+        )
 
 
 def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, regime: Regime) -> None:
-    """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with an optimiser that scales
-    nothing; weights in parts, and an optimiser or an image model that needs them whole."""
+    """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with an
+    optimiser that scales nothing; weights in parts, and an optimiser or an image model that needs them whole.
+    """
     if settings.precision is Precision.FP16 and not settings.on_gpu():
         raise ValueError("trainer.precision=fp16 needs a GPU; use trainer.precision=bf16, or fp32, on a CPU")
     if settings.precision is Precision.FP16 and optimisation.kind is Optimiser.MUON:
-        raise ValueError("optim.kind=muon does not know the scaled gradients of trainer.precision=fp16; use bf16, or optim.kind=adamw")
+        raise ValueError(
+            "optim.kind=muon does not know the scaled gradients of trainer.precision=fp16; use bf16, or "
+            "optim.kind=adamw"
+        )
     if settings.sharded and optimisation.kind is Optimiser.MUON:
         raise ValueError(
-            f"optim.kind=muon needs whole weights, which trainer.strategy={settings.strategy.value} takes apart; "
+            f"optim.kind=muon needs whole weights, which trainer.strategy={settings.strategy.value} takes "
+            "apart; "
             "use trainer=ddp, or optim.kind=adamw"
         )
     if settings.strategy is Spread.ZERO3 and regime is Regime.IMAGE:
         raise ValueError(
-            "this method writes the image model whole, which trainer.strategy=deepspeed_zero3 leaves in parts; "
+            "this method writes the image model whole, which trainer.strategy=deepspeed_zero3 leaves in "
+            "parts; "
             "use trainer=deepspeed_zero2 or trainer=ddp"
         )
 
@@ -129,9 +150,12 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
         case Spread.SINGLE:
             return SingleDeviceStrategy(device="cuda:0" if gpu else "cpu", checkpoint_io=AtomicCheckpointIO())
         case Spread.DDP:
-            # No broadcast of buffers: they are constant tables, and it would be a collective in every validation batch.
+            # No broadcast of buffers: they are constant tables, and it would be a collective in every
+            # validation batch.
             return DDPStrategy(
-                process_group_backend="nccl" if gpu else "gloo", checkpoint_io=AtomicCheckpointIO(), gradient_as_bucket_view=True,
+                process_group_backend="nccl" if gpu else "gloo",
+                checkpoint_io=AtomicCheckpointIO(),
+                gradient_as_bucket_view=True,
                 broadcast_buffers=False,
             )
         case Spread.ZERO2 | Spread.ZERO3:
@@ -141,23 +165,42 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
                 import deepspeed  # noqa: F401
             except ImportError as error:
                 raise ValueError(
-                    f"trainer.strategy={settings.strategy.value} needs deepspeed, which does not import ({error}); "
+                    f"trainer.strategy={settings.strategy.value} needs deepspeed, which does not import "
+                    f"({error}); "
                     "'vgen doctor' says how to get it, trainer=ddp works without"
                 ) from error
             return ZeroStrategy(2 if settings.strategy is Spread.ZERO2 else 3, gpu, batch_size, grad_clip)
 
 
 def trainer(
-    settings: TrainerSettings, batch_size: int, grad_clip: float, callbacks: list[pl.Callback], loggers: list, folder: Path
+    settings: TrainerSettings,
+    batch_size: int,
+    grad_clip: float,
+    callbacks: list[pl.Callback],
+    loggers: list,
+    folder: Path,
 ) -> pl.Trainer:
-    """A Lightning Trainer that stops at ``max_steps`` and never splits data itself: the loaders are already per rank."""
+    """A Lightning Trainer that stops at ``max_steps`` and never splits data itself: the loaders are already
+    per rank."""
     place = ranks.environment()
     return pl.Trainer(
-        accelerator="gpu" if settings.on_gpu() else "cpu", devices=settings.devices, num_nodes=settings.num_nodes,
-        strategy=strategy(settings, batch_size, grad_clip), precision=LIGHTNING_PRECISION[settings.precision],
-        accumulate_grad_batches=settings.accumulate, max_steps=settings.max_steps,
-        val_check_interval=settings.val_every_steps * settings.accumulate, check_val_every_n_epoch=None, num_sanity_val_steps=0,
-        gradient_clip_val=None if settings.sharded else grad_clip or None, callbacks=callbacks, logger=loggers,
-        log_every_n_steps=settings.log_every_steps, default_root_dir=folder, use_distributed_sampler=False, enable_model_summary=False,
-        plugins=[place] if place else None, enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        accelerator="gpu" if settings.on_gpu() else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=strategy(settings, batch_size, grad_clip),
+        precision=LIGHTNING_PRECISION[settings.precision],
+        accumulate_grad_batches=settings.accumulate,
+        max_steps=settings.max_steps,
+        val_check_interval=settings.val_every_steps * settings.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=None if settings.sharded else grad_clip or None,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=settings.log_every_steps,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        plugins=[place] if place else None,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
     )

@@ -1,4 +1,5 @@
 """Moving pictures of the miniature world, and a second, different set."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -43,14 +44,31 @@ def toybox() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real CLIPModel of random weights over the toybox's words, 32 px; its folder as transformers writes it."""
+    """A real CLIPModel of random weights over the toybox's words, 32 px; its folder as transformers writes
+    it."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     folder = tmp_path_factory.mktemp("clip")
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16}
-    tokens = {"vocab_size": 401, "max_position_embeddings": 16, "bos_token_id": 399, "eos_token_id": 400, "pad_token_id": 400}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": 16,
+    }
+    tokens = {
+        "vocab_size": 401,
+        "max_position_embeddings": 16,
+        "bos_token_id": 399,
+        "eos_token_id": 400,
+        "pad_token_id": 400,
+    }
     torch.manual_seed(0)
-    config = CLIPConfig(text_config=small | tokens, vision_config=small | {"image_size": 32, "patch_size": 8}, projection_dim=16)
+    config = CLIPConfig(
+        text_config=small | tokens,
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
     CLIPModel(config).save_pretrained(folder)
     CLIPTokenizer.from_pretrained(TOYBOX / "tokenizer").save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
@@ -64,7 +82,14 @@ def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("dino")
     torch.manual_seed(0)
-    config = ViTConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+    config = ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
     ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
@@ -76,6 +101,8 @@ def noisy() -> Callable[[list[np.ndarray], float], list[np.ndarray]]:
 
     def spoil(videos: list[np.ndarray], sigma: float) -> list[np.ndarray]:
         rng = np.random.default_rng(0)
-        return [np.clip(v + rng.normal(0, sigma * 255, v.shape), 0, 255).round().astype(np.uint8) for v in videos]
+        return [
+            np.clip(v + rng.normal(0, sigma * 255, v.shape), 0, 255).round().astype(np.uint8) for v in videos
+        ]
 
     return spoil

@@ -1,4 +1,6 @@
-"""CLIP, PickScore and DINO metrics: the maths on known vectors, the plumbing on tiny random models, the meaning on the toybox's CLIP."""
+"""CLIP, PickScore and DINO metrics: the maths on known vectors, the plumbing on tiny random models, the
+meaning on the toybox's CLIP."""
+
 import json
 import shutil
 from itertools import combinations, pairwise
@@ -49,7 +51,9 @@ def test_embeddings_are_those_of_transformers(tiny_clip, videos, prompts):
     pair = load_clip(locate(CLIP, settings.clip), "cpu")
     model = CLIPModel.from_pretrained(tiny_clip)
     processor = CLIPProcessor(image_processor=pair.processor, tokenizer=pair.tokenizer)
-    inputs = processor(text=prompts[:1], images=list(videos[0]), return_tensors="pt", truncation=True, max_length=16)
+    inputs = processor(
+        text=prompts[:1], images=list(videos[0]), return_tensors="pt", truncation=True, max_length=16
+    )
     with torch.no_grad():
         logits = model(**inputs).logits_per_image / model.logit_scale.exp()
     assert value == pytest.approx(100 * float(logits.mean()), rel=1e-5)
@@ -77,7 +81,10 @@ def test_a_frozen_clip_is_perfectly_consistent_and_noise_is_less_so(settings, vi
 
 
 def test_consistency_needs_two_frames(on_toybox, videos):
-    with pytest.raises(ValueError, match="clip_frame_all_pairs needs 2 frames a clip, got 1; clip_frame_consecutive needs 2 frames"):
+    with pytest.raises(
+        ValueError,
+        match="clip_frame_all_pairs needs 2 frames a clip, got 1; clip_frame_consecutive needs 2 frames",
+    ):
         measure(FRAMES, Clips(videos=[v[:1] for v in videos]), on_toybox)
 
 
@@ -89,14 +96,20 @@ def test_the_toybox_clip_prefers_the_right_caption(on_toybox):
     clips = [render(scene).video[:1] for scene in scenes]
     words = [caption(scene, rng).text for scene in scenes]
     right = measure(["clip_text"], Clips(videos=clips, prompts=words), on_toybox)["clip_text"].value
-    wrong = measure(["clip_text"], Clips(videos=clips, prompts=words[1:] + words[:1]), on_toybox)["clip_text"].value
+    wrong = measure(["clip_text"], Clips(videos=clips, prompts=words[1:] + words[:1]), on_toybox)[
+        "clip_text"
+    ].value
     assert right > wrong + 10
 
 
 def test_an_edit_moves_as_its_words_do_and_a_copy_does_not(on_toybox, edits):
     source, edited, before, after = edits
-    done = measure(TEXTS, Clips(videos=edited, sources=source, prompts=after, source_prompts=before), on_toybox)
-    copied = measure(TEXTS, Clips(videos=source, sources=source, prompts=after, source_prompts=before), on_toybox)
+    done = measure(
+        TEXTS, Clips(videos=edited, sources=source, prompts=after, source_prompts=before), on_toybox
+    )
+    copied = measure(
+        TEXTS, Clips(videos=source, sources=source, prompts=after, source_prompts=before), on_toybox
+    )
     assert copied["clip_direction"].value == 0
     assert done["clip_direction"].value > 0.2
     assert done["clip_frame_accuracy"].value > copied["clip_frame_accuracy"].value
@@ -105,7 +118,9 @@ def test_an_edit_moves_as_its_words_do_and_a_copy_does_not(on_toybox, edits):
 
 def test_direction_of_known_vectors():
     wanted = np.array([1.0, 0, 0])
-    assert _direction(np.array([[2.0, 0, 0], [0, 3, 0], [-1, 0, 0], [1, 1, 0]]), wanted) == pytest.approx(np.sqrt(0.5) / 4)
+    assert _direction(np.array([[2.0, 0, 0], [0, 3, 0], [-1, 0, 0], [1, 1, 0]]), wanted) == pytest.approx(
+        np.sqrt(0.5) / 4
+    )
     assert _direction(np.zeros((2, 3)), wanted) == 0
     assert _direction(np.ones((2, 3)), np.zeros(3)) is None, "the words ask for no change"
 
@@ -113,7 +128,10 @@ def test_direction_of_known_vectors():
 def test_metrics_without_their_inputs_are_skipped(on_toybox, videos, prompts):
     results = measure(TEXTS, Clips(videos=videos, prompts=prompts), on_toybox)
     assert results["clip_text"].value is not None
-    assert results["clip_frame_accuracy"].skipped == "clip_frame_accuracy compares with source_prompts, which were not given"
+    assert (
+        results["clip_frame_accuracy"].skipped
+        == "clip_frame_accuracy compares with source_prompts, which were not given"
+    )
     assert "sources and source_prompts" in results["clip_direction"].skipped
 
 
@@ -121,9 +139,14 @@ def test_a_long_prompt_is_cut_before_its_end_mark_and_the_result_says_so(tiny_cl
     settings = LearnedMetrics(clip=Weights(path=str(tiny_clip)))
     pair = load_clip(locate(CLIP, settings.clip), "cpu")
     long, longer = "a red circle moves left " * 9, "a red circle moves left " * 9 + "on a blue background"
-    assert pair.tokenizer([longer], truncation=True, max_length=16).input_ids[0][-1] == pair.tokenizer.eos_token_id
+    assert (
+        pair.tokenizer([longer], truncation=True, max_length=16).input_ids[0][-1]
+        == pair.tokenizer.eos_token_id
+    )
     assert np.array_equal(pair.texts([long]), pair.texts([longer])), "what is cut has no say"
-    result = measure(["clip_text"], Clips(videos=videos, prompts=[long, "a red circle", longer, "a red circle"]), settings)["clip_text"]
+    result = measure(
+        ["clip_text"], Clips(videos=videos, prompts=[long, "a red circle", longer, "a red circle"]), settings
+    )["clip_text"]
     assert result.notes == ["2 of 4 prompts were longer than 16 tokens and were cut"]
 
 
@@ -134,7 +157,9 @@ def test_frames_reach_the_network_once_scaled_and_in_rgb(tiny_clip, videos):
     grey = np.full((1, 32, 32, 3), (255, 128, 0), np.uint8)
     pair.images(grey, 8)
     mean, std = np.array(pair.processor.image_mean), np.array(pair.processor.image_std)
-    assert seen[0][0, :, 5, 5].numpy() == pytest.approx((np.array([255, 128, 0]) / 255 - mean) / std, rel=1e-5)
+    assert seen[0][0, :, 5, 5].numpy() == pytest.approx(
+        (np.array([255, 128, 0]) / 255 - mean) / std, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", [*FRAMES, "clip_text"])
@@ -148,14 +173,23 @@ def test_numbers_do_not_depend_on_batch_size_or_number_type(settings, videos, pr
 def test_six_metrics_run_the_network_once(on_toybox, videos, prompts, monkeypatch):
     calls = []
     features = Tools.features
-    counted = lambda self, name, field, encode: features(self, name, field, lambda x: calls.append(field) or encode(x))  # noqa: E731
+
+    def counted(self, name, field, encode):
+        return features(self, name, field, lambda x: calls.append(field) or encode(x))
+
     monkeypatch.setattr(Tools, "features", counted)
-    measure([*FRAMES, *TEXTS], Clips(videos=videos, sources=videos, prompts=prompts, source_prompts=prompts), on_toybox)
+    measure(
+        [*FRAMES, *TEXTS],
+        Clips(videos=videos, sources=videos, prompts=prompts, source_prompts=prompts),
+        on_toybox,
+    )
     assert calls == ["videos"] * 4 + ["sources"] * 4
 
 
 def test_the_manifest_holds_the_resize_and_the_hash_of_the_pair_alone(on_toybox, toybox, videos, tmp_path):
-    made = measure(["clip_frame_consecutive"], Clips(videos=videos), on_toybox)["clip_frame_consecutive"].manifest
+    made = measure(["clip_frame_consecutive"], Clips(videos=videos), on_toybox)[
+        "clip_frame_consecutive"
+    ].manifest
     assert made.resize == "PIL bilinear, antialias, shortest_edge 64; centre crop 64×64"
     copy = tmp_path / "other"
     for part in ("text_encoder", "tokenizer", "image_encoder", "feature_extractor"):
@@ -168,7 +202,11 @@ def test_the_manifest_holds_the_resize_and_the_hash_of_the_pair_alone(on_toybox,
 
 def test_a_folder_without_a_clip_pair_is_refused(toybox, tmp_path, videos):
     for folder, files, says in (
-        ("sd", {"model_index.json": {}}, "is an image model without text_encoder and tokenizer and image_encoder and feature_extractor"),
+        (
+            "sd",
+            {"model_index.json": {}},
+            "is an image model without text_encoder and tokenizer and image_encoder and feature_extractor",
+        ),
         ("vit", {"config.json": {"model_type": "vit"}}, "its config.json says vit"),
         ("none", {}, "its config.json says nothing"),
     ):
@@ -186,19 +224,25 @@ def test_weights_that_lack_a_tensor_are_refused_rather_than_drawn_at_random(tiny
     state = load_file(tiny_clip / "model.safetensors")
     del state["visual_projection.weight"]
     save_file(state, tmp_path / "broken" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"all weights of a CLIPModel, 1 are missing, visual_projection.weight among them"):
+    with pytest.raises(
+        ValueError, match=r"all weights of a CLIPModel, 1 are missing, visual_projection.weight among them"
+    ):
         measure(FRAMES, Clips(videos=videos), LearnedMetrics(clip=Weights(path=str(tmp_path / "broken"))))
 
 
 def test_a_cut_weights_file_is_one_sentence(tiny_clip, tmp_path, videos):
     shutil.copytree(tiny_clip, tmp_path / "cut")
-    (tmp_path / "cut" / "model.safetensors").write_bytes((tiny_clip / "model.safetensors").read_bytes()[:5000])
+    (tmp_path / "cut" / "model.safetensors").write_bytes(
+        (tiny_clip / "model.safetensors").read_bytes()[:5000]
+    )
     with pytest.raises(ValueError, match="must hold a CLIPModel of transformers, got: "):
         measure(FRAMES, Clips(videos=videos), LearnedMetrics(clip=Weights(path=str(tmp_path / "cut"))))
 
 
 def test_a_folder_without_its_tokenizer_is_refused(tiny_clip, tmp_path, videos):
-    shutil.copytree(tiny_clip, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "vocab*", "merges*"))
+    shutil.copytree(
+        tiny_clip, tmp_path / "bare", ignore=shutil.ignore_patterns("token*", "vocab*", "merges*")
+    )
     with pytest.raises(ValueError, match=r"must hold the tokenizer \(tokenizer.json, or vocab.json"):
         measure(FRAMES, Clips(videos=videos), LearnedMetrics(clip=Weights(path=str(tmp_path / "bare"))))
 
@@ -209,12 +253,16 @@ def test_pick_score_is_the_trained_scale_times_the_cosine(tiny_clip, videos, pro
     from transformers import CLIPModel
 
     scale = float(CLIPModel.from_pretrained(tiny_clip).logit_scale.detach().exp())
-    assert found["pick_score"].per_clip == pytest.approx([scale * v / 100 for v in found["clip_text"].per_clip], rel=1e-6)
+    assert found["pick_score"].per_clip == pytest.approx(
+        [scale * v / 100 for v in found["clip_text"].per_clip], rel=1e-6
+    )
 
 
 def test_pick_score_refuses_a_pair_without_scale(toybox, videos, prompts):
     with pytest.raises(ValueError, match="must be a CLIPModel with its trained scale"):
-        measure(["pick_score"], Clips(videos=videos, prompts=prompts), LearnedMetrics(pick=Weights(path=toybox)))
+        measure(
+            ["pick_score"], Clips(videos=videos, prompts=prompts), LearnedMetrics(pick=Weights(path=toybox))
+        )
 
 
 def test_identity_is_one_for_the_same_picture_and_less_for_others(toybox, tiny_dino, videos):
@@ -222,7 +270,13 @@ def test_identity_is_one_for_the_same_picture_and_less_for_others(toybox, tiny_d
     stills = [np.repeat(video[:1], 3, 0) for video in videos]
     names = ["clip_identity", "dino_identity"]
     own = measure(names, Clips(videos=stills, subjects=[v[:1] for v in stills]), settings)
-    other = measure(names, Clips(videos=stills, subjects=[np.concatenate([v[:1], 255 - v[:1]]) for v in stills[1:] + stills[:1]]), settings)
+    other = measure(
+        names,
+        Clips(
+            videos=stills, subjects=[np.concatenate([v[:1], 255 - v[:1]]) for v in stills[1:] + stills[:1]]
+        ),
+        settings,
+    )
     for name in names:
         assert own[name].value == pytest.approx(1)
         assert other[name].value < own[name].value
@@ -233,11 +287,15 @@ def test_dino_is_the_class_token_of_transformers(tiny_dino, videos):
     from transformers import ViTImageProcessorPil, ViTModel
 
     model = ViTModel.from_pretrained(tiny_dino, add_pooling_layer=False)
-    inputs = ViTImageProcessorPil.from_pretrained(tiny_dino)(images=[videos[0][0], videos[1][0]], return_tensors="pt")
+    inputs = ViTImageProcessorPil.from_pretrained(tiny_dino)(
+        images=[videos[0][0], videos[1][0]], return_tensors="pt"
+    )
     with torch.no_grad():
         a, b = torch.nn.functional.normalize(model(**inputs).last_hidden_state[:, 0], dim=-1)
     settings = LearnedMetrics(dino=Weights(path=str(tiny_dino)))
-    value = measure(["dino_identity"], Clips(videos=[videos[0][:1]], subjects=[videos[1][:1]]), settings)["dino_identity"].value
+    value = measure(["dino_identity"], Clips(videos=[videos[0][:1]], subjects=[videos[1][:1]]), settings)[
+        "dino_identity"
+    ].value
     assert value == pytest.approx(float(a @ b), rel=1e-5)
 
 
@@ -245,14 +303,26 @@ def test_dinov2_is_taken_too(tmp_path, videos):
     from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=32, mlp_ratio=2, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    config = Dinov2Config(
+        hidden_size=32, mlp_ratio=2, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
     Dinov2Model(config).save_pretrained(tmp_path)
     BitImageProcessorPil(size={"shortest_edge": 28}, crop_size=28).save_pretrained(tmp_path)
     stills = [v[:1] for v in videos]
-    result = measure(["dino_identity"], Clips(videos=stills, subjects=stills), LearnedMetrics(dino=Weights(path=str(tmp_path))))
+    result = measure(
+        ["dino_identity"],
+        Clips(videos=stills, subjects=stills),
+        LearnedMetrics(dino=Weights(path=str(tmp_path))),
+    )
     assert result["dino_identity"].value == pytest.approx(1)
 
 
 def test_dino_refuses_another_model(tiny_clip, videos):
-    with pytest.raises(ValueError, match=r"must be a DINO \(vit\) or DINOv2 \(dinov2\) folder, config.json says clip"):
-        measure(["dino_identity"], Clips(videos=videos, subjects=videos), LearnedMetrics(dino=Weights(path=str(tiny_clip))))
+    with pytest.raises(
+        ValueError, match=r"must be a DINO \(vit\) or DINOv2 \(dinov2\) folder, config.json says clip"
+    ):
+        measure(
+            ["dino_identity"],
+            Clips(videos=videos, subjects=videos),
+            LearnedMetrics(dino=Weights(path=str(tiny_clip))),
+        )

@@ -1,4 +1,5 @@
 """What is measured is checked before anything runs, and every mistake says what to do."""
+
 import numpy as np
 import pytest
 
@@ -20,20 +21,27 @@ def test_floats_are_rounded_to_the_same_frames_as_uint8(videos):
     ("made", "says"),
     [
         (lambda: Clips(videos=[]), "nothing to measure"),
-        (lambda: Clips(videos=[clip(), clip(f=5)]), r"4 frames of 16×16 in videos\[0\] and 5 frames of 16×16 in videos\[1\]"),
+        (lambda: Clips(videos=[clip(), clip(f=5)]), r"4 frames of 16×16 in videos\[0\] and 5 frames of "
+                                                    r"16×16 in videos\[1\]"),
         (lambda: Clips(videos=[clip()], sources=[clip(h=8)]), r"and 4 frames of 16×8 in sources\[0\]"),
         (lambda: Clips(videos=[clip()], references=[clip(f=3)]), r"references\[0\]"),
-        (lambda: Clips(videos=[clip()], prompts=[]), "prompts must have one entry for each of the 1 videos, got 0"),
-        (lambda: Clips(videos=[clip()] * 3, prompts="red"), "prompts must be a list of strings, one for each video, got 'red'"),
+        (lambda: Clips(videos=[clip()], prompts=[]), "prompts must have one entry for each of the 1 videos, "
+                                                     "got 0"),
+        (lambda: Clips(videos=[clip()] * 3, prompts="red"), "prompts must be a list of strings, one for "
+                                                            "each video, got 'red'"),
         (lambda: Clips(videos=[clip()], source_prompts=[3]), "source_prompts must be a list of strings"),
-        (lambda: Clips(videos=[clip().astype(np.float32) - 1]), r"float32 from -1 to -1; it looks like \[-1, 1\]"),
+        (lambda: Clips(videos=[clip().astype(np.float32) - 1]), r"float32 from -1 to -1; it looks like "
+                                                                r"\[-1, 1\]"),
         (lambda: Clips(videos=[clip().astype(np.float32) + 2]), "divide by its full scale"),
         (lambda: Clips(videos=[np.full((2, 4, 4, 3), np.nan)]), "from nan to nan"),
         (lambda: Clips(videos=[clip().astype(np.int64)]), "got int64; convert it to uint8"),
         (lambda: Clips(videos=[clip().transpose(0, 3, 1, 2)]), "got shape 4 3 16 16; move the axes first"),
         (lambda: Clips(videos=[clip(f=0)]), "got shape 0 16 16 3"),
-        (lambda: Clips(videos=[clip()], masks=[np.ones((4, 16, 16))]), r"masks\[0\] must be finite bool of shape 4 16 16, got float64"),
-        (lambda: Clips(videos=[clip()], flow=[np.zeros((4, 16, 16, 2), np.float32)]), r"flow\[0\] must be finite float of shape 3 16 16 2"),
+        (lambda: Clips(videos=[clip()], masks=[np.ones((4, 16, 16))]), r"masks\[0\] must be finite bool of "
+                                                                       r"shape 4 16 16, got float64"),
+        (lambda: Clips(videos=[clip()], flow=[np.zeros((4, 16, 16, 2), np.float32)]), r"flow\[0\] must be "
+                                                                                      r"finite float of "
+                                                                                      r"shape 3 16 16 2"),
     ],
 )  # fmt: skip
 def test_a_mistake_speaks(made, says):

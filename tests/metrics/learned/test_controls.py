@@ -1,4 +1,5 @@
-"""What trivial controls score: the calibration that the guide prints. ``python tests/metrics/learned/test_controls.py`` makes its table."""
+"""What trivial controls score: the calibration that the guide prints. ``python
+tests/metrics/learned/test_controls.py`` makes its table."""
 
 from pathlib import Path
 
@@ -12,9 +13,16 @@ from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Family, Mix, rng_of, sample
 
 NAMES = [
-    "clip_text", "clip_frame_all_pairs", "clip_frame_consecutive", "clip_frame_accuracy", "clip_direction", "temporal_flickering",
-    "warp_error", "ssim", "psnr",
-]  # fmt: skip
+    "clip_text",
+    "clip_frame_all_pairs",
+    "clip_frame_consecutive",
+    "clip_frame_accuracy",
+    "clip_direction",
+    "temporal_flickering",
+    "warp_error",
+    "ssim",
+    "psnr",
+]
 
 
 def controls(num, num_frames):
@@ -27,7 +35,9 @@ def controls(num, num_frames):
     noise = np.random.default_rng(0)
     shown = {
         "exact edit": edited,
-        "exact edit, noise .1": [np.clip(v + noise.normal(0, 25.5, v.shape), 0, 255).round().astype(np.uint8) for v in edited],
+        "exact edit, noise .1": [
+            np.clip(v + noise.normal(0, 25.5, v.shape), 0, 255).round().astype(np.uint8) for v in edited
+        ],
         "exact edit, first frame frozen": [np.repeat(v[:1], num_frames, 0) for v in edited],
         "exact edit, frames shuffled": [v[np.random.default_rng(1).permutation(num_frames)] for v in edited],
         "source copied": source,
@@ -36,8 +46,14 @@ def controls(num, num_frames):
     }
     words = {"prompts": [p.target for p in pairs], "source_prompts": [p.source for p in pairs]}
     settings = LearnedMetrics(clip=Weights(path=str(Path(__file__).parents[3] / "data" / "toybox")))
-    measured = {name: measure(NAMES, Clips(videos=v, sources=source, flow=flow, **words), settings) for name, v in shown.items()}
-    return {name: {metric: result.value for metric, result in results.items()} for name, results in measured.items()}
+    measured = {
+        name: measure(NAMES, Clips(videos=v, sources=source, flow=flow, **words), settings)
+        for name, v in shown.items()
+    }
+    return {
+        name: {metric: result.value for metric, result in results.items()}
+        for name, results in measured.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +93,17 @@ def test_clip_is_blind_to_the_order_of_frames_and_the_warp_error_is_not(scores):
 def test_noise_lowers_everything(scores):
     exact, noisy = scores["exact edit"], scores["exact edit, noise .1"]
     for name in NAMES:
-        vote = 0.05 if name == "clip_frame_accuracy" else 0  # a frame near the line between two captions falls on either side
+        vote = (
+            0.05 if name == "clip_frame_accuracy" else 0
+        )  # a frame near the line between two captions falls on either side
         assert noisy[name] > exact[name] if name == "warp_error" else noisy[name] <= exact[name] + vote, name
 
 
 if __name__ == "__main__":
     print("| control | " + " | ".join(f"`{name}`" for name in NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
     for control, row in controls(num=64, num_frames=16).items():
-        print(f"| {control} | " + " | ".join(f"{row[name]:.1f}" if abs(row[name]) > 2 else f"{row[name]:.3f}" for name in NAMES) + " |")
+        print(
+            f"| {control} | "
+            + " | ".join(f"{row[name]:.1f}" if abs(row[name]) > 2 else f"{row[name]:.3f}" for name in NAMES)
+            + " |"
+        )

@@ -1,4 +1,5 @@
 """The maths of set distances against closed forms."""
+
 import numpy as np
 import pytest
 
@@ -9,14 +10,18 @@ def test_frechet_of_diagonal_gaussians_has_a_closed_form():
     rng = np.random.default_rng(0)
     mean_a, mean_b, sd_a, sd_b = rng.normal(size=(4, 50))
     value = frechet(mean_a, np.diag(sd_a**2), mean_b, np.diag(sd_b**2))
-    assert value == pytest.approx(np.square(mean_a - mean_b).sum() + np.square(abs(sd_a) - abs(sd_b)).sum(), rel=1e-9)
+    assert value == pytest.approx(
+        np.square(mean_a - mean_b).sum() + np.square(abs(sd_a) - abs(sd_b)).sum(), rel=1e-9
+    )
 
 
 def test_frechet_does_not_change_when_both_sets_turn():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) @ rng.normal(size=(8, 8))
     turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    assert frechet_of(x @ turn, y @ turn, unbiased=True) == pytest.approx(frechet_of(x, y, unbiased=True), rel=1e-9)
+    assert frechet_of(x @ turn, y @ turn, unbiased=True) == pytest.approx(
+        frechet_of(x, y, unbiased=True), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("num", [4, 32, 500])
@@ -29,7 +34,9 @@ def test_frechet_agrees_with_sqrtm_where_that_is_stable():
     import scipy.linalg
 
     rng = np.random.default_rng(3)
-    (ma, ca), (mb, cb) = (moments(rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)), unbiased=True) for _ in range(2))
+    (ma, ca), (mb, cb) = (
+        moments(rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)), unbiased=True) for _ in range(2)
+    )
     theirs = np.square(ma - mb).sum() + np.trace(ca + cb - 2 * scipy.linalg.sqrtm(ca @ cb).real)
     assert frechet(ma, ca, mb, cb) == pytest.approx(theirs, rel=1e-8)
 
@@ -53,12 +60,17 @@ def test_frechet_falls_with_the_sample_size_and_the_mmd_does_not():
 
 
 def test_the_mmd_is_unbiased():
-    """Equal distributions: the mean of many draws lies within three standard errors of 0; the biased statistic would not."""
+    """Equal distributions: the mean of many draws lies within three standard errors of 0; the biased
+    statistic would not."""
     rng = np.random.default_rng(6)
-    draws = np.array([polynomial_mmd(rng.normal(size=(16, 10)), rng.normal(size=(24, 10))) for _ in range(400)])
+    draws = np.array(
+        [polynomial_mmd(rng.normal(size=(16, 10)), rng.normal(size=(24, 10))) for _ in range(400)]
+    )
     error = draws.std() / np.sqrt(len(draws))
     assert abs(draws.mean()) < 3 * error
-    within = np.mean([((np.square(rng.normal(size=(16, 10))).sum(1) / 10 + 1) ** 3).mean() for _ in range(100)])
+    within = np.mean(
+        [((np.square(rng.normal(size=(16, 10))).sum(1) / 10 + 1) ** 3).mean() for _ in range(100)]
+    )
     assert within / 16 > 3 * error, "the diagonal that a biased estimate keeps would be seen"
 
 
@@ -90,7 +102,8 @@ def test_pairs_of_one_run_are_left_out_of_the_double_sum():
 
 
 def test_frames_of_one_clip_are_alike_without_making_two_equal_sets_differ():
-    """Eight clips of eight frames, all of one distribution: counted as independent samples, their frames set the sets apart."""
+    """Eight clips of eight frames, all of one distribution: counted as independent samples, their frames set
+    the sets apart."""
     rng = np.random.default_rng(9)
 
     def frames():

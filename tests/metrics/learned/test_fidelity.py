@@ -1,4 +1,5 @@
 """PSNR, masked PSNR, SSIM and LPIPS against a source."""
+
 import math
 from itertools import pairwise
 
@@ -35,8 +36,15 @@ def shifted(videos, by):
 
 
 def test_a_video_is_its_own_best_match_and_worse_the_more_it_is_spoilt(videos, settings, noisy):
-    found = [measure(NAMES, Clips(videos=noisy(videos, sigma), sources=videos), settings) for sigma in (0, 0.02, 0.1)]
-    assert (found[0]["psnr"].value, found[0]["ssim"].value, found[0]["lpips"].value) == (PSNR_CAP, pytest.approx(1, abs=1e-9), 0)
+    found = [
+        measure(NAMES, Clips(videos=noisy(videos, sigma), sources=videos), settings)
+        for sigma in (0, 0.02, 0.1)
+    ]
+    assert (found[0]["psnr"].value, found[0]["ssim"].value, found[0]["lpips"].value) == (
+        PSNR_CAP,
+        pytest.approx(1, abs=1e-9),
+        0,
+    )
     for better, worse in pairwise(found):
         assert better["psnr"].value > worse["psnr"].value
         assert better["ssim"].value > worse["ssim"].value
@@ -47,9 +55,14 @@ def test_ssim_equals_torchmetrics_in_double_precision(videos, noisy):
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     spoilt = noisy(videos, 0.1)
-    a, b = (torch.from_numpy(np.concatenate(v)).permute(0, 3, 1, 2).double() / 255 for v in (spoilt[:1], videos[:1]))
+    a, b = (
+        torch.from_numpy(np.concatenate(v)).permute(0, 3, 1, 2).double() / 255
+        for v in (spoilt[:1], videos[:1])
+    )
     want = float(structural_similarity_index_measure(a, b, data_range=1.0))
-    assert measure(["ssim"], Clips(videos=spoilt[:1], sources=videos[:1]))["ssim"].value == pytest.approx(want, abs=1e-6)
+    assert measure(["ssim"], Clips(videos=spoilt[:1], sources=videos[:1]))["ssim"].value == pytest.approx(
+        want, abs=1e-6
+    )
 
 
 def test_psnr_of_a_known_error_and_no_wrap_around():
@@ -61,13 +74,16 @@ def test_psnr_of_a_known_error_and_no_wrap_around():
 
 @pytest.mark.parametrize("side", [2, 4, 16])
 def test_masked_psnr_does_not_depend_on_the_area_of_the_mask(side):
-    """The same error per pixel reads the same however small the region is; the usual whole-picture denominator inflates it."""
+    """The same error per pixel reads the same however small the region is; the usual whole-picture
+    denominator inflates it."""
     source = np.full((3, 16, 16, 3), 100, np.uint8)
     video, mask = source.copy(), np.zeros((3, 16, 16), bool)
     mask[:, :side, :side] = True
     video[mask] += 20
     video[~mask] = 255
-    value = measure(["masked_psnr"], Clips(videos=[video], sources=[source], masks=[mask]))["masked_psnr"].value
+    value = measure(["masked_psnr"], Clips(videos=[video], sources=[source], masks=[mask]))[
+        "masked_psnr"
+    ].value
     assert value == pytest.approx(-20 * math.log10(20 / 255))
 
 
@@ -83,7 +99,8 @@ def test_an_empty_mask_asks_for_nothing_and_is_no_perfect_score(videos):
 
 @pytest.mark.parametrize("kind", list(LpipsNet))
 def test_lpips_equals_torchmetrics(kind, trunks, monkeypatch):
-    """torchmetrics' own class, given the same trunk in place of the one that it would download through torchvision."""
+    """torchmetrics' own class, given the same trunk in place of the one that it would download through
+    torchvision."""
     from torchmetrics.functional.image import lpips as theirs
 
     torch.manual_seed(0)
@@ -97,19 +114,27 @@ def test_lpips_equals_torchmetrics(kind, trunks, monkeypatch):
 
 def test_lpips_refuses_another_network(videos, trunks):
     settings = LearnedMetrics(lpips=Weights(path=str(trunks / "vgg.pth")))
-    with pytest.raises(ValueError, match=r"must be torchvision's file of alex, but features\.0\.weight differs"):
+    with pytest.raises(
+        ValueError, match=r"must be torchvision's file of alex, but features\.0\.weight differs"
+    ):
         measure(["lpips"], Clips(videos=videos, sources=videos), settings)
 
 
 def test_a_cut_state_file_is_one_sentence(videos, trunks, tmp_path):
     (tmp_path / "alex.pth").write_bytes((trunks / "alex.pth").read_bytes()[:20000])
     settings = LearnedMetrics(lpips=Weights(path=str(tmp_path / "alex.pth")))
-    with pytest.raises(ValueError, match=r"lpips.path=.* must be a file of tensors that torch.load reads with weights_only; get it again"):
+    with pytest.raises(
+        ValueError,
+        match=r"lpips.path=.* must be a file of tensors that torch.load reads with weights_only; get it "
+        r"again",
+    ):
         measure(["lpips"], Clips(videos=videos, sources=videos), settings)
 
 
 def test_the_network_is_part_of_the_manifest(videos, settings):
-    assert measure(["lpips"], Clips(videos=videos, sources=videos), settings)["lpips"].manifest.options == {"net": "alex"}
+    assert measure(["lpips"], Clips(videos=videos, sources=videos), settings)["lpips"].manifest.options == {
+        "net": "alex"
+    }
 
 
 def test_numbers_do_not_depend_on_the_batch_size(videos, settings, noisy):

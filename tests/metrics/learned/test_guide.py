@@ -13,7 +13,14 @@ GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "metrics.md").read_text
 def test_the_guides_row_is_the_catalogues(name):
     plugin = catalogue()[name]
     needs, slots = ", ".join(plugin.needs), ", ".join(slot.name for slot in plugin.slots)
-    cells = (f"`{name}`", plugin.metric.about, plugin.better or "–", needs or "–", slots or "–", plugin.source)
+    cells = (
+        f"`{name}`",
+        plugin.metric.about,
+        plugin.better or "–",
+        needs or "–",
+        slots or "–",
+        plugin.source,
+    )
     assert f"| {' | '.join(cells)} |" in GUIDE
 
 

@@ -1,4 +1,5 @@
 """One entry: results with manifests, reasons for what is skipped, refusals before any network runs."""
+
 import json
 import subprocess
 import sys
@@ -29,12 +30,17 @@ def test_everything_can_be_asked_for_without_any_weights(clips):
         assert (result.value is None) == (result.skipped is not None), name
         if result.skipped:
             assert name in result.skipped
-            assert any(says in result.skipped for says in ("were not given", "set ", "nothing to measure")), result.skipped
+            assert any(says in result.skipped for says in ("were not given", "set ", "nothing to measure")), (
+                result.skipped
+            )
 
 
 def test_weights_that_are_not_there_skip_the_metric_and_say_where_to_get_them(clips, tmp_path):
     settings = LearnedMetrics(lpips=Weights(path=str(tmp_path / "gone.pth")))
-    assert "gone.pth: learned.lpips.path should be torchvision's" in measure(["lpips"], clips, settings)["lpips"].skipped
+    assert (
+        "gone.pth: learned.lpips.path should be torchvision's"
+        in measure(["lpips"], clips, settings)["lpips"].skipped
+    )
 
 
 def test_other_weights_than_declared_are_an_error(clips, tmp_path):
@@ -47,8 +53,12 @@ def test_other_weights_than_declared_are_an_error(clips, tmp_path):
 def test_a_file_named_after_its_hash_must_have_it(clips, tmp_path):
     """The convention of torch's hub; it finds cut downloads without anyone declaring anything."""
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match=r"carries the start of its sha256 in its name, but has .*; get it again"):
-        measure(["lpips"], clips, LearnedMetrics(lpips=Weights(path=str(tmp_path / "alexnet-owt-7be5be79.pth"))))
+    with pytest.raises(
+        ValueError, match=r"carries the start of its sha256 in its name, but has .*; get it again"
+    ):
+        measure(
+            ["lpips"], clips, LearnedMetrics(lpips=Weights(path=str(tmp_path / "alexnet-owt-7be5be79.pth")))
+        )
 
 
 def test_settings_are_a_schema_for_the_command_line():
@@ -57,11 +67,18 @@ def test_settings_are_a_schema_for_the_command_line():
     typed = OmegaConf.from_dotlist(["clip.path=data/toybox", "minimums.mmd_clips=8", "lpips_net=VGG"])
     settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LearnedMetrics), typed))
     assert isinstance(settings, LearnedMetrics)
-    assert (settings.clip.path, settings.minimums.mmd_clips, settings.lpips_net.value) == ("data/toybox", 8, "vgg")
+    assert (settings.clip.path, settings.minimums.mmd_clips, settings.lpips_net.value) == (
+        "data/toybox",
+        8,
+        "vgg",
+    )
 
 
 def test_importing_the_entry_loads_no_network_library():
-    code = "import sys, vgen.metrics.learned; sys.exit(sum(name in sys.modules for name in ('torch', 'transformers', 'scipy')))"
+    code = (
+        "import sys, vgen.metrics.learned; sys.exit(sum(name in sys.modules for name in ('torch', "
+        "'transformers', 'scipy')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -76,7 +93,14 @@ def test_a_hash_that_is_none_is_refused_at_once():
 
 def test_the_manifest_says_what_made_the_number(clips):
     made = measure(["psnr"], clips)["psnr"].manifest
-    assert (made.id, made.n, made.frames, made.size, made.codec, made.seed) == ("psnr", 4, 6, [64, 64], "h264 crf 18", 3)
+    assert (made.id, made.n, made.frames, made.size, made.codec, made.seed) == (
+        "psnr",
+        4,
+        6,
+        [64, 64],
+        "h264 crf 18",
+        3,
+    )
     assert made.videos == clips.digest(["videos"])
     assert made.task == clips.digest(["sources"])
 
@@ -94,13 +118,24 @@ def test_values_of_one_rule_are_comparable_whatever_the_videos_show(clips, video
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2}, {"weights": {"clip": "f" * 64}}, {"n": 5}, {"frames": 8}, {"size": [32, 32]}, {"resize": "224"}, {"codec": "raw"},
-        {"seed": 4}, {"options": {"net": "vgg"}}, {"task": "0" * 64}, {"id": "ssim"},
+        {"version": 2},
+        {"weights": {"clip": "f" * 64}},
+        {"n": 5},
+        {"frames": 8},
+        {"size": [32, 32]},
+        {"resize": "224"},
+        {"codec": "raw"},
+        {"seed": 4},
+        {"options": {"net": "vgg"}},
+        {"task": "0" * 64},
+        {"id": "ssim"},
     ],
-)  # fmt: skip
+)
 def test_values_of_two_rules_are_not(clips, change):
     one = measure(["psnr"], clips)["psnr"].manifest
-    with pytest.raises(ValueError, match=rf"psnr.* cannot be compared, since they differ in {next(iter(change))} \("):
+    with pytest.raises(
+        ValueError, match=rf"psnr.* cannot be compared, since they differ in {next(iter(change))} \("
+    ):
         comparable(one, replace(one, **change))
 
 
@@ -113,5 +148,7 @@ def test_a_skipped_metric_compares_with_nothing(clips):
 def test_uint8_and_float_give_the_same_numbers(videos):
     darker = [v // 2 for v in videos]
     as_bytes = measure(["psnr", "ssim"], Clips(videos=videos, sources=darker))
-    as_floats = measure(["psnr", "ssim"], Clips(videos=[v.astype(np.float32) / 255 for v in videos], sources=darker))
+    as_floats = measure(
+        ["psnr", "ssim"], Clips(videos=[v.astype(np.float32) / 255 for v in videos], sources=darker)
+    )
     assert as_bytes == as_floats

@@ -1,4 +1,6 @@
-"""FVD, KVD, FID, KID: plumbing on tiny networks, minimums, and the refusal to run a program that nobody vouched for."""
+"""FVD, KVD, FID, KID: plumbing on tiny networks, minimums, and the refusal to run a program that nobody
+vouched for."""
+
 import hashlib
 import warnings
 from pathlib import Path
@@ -27,7 +29,9 @@ class TinyI3d(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(3, 6, 3)
 
-    def forward(self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
+    ) -> torch.Tensor:
         if not (rescale and resize and return_features):
             return torch.zeros(1)
         return self.conv(x / 127.5 - 1).relu().mean([2, 3, 4])
@@ -73,7 +77,9 @@ def clips():
 
 def test_each_distance_is_nought_for_itself_and_grows_with_corruption(settings, clips, noisy):
     real, names = clips[:5], ["fvd", "kvd", "fid", "kid", "clip_mmd"]
-    found = [measure(names, Clips(videos=noisy(real, sigma), references=real), settings) for sigma in (0, 0.2, 0.5)]
+    found = [
+        measure(names, Clips(videos=noisy(real, sigma), references=real), settings) for sigma in (0, 0.2, 0.5)
+    ]
     for name in ("fvd", "fid"):
         assert found[0][name].value == pytest.approx(0, abs=1e-9)
     for name in names:
@@ -92,7 +98,9 @@ def test_fvd_and_kvd_are_their_formulas_on_the_programs_features(settings, progr
         return net(x, rescale=True, resize=True, return_features=True).detach().numpy()
 
     found = measure(["fvd", "kvd"], Clips(videos=videos, references=real), settings)
-    assert found["fvd"].value == pytest.approx(frechet_of(features(videos), features(real), unbiased=False), rel=1e-4)
+    assert found["fvd"].value == pytest.approx(
+        frechet_of(features(videos), features(real), unbiased=False), rel=1e-4
+    )
     assert found["kvd"].value == pytest.approx(polynomial_mmd(features(videos), features(real)), rel=1e-3)
     assert found["fvd"].manifest.options == {"references": "12"}
 
@@ -110,15 +118,19 @@ def test_too_few_clips_are_refused_with_both_counts_and_the_setting(settings, cl
     with pytest.raises(ValueError, match=r"^fvd needs") as refusal:
         measure(["fvd", "kvd", "fid"], Clips(videos=clips[:12], references=clips), settings)
     assert str(refusal.value) == (
-        "fvd needs 256 clips a side (learned.minimums.frechet_clips), got 12 clips of videos and 24 clips of references; "
+        "fvd needs 256 clips a side (learned.minimums.frechet_clips), got 12 clips of videos and 24 clips "
+        "of references; "
         "kvd needs 16 clips a side (learned.minimums.mmd_clips), got 12 clips of videos; "
-        "fid needs 2048 frames a side (learned.minimums.frechet_frames), got 120 frames of videos and 240 frames of references; "
+        "fid needs 2048 frames a side (learned.minimums.frechet_frames), got 120 frames of videos and 240 "
+        "frames of references; "
         "give more, or leave these metrics out"
     )
 
 
 def test_frames_of_a_single_clip_are_no_set(settings, clips):
-    with pytest.raises(ValueError, match="kid needs two clips a side, since frames of one clip are no independent samples"):
+    with pytest.raises(
+        ValueError, match="kid needs two clips a side, since frames of one clip are no independent samples"
+    ):
         measure(["kid"], Clips(videos=clips[:1], references=clips[1:]), settings)
 
 
@@ -127,9 +139,14 @@ def test_clip_mmd_is_kids_estimator_with_the_cosine_in_its_kernel(settings, clip
     videos, real = clips[:3], clips[3:6]
     tools = Tools(settings, Clips(videos=videos, references=real))
     x, y = images(tools), images(tools, "references")
-    within = [np.mean([(a @ b.T + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    within = [
+        np.mean([(a @ b.T + 1) ** 3 for i, a in enumerate(z) for j, b in enumerate(z) if i != j])
+        for z in (x, y)
+    ]
     across = np.mean([(a @ b.T + 1) ** 3 for a in x for b in y])
-    assert measure(["clip_mmd"], tools.clips, settings)["clip_mmd"].value == pytest.approx(sum(within) - 2 * across, abs=1e-9)
+    assert measure(["clip_mmd"], tools.clips, settings)["clip_mmd"].value == pytest.approx(
+        sum(within) - 2 * across, abs=1e-9
+    )
 
 
 def test_too_few_clips_do_not_matter_to_a_metric_that_is_skipped_anyway(clips):
@@ -148,7 +165,10 @@ def test_a_program_whose_hash_nobody_declared_is_never_loaded(settings, clips, m
     monkeypatch.setattr(torch.jit, "load", lambda *args, **kwargs: pytest.fail("loaded"))
     declared = getattr(settings, slot)
     setattr(settings, slot, Weights(path=declared.path))
-    with pytest.raises(ValueError, match=f"{slot}.path=.* is a TorchScript program, and loading it runs its code.*has {declared.sha256}"):
+    with pytest.raises(
+        ValueError,
+        match=f"{slot}.path=.* is a TorchScript program, and loading it runs its code.*has {declared.sha256}",
+    ):
         measure([name], Clips(videos=clips, references=clips), settings)
     setattr(settings, slot, Weights(path=declared.path, sha256="0" * 64))
     with pytest.raises(ValueError, match="must have the declared sha256"):
@@ -159,13 +179,17 @@ def test_a_file_that_is_no_program_is_refused(settings, clips, tmp_path):
     torch.save({}, tmp_path / "state.pt")
     sha256 = hashlib.sha256((tmp_path / "state.pt").read_bytes()).hexdigest()
     settings.i3d = Weights(path=str(tmp_path / "state.pt"), sha256=sha256)
-    with pytest.raises(ValueError, match="must be StyleGAN-V's TorchScript I3D, got a file that is no TorchScript program"):
+    with pytest.raises(
+        ValueError, match="must be StyleGAN-V's TorchScript I3D, got a file that is no TorchScript program"
+    ):
         measure(["fvd"], Clips(videos=clips, references=clips), settings)
 
 
 def test_a_network_that_answers_with_maps_is_refused():
     """Published I3D ports do so for pictures larger than 224."""
-    with pytest.raises(ValueError, match="i3d must give one vector for each of its 2 inputs, got shape 2 400 1 2 2"):
+    with pytest.raises(
+        ValueError, match="i3d must give one vector for each of its 2 inputs, got shape 2 400 1 2 2"
+    ):
         vectors(torch.zeros(2, 400, 1, 2, 2), "i3d", 2)
 
 
@@ -173,7 +197,10 @@ def test_inceptions_state_file_without_its_package_is_a_reason(settings, clips, 
     torch.save({}, tmp_path / "state.pth")
     settings.inception = Weights(path=str(tmp_path / "state.pth"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "needs torch-fidelity's network" in measure(["fid"], Clips(videos=clips, references=clips), settings)["fid"].skipped
+    assert (
+        "needs torch-fidelity's network"
+        in measure(["fid"], Clips(videos=clips, references=clips), settings)["fid"].skipped
+    )
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +209,18 @@ def videomae(tmp_path_factory):
 
     torch.manual_seed(0)
     config = VideoMAEConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=8, num_frames=4,
-        use_mean_pooling=True, layer_norm_eps=1e-6, initializer_range=0.5, id2label={0: "a", 1: "b", 2: "c"},
-    )  # fmt: skip
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        use_mean_pooling=True,
+        layer_norm_eps=1e-6,
+        initializer_range=0.5,
+        id2label={0: "a", 1: "b", 2: "c"},
+    )
     model = VideoMAEForVideoClassification(config).eval()
     for name, tensor in model.named_parameters():
         if name.endswith("bias"):
@@ -196,11 +232,16 @@ def videomae(tmp_path_factory):
 
 def original(state):
     """The same tensors under the names of the authors' VisionTransformer, with its fused projection."""
-    out = {"patch_embed.proj." + kind: state[f"videomae.embeddings.patch_embeddings.projection.{kind}"] for kind in ("weight", "bias")}
+    out = {
+        "patch_embed.proj." + kind: state[f"videomae.embeddings.patch_embeddings.projection.{kind}"]
+        for kind in ("weight", "bias")
+    }
     out |= {f"fc_norm.{kind}": state[f"fc_norm.{kind}"] for kind in ("weight", "bias")}
     out |= {f"head.{kind}": state[f"classifier.{kind}"] for kind in ("weight", "bias")}
     renamed = {"q_bias": "query.bias", "v_bias": "value.bias"}  # transformers writes one and holds the other
-    state = {next((k.replace(a, b) for a, b in renamed.items() if k.endswith(a)), k): v for k, v in state.items()}
+    state = {
+        next((k.replace(a, b) for a, b in renamed.items() if k.endswith(a)), k): v for k, v in state.items()
+    }
     for i in range(2):
         layer, block = f"videomae.encoder.layer.{i}.", f"blocks.{i}."
         qkv = [state[f"{layer}attention.attention.{part}.weight"] for part in ("query", "key", "value")]
@@ -208,31 +249,52 @@ def original(state):
         for part, name in (("query", "q_bias"), ("value", "v_bias")):
             out[f"{block}attn.{name}"] = state[f"{layer}attention.attention.{part}.bias"]
         pairs = {
-            "norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense", "mlp.fc1": "intermediate.dense",
+            "norm1": "layernorm_before",
+            "norm2": "layernorm_after",
+            "attn.proj": "attention.output.dense",
+            "mlp.fc1": "intermediate.dense",
             "mlp.fc2": "output.dense",
-        }  # fmt: skip
-        out |= {f"{block}{ours}.{kind}": state[f"{layer}{theirs}.{kind}"] for ours, theirs in pairs.items() for kind in ("weight", "bias")}
+        }
+        out |= {
+            f"{block}{ours}.{kind}": state[f"{layer}{theirs}.{kind}"]
+            for ours, theirs in pairs.items()
+            for kind in ("weight", "bias")
+        }
     return out
 
 
 def forward_of_the_paper(state, x, num_heads):
     """VideoMAE's forward pass written from its equations over the authors' names; x 3 f h w."""
     proj = state["patch_embed.proj.weight"]
-    tokens = nn.functional.conv3d(x[None], proj, state["patch_embed.proj.bias"], stride=proj.shape[2:]).flatten(2).transpose(1, 2)
+    tokens = (
+        nn.functional.conv3d(x[None], proj, state["patch_embed.proj.bias"], stride=proj.shape[2:])
+        .flatten(2)
+        .transpose(1, 2)
+    )
     num, width = tokens.shape[1:]
     angle = torch.arange(num).double()[:, None] / 10000 ** (2 * (torch.arange(width).double() // 2) / width)
     tokens = tokens + torch.where(torch.arange(width) % 2 == 0, angle.sin(), angle.cos()).float()
     for i in range(2):
-        w = {key.removeprefix(f"blocks.{i}."): value for key, value in state.items() if key.startswith(f"blocks.{i}.")}
+        w = {
+            key.removeprefix(f"blocks.{i}."): value
+            for key, value in state.items()
+            if key.startswith(f"blocks.{i}.")
+        }
         norm = nn.functional.layer_norm(tokens, (width,), w["norm1.weight"], w["norm1.bias"], 1e-6)
         bias = torch.cat([w["attn.q_bias"], torch.zeros(width), w["attn.v_bias"]])
-        qkv = nn.functional.linear(norm, w["attn.qkv.weight"], bias).reshape(1, num, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = (
+            nn.functional.linear(norm, w["attn.qkv.weight"], bias)
+            .reshape(1, num, 3, num_heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
         attended = nn.functional.scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(1, num, width)
         tokens = tokens + nn.functional.linear(attended, w["attn.proj.weight"], w["attn.proj.bias"])
         norm = nn.functional.layer_norm(tokens, (width,), w["norm2.weight"], w["norm2.bias"], 1e-6)
         hidden = nn.functional.gelu(nn.functional.linear(norm, w["mlp.fc1.weight"], w["mlp.fc1.bias"]))
         tokens = tokens + nn.functional.linear(hidden, w["mlp.fc2.weight"], w["mlp.fc2.bias"])
-    return nn.functional.layer_norm(tokens.mean(1), (width,), state["fc_norm.weight"], state["fc_norm.bias"], 1e-6)
+    return nn.functional.layer_norm(
+        tokens.mean(1), (width,), state["fc_norm.weight"], state["fc_norm.bias"], 1e-6
+    )
 
 
 def test_the_authors_videomae_file_gives_the_features_of_its_equations(videomae):
@@ -248,7 +310,9 @@ def test_the_authors_videomae_file_gives_the_features_of_its_equations(videomae)
 def test_fvd_videomae_from_a_folder(videomae, clips, noisy):
     settings = LearnedMetrics(videomae=Weights(path=str(videomae)), minimums=FEW)
     real, names = [c[:4] for c in clips], ["fvd_videomae", "kvd_videomae"]
-    same, spoilt = (measure(names, Clips(videos=noisy(real, sigma), references=real), settings) for sigma in (0, 0.5))
+    same, spoilt = (
+        measure(names, Clips(videos=noisy(real, sigma), references=real), settings) for sigma in (0, 0.5)
+    )
     assert same["fvd_videomae"].value == pytest.approx(0, abs=1e-6)
     for name in names:
         assert spoilt[name].value > same[name].value

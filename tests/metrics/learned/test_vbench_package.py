@@ -1,4 +1,6 @@
-"""The bridge to the package vbench, which needs an environment of its own: driven by a stand-in with its interface and file formats."""
+"""The bridge to the package vbench, which needs an environment of its own: driven by a stand-in with its
+interface and file formats."""
+
 import io
 import sys
 
@@ -23,14 +25,16 @@ class VBench:
         rows = [{"video_path": f"{videos_path}/{n}", "video_results": int(n[:6]) + 100 * len(prompt_list[n])} for n in names]
         with open(f"{self.out}/{name}_eval_results.json", "w") as f:
             json.dump({d: [0.5, rows] for d in dimension_list}, f)
-'''
+'''  # noqa: E501
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     (tmp_path / "site" / "vbench").mkdir(parents=True)
     (tmp_path / "site" / "vbench-0.1.5.dist-info").mkdir()
-    (tmp_path / "site" / "vbench-0.1.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vbench\nVersion: 0.1.5\n")
+    (tmp_path / "site" / "vbench-0.1.5.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vbench\nVersion: 0.1.5\n"
+    )
     (tmp_path / "site" / "vbench" / "__init__.py").write_text(STAND_IN.replace("DROPPED", "0"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     for file in {file for dimension in DIMENSIONS for file in dimension.files}:
@@ -43,7 +47,9 @@ def test_scores_come_back_by_clip_with_their_own_prompts(package, videos):
     clips = Clips(videos=videos, prompts=["", "a", "bb", "ccc"])
     found = measure(["vbench_overall_consistency", "vbench_imaging_quality"], clips, package)
     assert found["vbench_overall_consistency"].per_clip == [0, 101, 202, 303]
-    assert found["vbench_imaging_quality"].per_clip == pytest.approx([0, 1.01, 2.02, 3.03]), "per video it is out of 100"
+    assert found["vbench_imaging_quality"].per_clip == pytest.approx([0, 1.01, 2.02, 3.03]), (
+        "per video it is out of 100"
+    )
     options = found["vbench_imaging_quality"].manifest.options
     assert (options["vbench"], options["fps"]) == ("0.1.5", "8.0")
     assert len(options["files"]) == 64
@@ -57,7 +63,9 @@ def test_a_dropped_clip_is_an_error(package, videos, tmp_path):
 
 def test_its_failure_is_one_sentence(package, videos, tmp_path):
     (tmp_path / "site" / "vbench" / "__init__.py").write_text("raise OSError('no detectron2')")
-    with pytest.raises(ValueError, match="vbench could not measure motion_smoothness: OSError: no detectron2"):
+    with pytest.raises(
+        ValueError, match="vbench could not measure motion_smoothness: OSError: no detectron2"
+    ):
         measure(["vbench_motion_smoothness"], Clips(videos=videos), package)
 
 

@@ -1,4 +1,6 @@
-"""Warp error and Pixel-MSE: exact motions give nought, no motion gives plain differences, hidden pixels do not count."""
+"""Warp error and Pixel-MSE: exact motions give nought, no motion gives plain differences, hidden pixels do
+not count."""
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ NAMES = ["warp_error", "pixel_mse"]
 
 @pytest.fixture(scope="module")
 def drift():
-    """A smooth texture that moves 2 px right and 1 px down a frame, on a larger canvas: 5 frames of 48 px, and its exact flow."""
+    """A smooth texture that moves 2 px right and 1 px down a frame, on a larger canvas: 5 frames of 48 px,
+    and its exact flow."""
     rng = np.random.default_rng(0)
     grid = np.linspace(0, 2 * np.pi, 64)
     waves = [np.sin(a * grid[:, None] + b * grid[None] + c) for a, b, c in rng.integers(1, 7, (12, 3))]
@@ -49,7 +52,9 @@ def test_hidden_pixels_count_in_one_and_not_in_the_other(drift):
     video, flow = drift
     spoilt, hidden = video.copy(), np.zeros((4, 48, 48), bool)
     spoilt[1, 20:30, 20:30] = 0  # something stands before it in frame 1 ...
-    hidden[0, 19:29, 18:28] = hidden[1, 20:30, 20:30] = True  # ... and so hides what frame 0 showed and is gone in frame 2
+    hidden[0, 19:29, 18:28] = hidden[1, 20:30, 20:30] = (
+        True  # ... and so hides what frame 0 showed and is gone in frame 2
+    )
     clips = Clips(videos=[spoilt], flow=[flow], hidden=[hidden])
     found = measure(NAMES, clips)
     assert found["warp_error"].value == pytest.approx(0, abs=1e-12)
@@ -75,7 +80,10 @@ def test_the_worlds_own_flow_explains_its_motion(world):
 
 def test_error_grows_with_flicker(videos, noisy):
     pytest.importorskip("cv2")
-    values = [measure(["warp_error"], Clips(videos=noisy(videos, sigma)))["warp_error"].value for sigma in (0, 0.05, 0.15)]
+    values = [
+        measure(["warp_error"], Clips(videos=noisy(videos, sigma)))["warp_error"].value
+        for sigma in (0, 0.05, 0.15)
+    ]
     assert values == sorted(values)
 
 
@@ -110,10 +118,14 @@ class TestFarneback:
         frozen = np.repeat(video[:1], 5, 0)
         clips = Clips(videos=[frozen], sources=[video])
         assert measure(["pixel_mse"], clips)["pixel_mse"].value == pytest.approx(0, abs=1e-5)
-        assert measure(["pixel_mse"], clips, LearnedMetrics(flow_of=FlowOf.SOURCES))["pixel_mse"].value > 0.001
+        assert (
+            measure(["pixel_mse"], clips, LearnedMetrics(flow_of=FlowOf.SOURCES))["pixel_mse"].value > 0.001
+        )
 
     def test_of_absent_sources_is_a_reason(self, drift):
-        result = measure(["warp_error"], Clips(videos=[drift[0]]), LearnedMetrics(flow_of=FlowOf.SOURCES))["warp_error"]
+        result = measure(["warp_error"], Clips(videos=[drift[0]]), LearnedMetrics(flow_of=FlowOf.SOURCES))[
+            "warp_error"
+        ]
         assert "flow_of=sources estimates the motion of the sources, which were not given" in result.skipped
 
 
@@ -130,4 +142,7 @@ def test_a_clip_that_boils_does_not_go_free():
 
 def test_without_opencv_the_metric_is_skipped_and_says_what_to_install(drift, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install 'vgen[metrics]', or give the flow" in measure(["warp_error"], Clips(videos=[drift[0]]))["warp_error"].skipped
+    assert (
+        "pip install 'vgen[metrics]', or give the flow"
+        in measure(["warp_error"], Clips(videos=[drift[0]]))["warp_error"].skipped
+    )

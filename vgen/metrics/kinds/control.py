@@ -43,7 +43,8 @@ class Control(Choice):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``decoy``: the control of another clip, for CTRL-GAIN; that of a figure is the same figure doing something else."""
+    """``decoy``: the control of another clip, for CTRL-GAIN; that of a figure is the same figure doing
+    something else."""
 
     control: Control
     decoy: Scene
@@ -120,7 +121,10 @@ POSE = TaskKind(
 def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     rng, id = stream(i), f"{bucket.value}-{i:04d}-{suite.control.value}"
     if suite.control is Control.POSE:
-        kind, scene = POSE, timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i)
+        kind, scene = (
+            POSE,
+            timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i),
+        )
         thing = scene.things[0]
         other = [a for a in Action if a is not thing.action][rng.integers(3)]
         decoy = replace(scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),))
@@ -129,4 +133,16 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
     wanted, seed = Wanted(suite.control, decoy), int(rng.integers(2**31))
-    return [Task(id=id, caption=words, unspecified=(), scene=scene, seed=seed, bucket=bucket, kind=kind, group=id, about=wanted)]
+    return [
+        Task(
+            id=id,
+            caption=words,
+            unspecified=(),
+            scene=scene,
+            seed=seed,
+            bucket=bucket,
+            kind=kind,
+            group=id,
+            about=wanted,
+        )
+    ]

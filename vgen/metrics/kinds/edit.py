@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 MOST_TRIES = 400
 
 
-def score_edited(video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None) -> Numbers:
-    """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can be kept to. ``tc_edited``: TC
-    times the share of frames that show the edit; TC alone is won by a copy of the source."""
+def score_edited(
+    video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None
+) -> Numbers:
+    """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can
+    be kept to. ``tc_edited``: TC times the share of frames that show the edit; TC alone is won by a copy of
+    the source."""
     pair: EditPair = task.about
     facts = facts or read(video, task.scene.stride_ticks)
     edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction, facts)
@@ -55,15 +58,17 @@ KIND = TaskKind(
 
 
 def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    """Edits take turns. The source is as in training, what the edit makes of it lies in the bucket; another ground is in no bucket, so
-    there the source is."""
+    """Edits take turns. The source is as in training, what the edit makes of it lies in the bucket; another
+    ground is in no bucket, so there the source is."""
     rng, edit = stream(i), suite.edits[i % len(suite.edits)]
     mix = Mix(two_things=1.0) if edit is Edit.BOTH else Mix()
     for _ in range(MOST_TRIES):
         source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
         scene = timed(scene_of(rng, source, suite, mix, SHOWN[i % len(SHOWN)]), suite, i)
         said = int(rng.integers(2**31))
-        terse = bool(rng_of(said, 2).random() < suite.open_share)  # drawn apart: the clips are the same whatever is said of them
+        terse = bool(
+            rng_of(said, 2).random() < suite.open_share
+        )  # drawn apart: the clips are the same whatever is said of them
         pair = edit_pair(scene, edit, said, paraphrase=bucket is Bucket.PARAPHRASE, terse=terse)
         if _lies_in(pair, bucket):
             break
@@ -71,9 +76,23 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         raise AssertionError(f"no {edit.value} of bucket {bucket.value} in {MOST_TRIES} scenes")
     id = f"{bucket.value}-{i:04d}-{edit.value}"
     seed = int(rng.integers(2**31))
-    return [Task(id=id, caption=pair.target, unspecified=(), scene=pair.edited, seed=seed, bucket=bucket, kind=KIND, group=id, about=pair)]
+    return [
+        Task(
+            id=id,
+            caption=pair.target,
+            unspecified=(),
+            scene=pair.edited,
+            seed=seed,
+            bucket=bucket,
+            kind=KIND,
+            group=id,
+            about=pair,
+        )
+    ]
 
 
 def _lies_in(pair: EditPair, bucket: Bucket) -> bool:
     wanted = bucket if bucket in (Bucket.PAIR, Bucket.TRIPLE) else Bucket.IID
-    return bucket is Bucket.EXTRAPOLATION or all(bucket_of(pair.edited.things[i]) is wanted for i in pair.changed)
+    return bucket is Bucket.EXTRAPOLATION or all(
+        bucket_of(pair.edited.things[i]) is wanted for i in pair.changed
+    )

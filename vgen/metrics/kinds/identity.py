@@ -36,7 +36,12 @@ def score_identity(video: np.ndarray, task: Task, facts: Facts | None = None) ->
     thing = task.scene.things[0]
     sprite = read_identicon(video, (thing.colour, thing.second), task.scene.stride_ticks)
     known, obeyed = identity(sprite, thing.code), prompt_fidelity(sprite, task.scene)
-    return {**known, "prompt": obeyed, "leak": leak(sprite, task.scene, task.about.shown[0]), **gated(known, obeyed)}
+    return {
+        **known,
+        "prompt": obeyed,
+        "leak": leak(sprite, task.scene, task.about.shown[0]),
+        **gated(known, obeyed),
+    }
 
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
@@ -65,7 +70,8 @@ KIND = TaskKind(
 
 
 def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    """Subject ``i // prompts_per_subject``; every caption asks for another ground or motion than the first still shows."""
+    """Subject ``i // prompts_per_subject``; every caption asks for another ground or motion than the first
+    still shows."""
     number = i // suite.prompts_per_subject
     name = f"subject-{number:03d}"
     subject = _subject(name, suite, number, stream(number, 1))
@@ -79,7 +85,19 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
     id = f"{bucket.value}-{i:04d}-{name}"
     seed = int(rng.integers(2**31))
-    return [Task(id=id, caption=words, unspecified=(), scene=scene, seed=seed, bucket=bucket, kind=KIND, group=name, about=subject)]
+    return [
+        Task(
+            id=id,
+            caption=words,
+            unspecified=(),
+            scene=scene,
+            seed=seed,
+            bucket=bucket,
+            kind=KIND,
+            group=name,
+            about=subject,
+        )
+    ]
 
 
 def _subject(name: str, suite: Suite, number: int, rng: np.random.Generator) -> Subject:

@@ -1,4 +1,5 @@
-"""Minimal pairs: two captions one word apart, one noise. Who does not hear the word has one member at most."""
+"""Minimal pairs: two captions one word apart, one noise. Who does not hear the word has one member at
+most."""
 
 from __future__ import annotations
 
@@ -32,13 +33,17 @@ class Factor(Choice):
 
 
 _VALUES: dict[Factor, Sequence[Any]] = {
-    Factor.COLOUR: list(Colour), Factor.SHAPE: list(Shape), Factor.SIZE: list(Size), Factor.MOTION: list(DIRECTION),
+    Factor.COLOUR: list(Colour),
+    Factor.SHAPE: list(Shape),
+    Factor.SIZE: list(Size),
+    Factor.MOTION: list(DIRECTION),
     Factor.SPEED: list(Speed),
-}  # fmt: skip
+}
 
 
 WITHIN_TRIPLES = (Factor.SIZE, Factor.SPEED, Factor.GROUND)
-"""A combination of three that is held out stays one in no other shape or motion, and but for one case in no other colour."""
+"""A combination of three that is held out stays one in no other shape or motion, and but for one case in no
+other colour."""
 
 
 def factors_in(bucket: Bucket, factors: Sequence[Factor]) -> list[Factor]:
@@ -59,9 +64,12 @@ class Member:
     caption: str
 
 
-def draw_pair(draw: Callable[[], Scene], factor: Factor, bucket: Bucket, rng: np.random.Generator) -> tuple[Member, Member]:
-    """A scene of the bucket and the same one with another value of one factor, which lies in the bucket too. Where the change needs
-    another place (a size, a shape, a way to go), things are placed anew: no caption says where they are."""
+def draw_pair(
+    draw: Callable[[], Scene], factor: Factor, bucket: Bucket, rng: np.random.Generator
+) -> tuple[Member, Member]:
+    """A scene of the bucket and the same one with another value of one factor, which lies in the bucket too.
+    Where the change needs another place (a size, a shape, a way to go), things are placed anew: no caption
+    says where they are."""
     for _ in range(MOST_TRIES):
         scene = draw()
         other = _varied(scene, factor, bucket, rng)
@@ -77,18 +85,27 @@ def draw_pair(draw: Callable[[], Scene], factor: Factor, bucket: Bucket, rng: np
 def words_apart(a: str, b: str) -> int:
     """Words that differ between two sentences of one length; of sentences of two lengths, all."""
     first, second = a.split(), b.split()
-    return sum(x != y for x, y in zip(first, second, strict=True)) if len(first) == len(second) else max(len(first), len(second))
+    return (
+        sum(x != y for x, y in zip(first, second, strict=True))
+        if len(first) == len(second)
+        else max(len(first), len(second))
+    )
 
 
 def pair_accuracy(rows: Sequence[tuple[Task, Numbers]]) -> dict[str, Resampled]:
-    """PAIR: share of pairs both of whose members are exact, over all of them and by factor. Another noise makes another pair."""
+    """PAIR: share of pairs both of whose members are exact, over all of them and by factor. Another noise
+    makes another pair."""
     pairs: dict[tuple[str, int], list[tuple[Factor, float]]] = {}
     for task, numbers in rows:
         if isinstance(task.about, MinimalPair):
             exact = numbers.get("exact", numbers.get("exact_image")) or 0.0
             pairs.setdefault((task.group, task.seed), []).append((task.about.factor, exact))
-    both = [(members[0][0], min(exact for _, exact in members)) for members in pairs.values() if len(members) == 2]
-    named = {"pair": average([v for _, v in both])} | {f"pair_{f.value}": average([v for g, v in both if g is f]) for f in Factor}
+    both = [
+        (members[0][0], min(exact for _, exact in members)) for members in pairs.values() if len(members) == 2
+    ]
+    named = {"pair": average([v for _, v in both])} | {
+        f"pair_{f.value}": average([v for g, v in both if g is f]) for f in Factor
+    }
     return {key: number for key, number in named.items() if number is not None}
 
 
@@ -106,10 +123,13 @@ def _varied(scene: Scene, factor: Factor, bucket: Bucket, rng: np.random.Generat
 
 
 def _others(thing: Thing, factor: Factor) -> list[Thing]:
-    """The thing with every other value; what stands still has neither a way nor a speed that one word could change."""
+    """The thing with every other value; what stands still has neither a way nor a speed that one word could
+    change."""
     if factor in (Factor.MOTION, Factor.SPEED) and thing.motion is Motion.STATIC:
         return []
-    return [replace(thing, **{factor.value: v}) for v in _VALUES[factor] if v is not getattr(thing, factor.value)]
+    return [
+        replace(thing, **{factor.value: v}) for v in _VALUES[factor] if v is not getattr(thing, factor.value)
+    ]
 
 
 def _fits(thing: Thing, i: int, scene: Scene, bucket: Bucket) -> bool:

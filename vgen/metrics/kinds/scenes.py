@@ -20,14 +20,18 @@ Stream = Callable[..., np.random.Generator]
 
 
 SHOWN = ("count", "size", "speed")
-"""What lies beyond training where the clip itself, or a control of it, is given. Words can say a count of three; for what is larger than
-large and faster than fast they have no word, so captions alone ask for the count."""
+"""What lies beyond training where the clip itself, or a control of it, is given. Words can say a count of
+three; for what is larger than large and faster than fast they have no word, so captions alone ask for the
+count."""
 STRETCH = {"size": Beyond(size=1.25), "speed": Beyond(speed=1.3)}
 """Over the largest and the fastest that training shows (radius .158, speed .030 canvas widths)."""
 
 
-def scene_of(rng: np.random.Generator, bucket: Bucket, suite: Suite, mix: Mix | None = None, beyond: str = "count") -> Scene:
-    """A scene of the bucket, as long as the suite asks; ``beyond`` is one of ``SHOWN``, and of bucket extrapolation alone."""
+def scene_of(
+    rng: np.random.Generator, bucket: Bucket, suite: Suite, mix: Mix | None = None, beyond: str = "count"
+) -> Scene:
+    """A scene of the bucket, as long as the suite asks; ``beyond`` is one of ``SHOWN``, and of bucket
+    extrapolation alone."""
     mix = mix or Mix()
     if bucket is Bucket.EXTRAPOLATION and beyond == "count":
         scene = sample(rng, Family.MANY, mix)
@@ -36,7 +40,13 @@ def scene_of(rng: np.random.Generator, bucket: Bucket, suite: Suite, mix: Mix | 
         weights = class_weights(1.0) if beyond == "size" else moving(class_weights(1.0))
         return sample(rng, Family.CORE, mix, weights, STRETCH[beyond])
     held_out = bucket in (Bucket.PAIR, Bucket.TRIPLE)
-    return sample(rng, Family.CORE, mix, bucket_weights(bucket) if held_out else class_weights(1.0), Beyond(ticks=suite.ticks))
+    return sample(
+        rng,
+        Family.CORE,
+        mix,
+        bucket_weights(bucket) if held_out else class_weights(1.0),
+        Beyond(ticks=suite.ticks),
+    )
 
 
 def moving(weights: np.ndarray) -> np.ndarray:
@@ -47,8 +57,8 @@ def moving(weights: np.ndarray) -> np.ndarray:
 
 
 def related_scene(rng: np.random.Generator, bucket: Bucket, suite: Suite) -> Scene:
-    """Two things that move as one, above or left of each other (what is half hidden cannot be read), both in the bucket: the family gives
-    the second thing the motion of the first, which may lie outside it."""
+    """Two things that move as one, above or left of each other (what is half hidden cannot be read), both in
+    the bucket: the family gives the second thing the motion of the first, which may lie outside it."""
     wanted = bucket if bucket in (Bucket.PAIR, Bucket.TRIPLE) else Bucket.IID
     weights = class_weights(1.0) if wanted is Bucket.IID else bucket_weights(wanted)
     while True:

@@ -64,7 +64,18 @@ def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         scene = timed(related_scene(rng, bucket, suite), suite, i)
     words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=unspecified)
     seed = int(rng.integers(2**31))
-    return [Task(id=id, caption=words.text, unspecified=words.unspecified, scene=scene, seed=seed, bucket=bucket, kind=KIND, group=id)]
+    return [
+        Task(
+            id=id,
+            caption=words.text,
+            unspecified=words.unspecified,
+            scene=scene,
+            seed=seed,
+            bucket=bucket,
+            kind=KIND,
+            group=id,
+        )
+    ]
 
 
 def _pair(suite: Suite, bucket: Bucket, i: int, rng: np.random.Generator) -> list[Task]:
@@ -76,8 +87,15 @@ def _pair(suite: Suite, bucket: Bucket, i: int, rng: np.random.Generator) -> lis
     id, seed = f"{bucket.value}-{i:04d}-{factor.value}", int(rng.integers(2**31))
     return [
         Task(
-            id=f"{id}-{name}", caption=member.caption, unspecified=(), scene=member.scene, seed=seed, bucket=bucket, kind=KIND, group=id,
+            id=f"{id}-{name}",
+            caption=member.caption,
+            unspecified=(),
+            scene=member.scene,
+            seed=seed,
+            bucket=bucket,
+            kind=KIND,
+            group=id,
             about=MinimalPair(factor),
         )
         for name, member in zip("ab", members, strict=True)
-    ]  # fmt: skip
+    ]

@@ -1,4 +1,5 @@
-"""Metrics of real videos, as plug-ins over local weights: ``measure`` and ``comparable``. Guide: docs/guides/metrics.md."""
+"""Metrics of real videos, as plug-ins over local weights: ``measure`` and ``comparable``. Guide:
+docs/guides/metrics.md."""
 
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure

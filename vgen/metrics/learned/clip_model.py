@@ -1,4 +1,5 @@
-"""A CLIP pair from a local folder, with its own preprocessing: a transformers CLIPModel, or the two encoders of an image model."""
+"""A CLIP pair from a local folder, with its own preprocessing: a transformers CLIPModel, or the two encoders
+of an image model."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from vgen.metrics.learned.weights import Located, Slot, pretrained, read_part
 
 CLIP = Slot(
     "clip",
-    "a transformers CLIP folder (openai/clip-vit-large-patch14 is TGVE's, openai/clip-vit-base-patch32 FateZero's and VBench's), or an "
+    "a transformers CLIP folder (openai/clip-vit-large-patch14 is TGVE's, openai/clip-vit-base-patch32 "
+    "FateZero's and VBench's), or an "
     "image model with a CLIP pair, such as data/toybox",
 )
 _FILTER = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
@@ -26,7 +28,8 @@ _FILTER = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 
 @dataclass(frozen=True, slots=True)
 class ClipPair:
-    """``image`` maps n 3 h w, ``text`` token ids and mask, to n d of one space. ``scale``: the trained factor of cosines, if known."""
+    """``image`` maps n 3 h w, ``text`` token ids and mask, to n d of one space. ``scale``: the trained factor
+    of cosines, if known."""
 
     image: Callable[[Tensor], Tensor]
     text: Callable[[Tensor, Tensor], Tensor]
@@ -37,20 +40,34 @@ class ClipPair:
     device: str
 
     def images(self, frames: np.ndarray, batch_size: int) -> np.ndarray:
-        """uint8 n h w 3 -> unit vectors n d. The processor gets uint8: it would divide floats in 0..1 by 255 once more."""
+        """uint8 n h w 3 -> unit vectors n d. The processor gets uint8: it would divide floats in 0..1 by 255
+        once more."""
         return self.tensors(frames, batch_size, lambda part: preprocessed(self.processor, part))
 
     @torch.inference_mode()
-    def tensors(self, frames: np.ndarray, batch_size: int, prepare: Callable[[np.ndarray], Tensor]) -> np.ndarray:
+    def tensors(
+        self, frames: np.ndarray, batch_size: int, prepare: Callable[[np.ndarray], Tensor]
+    ) -> np.ndarray:
         """The same with another preprocessing."""
-        parts = [F.normalize(self.image(prepare(part).to(self.device)).float(), dim=-1) for part in in_batches(frames, batch_size)]
+        parts = [
+            F.normalize(self.image(prepare(part).to(self.device)).float(), dim=-1)
+            for part in in_batches(frames, batch_size)
+        ]
         return torch.cat(parts).cpu().double().numpy()
 
     @torch.inference_mode()
     def texts(self, prompts: list[str]) -> np.ndarray:
-        """Unit vectors n d. Long prompts are cut before the end mark, whose state is the embedding: a cut that drops it reads garbage."""
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.num_tokens, return_tensors="pt").to(self.device)
-        return F.normalize(self.text(tokens.input_ids, tokens.attention_mask).float(), dim=-1).cpu().double().numpy()
+        """Unit vectors n d. Long prompts are cut before the end mark, whose state is the embedding: a cut
+        that drops it reads garbage."""
+        tokens = self.tokenizer(
+            prompts, padding=True, truncation=True, max_length=self.num_tokens, return_tensors="pt"
+        ).to(self.device)
+        return (
+            F.normalize(self.text(tokens.input_ids, tokens.attention_mask).float(), dim=-1)
+            .cpu()
+            .double()
+            .numpy()
+        )
 
     def num_cut(self, prompts: list[str]) -> int:
         """How many prompts are longer than the text encoder reads."""
@@ -70,13 +87,16 @@ def load_clip(located: Located, device: str, name: str = "clip") -> ClipPair:
 
     if model_type(folder) != "clip":
         raise ValueError(
-            f"{name}.path={folder} must be a transformers CLIP folder or an image model with a CLIP pair, its config.json says "
+            f"{name}.path={folder} must be a transformers CLIP folder or an image model with a CLIP pair, "
+            "its config.json says "
             f"{model_type(folder) or 'nothing'}; point it at one"
         )
     model = pretrained(CLIPModel, folder, name).to(device)
     return ClipPair(
         image=lambda x: model.visual_projection(model.vision_model(pixel_values=x).pooler_output),
-        text=lambda ids, mask: model.text_projection(model.text_model(input_ids=ids, attention_mask=mask).pooler_output),
+        text=lambda ids, mask: model.text_projection(
+            model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        ),
         tokenizer=_tokenizer(folder, name),
         num_tokens=model.config.text_config.max_position_embeddings,
         processor=_processor(folder, name),
@@ -91,7 +111,10 @@ def _pair(folder: Path, device: str, name: str) -> ClipPair:
     parts = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor")
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:
-        raise ValueError(f"{name}.path={folder} is an image model without {' and '.join(missing)}: it has no CLIP pair; use a CLIP folder")
+        raise ValueError(
+            f"{name}.path={folder} is an image model without {' and '.join(missing)}: it has no CLIP pair; "
+            "use a CLIP folder"
+        )
     text = pretrained(CLIPTextModelWithProjection, folder / "text_encoder", name).to(device)
     image = pretrained(CLIPVisionModelWithProjection, folder / "image_encoder", name).to(device)
     return ClipPair(
@@ -123,8 +146,13 @@ def _tokenizer(folder: Path, name: str) -> Any:
     from transformers import CLIPTokenizer
 
     tokenizer = read_part(CLIPTokenizer, folder, name)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where the files are missing
-        raise ValueError(f"{name}.path: {folder} must hold the tokenizer (tokenizer.json, or vocab.json and merges.txt); get all of it")
+    if len(tokenizer) <= len(
+        tokenizer.all_special_ids
+    ):  # transformers makes an empty one where the files are missing
+        raise ValueError(
+            f"{name}.path: {folder} must hold the tokenizer (tokenizer.json, or vocab.json and merges.txt); "
+            "get all of it"
+        )
     return tokenizer
 
 

@@ -34,7 +34,8 @@ def clip_frame_consecutive(tools: Tools) -> Scores:
 
 @plugin(
     Metric("clip_text", 1, "100 times the mean cosine of frames and prompt"),
-    source="Tune-A-Video's textual alignment; TGVE's clip_score_text, whose trained scale is 100", needs=["prompts"], slots=[CLIP],
+    source="Tune-A-Video's textual alignment; TGVE's clip_score_text, whose trained scale is "
+           "100", needs=["prompts"], slots=[CLIP],
 )  # fmt: skip
 def clip_text(tools: Tools) -> Scores:
     pairs = zip(images(tools), texts(tools, "prompts"), strict=True)
@@ -42,22 +43,38 @@ def clip_text(tools: Tools) -> Scores:
 
 
 @plugin(
-    Metric("clip_frame_accuracy", 1, "share of frames that are at least as close to the prompt as to the source's prompt"),
+    Metric("clip_frame_accuracy", 1, "share of frames that are at least as close to the prompt as to the "
+                                     "source's prompt"),
     source="FateZero's Fram-Acc", needs=["prompts", "source_prompts"], slots=[CLIP],
 )  # fmt: skip
 def clip_frame_accuracy(tools: Tools) -> Scores:
     triples = zip(images(tools), texts(tools, "prompts"), texts(tools, "source_prompts"), strict=True)
-    return _scores(tools, [float((x @ new >= x @ old).mean()) for x, new, old in triples], "prompts", "source_prompts")
+    return _scores(
+        tools, [float((x @ new >= x @ old).mean()) for x, new, old in triples], "prompts", "source_prompts"
+    )
 
 
 @plugin(
-    Metric("clip_direction", 1, "cosine of what changed in the frames and what changed in the words, mean over frames"),
-    source="Gal et al. 2021; InstructPix2Pix' direction similarity", needs=["sources", "prompts", "source_prompts"], slots=[CLIP],
+    Metric("clip_direction", 1, "cosine of what changed in the frames and what changed in the words, mean "
+                                "over frames"),
+    source="Gal et al. 2021; InstructPix2Pix' direction "
+           "similarity", needs=["sources", "prompts", "source_prompts"], slots=[CLIP],
 )  # fmt: skip
 def clip_direction(tools: Tools) -> Scores:
     """A copy of the source scores 0; None where the prompts ask for no change."""
-    rows = zip(images(tools), images(tools, "sources"), texts(tools, "prompts"), texts(tools, "source_prompts"), strict=True)
-    return _scores(tools, [_direction(x - old_x, text - old_text) for x, old_x, text, old_text in rows], "prompts", "source_prompts")
+    rows = zip(
+        images(tools),
+        images(tools, "sources"),
+        texts(tools, "prompts"),
+        texts(tools, "source_prompts"),
+        strict=True,
+    )
+    return _scores(
+        tools,
+        [_direction(x - old_x, text - old_text) for x, old_x, text, old_text in rows],
+        "prompts",
+        "source_prompts",
+    )
 
 
 @plugin(
@@ -86,7 +103,11 @@ def network(tools: Tools) -> ClipPair:
 
 def cut_note(pair: ClipPair, prompts: list[str]) -> list[str]:
     cut = pair.num_cut(prompts)
-    return [f"{cut} of {len(prompts)} prompts were longer than {pair.num_tokens} tokens and were cut"] if cut else []
+    return (
+        [f"{cut} of {len(prompts)} prompts were longer than {pair.num_tokens} tokens and were cut"]
+        if cut
+        else []
+    )
 
 
 def _scores(tools: Tools, per_clip: list[float] | list[float | None], *read: str) -> Scores:
@@ -101,4 +122,6 @@ def _direction(change: np.ndarray, wanted: np.ndarray) -> float | None:
     if length < _STILL:
         return None
     lengths = np.linalg.norm(change, axis=-1)
-    return float(np.where(lengths < _STILL, 0, change @ wanted / np.maximum(lengths * length, _STILL**2)).mean())
+    return float(
+        np.where(lengths < _STILL, 0, change @ wanted / np.maximum(lengths * length, _STILL**2)).mean()
+    )

@@ -23,30 +23,43 @@ PSNR_CAP = 100.0  # dB: identical frames would have infinity, which no mean and 
     source="uint8, in float64", needs=["sources"],
 )  # fmt: skip
 def psnr(tools: Tools) -> Scores:
-    return Scores(per_clip=[decibel(_squared(a, b).mean()) for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)])
+    return Scores(
+        per_clip=[
+            decibel(_squared(a, b).mean())
+            for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)
+        ]
+    )
 
 
 @plugin(
-    Metric("masked_psnr", 1, "PSNR over the masked pixels alone: the mask is the denominator, dB; an empty mask asks for nothing"),
-    source="-10 log10(Σ mask·error / Σ mask); PIE-Bench's code divides by the whole picture", needs=["sources", "masks"],
+    Metric("masked_psnr", 1, "PSNR over the masked pixels alone: the mask is the denominator, dB; an empty "
+                             "mask asks for nothing"),
+    source="-10 log10(Σ mask·error / Σ mask); PIE-Bench's code divides by the whole "
+           "picture", needs=["sources", "masks"],
 )  # fmt: skip
 def masked_psnr(tools: Tools) -> Scores:
     clips = tools.clips
     triples = zip(clips.videos, clips.given("sources"), clips.given("masks"), strict=True)
-    return Scores(per_clip=[decibel(_squared(a, b)[mask].mean()) if mask.any() else None for a, b, mask in triples])
+    return Scores(
+        per_clip=[decibel(_squared(a, b)[mask].mean()) if mask.any() else None for a, b, mask in triples]
+    )
 
 
 @plugin(
     Metric("ssim", 1, "structural similarity to the source, mean over frames"),
-    source="Wang et al. 2004, as torchmetrics: RGB, Gaussian window 11 px, sigma 1.5, mirrored at the border", needs=["sources"],
+    source="Wang et al. 2004, as torchmetrics: RGB, Gaussian window 11 px, sigma 1.5, mirrored at the "
+           "border", needs=["sources"],
 )  # fmt: skip
 def ssim(tools: Tools) -> Scores:
-    return Scores(per_clip=[_ssim(a, b) for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)])
+    return Scores(
+        per_clip=[_ssim(a, b) for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)]
+    )
 
 
 @plugin(
     Metric("lpips", 1, "learned perceptual distance to the source, mean over frames"),
-    source="Zhang et al. 2018, version 0.1 with linear heads; frames in [-1, 1]", better="lower", needs=["sources"], slots=[LPIPS],
+    source="Zhang et al. 2018, version 0.1 with linear heads; frames in [-1, "
+           "1]", better="lower", needs=["sources"], slots=[LPIPS],
 )  # fmt: skip
 @torch.inference_mode()
 def lpips(tools: Tools) -> Scores:
@@ -54,8 +67,17 @@ def lpips(tools: Tools) -> Scores:
     net = tools.network(LPIPS, lambda located, device: load_lpips(located.path, kind).to(device))
 
     def of(video: np.ndarray, source: np.ndarray) -> float:
-        pairs = zip(in_batches(video, tools.settings.batch_size), in_batches(source, tools.settings.batch_size), strict=True)
-        parts = [net(pixels(a).to(tools.settings.device) * 2 - 1, pixels(b).to(tools.settings.device) * 2 - 1).cpu() for a, b in pairs]
+        pairs = zip(
+            in_batches(video, tools.settings.batch_size),
+            in_batches(source, tools.settings.batch_size),
+            strict=True,
+        )
+        parts = [
+            net(
+                pixels(a).to(tools.settings.device) * 2 - 1, pixels(b).to(tools.settings.device) * 2 - 1
+            ).cpu()
+            for a, b in pairs
+        ]
         return float(torch.cat(parts).double().mean())
 
     scores = [of(a, b) for a, b in zip(tools.clips.videos, tools.clips.given("sources"), strict=True)]
@@ -70,8 +92,8 @@ def decibel(error: float) -> float:
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     """Mean over frames, channels and pixels; Wang et al. 2004, equation 13.
 
-    In float64: in float32 the variance of a flat region is rounding, and identical pictures read .9999 (torchmetrics' default, which in
-    float64 takes ten times as long).
+    In float64: in float32 the variance of a flat region is rounding, and identical pictures read .9999
+    (torchmetrics' default, which in float64 takes ten times as long).
     """
     x, y = a / 255, b / 255
     mean_x, mean_y, xx, yy, xy = (_windowed(z) for z in (x, y, x * x, y * y, x * y))
@@ -87,4 +109,3 @@ def _windowed(x: np.ndarray) -> np.ndarray:
 def _squared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float64 f h w: mean over channels of the squared difference, full scale 1. uint8 would wrap around."""
     return np.square((a.astype(np.float64) - b) / 255).mean(-1)
-

@@ -1,4 +1,5 @@
-"""Motion between neighbouring frames: given, or estimated by OpenCV's Farneback; and what it brings onto what."""
+"""Motion between neighbouring frames: given, or estimated by OpenCV's Farneback; and what it brings onto
+what."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from vgen.metrics.learned.weights import Absent
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """``flow``: float32 f-1 h w 2, x and y in pixels from each frame to the next. ``visible``: bool f-1 h w, seen in the next frame."""
+    """``flow``: float32 f-1 h w 2, x and y in pixels from each frame to the next. ``visible``: bool f-1 h w,
+    seen in the next frame."""
 
     flow: np.ndarray
     visible: np.ndarray
@@ -34,7 +36,9 @@ def flow_ready(tools: Tools) -> None:
 
 def opencv_ready(tools: Tools) -> None:
     if importlib.util.find_spec("cv2") is None:
-        raise Absent("optical flow needs OpenCV, which is not installed: pip install 'vgen[metrics]', or give the flow")
+        raise Absent(
+            "optical flow needs OpenCV, which is not installed: pip install 'vgen[metrics]', or give the flow"
+        )
 
 
 def motions(tools: Tools) -> list[Motion]:
@@ -46,9 +50,13 @@ def described(tools: Tools) -> tuple[dict[str, str], tuple[str, ...]]:
     """For the manifest: where the flow is from, and which fields of the clips that reads."""
     if tools.clips.flow is not None:
         hidden = tools.clips.hidden is not None
-        return {"flow": "given", "hidden": "given" if hidden else "none"}, ("flow", "hidden") if hidden else ("flow",)
+        return {"flow": "given", "hidden": "given" if hidden else "none"}, ("flow", "hidden") if hidden else (
+            "flow",
+        )
     of = tools.settings.flow_of
-    return {"flow": f"Farneback of {of.value}", "hidden": "there and back disagree"}, ("sources",) if of is FlowOf.SOURCES else ()
+    return {"flow": f"Farneback of {of.value}", "hidden": "there and back disagree"}, (
+        "sources",
+    ) if of is FlowOf.SOURCES else ()
 
 
 def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -57,16 +65,25 @@ def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
     start = np.zeros((*a.shape, 2), np.float32)
-    return np.asarray(cv2.calcOpticalFlowFarneback(a, b, start, 0.5, 3, 15, 3, 5, 1.2, 0))  # pyramid, levels, window, iterations, n, sigma
+    return np.asarray(
+        cv2.calcOpticalFlowFarneback(a, b, start, 0.5, 3, 15, 3, 5, 1.2, 0)
+    )  # pyramid, levels, window, iterations, n, sigma
 
 
 def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """``image`` h w c read at x + flow(x), bilinear: the second frame brought onto the first one by the first one's forward flow."""
+    """``image`` h w c read at x + flow(x), bilinear: the second frame brought onto the first one by the first
+    one's forward flow."""
     h, w = flow.shape[:2]
     x, y = _targets(flow)
-    grid = torch.from_numpy(np.stack([2 * x / max(w - 1, 1) - 1, 2 * y / max(h - 1, 1) - 1], -1))[None].double()
+    grid = torch.from_numpy(np.stack([2 * x / max(w - 1, 1) - 1, 2 * y / max(h - 1, 1) - 1], -1))[
+        None
+    ].double()
     source = torch.from_numpy(np.ascontiguousarray(image)).double().permute(2, 0, 1)[None]
-    return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)[0].permute(1, 2, 0).numpy()
+    return (
+        F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+        .permute(1, 2, 0)
+        .numpy()
+    )
 
 
 def inside(flow: np.ndarray) -> np.ndarray:
@@ -77,11 +94,16 @@ def inside(flow: np.ndarray) -> np.ndarray:
 
 
 def disagreeing(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """bool h w: going there and back does not return, or the motion has an edge here (Ruder et al. 2016, equations 5 and 6)."""
+    """bool h w: going there and back does not return, or the motion has an edge here (Ruder et al. 2016,
+    equations 5 and 6)."""
     back = warped(backward, forward)
     size = np.square(forward).sum(-1)
     away = np.square(forward + back).sum(-1) > 0.01 * (size + np.square(back).sum(-1)) + 0.5
-    steps = [np.gradient(forward, axis=axis) for axis in (0, 1)] if min(size.shape) > 1 else [np.zeros_like(forward)]
+    steps = (
+        [np.gradient(forward, axis=axis) for axis in (0, 1)]
+        if min(size.shape) > 1
+        else [np.zeros_like(forward)]
+    )
     edge = sum(np.square(step).sum(-1) for step in steps) > 0.01 * size + 0.002
     return away | edge
 
@@ -94,7 +116,9 @@ def _motion(tools: Tools, i: int) -> Motion:
     video = clips.given(tools.settings.flow_of.value)[i]
     forward = [farneback(a, b) for a, b in pairwise(video)]
     backward = [farneback(b, a) for a, b in pairwise(video)]
-    visible = [inside(there) & ~disagreeing(there, back) for there, back in zip(forward, backward, strict=True)]
+    visible = [
+        inside(there) & ~disagreeing(there, back) for there, back in zip(forward, backward, strict=True)
+    ]
     return Motion(np.stack(forward), np.stack(visible))
 
 

@@ -21,7 +21,8 @@ def pixels(frames: np.ndarray) -> Tensor:
 
 
 def shortest_edge(images: Tensor, size_px: int, mode: str) -> Tensor:
-    """Shorter side to ``size_px``, the longer one in proportion, rounded down; **without** antialiasing, as VBench does it on tensors."""
+    """Shorter side to ``size_px``, the longer one in proportion, rounded down; **without** antialiasing, as
+    VBench does it on tensors."""
     h, w = images.shape[-2:]
     size = (size_px, int(size_px * w / h)) if h <= w else (int(size_px * h / w), size_px)
     return F.interpolate(images, size=size, mode=mode, align_corners=False, antialias=False)

@@ -15,16 +15,26 @@ from vgen.metrics.learned.tools import Tools
 from vgen.metrics.learned.weights import Absent
 
 
-def measure(names: Sequence[str] | None, clips: Clips, settings: LearnedMetrics | None = None) -> dict[str, Result]:
-    """Each named metric of ``clips`` (None: all there are). A metric whose weights or inputs are absent is ``skipped`` with the reason;
-    ValueError, before any network runs, for unknown names, weights that are not the declared ones, and too few clips (all are listed)."""
+def measure(
+    names: Sequence[str] | None, clips: Clips, settings: LearnedMetrics | None = None
+) -> dict[str, Result]:
+    """Each named metric of ``clips`` (None: all there are). A metric whose weights or inputs are absent is
+    ``skipped`` with the reason; ValueError, before any network runs, for unknown names, weights that are not
+    the declared ones, and too few clips (all are listed)."""
     plugins = find(list(catalogue()) if names is None else list(dict.fromkeys(names)))
     tools = Tools(settings or LearnedMetrics(), clips)
     skipped = {plugin.metric.id: _obstacle(plugin, tools) for plugin in plugins}
-    refusals = [r for p in plugins if skipped[p.metric.id] is None and (r := p.refusal(clips, tools.settings.minimums))]
+    refusals = [
+        r
+        for p in plugins
+        if skipped[p.metric.id] is None and (r := p.refusal(clips, tools.settings.minimums))
+    ]
     if refusals:
         raise ValueError("; ".join(refusals) + "; give more, or leave these metrics out")
-    return {p.metric.id: Result(skipped=why) if (why := skipped[p.metric.id]) else _measured(p, tools) for p in plugins}
+    return {
+        p.metric.id: Result(skipped=why) if (why := skipped[p.metric.id]) else _measured(p, tools)
+        for p in plugins
+    }
 
 
 def _obstacle(plugin: Plugin, tools: Tools) -> str | None:
@@ -47,10 +57,18 @@ def _measured(plugin: Plugin, tools: Tools) -> Result:
     per_clip = None if scores.per_clip is None else [None if v is None else float(v) for v in scores.per_clip]
     value = _mean(per_clip) if per_clip is not None else scores.value
     if value is None:
-        return Result(skipped=f"{plugin.metric.id} has nothing to measure in any of these clips", per_clip=per_clip, notes=scores.notes)
+        return Result(
+            skipped=f"{plugin.metric.id} has nothing to measure in any of these clips",
+            per_clip=per_clip,
+            notes=scores.notes,
+        )
     if not np.isfinite(value):
-        raise ValueError(f"{plugin.metric.id} must be a finite number, got {value}; its weights do not fit its input")
-    return Result(value=value, per_clip=per_clip, notes=scores.notes, manifest=_manifest(plugin, tools, scores))
+        raise ValueError(
+            f"{plugin.metric.id} must be a finite number, got {value}; its weights do not fit its input"
+        )
+    return Result(
+        value=value, per_clip=per_clip, notes=scores.notes, manifest=_manifest(plugin, tools, scores)
+    )
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -75,5 +93,9 @@ def _manifest(plugin: Plugin, tools: Tools, scores: Scores) -> Manifest:
         options=scores.options,
         task=tools.once(("task", fields), lambda: clips.digest(fields)),
         videos=tools.once(("videos",), lambda: clips.digest(["videos"])),
-        software={"torch": torch.__version__, "transformers": version("transformers"), "device": tools.settings.device},
+        software={
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "device": tools.settings.device,
+        },
     )

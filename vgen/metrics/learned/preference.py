@@ -12,7 +12,8 @@ from vgen.metrics.metric import Metric
 
 PICK = Slot(
     "pick",
-    "the folder yuvalkirstain/PickScore_v1, with the tokenizer and processor of laion/CLIP-ViT-H-14-laion2B-s32B-b79K beside it",
+    "the folder yuvalkirstain/PickScore_v1, with the tokenizer and processor of "
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K beside it",
 )
 
 
@@ -24,12 +25,17 @@ def pick_score(tools: Tools) -> Scores:
     pair, prompts = tools.network(PICK, _load), list(tools.clips.given("prompts"))
     frames = tools.features("pick", "videos", lambda video: pair.images(video, tools.settings.batch_size))
     assert pair.scale is not None
-    scores = [pair.scale * float((x @ text).mean()) for x, text in zip(frames, pair.texts(prompts), strict=True)]
+    scores = [
+        pair.scale * float((x @ text).mean()) for x, text in zip(frames, pair.texts(prompts), strict=True)
+    ]
     return Scores(per_clip=scores, resize=pair.resize, notes=cut_note(pair, prompts))
 
 
 def _load(located: Located, device: str) -> ClipPair:
     pair = load_clip(located, device, "pick")
     if pair.scale is None:
-        raise ValueError(f"pick.path={located.path} must be a CLIPModel with its trained scale, got two encoders; get PickScore_v1")
+        raise ValueError(
+            f"pick.path={located.path} must be a CLIPModel with its trained scale, got two encoders; get "
+            "PickScore_v1"
+        )
     return pair

@@ -19,7 +19,8 @@ _PLUGINS: dict[str, Plugin] = {}
 
 @dataclass(frozen=True, slots=True)
 class Least:
-    """A distance between sets asks for ``minimum``, a field of the settings' minimums, on both sides: clips, or frames of all clips."""
+    """A distance between sets asks for ``minimum``, a field of the settings' minimums, on both sides: clips,
+    or frames of all clips."""
 
     minimum: str
     unit: str = "clips"
@@ -31,13 +32,17 @@ class Least:
         if self.unit == "frames" and min(clips.num, len(clips.references or ())) < 2:
             return "two clips a side, since frames of one clip are no independent samples"
         short = [f"{num} {self.unit} of {name}" for name, num in have.items() if num < wanted]
-        return f"{wanted} {self.unit} a side (learned.minimums.{self.minimum}), got {' and '.join(short)}" if short else None
+        return (
+            f"{wanted} {self.unit} a side (learned.minimums.{self.minimum}), got {' and '.join(short)}"
+            if short
+            else None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """``better``: "higher", "lower" or "" where neither is. ``needs``: the fields of Clips it reads beside the videos. ``ready`` raises
-    Absent where something other than weights is missing."""
+    """``better``: "higher", "lower" or "" where neither is. ``needs``: the fields of Clips it reads beside
+    the videos. ``ready`` raises Absent where something other than weights is missing."""
 
     metric: Metric
     source: str
@@ -58,17 +63,31 @@ class Plugin:
 
 
 def plugin(
-    metric: Metric, *, source: str, better: str = "higher", needs: Sequence[str] = (), slots: Sequence[Slot] = (), min_frames: int = 1,
-    least: Least | None = None, ready: Callable[[Tools], None] | None = None,
-) -> Callable[[Callable[[Tools], Scores]], Callable[[Tools], Scores]]:  # fmt: skip
+    metric: Metric,
+    *,
+    source: str,
+    better: str = "higher",
+    needs: Sequence[str] = (),
+    slots: Sequence[Slot] = (),
+    min_frames: int = 1,
+    least: Least | None = None,
+    ready: Callable[[Tools], None] | None = None,
+) -> Callable[[Callable[[Tools], Scores]], Callable[[Tools], Scores]]:
     """Offer the decorated function as ``metric``."""
 
     def offer(compute: Callable[[Tools], Scores]) -> Callable[[Tools], Scores]:
         assert metric.id not in _PLUGINS, f"metric {metric.id} is offered twice"
         _PLUGINS[metric.id] = Plugin(
-            metric=metric, source=source, better=better, needs=tuple(needs), slots=tuple(slots), min_frames=min_frames, least=least,
-            ready=ready, compute=compute,
-        )  # fmt: skip
+            metric=metric,
+            source=source,
+            better=better,
+            needs=tuple(needs),
+            slots=tuple(slots),
+            min_frames=min_frames,
+            least=least,
+            ready=ready,
+            compute=compute,
+        )
         return compute
 
     return offer
@@ -86,5 +105,7 @@ def find(names: Sequence[str]) -> list[Plugin]:
     known = catalogue()
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"there is no metric called {', '.join(unknown)}; those offered are {', '.join(known)}")
+        raise ValueError(
+            f"there is no metric called {', '.join(unknown)}; those offered are {', '.join(known)}"
+        )
     return [known[name] for name in names]

@@ -11,10 +11,12 @@ _PROVENANCE = ("videos", "software")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Everything that makes a number what it is. ``weights``: sha256 by name. ``size``: height, width in pixels before ``resize``.
-    ``task``: sha256 of what the videos were compared with (prompts, sources, references ...). ``seed``: the videos', None if unknown.
+    """Everything that makes a number what it is. ``weights``: sha256 by name. ``size``: height, width in
+    pixels before ``resize``. ``task``: sha256 of what the videos were compared with (prompts, sources,
+    references ...). ``seed``: the videos', None if unknown.
 
-    ``videos`` (sha256 of the frames) and ``software`` say where the number came from and do not forbid a comparison."""
+    ``videos`` (sha256 of the frames) and ``software`` say where the number came from and do not forbid a
+    comparison."""
 
     id: str
     version: int
@@ -33,8 +35,9 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """``value`` is None exactly where ``skipped`` says why. ``per_clip``: one number per video (None where a clip does not ask for it), or
-    None for distances between sets. ``notes``: what a reader should know, such as prompts that were cut."""
+    """``value`` is None exactly where ``skipped`` says why. ``per_clip``: one number per video (None where a
+    clip does not ask for it), or None for distances between sets. ``notes``: what a reader should know, such
+    as prompts that were cut."""
 
     value: float | None = None
     per_clip: list[float | None] | None = None
@@ -53,8 +56,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What a plug-in returns: ``per_clip`` or ``value``; ``resize`` and ``options`` go into the manifest, and so does a digest of the
-    fields that it ``read`` beyond those that it needs."""
+    """What a plug-in returns: ``per_clip`` or ``value``; ``resize`` and ``options`` go into the manifest, and
+    so does a digest of the fields that it ``read`` beyond those that it needs."""
 
     per_clip: Sequence[float | None] | None = None
     value: float | None = None
@@ -65,7 +68,8 @@ class Scores:
 
 
 def comparable(a: Result | Manifest, b: Result | Manifest) -> None:
-    """Returns when the two numbers were made by one rule; raises ValueError, listing what differs, otherwise."""
+    """Returns when the two numbers were made by one rule; raises ValueError, listing what differs,
+    otherwise."""
     one, other = _manifest(a), _manifest(b)
     differing = [
         f"{f.name} ({_short(getattr(one, f.name))} and {_short(getattr(other, f.name))})"
@@ -74,7 +78,10 @@ def comparable(a: Result | Manifest, b: Result | Manifest) -> None:
     ]
     if differing:
         what = one.id if one.id == other.id else f"{one.id} and {other.id}"
-        raise ValueError(f"two values of {what} cannot be compared, since they differ in {', '.join(differing)}; measure both the same way")
+        raise ValueError(
+            f"two values of {what} cannot be compared, since they differ in {', '.join(differing)}; measure "
+            "both the same way"
+        )
 
 
 def _manifest(value: Result | Manifest) -> Manifest:

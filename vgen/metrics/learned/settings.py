@@ -9,7 +9,8 @@ from vgen.spec import Choice, field, spec
 
 @spec
 class Weights:
-    """A local file or folder. ``sha256`` (see ``weights.digest``) is checked when given; nothing is ever downloaded."""
+    """A local file or folder. ``sha256`` (see ``weights.digest``) is checked when given; nothing is ever
+    downloaded."""
 
     path: str = ""
     sha256: str = ""
@@ -17,7 +18,9 @@ class Weights:
     def __post_init__(self) -> None:
         self.sha256 = self.sha256.lower()
         if self.sha256 and not re.fullmatch("[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}; 'sha256sum FILE' prints them")
+            raise ValueError(
+                f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}; 'sha256sum FILE' prints them"
+            )
 
 
 class LpipsNet(Choice):
@@ -35,8 +38,8 @@ class FlowOf(Choice):
 
 @spec
 class Minimums:
-    """Fewest clips (or frames, for pictures) on either side of a set distance. Fréchet distances fall several-fold with the sample size:
-    the usual sizes are 2048 clips and 10,000 pictures."""
+    """Fewest clips (or frames, for pictures) on either side of a set distance. Fréchet distances fall
+    several-fold with the sample size: the usual sizes are 2048 clips and 10,000 pictures."""
 
     frechet_clips: int = 256
     mmd_clips: int = 16
@@ -46,13 +49,17 @@ class Minimums:
     def __post_init__(self) -> None:
         for name in ("frechet_clips", "mmd_clips", "frechet_frames", "mmd_frames"):
             if getattr(self, name) < 2:
-                raise ValueError(f"learned.minimums.{name} must be 2 or more, since one sample has no spread, got {getattr(self, name)}")
+                raise ValueError(
+                    f"learned.minimums.{name} must be 2 or more, since one sample has no spread, got "
+                    f"{getattr(self, name)}"
+                )
 
 
 @spec
 class VBenchPackage:
-    """``python``: the interpreter of an environment with the package. ``cache``: the folder with its weights (its VBENCH_CACHE_DIR).
-    ``fps``: frames a second of the clips, by which dynamic_degree thins them to about 8."""
+    """``python``: the interpreter of an environment with the package. ``cache``: the folder with its weights
+    (its VBENCH_CACHE_DIR). ``fps``: frames a second of the clips, by which dynamic_degree thins them to about
+    8."""
 
     python: str = ""
     cache: str = ""
@@ -61,7 +68,8 @@ class VBenchPackage:
 
 @spec
 class LearnedMetrics:
-    """Where each network lies, and how it runs. ``batch_size``: frames at once (video networks read clip by clip); it changes no number."""
+    """Where each network lies, and how it runs. ``batch_size``: frames at once (video networks read clip by
+    clip); it changes no number."""
 
     clip: Weights = field(default_factory=Weights)
     dino: Weights = field(default_factory=Weights)

@@ -1,4 +1,5 @@
-"""The bench of one measurement: networks loaded once, features computed once, whichever metrics ask for them."""
+"""The bench of one measurement: networks loaded once, features computed once, whichever metrics ask for
+them."""
 
 from __future__ import annotations
 
@@ -34,6 +35,8 @@ class Tools:
         return self.once(("network", slot.name), lambda: load(self.located(slot), self.settings.device))
 
     def features(self, name: str, field: str, encode: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
-        """``encode`` of each entry of a field of the clips (``videos``, ``sources`` ...), f d each, remembered by ``name``."""
-        return self.once(("features", name, field), lambda: [encode(video) for video in getattr(self.clips, field)])
-
+        """``encode`` of each entry of a field of the clips (``videos``, ``sources`` ...), f d each,
+        remembered by ``name``."""
+        return self.once(
+            ("features", name, field), lambda: [encode(video) for video in getattr(self.clips, field)]
+        )

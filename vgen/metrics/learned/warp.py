@@ -1,4 +1,5 @@
-"""Does every frame show the last one, moved? Errors of flow-aligned neighbours, on a scale of 0..1. A frozen video has none."""
+"""Does every frame show the last one, moved? Errors of flow-aligned neighbours, on a scale of 0..1. A frozen
+video has none."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ from vgen.metrics.metric import Metric
 
 
 @plugin(
-    Metric("warp_error", 2, "mean squared difference of a frame and the next one brought onto it, over pixels that both show"),
-    source="Lai et al. 2018; ControlVideo's table has it times 100, with another flow", better="lower", min_frames=2, ready=flow_ready,
+    Metric("warp_error", 2, "mean squared difference of a frame and the next one brought onto it, over "
+                            "pixels that both show"),
+    source="Lai et al. 2018; ControlVideo's table has it times 100, with another "
+           "flow", better="lower", min_frames=2, ready=flow_ready,
 )  # fmt: skip
 def warp_error(tools: Tools) -> Scores:
-    """Mean over pairs of frames. A pair of which nothing is visible in both asks for nothing where that was given (a cut); where the flow
-    is an estimate, a clip that boils so much that none of it can be followed does not go free, but is judged by all of its pixels."""
+    """Mean over pairs of frames. A pair of which nothing is visible in both asks for nothing where that was
+    given (a cut); where the flow is an estimate, a clip that boils so much that none of it can be followed
+    does not go free, but is judged by all of its pixels."""
     found = motions(tools)
     seen = float(np.mean([motion.visible.mean() for motion in found]))
     note = f"{seen:.0%} of the pixels are seen in both frames of a pair; the others are not judged"
@@ -53,7 +57,9 @@ def _scores(tools: Tools, masks: list[np.ndarray], notes: Sequence[str] = ()) ->
 
 
 def _error(video: np.ndarray, flow: np.ndarray, mask: np.ndarray) -> float | None:
-    errors = [_pair(a, b, step, m) for (a, b), step, m in zip(pairwise(video), flow, mask, strict=True) if m.any()]
+    errors = [
+        _pair(a, b, step, m) for (a, b), step, m in zip(pairwise(video), flow, mask, strict=True) if m.any()
+    ]
     return float(np.mean(errors)) if errors else None
 
 

@@ -19,15 +19,18 @@ from vgen.toybox.scenes import DIRECTION, RADIUS, SPEED, Colour, Ground, Motion,
 T = TypeVar("T", bound=Hashable)
 STILL = 0.004  # canvas widths per tick below which nothing moves: well under half of slow
 STILL_RMS, STRAIGHT_RMS = 0.03, 0.05  # widths
-CROOKED = 0.25  # of its own length that a straight path may stray: a slow one still goes its way when jittered by two pixels of 64
+# of its own length that a straight path may stray: a slow one still goes its way when jittered by two pixels
+# of 64
+CROOKED = 0.25
 FEWEST_FRAMES = 4  # a track shorter than this (or than the clip) is a glitch, not a thing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One thing as the oracle saw it. ``frames`` k; ``centres`` k 2 and ``radii`` k in canvas widths, of what could be seen; ``velocity`` 2
-    in widths per tick. ``motion`` None: it moved, but not as anything of the core world does (or the video is a still). ``outlines`` k:
-    soft IoU of what could be seen with its best template, ``contacts`` k: share of its rim that lies on other bodies."""
+    """One thing as the oracle saw it. ``frames`` k; ``centres`` k 2 and ``radii`` k in canvas widths, of what
+    could be seen; ``velocity`` 2 in widths per tick. ``motion`` None: it moved, but not as anything of the
+    core world does (or the video is a still). ``outlines`` k: soft IoU of what could be seen with its best
+    template, ``contacts`` k: share of its rim that lies on other bodies."""
 
     colour: Colour
     shape: Shape
@@ -47,8 +50,8 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """``blobs``: every body of every frame on its own, glitches too; ``counts unexplained`` f; ``covered`` bool f h w: bodies and marks,
-    ``bodies`` without marks; ``num_tracks`` counts glitches too."""
+    """``blobs``: every body of every frame on its own, glitches too; ``counts unexplained`` f; ``covered``
+    bool f h w: bodies and marks, ``bodies`` without marks; ``num_tracks`` counts glitches too."""
 
     ground: Ground | None
     things: list[Seen]
@@ -67,7 +70,9 @@ class Facts:
 def read(video: np.ndarray, stride_ticks: int = 1) -> Facts:
     """``video`` uint8 f h w 3; ``stride_ticks`` is the time between its frames."""
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or 0 in video.shape:
-        raise ValueError(f"the oracle reads uint8 f h w 3, got {video.dtype} {video.shape}; round and clip the video first")
+        raise ValueError(
+            f"the oracle reads uint8 f h w 3, got {video.dtype} {video.shape}; round and clip the video first"
+        )
     pixels = video.astype(np.float32) / 255
     backdrop = read_backdrop(pixels)
     parsed = parse(pixels, backdrop)
@@ -97,7 +102,9 @@ def _seen(track: Track, num_frames: int, stride_ticks: int) -> Seen:
     centres = np.array([(b.x, b.y) for b in blobs])
     radii = np.array([b.radius for b in blobs])
     velocity, rms = _line(frames * stride_ticks, centres)
-    whole = [b for b in blobs if b.whole] or blobs  # what is hidden now is read from the frames in which it is not, or could be completed
+    whole = [
+        b for b in blobs if b.whole
+    ] or blobs  # what is hidden now is read from the frames in which it is not, or could be completed
     motion = _motion(velocity, rms, (num_frames - 1) * stride_ticks) if num_frames > 1 else None
     return Seen(
         colour=_mode([b.colour for b in blobs]),
@@ -123,7 +130,8 @@ def size_of(radius: float) -> Size:
 
 
 def motion_of(ticks: np.ndarray, centres: np.ndarray, duration_ticks: int) -> Motion | None:
-    """How something moved that was at ``centres`` k 2 (canvas widths) at ``ticks`` k of a clip of ``duration_ticks``."""
+    """How something moved that was at ``centres`` k 2 (canvas widths) at ``ticks`` k of a clip of
+    ``duration_ticks``."""
     velocity, rms = _line(ticks, centres)
     return _motion(velocity, rms, duration_ticks)
 

@@ -11,21 +11,25 @@ import numpy as np
 from vgen.toybox.renderer import _ground
 from vgen.toybox.scenes import GROUND_RGB, SOLIDS, Ground, Scene
 
-FARTHEST_SOLID = 0.15  # a median farther than this (RGB, euclidean) from every solid is no ground of this world
+FARTHEST_SOLID = (
+    0.15  # a median farther than this (RGB, euclidean) from every solid is no ground of this world
+)
 WORST_FIT = 0.05  # mean clipped error per channel above which no ground explains the picture
 _CLIP = 0.15  # what a thing in front may cost a pixel
 
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """``ground`` is None where the picture has none of this world; ``colours`` is float32 1 1 3 or h w 3, what unmixing starts from."""
+    """``ground`` is None where the picture has none of this world; ``colours`` is float32 1 1 3 or h w 3,
+    what unmixing starts from."""
 
     ground: Ground | None
     colours: np.ndarray
 
 
 def read_backdrop(video: np.ndarray) -> Backdrop:
-    """``video`` float32 f h w 3. Solids are taken as observed (a decoder may shift them), textures as drawn."""
+    """``video`` float32 f h w 3. Solids are taken as observed (a decoder may shift them), textures as
+    drawn."""
     still = np.median(video[:, ::2, ::2], axis=0)
     observed = np.median(still.reshape(-1, 3), axis=0).astype(np.float32)
     distance = {g: float(np.linalg.norm(np.asarray(GROUND_RGB[g]) / 255 - observed)) for g in SOLIDS}
@@ -48,5 +52,9 @@ def _misfit(still: np.ndarray, picture: np.ndarray) -> float:
 def _textures(size: int) -> tuple[list[tuple[Ground, np.ndarray]], np.ndarray]:
     """Every texture h w 3, and every second pixel of all of them, n h/2 w/2 3."""
     kinds = (Ground.GRADIENT, Ground.CHECKER, Ground.STRIPES)
-    drawn = [(k, _ground(Scene(things=(), ground=k, inks=inks), 0.0, size)) for k in kinds for inks in permutations(SOLIDS, 2)]
+    drawn = [
+        (k, _ground(Scene(things=(), ground=k, inks=inks), 0.0, size))
+        for k in kinds
+        for inks in permutations(SOLIDS, 2)
+    ]
     return drawn, np.stack([picture[::2, ::2] for _, picture in drawn])

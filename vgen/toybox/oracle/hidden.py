@@ -1,4 +1,5 @@
-"""What is half behind something else: the template that fits the part that can be seen, wherever its centre and however large it is.
+"""What is half behind something else: the template that fits the part that can be seen, wherever its centre
+and however large it is.
 
 Nothing is known of the pixels under the other body, so they count neither for nor against a template.
 """
@@ -30,16 +31,22 @@ class Completed:
 
 
 def is_cut(contact: float, outline: float) -> bool:
-    """Whether other bodies take so much of the rim, and the outline fits its best template so poorly, that a part must be missing."""
+    """Whether other bodies take so much of the rim, and the outline fits its best template so poorly, that a
+    part must be missing."""
     return contact > TOUCHING and outline < WHOLE
 
 
 def complete(cover: np.ndarray, others: np.ndarray, y: float, x: float, radius: float) -> Completed:
-    """``cover`` h w of the visible part around ``y x`` (pixel indices) with ``radius`` px; ``others`` bool h w are the other bodies."""
+    """``cover`` h w of the visible part around ``y x`` (pixel indices) with ``radius`` px; ``others`` bool h
+    w are the other bodies."""
     known = 1.0 - ndimage.binary_dilation(others).astype(np.float32)
     towards = _direction(others, y, x)
     aside = (-towards[1], towards[0])
-    at = [(y + radius * (a * towards[0] + b * aside[0]), x + radius * (a * towards[1] + b * aside[1])) for a in _SHIFTS for b in _ASIDE]
+    at = [
+        (y + radius * (a * towards[0] + b * aside[0]), x + radius * (a * towards[1] + b * aside[1]))
+        for a in _SHIFTS
+        for b in _ASIDE
+    ]
     best: Completed | None = None
     for growth in _GROWTHS:
         r = radius * growth

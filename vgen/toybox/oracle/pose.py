@@ -1,6 +1,8 @@
-"""Joints of the puppet from pixels: render and compare, over every phase of the world's four actions at seven sizes.
+"""Joints of the puppet from pixels: render and compare, over every phase of the world's four actions at seven
+sizes.
 
-It knows these poses and no others: a figure in another pose gets the joints of the most similar one, and ``fit`` says how similar.
+It knows these poses and no others: a figure in another pose gets the joints of the most similar one, and
+``fit`` says how similar.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ _GY, _GX = (axis.ravel() for axis in np.meshgrid(_STEPS, _STEPS, indexing="ij"))
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """``joints`` f 17 2 in canvas widths (COCO order, NaN where no figure was found), ``fit`` f soft IoU, ``action`` of the clip (None
-    where there is no figure), clothes as they were read or told."""
+    """``joints`` f 17 2 in canvas widths (COCO order, NaN where no figure was found), ``fit`` f soft IoU,
+    ``action`` of the clip (None where there is no figure), clothes as they were read or told."""
 
     joints: np.ndarray
     fit: np.ndarray
@@ -40,16 +42,24 @@ class Figure:
 
 
 def read_pose(video: np.ndarray, clothes: tuple[Colour, Colour] | None = None) -> Figure:
-    """``video`` uint8 f h w 3; ``clothes`` are shirt and trousers, read from the pixels where they are not told."""
+    """``video`` uint8 f h w 3; ``clothes`` are shirt and trousers, read from the pixels where they are not
+    told."""
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or 0 in video.shape:
-        raise ValueError(f"the pose reader reads uint8 f h w 3, got {video.dtype} {video.shape}; round and clip the video first")
+        raise ValueError(
+            f"the pose reader reads uint8 f h w 3, got {video.dtype} {video.shape}; round and clip the "
+            "video first"
+        )
     pixels = video.astype(np.float32) / 255
     under = read_backdrop(pixels).colours
     clothes = clothes or _clothes(pixels, under)
     joints, fit = np.full((len(video), 17, 2), np.nan), np.zeros(len(video))
     if clothes is None:
         return Figure(joints, fit, None, None)
-    there = {k: sample for k, part in enumerate(_parts(pixels, under, clothes)) if (sample := _sampled(part)) is not None}
+    there = {
+        k: sample
+        for k, part in enumerate(_parts(pixels, under, clothes))
+        if (sample := _sampled(part)) is not None
+    }
     costs = np.zeros(len(Action))
     if there:
         templates, squares, places = _library()
@@ -78,7 +88,11 @@ def _clothes(pixels: np.ndarray, under: np.ndarray) -> tuple[Colour, Colour] | N
     pixels, under = pixels[:, ::2, ::2], under[::2, ::2] if len(under) > 1 else under
     ends = np.stack([np.asarray(RGB[c], np.float32) / 255 for c in Colour] + [puppet.SKIN])
     distance = np.linalg.norm(pixels[..., None, :] - ends, axis=-1)
-    nearest = np.where((distance.min(-1) < _FAR) & (np.linalg.norm(pixels - under, axis=-1) > _FAR), distance.argmin(-1), len(ends))
+    nearest = np.where(
+        (distance.min(-1) < _FAR) & (np.linalg.norm(pixels - under, axis=-1) > _FAR),
+        distance.argmin(-1),
+        len(ends),
+    )
     votes = Counter({i: int((nearest == i).sum()) for i in range(len(Colour))})
     (a, num_a), (b, num_b) = votes.most_common(2)
     if min(num_a, num_b) < LEAST / 4 * nearest.size:
@@ -89,8 +103,8 @@ def _clothes(pixels: np.ndarray, under: np.ndarray) -> tuple[Colour, Colour] | N
 
 
 def _sampled(part: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """``part`` 3 h w at the grid around the centroid of its largest piece, and that centroid in canvas widths; None where there is next to
-    nothing."""
+    """``part`` 3 h w at the grid around the centroid of its largest piece, and that centroid in canvas
+    widths; None where there is next to nothing."""
     size = part.shape[-1]
     whole = part.sum(0)
     label, num = ndimage.label(ndimage.binary_dilation(whole > 0))
@@ -106,12 +120,20 @@ def _sampled(part: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 @cache
 def _library() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Templates float32 n 3*GRID*GRID around the centroid of the figure, their squared norms, and joints n 17 2 relative to it."""
+    """Templates float32 n 3*GRID*GRID around the centroid of the figure, their squared norms, and joints n 17
+    2 relative to it."""
     templates, places = [], []
     for radius in RADII:
         for action in Action:
             for phase in np.arange(NUM_PHASES) * 2 * math.pi / NUM_PHASES:
-                thing = Thing(kind=Kind.PUPPET, colour=Colour.RED, second=Colour.BLUE, action=action, phase=phase, radius=radius)
+                thing = Thing(
+                    kind=Kind.PUPPET,
+                    colour=Colour.RED,
+                    second=Colour.BLUE,
+                    action=action,
+                    phase=phase,
+                    radius=radius,
+                )
                 cover, joints = _drawn(thing)
                 templates.append(cover.ravel())
                 places.append(joints)
@@ -120,7 +142,8 @@ def _library() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _drawn(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of skin, shirt and trousers 3 n at the grid around the centroid, and the joints relative to it."""
+    """Shares of skin, shirt and trousers 3 n at the grid around the centroid, and the joints relative to
+    it."""
     coarse = np.linspace(-0.6, 0.6, 80)
     body = _labels(thing, coarse[:, None], coarse[None, :]) < 3
     cy, cx = (float((body * axis).sum() / body.sum()) for axis in (coarse[:, None], coarse[None, :]))

@@ -1,4 +1,5 @@
-"""Which silhouette is it? Soft IoU with templates of the six shapes, in a frame of reference of the blob's own size and place."""
+"""Which silhouette is it? Soft IoU with templates of the six shapes, in a frame of reference of the blob's
+own size and place."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _GY, _GX = (axis.ravel() for axis in np.meshgrid(_STEPS, _STEPS, indexing="ij"))
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """``ious`` with the best template of each shape; ``scale`` is the best template's radius in radii of the blob."""
+    """``ious`` with the best template of each shape; ``scale`` is the best template's radius in radii of the
+    blob."""
 
     shape: Shape
     ious: np.ndarray
@@ -32,7 +34,9 @@ class Fit:
 
 def sample_blob(cover: np.ndarray, y: float, x: float, radius: float) -> np.ndarray:
     """``cover`` h w at the grid points around ``y x`` (pixel indices), bilinear; GRID*GRID."""
-    return ndimage.map_coordinates(cover, [y + _GY * radius, x + _GX * radius], order=1, mode="constant", prefilter=False)
+    return ndimage.map_coordinates(
+        cover, [y + _GY * radius, x + _GX * radius], order=1, mode="constant", prefilter=False
+    )
 
 
 def classify(samples: np.ndarray, radius_px: float) -> Fit:
@@ -45,8 +49,9 @@ def classify(samples: np.ndarray, radius_px: float) -> Fit:
 
 
 def classify_parts(samples: np.ndarray, weights: np.ndarray, radius_px: float) -> tuple[Fit, int]:
-    """The same for looks m n at one blob from several places: for each shape the best of all, and the place of the best one. ``weights``
-    m n are zero where nothing is known: under another body, or where the gray nose of a white thing is."""
+    """The same for looks m n at one blob from several places: for each shape the best of all, and the place
+    of the best one. ``weights`` m n are zero where nothing is known: under another body, or where the gray
+    nose of a white thing is."""
     templates, _ = _templates(max(2, round(radius_px)))
     iou = np.empty((*templates.shape[:2], len(samples)), np.float32)
     samples, weights = samples.astype(np.float32), weights.astype(np.float32)
@@ -59,7 +64,8 @@ def classify_parts(samples: np.ndarray, weights: np.ndarray, radius_px: float) -
 
 @lru_cache(maxsize=64)
 def _templates(radius_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 shapes x (blurs * scales) x GRID*GRID, drawn with the pixels that a thing of this size is drawn with, and their sums."""
+    """float32 shapes x (blurs * scales) x GRID*GRID, drawn with the pixels that a thing of this size is drawn
+    with, and their sums."""
     sub = (np.arange(4) + 0.5) / 4 - 0.5
     oy, ox = (axis.ravel() for axis in np.meshgrid(sub, sub, indexing="ij"))
     py, px = _GY[:, None] * radius_px + oy, _GX[:, None] * radius_px + ox
@@ -67,7 +73,9 @@ def _templates(radius_px: int) -> tuple[np.ndarray, np.ndarray]:
     step_px = 2 * REACH * radius_px / (GRID - 1)
     for s, shape in enumerate(SHAPES):
         for k, scale in enumerate(SCALES):
-            sharp = inside(shape, px / (scale * radius_px), py / (scale * radius_px)).mean(1).reshape(GRID, GRID)
+            sharp = (
+                inside(shape, px / (scale * radius_px), py / (scale * radius_px)).mean(1).reshape(GRID, GRID)
+            )
             for i, blur in enumerate(BLURS_PX):
                 cover = relief(ndimage.gaussian_filter(sharp, blur / step_px))
                 out[s, i, k] = ndimage.gaussian_filter(cover, SAMPLING_BLUR_PX / step_px).ravel()
