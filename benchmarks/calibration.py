@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from vgen.app.scoreboard import H264, through_h264
+from vgen.app.judging.scoreboard import H264, through_h264
 from vgen.metrics.identity import identity
 from vgen.metrics.kinds import text
 from vgen.metrics.kinds.control import Control

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 
+from vgen.app.judging.suite_edits import encoded
 from vgen.app.loading import TOYBOX, load_backbone
-from vgen.app.suite_edits import encoded
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.moment import Direction
 from vgen.backbones.image_model import Context

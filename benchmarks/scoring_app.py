@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from vgen.app.clip_store import ClipStore, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
-from vgen.app.page import PageSettings
+from vgen.app.judging.clip_store import ClipStore, truth
+from vgen.app.judging.page import PageSettings
 from vgen.metrics.suite import Suite, Task
 
 

@@ -31,11 +31,11 @@ from rich.console import Console
 
 from vgen.app.compare import compare
 from vgen.app.evaluate import evaluate
-from vgen.app.evaluation import EvaluateRun
-from vgen.app.leaderboard import aggregate
+from vgen.app.judging.evaluation import EvaluateRun
+from vgen.app.judging.results import Result, load, worded
+from vgen.app.judging.suite_edits import Copy, Tune
 from vgen.app.loading import TOYBOX
-from vgen.app.results import Result, load, worded
-from vgen.app.suite_edits import Copy, Tune
+from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame
 from vgen.data.files import write_json
 from vgen.diffusion.inversion import NullText

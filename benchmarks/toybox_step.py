@@ -20,10 +20,10 @@ import torch
 
 from vgen.app.loading import TOYBOX, load_backbone
 from vgen.backbones.image_model import Context
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods._objectives import Batch
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.latent_diffusion import LatentDiffusion
+from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.training.learner import Learner
 from vgen.training.monitors import peak_memory_gb
 from vgen.training.optimisation import Optimisation, Optimiser

@@ -25,7 +25,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
 from vgen.methods import assemble
 from vgen.methods._objectives import Denoising, denoising_as_trained
-from vgen.methods.latent_diffusion import LatentDiffusion
+from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.toybox.captions import caption
 from vgen.toybox.contrast import distractors
 from vgen.toybox.renderer import render

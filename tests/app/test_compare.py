@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 
 from vgen.app import compare as verb
-from vgen.app.clip_store import truth
 from vgen.app.compare import chosen, compare
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
-from vgen.app.leaderboard import alike
-from vgen.app.page import PageSettings
-from vgen.app.results import load
+from vgen.app.judging.clip_store import truth
+from vgen.app.judging.leaderboard import alike
+from vgen.app.judging.page import PageSettings
+from vgen.app.judging.results import load
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.metrics.kinds.diversity import one_clip

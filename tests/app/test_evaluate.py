@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vgen.app import scorer
-from vgen.app.clip_store import ClipStore, fingerprint, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
-from vgen.app.leaderboard import board
+from vgen.app.judging import scorer
+from vgen.app.judging.clip_store import ClipStore, fingerprint, truth
+from vgen.app.judging.leaderboard import board
+from vgen.app.judging.results import Result, headline_table, load
+from vgen.app.judging.scorer import score_all, score_one
+from vgen.app.judging.sources import sampler_of
 from vgen.app.loading import UNTRAINED, open_checkpoint
-from vgen.app.results import Result, headline_table, load
-from vgen.app.scorer import score_all, score_one
-from vgen.app.sources import sampler_of
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.methods._sampling import Sampling

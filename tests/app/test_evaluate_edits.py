@@ -14,10 +14,10 @@ from rich.console import Console
 
 from vgen.app.edit import EditRun
 from vgen.app.evaluate import EvaluateRun, evaluate, evaluate_points, main
-from vgen.app.leaderboard import aggregate
+from vgen.app.judging.results import difference_of_kind, load
+from vgen.app.judging.suite_edits import Copy, Editor, Tune
 from vgen.app.loading import UNTRAINED, open_checkpoint
-from vgen.app.results import difference_of_kind, load
-from vgen.app.suite_edits import Copy, Editor, Tune
+from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.moment import Rows
 from vgen.attention.processor import control_of

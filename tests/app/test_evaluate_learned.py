@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vgen.app.clip_store import truth
 from vgen.app.compare import chosen, compare, tables
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.judging.clip_store import truth
+from vgen.app.judging.page import PageSettings
 from vgen.app.loading import TOYBOX
-from vgen.app.page import PageSettings
 from vgen.metrics.learned.settings import LearnedMetrics, Weights
 from vgen.metrics.learned.weights import digest
 from vgen.metrics.suite import Suite, Task
@@ -166,8 +166,8 @@ def test_a_metric_that_only_one_side_has_is_named(done: Path, alone: Path, tmp_p
 
 def test_videos_that_went_through_a_codec_do_not_stand_beside_raw_ones(done: Path, tmp_path: Path) -> None:
     """In the report too: the number is there, and why it may not be read against the first."""
-    from vgen.app.learned import side_by_side
-    from vgen.app.results import load
+    from vgen.app.judging.learned import side_by_side
+    from vgen.app.judging.results import load
     from vgen.data.mp4 import encode_mp4
 
     theirs = tmp_path / "theirs"

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vgen.app.clip_store import ClipStore, truth
 from vgen.app.evaluate import EvaluateRun, Source, Stage, evaluate
+from vgen.app.judging.clip_store import ClipStore, truth
+from vgen.app.judging.shares import Share, device, share, wait_for
+from vgen.app.judging.sources import sampler_of
 from vgen.app.loading import open_checkpoint
-from vgen.app.shares import Share, device, share, wait_for
-from vgen.app.sources import sampler_of
 from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Suite, Task, tasks
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageSequence
 from rich.console import Console
 
-from vgen.app.clip_store import truth
 from vgen.app.evaluate import EvaluateRun, Stage, evaluate
-from vgen.app.video_set import open_videos, read_listing, read_video
+from vgen.app.judging.clip_store import truth
+from vgen.app.judging.video_set import open_videos, read_listing, read_video
 from vgen.data.clip_files import write_gif
 from vgen.data.mp4 import encode_mp4
 from vgen.metrics.kinds.control import Control

@@ -26,8 +26,8 @@ from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.clip_pair import ClipPair
 from vgen.methods.fatezero import FateZero
+from vgen.methods.image.clip_pair import ClipPair
 
 SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
 

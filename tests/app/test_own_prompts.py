@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vgen.app.clip_store import truth
 from vgen.app.compare import chosen, compare
-from vgen.app.evaluation import EvaluateRun
+from vgen.app.judging.clip_store import truth
+from vgen.app.judging.evaluation import EvaluateRun
+from vgen.app.judging.own_prompts import judge
 from vgen.app.loading import TOYBOX
-from vgen.app.own_prompts import judge
 from vgen.metrics.learned.settings import LearnedMetrics, Weights
 from vgen.metrics.suite import Suite, tasks
 from vgen.resources import data_dir

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from vgen.app.clip_store import ClipStore, truth
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
-from vgen.app.overlay import read_seen
-from vgen.app.page import PageSettings, gallery_order, passed
-from vgen.app.scorer import overlay_path
+from vgen.app.judging.clip_store import ClipStore, truth
+from vgen.app.judging.overlay import read_seen
+from vgen.app.judging.page import PageSettings, gallery_order, passed
+from vgen.app.judging.scorer import overlay_path
 from vgen.metrics.kinds.control import Control
 from vgen.metrics.suite import Kind, Suite, Task, tasks
 from vgen.toybox.renderer import render

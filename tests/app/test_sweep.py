@@ -23,10 +23,10 @@ from rich.console import Console
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from vgen.app import sweep as verb
-from vgen.app.clip_store import truth
 from vgen.app.evaluate import EvaluateRun, Source, _objective, evaluate, evaluate_points
-from vgen.app.leaderboard import aggregate, pareto
-from vgen.app.sweep import known, read_sweep, told
+from vgen.app.judging.clip_store import truth
+from vgen.app.judging.results import pareto
+from vgen.app.sweep import aggregate, known, read_sweep, told
 from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Grid, Suite, Task
 from vgen.resources import conf_dir

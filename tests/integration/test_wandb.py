@@ -19,9 +19,9 @@ from pytorch_lightning.loggers import WandbLogger
 from wandb.proto.wandb_internal_pb2 import Record
 
 from vgen.app.evaluate import EvaluateRun
-from vgen.app.page import merit
-from vgen.app.results import Result
-from vgen.app.tracking import mirror
+from vgen.app.judging.page import merit
+from vgen.app.judging.results import Result
+from vgen.app.judging.tracking import mirror
 from vgen.data.mp4 import decode_mp4
 from vgen.training.records import LoggerSettings, WandbMode, effective_mode, loggers
 

@@ -10,14 +10,15 @@ from vgen.app.show import describe
 from vgen.backbones.blank import Blank, blank_unet
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.schedule import Betas, shifted
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
-from vgen.methods._objectives import Batch, Denoising
+from vgen.methods._objectives import Denoising
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.latent_diffusion import LatentDiffusion
+from vgen.methods.image.latent_diffusion import LatentDiffusion
 
 
 @pytest.mark.parametrize(

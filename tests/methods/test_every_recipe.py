@@ -19,6 +19,7 @@ from vgen.app.plain import from_plain
 from vgen.attention.keys import Frame
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
@@ -28,7 +29,6 @@ from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, assemble, catalogue, name_of
 from vgen.methods._editing import EditSession, Wish, start_noise
-from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation

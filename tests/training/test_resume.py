@@ -17,13 +17,13 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vgen.app.refusals import refusal
 from vgen.app.train import claim
 from vgen.backbones.blank import Blank, blank
+from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
-from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.latent_diffusion import LatentDiffusion
+from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.training.checkpoints import KeepBest, latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import Context, ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.data.mp4 import encode_mp4
 from vgen.data.prepare import Prepare, prepare
@@ -25,12 +26,11 @@ from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
-from vgen.methods._objectives import Batch
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.autoencoder import Autoencoder
-from vgen.methods.clip_pair import ClipPair
-from vgen.methods.latent_diffusion import LatentDiffusion
+from vgen.methods.image.autoencoder import Autoencoder
+from vgen.methods.image.clip_pair import ClipPair
+from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner

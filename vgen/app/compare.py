@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vgen.app.learned import better, refusal
-from vgen.app.results import Result, counted_things, difference_of_kind, load, worded
+from vgen.app.judging.learned import better, refusal
+from vgen.app.judging.results import Result, counted_things, difference_of_kind, load, worded
 from vgen.data.files import write_json
 from vgen.metrics.statistics import Resampled, interval, paired_difference
 

@@ -17,8 +17,8 @@ from vgen.app.config import RunSettings, TrainRun
 from vgen.app.evaluate import Evaluated, EvaluateRun, evaluate
 from vgen.app.export import Export, Format, export
 from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.judging.results import worded
 from vgen.app.loading import SHIPPED, TOYBOX, UNTRAINED, Backbone, load_backbone
-from vgen.app.results import worded
 from vgen.app.train import train
 from vgen.data.clips import Window
 from vgen.data.prepare import Prepare, prepare

@@ -26,23 +26,31 @@ from rich.progress import (
 )
 
 import vgen
-from vgen.app.audit import audited
-from vgen.app.clip_store import CEILING, SOURCE, ClipStore, read_clip, truth
 from vgen.app.config import job_suffix, run_hydra
-from vgen.app.evaluation import NO_SUITE, EvaluateRun, Stage
-from vgen.app.given import write_inputs
-from vgen.app.leaderboard import aggregate
-from vgen.app.learned import check, measured
-from vgen.app.learned import table as learned_table
-from vgen.app.page import write_report
-from vgen.app.recall import identity, recalled, taught_scenes
-from vgen.app.results import headline_table, load
-from vgen.app.scoreboard import ceiling_rows, lines, summary
-from vgen.app.scorer import codec_is_known, score_all
-from vgen.app.shares import Share, share, wait_for
-from vgen.app.sources import Reconstruct, Source, codec_of, cost, decoder, image_model_digest, sources_of
-from vgen.app.suite_edits import editors
-from vgen.app.tracking import mirror
+from vgen.app.judging.audit import audited
+from vgen.app.judging.clip_store import CEILING, SOURCE, ClipStore, read_clip, truth
+from vgen.app.judging.evaluation import NO_SUITE, EvaluateRun, Stage
+from vgen.app.judging.given import write_inputs
+from vgen.app.judging.learned import check, measured
+from vgen.app.judging.learned import table as learned_table
+from vgen.app.judging.page import write_report
+from vgen.app.judging.recall import identity, recalled, taught_scenes
+from vgen.app.judging.results import headline_table, load
+from vgen.app.judging.scoreboard import ceiling_rows, lines, summary
+from vgen.app.judging.scorer import codec_is_known, score_all
+from vgen.app.judging.shares import Share, share, wait_for
+from vgen.app.judging.sources import (
+    Reconstruct,
+    Source,
+    codec_of,
+    cost,
+    decoder,
+    image_model_digest,
+    sources_of,
+)
+from vgen.app.judging.suite_edits import editors
+from vgen.app.judging.tracking import mirror
+from vgen.app.sweep import aggregate
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
 from vgen.resources import conf_dir
@@ -77,7 +85,7 @@ def main() -> None:
                 "them: add sweep=NAME"
             )
         if run.suite_name == NO_SUITE:
-            from vgen.app.own_prompts import judge
+            from vgen.app.judging.own_prompts import judge
 
             judge(run, Console())
             return None

@@ -15,8 +15,12 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from vgen.app.evaluation import SWEEPS
+from vgen.app.judging.evaluation import SWEEPS
+from vgen.app.judging.leaderboard import alike, board, table
+from vgen.app.judging.page import PageSettings, write_report
+from vgen.app.judging.results import load, rank
 from vgen.app.refusals import listed
+from vgen.data.files import write_json
 from vgen.resources import conf_dir
 from vgen.training.records import WandbMode, has_key, is_reachable
 
@@ -58,8 +62,6 @@ def main() -> None:
     names = [w for w in words if "=" not in w]
     more = [w for w in words if "=" in w and w.split("=", 1)[0] not in keys]
     if "aggregate" in keys and not names and not more:
-        from vgen.app.leaderboard import aggregate
-
         aggregate(Path(keys["aggregate"]), Console())
         return
     if len(names) != 1 or "aggregate" in keys or keys.get("launch", _WAYS[0]) not in _WAYS:
@@ -160,8 +162,6 @@ def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
         )
     import wandb
 
-    from vgen.app.leaderboard import aggregate
-
     project = sweep.plain.get("project", "vgen")
     try:
         number = wandb.sweep({**sweep.plain, "command": [*sweep.plain["command"], *more]}, project=project)
@@ -203,3 +203,26 @@ def _written(value: Any) -> str:
         return "[" + ",".join(map(_written, value)) + "]"
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
     return f"'{text}'" if isinstance(value, str) and any(c in text for c in " ,[]{}'\"=") else text
+
+
+def aggregate(folder: Path, console: Console, page: PageSettings | None = None) -> dict[str, Any]:
+    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a
+    leaderboard each."""
+    found = sorted(path.parent for path in folder.glob("*/summary.json"))
+    if not found:
+        raise ValueError(
+            f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep"
+        )
+    groups = alike(load(*found))
+    boards = [board(group) for group in groups]
+    write_json(folder / "leaderboard.json", {"leaderboards": boards})
+    for i, (group, one) in enumerate(zip(groups, boards, strict=True)):
+        console.print(table(one))
+        place = folder / ("report" if len(groups) == 1 else f"report-{one['suite_name']}-{i}")
+        write_report(place, rank(group), page or PageSettings(), console)
+        console.print(
+            f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: "
+            f"{place / 'index.html'}",
+            soft_wrap=True,
+        )
+    return {"leaderboards": boards}

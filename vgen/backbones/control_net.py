@@ -11,7 +11,7 @@ import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from vgen.backbones.image_model import Context
+from vgen.backbones.image_model import Context, size_conditioning
 from vgen.shapes import fold
 
 
@@ -94,21 +94,6 @@ def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:
 def picture_factor(net: ControlNetModel) -> int:
     """Pixels of a control picture per latent cell."""
     return 2 ** (len(net.config["conditioning_embedding_out_channels"]) - 1)
-
-
-def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:
-    """SDXL's: original and target size are those of the clip, no crop."""
-    if context.pooled is None:
-        return None
-    batch, num_frames, _, h, w = x.shape
-    factor = 8  # SDXL states sizes in pixels of its own VAE
-    ids = torch.tensor(
-        [h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype
-    )
-    return {
-        "text_embeds": context.pooled.repeat_interleave(num_frames, 0),
-        "time_ids": ids.expand(batch * num_frames, -1),
-    }
 
 
 def _plain(value: object) -> object:

@@ -353,3 +353,18 @@ def load(folder: Path) -> ImageModel:
         scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         source=str(folder),
     )
+
+
+def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:
+    """SDXL's: original and target size are those of the clip, no crop."""
+    if context.pooled is None:
+        return None
+    batch, num_frames, _, h, w = x.shape
+    factor = 8  # SDXL states sizes in pixels of its own VAE
+    ids = torch.tensor(
+        [h * factor, w * factor, 0, 0, h * factor, w * factor], device=x.device, dtype=context.pooled.dtype
+    )
+    return {
+        "text_embeds": context.pooled.repeat_interleave(num_frames, 0),
+        "time_ids": ids.expand(batch * num_frames, -1),
+    }

@@ -12,8 +12,8 @@ from typing import Any, Protocol, cast
 from diffusers.models import UNet2DConditionModel
 from torch import Tensor, nn
 
-from vgen.backbones.control_net import Residuals, size_conditioning
-from vgen.backbones.image_model import Context
+from vgen.backbones.control_net import Residuals
+from vgen.backbones.image_model import Context, size_conditioning
 from vgen.shapes import fold, unfold
 
 

@@ -7,8 +7,8 @@ import pkgutil
 
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, assemble, catalogue, method, name_of
 
-for _module in pkgutil.iter_modules(__path__):
-    if not _module.name.startswith("_"):
-        importlib.import_module(f"{__name__}.{_module.name}")
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    if not _module.name.rpartition(".")[2].startswith("_"):
+        importlib.import_module(_module.name)
 
 __all__ = ["Insertion", "Paper", "Recipe", "Regime", "assemble", "catalogue", "method", "name_of"]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe, Regime, assemble
-from vgen.methods._objectives import Batch
 from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
 

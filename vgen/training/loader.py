@@ -12,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vgen.backbones.image_model import Context, ImageModel
+from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
 from vgen.data.decode import Cut
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
-from vgen.methods._objectives import Batch
 from vgen.spec import field, spec
 from vgen.toybox.contrast import distractors, paraphrase
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods._objectives import Batch, Denoising
+from vgen.methods._objectives import Denoising
 
 
 def peak_memory_gb() -> float:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.layers.insertion import Inserted
-from vgen.methods._objectives import Batch
 from vgen.training.learner import Learner
 
 MAX_NAMED = 12

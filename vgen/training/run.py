@@ -21,12 +21,12 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
+from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
-from vgen.methods._objectives import Batch
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory

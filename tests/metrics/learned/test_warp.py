@@ -4,8 +4,9 @@ not count."""
 import numpy as np
 import pytest
 
+from vgen.backbones.flow import disagreeing, farneback, inside, warped
 from vgen.metrics.learned import Clips, LearnedMetrics, comparable, measure
-from vgen.metrics.learned.flow import Motion, disagreeing, farneback, inside, warped
+from vgen.metrics.learned.flow import Motion
 from vgen.metrics.learned.settings import FlowOf
 from vgen.metrics.learned.warp import _or_all
 

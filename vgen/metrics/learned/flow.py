@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from vgen.backbones.flow import disagreeing, farneback, inside
 from vgen.metrics.learned.settings import FlowOf
 from vgen.metrics.learned.tools import Tools
 from vgen.metrics.learned.weights import Absent
@@ -59,55 +58,6 @@ def described(tools: Tools) -> tuple[dict[str, str], tuple[str, ...]]:
     ) if of is FlowOf.SOURCES else ()
 
 
-def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float32 h w 2 from ``first`` to ``second``, uint8 h w 3 in RGB. Settings of OpenCV's own example."""
-    import cv2
-
-    a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
-    start = np.zeros((*a.shape, 2), np.float32)
-    return np.asarray(
-        cv2.calcOpticalFlowFarneback(a, b, start, 0.5, 3, 15, 3, 5, 1.2, 0)
-    )  # pyramid, levels, window, iterations, n, sigma
-
-
-def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """``image`` h w c read at x + flow(x), bilinear: the second frame brought onto the first one by the first
-    one's forward flow."""
-    h, w = flow.shape[:2]
-    x, y = _targets(flow)
-    grid = torch.from_numpy(np.stack([2 * x / max(w - 1, 1) - 1, 2 * y / max(h - 1, 1) - 1], -1))[
-        None
-    ].double()
-    source = torch.from_numpy(np.ascontiguousarray(image)).double().permute(2, 0, 1)[None]
-    return (
-        F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
-        .permute(1, 2, 0)
-        .numpy()
-    )
-
-
-def inside(flow: np.ndarray) -> np.ndarray:
-    """bool h w: the pixel's target lies in the picture."""
-    h, w = flow.shape[:2]
-    x, y = _targets(flow)
-    return (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
-
-
-def disagreeing(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """bool h w: going there and back does not return, or the motion has an edge here (Ruder et al. 2016,
-    equations 5 and 6)."""
-    back = warped(backward, forward)
-    size = np.square(forward).sum(-1)
-    away = np.square(forward + back).sum(-1) > 0.01 * (size + np.square(back).sum(-1)) + 0.5
-    steps = (
-        [np.gradient(forward, axis=axis) for axis in (0, 1)]
-        if min(size.shape) > 1
-        else [np.zeros_like(forward)]
-    )
-    edge = sum(np.square(step).sum(-1) for step in steps) > 0.01 * size + 0.002
-    return away | edge
-
-
 def _motion(tools: Tools, i: int) -> Motion:
     clips = tools.clips
     if clips.flow is not None:
@@ -120,9 +70,3 @@ def _motion(tools: Tools, i: int) -> Motion:
         inside(there) & ~disagreeing(there, back) for there, back in zip(forward, backward, strict=True)
     ]
     return Motion(np.stack(forward), np.stack(visible))
-
-
-def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    h, w = flow.shape[:2]
-    y, x = np.mgrid[:h, :w].astype(np.float64)
-    return x + flow[..., 0], y + flow[..., 1]

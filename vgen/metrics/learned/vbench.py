@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgen.backbones.flow import farneback
 from vgen.metrics.learned.clip_model import CLIP
 from vgen.metrics.learned.clip_scores import network
-from vgen.metrics.learned.flow import described, farneback, flow_ready, motions, opencv_ready
+from vgen.metrics.learned.flow import described, flow_ready, motions, opencv_ready
 from vgen.metrics.learned.frames import centre_crop, pixels, shortest_edge
 from vgen.metrics.learned.identity import DINO, load_dino
 from vgen.metrics.learned.registry import plugin

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from vgen.metrics.learned.flow import Motion, described, flow_ready, inside, motions, warped
+from vgen.backbones.flow import inside, warped
+from vgen.metrics.learned.flow import Motion, described, flow_ready, motions
 from vgen.metrics.learned.registry import plugin
 from vgen.metrics.learned.results import Scores
 from vgen.metrics.learned.tools import Tools

@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from vgen.app.judging.page import PageSettings
+from vgen.app.judging.shares import share
+from vgen.app.judging.suite_edits import Tune, check_method, known_as
 from vgen.app.loading import SHIPPED, UNTRAINED
-from vgen.app.page import PageSettings
-from vgen.app.shares import share
-from vgen.app.suite_edits import Tune, check_method, known_as
 from vgen.diffusion.windows import Sliding, windows
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe

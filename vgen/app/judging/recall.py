@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vgen.app.evaluation import EvaluateRun
-from vgen.app.scorer import Row
+from vgen.app.judging.evaluation import EvaluateRun
+from vgen.app.judging.scorer import Row
 from vgen.data.reader import ShardReader
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import score

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from vgen.app.clip_store import CEILING, SOURCE, ClipStore
-from vgen.app.recall import copied
-from vgen.app.results import counted_things
-from vgen.app.scorer import Row, codec_is_known, score_one
+from vgen.app.judging.clip_store import CEILING, SOURCE, ClipStore
+from vgen.app.judging.recall import copied
+from vgen.app.judging.results import counted_things
+from vgen.app.judging.scorer import Row, codec_is_known, score_one
 from vgen.data.mp4 import decode_mp4, encode_mp4
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of

@@ -8,8 +8,8 @@ neither.
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.methods._objectives import Autoencoding
 from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods.image._objectives import Autoencoding
 from vgen.spec import spec
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vgen.app.clip_store import ClipStore, fingerprint, truth
-from vgen.app.results import Result
+from vgen.app.judging.clip_store import ClipStore, fingerprint, truth
+from vgen.app.judging.results import Result
 from vgen.data.clip_files import enlarged
 from vgen.data.files import write_whole
 from vgen.data.mp4 import encode_mp4

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from vgen.backbones.objectives import contrastive_loss
+from vgen.methods.image._losses import contrastive_loss
 
 NONE, NOBODY = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
 

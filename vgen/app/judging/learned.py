@@ -11,8 +11,8 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from vgen.app.clip_store import ClipStore, truth
-from vgen.app.results import Result
+from vgen.app.judging.clip_store import ClipStore, truth
+from vgen.app.judging.results import Result
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure
 from vgen.metrics.learned.registry import catalogue, find

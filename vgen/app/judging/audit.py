@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vgen.app.clip_store import ClipStore, truth
+from vgen.app.judging.clip_store import ClipStore, truth
 from vgen.metrics.second_reader import LEAST_ON_CLIPS, LEAST_ON_TRUTH, Agreement, agreement, can_audit
 from vgen.metrics.suite import Task
 

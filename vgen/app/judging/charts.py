@@ -9,8 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from vgen.app.leaderboard import pareto
-from vgen.app.results import Result, rank
+from vgen.app.judging.results import Result, pareto, rank
 
 PALETTE = ("#5b8def", "#e0803a", "#45a778", "#b177d1", "#d4609a", "#8a93a6", "#c2a13a", "#4fb3bf")
 _FLOOR, _CEILING, _GRID = "#d9534a", "#2e9e6b", "rgba(128,128,128,.22)"

@@ -6,10 +6,10 @@ import torch
 
 from vgen.app.loading import TOYBOX, load_backbone
 from vgen.backbones.image_model import ImageModel
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods import assemble
-from vgen.methods._objectives import Batch
-from vgen.methods.text_binding import TextBinding
+from vgen.methods.image.text_binding import TextBinding
 
 ONE = "a red ring that drifts left fast on a navy background"
 TWO = "a red ring that drifts left fast and a small blue star that rests on a navy background"

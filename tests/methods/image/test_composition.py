@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgen.backbones.composition import Parts, composed, plan
+from vgen.methods.image._composition import Parts, composed, plan
 
 BEGIN, END, LENGTH = 100, 101, 14
 TWO = Parts("on gray ,", ("a red ring rests", "an orange star"), "now", "and")

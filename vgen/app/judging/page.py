@@ -12,11 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
-from vgen.app.clip_store import ClipStore
-from vgen.app.media import Media
-from vgen.app.overlay import Seen, read_seen
-from vgen.app.results import Result, rank
-from vgen.app.scorer import overlay_path
+from vgen.app.judging.charts import PALETTE, PARETO_PX, bars_px
+from vgen.app.judging.clip_store import ClipStore
+from vgen.app.judging.leaderboard import board
+from vgen.app.judging.learned import side_by_side
+from vgen.app.judging.media import Media
+from vgen.app.judging.overlay import Seen, read_seen
+from vgen.app.judging.results import Result, rank
+from vgen.app.judging.scorer import overlay_path
 from vgen.data.files import write_whole
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Task
@@ -174,7 +177,7 @@ def write_report(
     replaced. ``gallery`` stands for the clips of tasks, where there are none."""
     from plotly.offline import get_plotlyjs
 
-    from vgen.app.charts import charts
+    from vgen.app.judging.charts import charts
 
     folder.mkdir(parents=True, exist_ok=True)
     first = results[0].summary
@@ -206,10 +209,6 @@ def _named(
     folder: Path, results: Sequence[Result], fps: float, num_shown: int, chips: Sequence[str]
 ) -> dict[str, Any]:
     """What the template speaks of."""
-    from vgen.app.charts import PALETTE, PARETO_PX, bars_px
-    from vgen.app.leaderboard import board
-    from vgen.app.learned import side_by_side
-
     first = results[0].summary
     keys = [*first["headlines"], *results[0].set_headlines]
     return {
@@ -250,7 +249,7 @@ def _named(
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("vgen.app"),
+        loader=PackageLoader("vgen.app.judging"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -316,7 +315,7 @@ def _gallery(
 
 def _beside(media: Media, task: Task, size_px: int) -> dict[str, Any]:
     """The truth, and what the method was given where that is more than words."""
-    from vgen.app.given import shown
+    from vgen.app.judging.given import shown
 
     given = shown(task, size_px)
     more = {} if given is None else {"given": {"title": given[0], "src": media.clip(given[1])}}

@@ -222,3 +222,18 @@ def _standing(result: Result) -> list[float]:
 def counted_things(num: int) -> str:
     """The name of a part of a suite: clips by how many things their scenes have."""
     return f"{num} thing{'s' * (num != 1)}"
+
+
+def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
+    """For each (cost, quality) whether no other point is at most as dear and at least as good, and better in
+    one of the two. Points that lack either are not on the front."""
+
+    def beaten(cost: float, quality: float) -> bool:
+        return any(
+            c is not None and q is not None and c <= cost and q >= quality and (c < cost or q > quality)
+            for c, q in points
+        )
+
+    return [
+        cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points
+    ]

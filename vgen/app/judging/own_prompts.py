@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 import vgen
-from vgen.app.clip_store import ClipStore, fingerprint
-from vgen.app.evaluation import NO_SUITE, EvaluateRun
-from vgen.app.learned import better, check, table
-from vgen.app.media import Media
-from vgen.app.page import write_report
+from vgen.app.judging.clip_store import ClipStore, fingerprint
+from vgen.app.judging.evaluation import NO_SUITE, EvaluateRun
+from vgen.app.judging.learned import better, check, table
+from vgen.app.judging.media import Media
+from vgen.app.judging.page import write_report
+from vgen.app.judging.results import Result, load
+from vgen.app.judging.video_set import VideoSet, open_own, read_video
 from vgen.app.refusals import listed
-from vgen.app.results import Result, load
-from vgen.app.video_set import VideoSet, open_own, read_video
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure
 

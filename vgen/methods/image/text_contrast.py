@@ -8,8 +8,8 @@ as a colour: a UNet learns a loud fact in hundreds of steps and a faint one not 
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.methods._objectives import Agreement
 from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods.image._objectives import Agreement
 from vgen.spec import spec
 from vgen.toybox.contrast import KINDS
 

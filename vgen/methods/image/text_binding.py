@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgen.backbones.composition import Parts, composed, plan
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods._objectives import Batch, Objective
+from vgen.methods._objectives import Objective
 from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods.image._composition import Parts, composed, plan
 from vgen.spec import spec
 from vgen.toybox.clauses import JOINT, apart
 

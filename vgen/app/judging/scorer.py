@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vgen.app.clip_store import SOURCE, ClipStore, fingerprint, read_clip
-from vgen.app.overlay import figure_of, write_overlay
+from vgen.app.judging.clip_store import SOURCE, ClipStore, fingerprint, read_clip
+from vgen.app.judging.overlay import figure_of, write_overlay
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import metrics_of, score

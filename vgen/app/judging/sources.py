@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vgen.app.clip_store import Sampler
-from vgen.app.evaluation import EvaluateRun
+from vgen.app.judging.clip_store import Sampler
+from vgen.app.judging.evaluation import EvaluateRun
+from vgen.app.judging.shares import device
+from vgen.app.judging.suite_edits import Editor, Work, choices
+from vgen.app.judging.video_set import open_videos
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, adapter_path, load_backbone, open_checkpoint
-from vgen.app.shares import device
-from vgen.app.suite_edits import Editor, Work, choices
-from vgen.app.video_set import open_videos
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.windows import windows

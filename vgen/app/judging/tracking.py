@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vgen.app.evaluation import EvaluateRun
-from vgen.app.media import Media
-from vgen.app.page import clip_fps, merit
-from vgen.app.results import Result
+from vgen.app.judging.evaluation import EvaluateRun
+from vgen.app.judging.media import Media
+from vgen.app.judging.page import clip_fps, merit
+from vgen.app.judging.results import Result
 from vgen.training.records import ANSWER_SECONDS, WandbMode, effective_mode, say_offline, taken_no_run
 
 _IDS = "wandb_ids.json"

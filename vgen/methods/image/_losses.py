@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models import AutoencoderKL
 from torch import Tensor
+
+from vgen.backbones.image_model import AutoencoderKL
 
 
 def autoencoding_loss(

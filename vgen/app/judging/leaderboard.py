@@ -3,38 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from vgen.app.page import PageSettings, write_report
-from vgen.app.results import Result, difference_of_kind, load, places, rank
-from vgen.data.files import write_json
-
-
-def aggregate(folder: Path, console: Console, page: PageSettings | None = None) -> dict[str, Any]:
-    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a
-    leaderboard each."""
-    found = sorted(path.parent for path in folder.glob("*/summary.json"))
-    if not found:
-        raise ValueError(
-            f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep"
-        )
-    groups = alike(load(*found))
-    boards = [board(group) for group in groups]
-    write_json(folder / "leaderboard.json", {"leaderboards": boards})
-    for i, (group, one) in enumerate(zip(groups, boards, strict=True)):
-        console.print(table(one))
-        place = folder / ("report" if len(groups) == 1 else f"report-{one['suite_name']}-{i}")
-        write_report(place, rank(group), page or PageSettings(), console)
-        console.print(
-            f"leaderboard of {len(group)} from {len({r.folder for r in group})} evaluations: "
-            f"{place / 'index.html'}",
-            soft_wrap=True,
-        )
-    return {"leaderboards": boards}
+from vgen.app.judging.results import Result, difference_of_kind, pareto, places, rank
 
 
 def alike(results: Sequence[Result]) -> list[list[Result]]:
@@ -85,21 +58,6 @@ def _row(result: Result) -> dict[str, Any]:
         **numbers["cost"],
         **{key: result.number(key) for key in (*result.headlines, *result.set_headlines)},
     }
-
-
-def pareto(points: Sequence[tuple[float | None, float | None]]) -> list[bool]:
-    """For each (cost, quality) whether no other point is at most as dear and at least as good, and better in
-    one of the two. Points that lack either are not on the front."""
-
-    def beaten(cost: float, quality: float) -> bool:
-        return any(
-            c is not None and q is not None and c <= cost and q >= quality and (c < cost or q > quality)
-            for c, q in points
-        )
-
-    return [
-        cost is not None and quality is not None and not beaten(cost, quality) for cost, quality in points
-    ]
 
 
 def _brief(number: dict[str, Any]) -> str:

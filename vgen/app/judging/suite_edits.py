@@ -15,12 +15,13 @@ from vgen.app.loading import UNTRAINED, Checkpoint, denoising
 from vgen.attention.processor import control_of
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.data.batch import Batch
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.windows import Sliding
 from vgen.methods import Recipe, catalogue
 from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, long_clips, start_noise
-from vgen.methods._objectives import Batch, Denoising, denoising_as_trained
+from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Regime
 from vgen.metrics.task import Task
 from vgen.resources import conf_dir
