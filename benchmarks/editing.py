@@ -63,7 +63,7 @@ class Bench:
         self.session = self._session()
 
     def _session(self) -> EditSession:
-        unet = assemble(self.recipe, self.model).requires_grad_(False)
+        unet = assemble(self.recipe, self.model).unet.requires_grad_(False)
         return EditSession(
             model=self.model,
             unet=unet,

@@ -31,11 +31,11 @@ from scipy.ndimage import map_coordinates
 from vgen.app.judging.suite_edits import encoded
 from vgen.app.loading import TOYBOX, load_backbone
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.attention.moment import Direction
 from vgen.backbones.image_model import Context
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import noised
+from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import solve
 from vgen.methods import assemble
 from vgen.methods._editing import TARGET, EditSession, Wish, start_noise
@@ -86,7 +86,7 @@ class Bench:
         self.words = WORDS[options.get("words", "open")]
         self.model = load_backbone(options.get("backbone", TOYBOX))
         self.recipe = PromptToPrompt()  # plain attention, nothing inserted
-        self.unet = assemble(self.recipe, self.model).requires_grad_(False)
+        self.unet = assemble(self.recipe, self.model).unet.requires_grad_(False)
 
     def session(self, task: Task) -> EditSession:
         given = task.inputs(self.model.size_px)

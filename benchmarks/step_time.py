@@ -91,7 +91,7 @@ class Bench:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        unet = assemble(self.recipe, self._model(self.unet))
+        unet = assemble(self.recipe, self._model(self.unet)).unet
         for layer in unet.inserted.values():
             torch.nn.init.normal_(layer.temporal_transformer.proj_out.weight, std=0.02)
         out = {
@@ -111,7 +111,7 @@ class Bench:
         )
 
     def ours(self) -> tuple[Callable[[], torch.Tensor], Callable[[], None]]:
-        unet = assemble(self.recipe, self._model(self.unet))
+        unet = assemble(self.recipe, self._model(self.unet)).unet
         named = {f"unet.{n}": p for n, p in unet.named_parameters()}
         with torch.no_grad():
             for name, value in self.learnt.items():

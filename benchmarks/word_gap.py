@@ -74,7 +74,7 @@ def main() -> None:
     wrong = [distractors(text, (str(i), 0), len(KINDS) + 3) for i, text in enumerate(captions)]
     for name in options.get("backbones", "toybox").split(","):
         model = load_backbone(name).freeze()
-        unet, objective = assemble(LatentDiffusion(), model).eval(), denoising_as_trained(model)
+        unet, objective = assemble(LatentDiffusion(), model).unet.eval(), denoising_as_trained(model)
         latents = model.encode(torch.stack(frames).to(model.vae.device)).float()
         for level in levels:
             right = losses(model, unet, objective, latents, dict(enumerate(captions)), level)

@@ -192,7 +192,7 @@ def test_the_top_level_scripts_train_and_evaluate(tmp_path: Path, toy_shards: Pa
         "train.py", "debug=smoke", f"data.path={toy_shards}", *small, "trainer.max_steps=1", "run.name=a"
     )
     assert said.endswith("run: runs/a\n")
-    drawn = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "out=judged"]
+    drawn = ["n=1", "suite.num_frames=2", "sampling.num_steps=1", "selftest=0", "out=judged"]
     ran("evaluate.py", "adapter=runs/a", "suite=smoke", *drawn)
     assert (tmp_path / "judged" / "report" / "index.html").is_file()
 

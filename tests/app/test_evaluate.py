@@ -22,7 +22,7 @@ from vgen.app.judging.sources import sampler_of
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
-from vgen.methods._sampling import Sampling
+from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.metrics.kinds.diversity import one_clip
 from vgen.metrics.suite import Kind, Suite, Task
 from vgen.metrics.suite import tasks as suite_tasks
@@ -369,7 +369,7 @@ def test_settings_that_are_refused_in_drawing_leave_the_folder_free(tmp_path: Pa
     draw = sampler_of(open_checkpoint(UNTRAINED), Sampling(num_steps=2000), SUITE.num_frames)
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"num_steps must lie in 1..1000, got 2000"):
-        evaluate(run(out, sampler=Sampling(num_steps=2000)), quiet(), {"x": source(draw)})
+        evaluate(run(out, sampling=SamplingOverrides(num_steps=2000)), quiet(), {"x": source(draw)})
     assert not out.exists()
     assert evaluate(run(out), quiet(), {"x": source(perfect)}).summary["num_clips"] == 5
 
@@ -381,7 +381,9 @@ def test_of_two_evaluations_that_start_at_once_one_has_the_folder(tmp_path: Path
         return frozen(todo)
 
     with pytest.raises(ValueError, match="differs in sampler"):
-        evaluate(run(tmp_path, sampler=Sampling(guidance=2.0), share="0/2"), quiet(), {"x": source(late)})
+        evaluate(
+            run(tmp_path, sampling=SamplingOverrides(guidance=2.0), share="0/2"), quiet(), {"x": source(late)}
+        )
     store, todo = ClipStore(tmp_path), run(tmp_path).tasks()
     assert [task.id for task in store.missing("x", todo)] == ["iid-0000", "iid-0001", "pair-0001"], (
         "none of the other's clips"
@@ -391,7 +393,8 @@ def test_of_two_evaluations_that_start_at_once_one_has_the_folder(tmp_path: Path
 
 def test_clips_that_are_not_square_are_refused_before_one_is_drawn() -> None:
     with pytest.raises(
-        ValueError, match=r"are square, got sampler.width_px=32 and sampler.height_px=64; give both the same"
+        ValueError,
+        match=r"are square, got sampling.width_px=32 and sampling.height_px=64; give both the same",
     ):
         sampler_of(open_checkpoint(UNTRAINED), Sampling(width_px=32), num_frames=2)
 
@@ -454,13 +457,13 @@ def test_a_tie_is_broken_by_the_next_headline_and_equals_share_a_place() -> None
 
 def test_a_sweeps_evaluations_have_folders_of_their_own() -> None:
     one, two = (
-        EvaluateRun(adapter="untrained", sweep="s", suite=SUITE, sampler=Sampling(guidance=g))
+        EvaluateRun(adapter="untrained", sweep="s", suite=SUITE, sampling=SamplingOverrides(guidance=g))
         for g in (1.0, 3.0)
     )
     assert (
         one.folder()
         == EvaluateRun(
-            adapter="untrained", sweep="s", suite=SUITE, sampler=Sampling(guidance=1.0), n=9
+            adapter="untrained", sweep="s", suite=SUITE, sampling=SamplingOverrides(guidance=1.0), n=9
         ).folder()
         != two.folder()
     )

@@ -19,11 +19,11 @@ from vgen.app.judging.suite_edits import Copy, Editor, Tune
 from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.attention.moment import Rows
 from vgen.attention.processor import control_of
 from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
+from vgen.diffusion.moment import Rows
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble

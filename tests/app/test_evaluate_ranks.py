@@ -20,7 +20,7 @@ from vgen.app.judging.clip_store import ClipStore, truth
 from vgen.app.judging.shares import Share, device, share, wait_for
 from vgen.app.judging.sources import sampler_of
 from vgen.app.loading import open_checkpoint
-from vgen.methods._sampling import Sampling
+from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.metrics.suite import Suite, Task, tasks
 
 SUITE = Suite(iid=3, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
@@ -28,8 +28,8 @@ TINY = [
     "suite=smoke",
     "n=1",
     "suite.num_frames=2",
-    "sampler.num_steps=1",
-    "sampler.guidance=1",
+    "sampling.num_steps=1",
+    "sampling.guidance=1",
     "batch_size=1",
     "selftest=0",
 ]
@@ -95,7 +95,7 @@ def test_waiting_goes_on_while_clips_come() -> None:
 def test_a_rank_with_another_configuration_is_refused(tmp_path: Path) -> None:
     settle(tmp_path, share="1/2")
     with pytest.raises(ValueError, match="differs in sampler"):
-        settle(tmp_path, share="0/2", sampler=Sampling(guidance=1.0))
+        settle(tmp_path, share="0/2", sampling=SamplingOverrides(guidance=1.0))
 
 
 def test_who_says_which_share_this_is(monkeypatch: pytest.MonkeyPatch) -> None:

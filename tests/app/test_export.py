@@ -39,7 +39,7 @@ def home(tmp_path_factory) -> Path:
 
 
 def _run(folder: Path, model: ImageModel, recipe: AnimateDiff) -> None:
-    video, draw = assemble(recipe, model), torch.Generator().manual_seed(0)
+    video, draw = assemble(recipe, model).unet, torch.Generator().manual_seed(0)
     learnt = {
         f"unet.{n}": p + 0.05 * torch.randn(p.shape, generator=draw)
         for n, p in video.named_parameters()
@@ -373,7 +373,7 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     from vgen.methods.tune_a_video import TuneAVideo
 
     model = load_backbone("toybox")
-    unet = assemble(TuneAVideo(), model)
+    unet = assemble(TuneAVideo(), model).unet
     learns = TuneAVideo().learns()
     tensors = {
         f"unet.{n}": torch.randn_like(p)

@@ -27,7 +27,6 @@ from vgen.app.evaluate import EvaluateRun, Source, _objective, evaluate, evaluat
 from vgen.app.judging.clip_store import truth
 from vgen.app.judging.results import pareto
 from vgen.app.sweep import aggregate, known, read_sweep, told
-from vgen.methods._sampling import Sampling
 from vgen.metrics.suite import Grid, Suite, Task
 from vgen.resources import conf_dir
 
@@ -62,7 +61,7 @@ def test_one_leaderboard_from_summaries(tmp_path: Path) -> None:
             suite=SUITE,
             out=str(tmp_path / f"steps{steps}"),
             selftest=0,
-            sampler=Sampling(num_steps=steps, guidance=1.0),
+            sampling=SamplingOverrides(num_steps=steps, guidance=1.0),
         )
         evaluate(
             run,
@@ -162,7 +161,7 @@ def test_the_command_ends_on_one_leaderboard(tmp_path: Path) -> None:
         "suite=smoke",
         "n=1",
         "suite.num_frames=2",
-        "sampler.num_steps=1",
+        "sampling.num_steps=1",
         "selftest=0",
         "page.max_clips=0",
     ]
@@ -188,7 +187,7 @@ def test_a_grid_and_a_sweep_share_one_folder(monkeypatch: pytest.MonkeyPatch) ->
         adapter=["good", "bad"],
         suite=SUITE,
         suite_name="mine",
-        sampler=Sampling(guidance=3.0, num_steps=8),
+        sampling=SamplingOverrides(guidance=3.0, num_steps=8),
         sweep="s",
     )
     assert alone.folder() in {point.folder() for point in points}
@@ -268,13 +267,13 @@ def test_the_grid_for_hydra_is_that_of_the_file() -> None:
     assert read_sweep("guidance").multirun(["n=1"]) == [
         "-m",
         "adapter=untrained,shipped",
-        "sampler.guidance=1,3,7.5",
+        "sampling.guidance=1,3,7.5",
         "suite=demo",
         "sweep=guidance",
         "n=1",
     ]
     assert (
-        "vgen evaluate -m adapter=untrained,shipped sampler.guidance=1,3,7.5 suite=demo sweep=guidance"
+        "vgen evaluate -m adapter=untrained,shipped sampling.guidance=1,3,7.5 suite=demo sweep=guidance"
         in told(read_sweep("guidance"), [])
     )
 
@@ -472,10 +471,10 @@ def serve(sweeps: Sweeps) -> Iterator[str]:
 def test_wandbs_agent_runs_the_grid_to_one_leaderboard(tmp_path: Path) -> None:
     """W&B's own client registers the sweep and its own agent runs each trial, from a shell whose PATH has no
     vgen; a key that the server does not know ends in a sentence."""
-    words = ["n=1", "suite.num_frames=2", "sampler.num_steps=1", "selftest=0", "page.max_clips=0"]
+    words = ["n=1", "suite.num_frames=2", "sampling.num_steps=1", "selftest=0", "page.max_clips=0"]
     values = {
         "adapter": {"value": "untrained"},
-        "sampler.guidance": {"values": [1, 2]},
+        "sampling.guidance": {"values": [1, 2]},
         "suite": {"value": "smoke"},
     }
     trial = ["${env}", "vgen", "evaluate", "${args_no_hyphens}", "sweep=mini", "logger=offline"]

@@ -13,7 +13,6 @@ from vgen.attention.edits import Amplify, CopySelf, Recorded, Sibling, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.maps import chunks
 from vgen.attention.masks import MaskSpec, WordHeat, grid, mask_of, resized, stored_mask
-from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import control_of, route
 from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
 from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, stored_bytes
@@ -21,6 +20,7 @@ from vgen.attention.words import Words, align
 from vgen.backbones.blank import Blank, blank_unet
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
 
 FRAMES, SIDE = 3, 8

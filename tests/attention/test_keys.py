@@ -11,13 +11,14 @@ import torch
 
 from vgen.attention.control import Reference
 from vgen.attention.keys import Frame, FrameKeys, gathered
-from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import VideoAttention, control_of, install, route
 from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
 from vgen.backbones.blank import Blank, blank_unet
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
 from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow, Unit
 
 FRAMES = 4
@@ -44,7 +45,7 @@ def run(
     control = control_of(unet)
     with control.acting(keys=keys):
         control.enter(moment)
-        return unet(x, torch.tensor(300), context)
+        return unet(x, torch.tensor(300), Conditioning(context))
 
 
 EVERY = [
@@ -241,13 +242,13 @@ def test_a_copy_and_a_pickle_carry_their_own_control(unet: VideoUNet, tiny: Imag
     control.enter(None)
     x, context = clip(), tiny.encode_text(["a red circle"])
     with torch.no_grad():
-        before = unet(x, torch.tensor(300), context)
+        before = unet(x, torch.tensor(300), Conditioning(context))
         twin = pickle.loads(pickle.dumps(copy.deepcopy(unet)))
-        torch.testing.assert_close(twin(x, torch.tensor(300), context), before)
+        torch.testing.assert_close(twin(x, torch.tensor(300), Conditioning(context)), before)
         control_of(twin).keys = ()
         control_of(twin).enter(None)
-        assert not torch.allclose(twin(x, torch.tensor(300), context), before)
-        torch.testing.assert_close(unet(x, torch.tensor(300), context), before)
+        assert not torch.allclose(twin(x, torch.tensor(300), Conditioning(context)), before)
+        torch.testing.assert_close(unet(x, torch.tensor(300), Conditioning(context)), before)
     assert control_of(twin) is not control
 
 
@@ -304,9 +305,9 @@ def test_a_control_net_has_addresses_too() -> None:
 def test_a_compiled_fast_path_has_no_graph_break(unet: VideoUNet, tiny: ImageModel) -> None:
     x, context = clip(), tiny.encode_text(["a red circle"])
     with torch.no_grad():
-        expected = unet(x, torch.tensor(300), context)
+        expected = unet(x, torch.tensor(300), Conditioning(context))
         compiled = torch.compile(unet, backend="eager", fullgraph=True)
-        torch.testing.assert_close(compiled(x, torch.tensor(300), context), expected)
+        torch.testing.assert_close(compiled(x, torch.tensor(300), Conditioning(context)), expected)
 
 
 def test_compiled_once_for_all_steps_of_a_recipes_own_frames(unet: VideoUNet, tiny: ImageModel) -> None:
@@ -320,7 +321,9 @@ def test_compiled_once_for_all_steps_of_a_recipes_own_frames(unet: VideoUNet, ti
         for step in range(3):
             control.enter(Moment(step, 10, 900 - 100 * step, Direction.DENOISE, Rows()))
             t = torch.tensor(900 - 100 * step)
-            torch.testing.assert_close(compiled(x, t, context), unet(x, t, context))
+            torch.testing.assert_close(
+                compiled(x, t, Conditioning(context)), unet(x, t, Conditioning(context))
+            )
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -329,12 +332,12 @@ def test_a_compiled_unet_may_still_be_copied_and_edited(unet: VideoUNet, tiny: I
     x, context = clip(), tiny.encode_text(["a red circle"])
     with torch.no_grad():
         compiled = torch.compile(unet, backend="eager")
-        before = compiled(x, torch.tensor(300), context)
+        before = compiled(x, torch.tensor(300), Conditioning(context))
         twin = copy.deepcopy(unet)
         control_of(twin).keys = (FrameKeys(frames=[Frame.FIRST]),)
         control_of(twin).enter(None)
-        assert not torch.allclose(twin(x, torch.tensor(300), context), before)
-        torch.testing.assert_close(compiled(x, torch.tensor(300), context), before)
+        assert not torch.allclose(twin(x, torch.tensor(300), Conditioning(context)), before)
+        torch.testing.assert_close(compiled(x, torch.tensor(300), Conditioning(context)), before)
 
 
 @pytest.mark.parametrize(

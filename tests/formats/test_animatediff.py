@@ -34,7 +34,7 @@ def test_import_inverts_export(bench, image_model, mid_block, rows):
 @pytest.mark.parametrize("mid_block", [False, True])
 def test_the_sidecar_is_what_the_method_learns(bench, mid_block):
     model = bench.model(Blank.TOYBOX)
-    video = assemble(AnimateDiff(mid_block=mid_block), model)
+    video = assemble(AnimateDiff(mid_block=mid_block), model).unet
     learnt = {f"unet.{n}": p for n, p in video.named_parameters() if n.startswith("inserted.")}
     sidecar = bench.modules(model.unet, mid_block)
     assert {n: p.shape for n, p in learnt.items()} == {n: p.shape for n, p in sidecar.items()}

@@ -22,7 +22,7 @@ def arguments_of(unet, mid_block: bool, **knobs) -> dict:
 
 
 def compute(model, recipe: AnimateDiff, sidecar: dict, given: proof.Inputs) -> torch.Tensor:
-    video = assemble(recipe, model)
+    video = assemble(recipe, model).unet
     with torch.no_grad():
         for name, value in video.named_parameters():
             if name.startswith("inserted."):

@@ -19,7 +19,7 @@ from vgen.methods.tune_a_video import TuneAVideo
 @pytest.fixture
 def tuned(tiny: ImageModel) -> dict[str, Tensor]:
     """What a run learnt, by vgen's names; the image UNet is left as it was."""
-    unet = assemble(TuneAVideo(), tiny)
+    unet = assemble(TuneAVideo(), tiny).unet
     names = [
         n
         for n, _ in unet.named_parameters()

@@ -10,12 +10,12 @@ import torch
 from vgen.app.config import RunSettings, TrainRun
 from vgen.app.loading import Backbone
 from vgen.app.train import train
-from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import control_of, route
 from vgen.attention.store import AttentionStore, Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.clips import Window
+from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.loader import Corpus

@@ -24,7 +24,7 @@ WORDS = [
     "suite=smoke",
     "sweep=search",
 ]
-SMALL = ["n=1", "suite.num_frames=2", "sampler.num_steps=2", "selftest=0", "page.max_clips=0"]
+SMALL = ["n=1", "suite.num_frames=2", "sampling.num_steps=2", "selftest=0", "page.max_clips=0"]
 
 
 def evaluated(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_three_trials_end_on_one_leaderboard(tmp_path: Path) -> None:
         tmp_path,
         *search,
         "hydra.sweep.dir=outputs/sweeps/search",
-        "sampler.guidance=interval(1,12)",
+        "sampling.guidance=interval(1,12)",
         "objective=pixel_agreement",
     )
     assert done.returncode == 0, done.stderr
@@ -61,14 +61,14 @@ def test_three_trials_end_on_one_leaderboard(tmp_path: Path) -> None:
     assert all(1 <= guidance <= 12 for guidance in values)
     best = yaml.safe_load((sweep / "optimization_results.yaml").read_text())
     assert best["best_value"] == max(values.values())
-    assert values[best["best_params"]["sampler.guidance"]] == best["best_value"]
+    assert values[best["best_params"]["sampling.guidance"]] == best["best_value"]
     assert (sweep / "report" / "index.html").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(INSTALLED, reason="Optuna's sweeper is installed")
 def test_without_the_package_the_remedy_is_named(tmp_path: Path) -> None:
-    refused = evaluated(tmp_path, "sampler.guidance=interval(1,12)")
+    refused = evaluated(tmp_path, "sampling.guidance=interval(1,12)")
     assert refused.returncode == 2
     assert (
         refused.stderr.strip()

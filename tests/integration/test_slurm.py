@@ -252,7 +252,7 @@ def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(
     asked = [
         "adapter=untrained",
         "suite=smoke",
-        "sampler.num_steps=1",
+        "sampling.num_steps=1",
         "batch_size=1",
         "selftest=2",
         f"out={out}",

@@ -196,7 +196,7 @@ def test_an_evaluation_that_the_server_refuses_is_recorded_offline(
         "suite=smoke",
         "n=1",
         "suite.num_frames=2",
-        "sampler.num_steps=1",
+        "sampling.num_steps=1",
         "selftest=0",
     ]
     keyed = environment(WANDB_API_KEY="0" * 40, WANDB_BASE_URL=forbidding, HOME=str(tmp_path))
@@ -219,14 +219,14 @@ def test_a_sweep_of_two_checkpoints_and_three_guidances_is_six_runs_and_one_lead
         "evaluate",
         "-m",
         "adapter=untrained,shipped",
-        "sampler.guidance=1,3,7.5",
+        "sampling.guidance=1,3,7.5",
         "suite=smoke",
         "sweep=first",
     ]
     small = [
         "n=1",
         "suite.num_frames=2",
-        "sampler.num_steps=1",
+        "sampling.num_steps=1",
         "selftest=1",
         "page.max_rows=2",
         "logger=offline",

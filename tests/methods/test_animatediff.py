@@ -27,7 +27,7 @@ from vgen.methods.image.latent_diffusion import LatentDiffusion
 def test_trainable_counts_on_sd15(tiny: ImageModel, mid_block: bool, modules: int, parameters: int) -> None:
     with torch.device("meta"):
         tiny.unet = blank_unet(Blank.SD15)
-        unet = assemble(AnimateDiff(mid_block=mid_block), tiny)
+        unet = assemble(AnimateDiff(mid_block=mid_block), tiny).unet
     assert len(unet.inserted) == modules
     assert sum(p.numel() for p in unet.inserted.parameters()) == parameters
 
@@ -49,7 +49,7 @@ def test_image_norms_over_the_clip_change_the_picture_and_leave_again(tiny: Imag
     context = tiny.to("cpu", torch.float64).encode_text(["a"])
     x, t = torch.randn(1, 3, 4, 8, 8, dtype=torch.float64), torch.tensor([5])
     alone = tiny.unet(x[:, 0], t, context.tokens).sample
-    pooled = assemble(AnimateDiff(image_norm_scope=NormScope.CLIP), tiny).double()
+    pooled = assemble(AnimateDiff(image_norm_scope=NormScope.CLIP), tiny).unet.double()
     assert not torch.allclose(pooled(x, t, context)[:, 0], alone, atol=1e-3)
     still = x[:, :1].expand(-1, 3, -1, -1, -1)
     torch.testing.assert_close(pooled(still, t, context)[:, 0], alone)

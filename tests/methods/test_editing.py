@@ -12,21 +12,22 @@ from vgen.attention.control import Recorder
 from vgen.attention.edits import Amplify, CopySelf, Recorded, Sibling, SwapCross
 from vgen.attention.keys import Frame
 from vgen.attention.masks import MaskSpec
-from vgen.attention.moment import Direction, Rows
-from vgen.attention.processor import control_of
 from vgen.attention.sites import attention_sites
 from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, always, stored_bytes
 from vgen.backbones.blank import Blank, blank, blank_unet
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
+from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import Solver, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
-from vgen.methods._editing import PAIR, EditSession, Wish, start_noise
-from vgen.methods._editing import TARGET as TARGET_ROWS
+from vgen.methods._editing import PAIR, Acting, EditSession, Wish, speaking, start_noise
+from vgen.methods._sampling import SamplingOverrides
+from vgen.methods._video_model import Encodings
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
@@ -46,20 +47,27 @@ HELD: list = []
 
 
 def session(
-    model: ImageModel, recipe, source: str = SOURCE, target: str = TARGET, real: bool = True, **wish
+    model: ImageModel,
+    recipe,
+    source: str = SOURCE,
+    target: str = TARGET,
+    real: bool = True,
+    steps: int = STEPS,
+    guidance: float | None = None,
+    **wish,
 ) -> EditSession:
     while HELD:
         HELD.pop().eject()
-    unet = assemble(recipe, model).requires_grad_(False)
-    HELD.append(unet)
+    video_model = assemble(recipe, model)
+    video_model.unet.requires_grad_(False)
+    HELD.append(video_model.unet)
     noise = start_noise(model, FRAMES, (8, 8), 0, torch.device("cpu"))
     latents = 0.5 * start_noise(model, FRAMES, (8, 8), 1, torch.device("cpu")) if real else None
     return EditSession(
-        model=model,
-        unet=unet,
-        objective=recipe.objective(model),
+        video_model=video_model,
         wish=Wish(source=source, target=target, **wish),
         noise=noise,
+        sampling=SamplingOverrides(num_steps=steps, guidance=guidance).over(recipe.sampling()),
         latents=latents,
     )
 
@@ -75,7 +83,7 @@ def test_one_shot_tuning_learns_the_published_number_of_parameters() -> None:
             tokenizer=None,
             scheduler_config={"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
         )
-        unet = assemble(TuneAVideo(), model)
+        unet = assemble(TuneAVideo(), model).unet
     learns = [
         p
         for n, p in unet.named_parameters()
@@ -96,8 +104,8 @@ def test_an_inflated_net_is_the_image_net_where_it_should_be(model: ImageModel) 
     )
 
     def inflated(num_frames: int, scope: NormScope, frames: list[Frame]) -> torch.Tensor:
-        return session(model, TuneAVideo(image_norm_scope=scope, frames=frames)).unet(
-            x[:, :num_frames], t, context
+        return session(model, TuneAVideo(image_norm_scope=scope, frames=frames)).video_model.unet(
+            x[:, :num_frames], t, Conditioning(context)
         )[:, 0]
 
     both, own = [Frame.FIRST, Frame.PREVIOUS], [Frame.SELF]
@@ -111,13 +119,13 @@ def test_an_inflated_net_is_the_image_net_where_it_should_be(model: ImageModel) 
 
 
 def test_prompt_to_prompt_with_equal_prompts_gives_the_source(model: ImageModel) -> None:
-    recipe = PromptToPrompt(num_steps=STEPS, cross=ALWAYS, self_attention=ALWAYS)
+    recipe = PromptToPrompt(cross=ALWAYS, self_attention=ALWAYS)
     done = recipe.edit(session(model, recipe, target=SOURCE, real=False))
     torch.testing.assert_close(done.latents, done.reconstruction)
 
 
 def test_prompt_to_prompt_edits_frame_by_frame(model: ImageModel) -> None:
-    recipe = PromptToPrompt(num_steps=STEPS, null_text=NullText(inner_steps=0))
+    recipe = PromptToPrompt(null_text=NullText(inner_steps=0))
     whole = session(model, recipe)
     done = recipe.edit(whole)
     torch.testing.assert_close(done.latents[:, 1:2], recipe.edit(whole.frame(1)).latents)
@@ -126,24 +134,24 @@ def test_prompt_to_prompt_edits_frame_by_frame(model: ImageModel) -> None:
 
 def test_a_closed_blend_mask_gives_the_source_exactly(model: ImageModel) -> None:
     def edited(threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-        recipe = PromptToPrompt(num_steps=STEPS, blend=MaskSpec(threshold=threshold), blend_window=ALWAYS)
+        recipe = PromptToPrompt(blend=MaskSpec(threshold=threshold), blend_window=ALWAYS)
         done = recipe.edit(session(model, recipe, real=False, blend=["circle"]))
         return done.latents, done.reconstruction
 
     closed, source = edited(2.0)
     assert torch.equal(closed, source)
-    recipe = PromptToPrompt(num_steps=STEPS)
+    recipe = PromptToPrompt()
     torch.testing.assert_close(edited(-1.0)[0], recipe.edit(session(model, recipe, real=False)).latents)
 
 
 def test_null_text_brings_the_source_row_closer(model: ImageModel) -> None:
     def error(inner_steps: int, guidance: float = 7.5) -> float:
         settings = NullText(inner_steps=inner_steps, epsilon=0.0, epsilon_per_step=0.0)
-        recipe = PromptToPrompt(num_steps=STEPS, guidance=guidance, null_text=settings)
-        own = session(model, recipe).frame(0)
-        nulls = recipe._nulls(own, own.invert(SOURCE, STEPS)) if inner_steps else None
-        context = recipe._contexts(own, nulls)
-        out = own.sample(own.invert(SOURCE, STEPS).start, PAIR, context, Cfg(scale=guidance), STEPS)
+        recipe = PromptToPrompt(null_text=settings)
+        own = session(model, recipe, guidance=guidance).frame(0)
+        nulls = recipe._nulls(own, own.invert(SOURCE)) if inner_steps else None
+        given = recipe._encoded(own, nulls)
+        out = own.sample(own.invert(SOURCE).start, given, Cfg(scale=guidance), branches=PAIR)
         return (out[0] - own.latents[0]).square().mean().item()
 
     assert error(5) < error(0)
@@ -153,24 +161,20 @@ def test_a_null_embedding_may_be_shared_by_all_frames(model: ImageModel) -> None
     """Video-P2P's and vid2vid-zero's: asked of the whole clip, one embedding a step serves all frames, and
     brings them closer."""
     settings = NullText(inner_steps=5, epsilon=0.0, epsilon_per_step=0.0)
-    recipe = PromptToPrompt(num_steps=STEPS, null_text=settings)
+    recipe = PromptToPrompt(null_text=settings)
     own = session(model, recipe)
-    trajectory = own.invert(SOURCE, STEPS)
+    trajectory = own.invert(SOURCE)
     nulls = recipe._nulls(own, trajectory)
-    assert [value.shape for value in nulls.values] == [own.text("").tokens.shape] * STEPS, (
+    given = own.encoded(SOURCE)
+    assert [value.shape for value in nulls.values] == [given["text"].null["text"].shape] * STEPS, (
         "one row, whatever the number of frames"
     )
-    context = own.text("", SOURCE)
 
     def back(values: tuple[torch.Tensor, ...] | None) -> float:
-        def at(step: int) -> Context:
-            return (
-                context
-                if values is None
-                else Context(torch.cat([values[step], context.tokens[1:]]), context.pooled)
-            )
+        def at(step: int) -> Encodings:
+            return given if values is None else speaking(given, values[step])
 
-        found = own.sample(trajectory.start, TARGET_ROWS, at, Cfg(scale=recipe.guidance), STEPS)
+        found = own.sample(trajectory.start, at, Cfg(scale=own.sampling.guidance))
         return (found - own.latents).square().mean().item()
 
     assert back(nulls.values) < back(None)
@@ -182,10 +186,11 @@ def test_without_guidance_null_text_has_nothing_to_do(model: ImageModel) -> None
     settings = NullText(inner_steps=3, epsilon=0.0, epsilon_per_step=0.0)
 
     def moved(guidance: float) -> float:
-        recipe = PromptToPrompt(num_steps=2, guidance=guidance, null_text=settings)
-        own = session(model, recipe).frame(0)
-        nulls = recipe._nulls(own, own.invert(SOURCE, 2))
-        return max((value - own.text("").tokens).abs().max().item() for value in nulls.values)
+        recipe = PromptToPrompt(null_text=settings)
+        own = session(model, recipe, steps=2, guidance=guidance).frame(0)
+        nulls = recipe._nulls(own, own.invert(SOURCE))
+        empty = own.encoded(SOURCE)["text"].null["text"]
+        return max((value - empty).abs().max().item() for value in nulls.values)
 
     assert moved(1.0) == 0 < moved(4.0)
 
@@ -193,36 +198,32 @@ def test_without_guidance_null_text_has_nothing_to_do(model: ImageModel) -> None
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("solver", [Solver.DDIM, Solver.EULER, Solver.DPM_PP_2M], ids=lambda s: s.value)
 def test_attention_control_knows_neither_solver_nor_prediction(
-    model: ImageModel, prediction: str, solver: Solver
+    model: ImageModel, prediction: str, solver: Solver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Equal prompts give the source, and a word's own factor does not, by whatever rule the steps are
     taken."""
-    recipe = PromptToPrompt(num_steps=STEPS)
-    before = model.scheduler_config
-    model.scheduler_config = {**before, "prediction_type": prediction}
-    try:
-        own = session(model, recipe, target=SOURCE, real=False)
-    finally:
-        model.scheduler_config = before
+    recipe = PromptToPrompt()
+    monkeypatch.setattr(model, "scheduler_config", {**model.scheduler_config, "prediction_type": prediction})
+    own = session(model, recipe, target=SOURCE, real=False)
     alignment = own.alignment()
     edits = [
         SwapCross(source=Sibling(), window=ALWAYS, alignment=alignment),
         CopySelf(source=Sibling(), window=ALWAYS),
     ]
-    context = own.text("", "", SOURCE, SOURCE)
+    given = own.encoded(SOURCE, SOURCE)
 
     def drawn(*more: Amplify) -> torch.Tensor:
-        ask = own.denoiser(PAIR, lambda _: context, Cfg(scale=3.0), STEPS, Direction.DENOISE, "")
+        ask = own.denoiser(lambda _: given, Cfg(scale=3.0), branches=PAIR, solver=solver)
         with own.control.acting(edits=[*edits, *more]):
             return solve(
-                ask, own.noise.expand(2, *own.noise.shape[1:]), own.objective.schedule, STEPS, solver
+                ask, own.noise.expand(2, *own.noise.shape[1:]), own.video_model.schedule, STEPS, solver
             )
 
     source, target = drawn()
     torch.testing.assert_close(target, source, atol=1e-3, rtol=1e-3)
     red = alignment.target.positions("red")[0]
     assert not torch.allclose(*drawn(Amplify(factors={red: 5.0}, window=ALWAYS)), atol=1e-2)
-    assert own.objective.prediction.value in (prediction, prediction.removesuffix("_prediction"))
+    assert own.video_model.prediction.value in (prediction, prediction.removesuffix("_prediction"))
 
 
 def assert_no_worse_than_its_reconstruction(recipe: FateZero, own: EditSession) -> None:
@@ -233,20 +234,19 @@ def assert_no_worse_than_its_reconstruction(recipe: FateZero, own: EditSession) 
 
 def test_fatezero_with_equal_prompts_is_no_worse_than_plain_inversion(model: ImageModel) -> None:
     """All maps are the inversion's own, so the way back is the way there."""
-    recipe = FateZero(num_steps=STEPS, guidance=1.0, cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
-    own = session(model, recipe, target=SOURCE)
-    # guidance 1 has no null row; the recipe always asks for one, and u + 1 (c - u) is c
+    recipe = FateZero(cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
+    own = session(model, recipe, target=SOURCE, guidance=1.0)
     assert_no_worse_than_its_reconstruction(recipe, own)
 
 
 def test_inversion_may_be_guided(model: ImageModel) -> None:
     """With the empty prompt guidance is inert, whatever its scale; with another it is not."""
     own = session(model, FateZero())
-    plain, inert = (own.invert("", STEPS, guidance=g).start for g in (1.0, 7.5))
+    plain, inert = (own.invert("", guidance=g).start for g in (1.0, 7.5))
     torch.testing.assert_close(inert, plain, atol=1e-4, rtol=1e-3)
-    assert not torch.allclose(own.invert(SOURCE, STEPS, guidance=2.0).start, own.invert(SOURCE, STEPS).start)
+    assert not torch.allclose(own.invert(SOURCE, guidance=2.0).start, own.invert(SOURCE).start)
     with pytest.raises(ValueError, match="one clip in one row, got a batch of 2; run it without guidance"):
-        own.invert(SOURCE, STEPS, [AttentionStore(EXACT)], guidance=2.0)
+        own.invert(SOURCE, [AttentionStore(EXACT)], guidance=2.0)
 
 
 def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> None:
@@ -264,11 +264,11 @@ def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> Non
         def record(self, site, moment, seen) -> None: ...
 
     own, clock = session(model, FateZero()), Clock()
-    start = own.invert(SOURCE, STEPS, [clock]).start
-    context = own.text(SOURCE)
-    ask = own.denoiser(Rows(), lambda _: context, Cfg(scale=1.0), STEPS, Direction.DENOISE, "")
+    start = own.invert(SOURCE, [clock]).start
+    given = own.encoded(SOURCE)
+    ask = own.denoiser(lambda _: given, Cfg(scale=1.0))
     with own.control.acting(recorders=[clock]):
-        solve(ask, start, own.objective.schedule, STEPS)
+        solve(ask, start, own.video_model.schedule, STEPS)
     assert clock.seen[Direction.INVERT] == clock.seen[Direction.DENOISE]
     assert (
         list(clock.seen[Direction.INVERT])
@@ -281,7 +281,6 @@ def test_what_was_recorded_at_a_timestep_is_read_at_it(model: ImageModel) -> Non
 def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
     def edited(window: StepWindow, blend: list[str], threshold: float = 0.3) -> torch.Tensor:
         recipe = FateZero(
-            num_steps=STEPS,
             self_attention=window,
             mask=MaskSpec(threshold=threshold),
             store=EXACT,
@@ -296,9 +295,7 @@ def test_fatezero_thresholds_are_its_two_extremes(model: ImageModel) -> None:
 @pytest.mark.parametrize("place", [Place.DISK, Place.DEVICE])
 def test_where_the_store_lives_does_not_matter(model: ImageModel, place: Place, tmp_path) -> None:
     def edited(where: Place) -> torch.Tensor:
-        recipe = FateZero(
-            num_steps=STEPS, store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False
-        )
+        recipe = FateZero(store=StoreSpec(place=where, folder=str(tmp_path)), reconstruct=False)
         return recipe.edit(session(model, recipe)).latents
 
     assert torch.equal(edited(place), edited(Place.CPU))
@@ -313,7 +310,6 @@ def test_only_what_will_be_read_is_kept(
     """By the windows of the edit; the edit is that of a store that holds everything, and the plan's
     arithmetic is what is kept."""
     recipe = FateZero(
-        num_steps=STEPS,
         cross=StepWindow(end=cross),
         self_attention=StepWindow(end=own),
         store=EXACT,
@@ -334,7 +330,7 @@ def test_fatezero_keeps_two_thirds_at_its_own_windows(model: ImageModel) -> None
     every step is 12.08e9."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
-    reads = FateZero()._reads(session(model, FateZero()))
+    reads = FateZero()._reads(session(model, FateZero(), steps=50))
     assert stored_bytes(sites, 64, 8, 50, 77, StoreSpec(), Payload.QK, reads) == 8_062_412_800
 
 
@@ -344,34 +340,33 @@ def test_asked_again_a_step_is_kept_once(model: ImageModel, place: Place, tmp_pa
     kept = []
     for again in (0, 2):
         recipe = FateZero(
-            num_steps=2,
             store=StoreSpec(place=place, folder=str(tmp_path)),
             fixed_point_steps=again,
             reconstruct=False,
         )
-        kept.append(recipe.edit(in_windows_of_two(model, recipe)).report["store_bytes"])
+        kept.append(recipe.edit(in_windows_of_two(model, recipe, steps=2)).report["store_bytes"])
     assert kept[0] == kept[1] > 0
 
 
 def test_fatezero_reads_either_list_of_frames(model: ImageModel) -> None:
     outs = []
     for frames in ([Frame.MIDDLE], [Frame.SELF, Frame.MIDDLE], []):
-        recipe = FateZero(num_steps=STEPS, frames=frames, store=EXACT, reconstruct=False)
+        recipe = FateZero(frames=frames, store=EXACT, reconstruct=False)
         outs.append(recipe.edit(session(model, recipe)).latents)
     assert not torch.allclose(outs[0], outs[1])
     assert not torch.allclose(outs[0], outs[2])
 
 
 def test_tune_a_video_edits_what_it_inverted(model: ImageModel) -> None:
-    recipe = TuneAVideo(num_steps=STEPS, guidance=1.5)
-    own = session(model, recipe)
+    recipe = TuneAVideo()
+    own = session(model, recipe, guidance=1.5)
     done = recipe.edit(own)
     assert done.latents.shape == own.latents.shape
-    assert control_of(own.unet).keys[0].frames == [Frame.FIRST, Frame.PREVIOUS]
+    assert own.control.keys[0].frames == [Frame.FIRST, Frame.PREVIOUS]
 
 
 def test_amplifying_changes_the_edit_and_one_does_not(model: ImageModel) -> None:
-    recipe = PromptToPrompt(num_steps=STEPS)
+    recipe = PromptToPrompt()
     plain = recipe.edit(session(model, recipe, real=False)).latents
     torch.testing.assert_close(
         recipe.edit(session(model, recipe, real=False, amplify={"blue": 1.0})).latents, plain
@@ -387,7 +382,7 @@ def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
     own = StepWindow(end=0.5)
 
     def edited(cross: StepWindow, **words: StepWindow) -> torch.Tensor:
-        recipe = PromptToPrompt(num_steps=STEPS, cross=cross)
+        recipe = PromptToPrompt(cross=cross)
         return recipe.edit(session(model, recipe, real=False, cross_replace_steps=words)).latents
 
     plain = edited(own)
@@ -397,7 +392,7 @@ def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
 
 
 def test_a_new_word_has_no_attention_of_the_source(model: ImageModel) -> None:
-    recipe = FateZero(num_steps=2)
+    recipe = FateZero()
     wish = {"target": f"{SOURCE} at night", "cross_replace_steps": {"night": ALWAYS}}
     with pytest.raises(
         ValueError, match=r"gives 'night' the source's attention, but the source .* has no such word"
@@ -415,7 +410,7 @@ def in_windows_of_two(model: ImageModel, recipe, **wish) -> EditSession:
 def test_windows_do_not_matter_to_frames_that_see_none_but_themselves(model: ImageModel) -> None:
     """One latent for the whole clip: an average of equal predictions is the prediction. So no frame is lost,
     doubled or read from another window's store."""
-    recipe = FateZero(num_steps=STEPS, frames=[], store=EXACT)
+    recipe = FateZero(frames=[], store=EXACT)
     whole, parts = (
         recipe.edit(session(model, recipe, blend=["circle"])),
         recipe.edit(in_windows_of_two(model, recipe, blend=["circle"])),
@@ -429,38 +424,38 @@ def test_windows_do_not_matter_to_frames_that_see_none_but_themselves(model: Ima
 
 
 def test_windows_matter_to_frames_that_read_others(model: ImageModel) -> None:
-    recipe = FateZero(num_steps=2, store=EXACT, reconstruct=False)
-    assert not torch.allclose(
-        recipe.edit(in_windows_of_two(model, recipe)).latents, recipe.edit(session(model, recipe)).latents
-    )
+    recipe = FateZero(store=EXACT, reconstruct=False)
+    whole_latents = recipe.edit(session(model, recipe, steps=2)).latents
+    parts = in_windows_of_two(model, recipe, steps=2)
+    assert not torch.allclose(recipe.edit(parts).latents, whole_latents)
 
 
 def test_in_windows_too_equal_prompts_give_the_source_back(model: ImageModel) -> None:
-    recipe = FateZero(num_steps=STEPS, guidance=1.0, cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
-    own = in_windows_of_two(model, recipe, target=SOURCE)
+    recipe = FateZero(cross=ALWAYS, self_attention=ALWAYS, store=EXACT)
+    own = in_windows_of_two(model, recipe, target=SOURCE, guidance=1.0)
     assert_no_worse_than_its_reconstruction(recipe, own)
 
 
 def test_a_run_of_other_windows_finds_nothing_recorded(model: ImageModel) -> None:
-    recipe = FateZero(num_steps=2, store=EXACT)
-    own, store = session(model, recipe), AttentionStore(EXACT)
-    own.invert(SOURCE, 2, [store])
+    recipe = FateZero(store=EXACT)
+    own, store = session(model, recipe, steps=2), AttentionStore(EXACT)
+    own.invert(SOURCE, [store])
     own.window = WINDOWS
-    context = Context.cat([own.text(""), own.text(TARGET)])
+    given = own.encoded(TARGET)
     edits = [CopySelf(source=Recorded(store), window=ALWAYS)]
     with pytest.raises(
         ValueError, match="for frames 0 to 1; the recording run must have the same steps and windows"
     ):
-        own.sample(own.latents, TARGET_ROWS, lambda _: context, Cfg(), 2, edits=edits)
+        own.sample(own.latents, lambda _: given, Cfg(), acting=Acting(edits=edits))
 
 
 def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:
-    recipe = FateZero(num_steps=2, reconstruct=False)
-    own = session(model, recipe)
+    recipe = FateZero(reconstruct=False)
+    own = session(model, recipe, steps=2)
     recipe.edit(own)
-    assert control_of(own.unet).recorders == ()
-    assert control_of(own.unet).edits == ()
-    assert control_of(own.unet).moment is None
+    assert own.control.recorders == ()
+    assert own.control.edits == ()
+    assert own.control.moment is None
 
 
 @pytest.mark.parametrize(
@@ -471,14 +466,14 @@ def test_after_an_edit_attention_is_as_before(model: ImageModel) -> None:
     ],
 )
 def test_words_that_are_nowhere_speak(model: ImageModel, wish: dict, message: str) -> None:
-    recipe = PromptToPrompt(num_steps=2)
+    recipe = PromptToPrompt()
     with pytest.raises(ValueError, match=message):
         recipe.edit(session(model, recipe, real=False, **wish))
 
 
 def test_a_second_method_does_not_run_on_the_layers_of_the_first(model: ImageModel) -> None:
     session(model, TuneAVideo())
-    with pytest.raises(ValueError, match="still holds layers of another VideoUNet"):
+    with pytest.raises(ValueError, match="still holds layers of another sidecar"):
         assemble(FateZero(), model)
 
 

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from vgen.app.plain import from_plain
 from vgen.attention.keys import Frame
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
@@ -92,13 +93,13 @@ def test_born_silent(recipe: Recipe, tiny: ImageModel) -> None:
     if recipe.attention_keys():  # on a still clip all frames have the same keys
         x = x[:, :1].expand_as(x).contiguous()
     per_frame = torch.stack([tiny.unet(x[:, i], t, context.tokens).sample for i in range(FRAMES)], 1)
-    torch.testing.assert_close(assemble(recipe, tiny).double()(x, t, context), per_frame)
+    torch.testing.assert_close(assemble(recipe, tiny).unet.double()(x, t, Conditioning(context)), per_frame)
 
 
 @inserting
 def test_backbone_keys_survive(recipe: Recipe, tiny: ImageModel) -> None:
     before = list(tiny.unet.state_dict())
-    assert list(assemble(recipe, tiny).image_unet.state_dict()) == before
+    assert list(assemble(recipe, tiny).unet.image_unet.state_dict()) == before
 
 
 @inserting
@@ -106,9 +107,9 @@ def test_backbone_keys_survive(recipe: Recipe, tiny: ImageModel) -> None:
 def test_eject_restores_bitwise(recipe: Recipe, tiny: ImageModel) -> None:
     x, t, context = clip(tiny)
     before = tiny.unet(x[:, 0], t, context.tokens).sample
-    unet = assemble(recipe, tiny)
+    unet = assemble(recipe, tiny).unet
     stir(unet)
-    unet(x, t, context)
+    unet(x, t, Conditioning(context))
     unet.eject()
     assert torch.equal(tiny.unet(x[:, 0], t, context.tokens).sample, before)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny.unet.modules())
@@ -117,34 +118,40 @@ def test_eject_restores_bitwise(recipe: Recipe, tiny: ImageModel) -> None:
 @inserting
 @torch.no_grad()
 def test_frames_do_mix(recipe: Recipe, tiny: ImageModel) -> None:
-    unet = assemble(recipe, tiny)
+    unet = assemble(recipe, tiny).unet
     stir(unet)
     x, t, context = clip(tiny)
     y = x.clone()
     y[:, 2] += 1
-    assert not torch.allclose(unet(x, t, context)[:, 1], unet(y, t, context)[:, 1])
+    assert not torch.allclose(
+        unet(x, t, Conditioning(context))[:, 1], unet(y, t, Conditioning(context))[:, 1]
+    )
 
 
 @inserting
 @torch.no_grad()
 def test_clips_do_not_mix(recipe: Recipe, tiny: ImageModel) -> None:
-    unet = assemble(recipe, tiny).double()
+    unet = assemble(recipe, tiny).unet.double()
     stir(unet)
     x, t, context = clip(tiny.to("cpu", torch.float64))
-    torch.testing.assert_close(unet(x.flip(0), t.flip(0), context[[1, 0]]), unet(x, t, context).flip(0))
+    torch.testing.assert_close(
+        unet(x.flip(0), t.flip(0), Conditioning(context[[1, 0]])), unet(x, t, Conditioning(context)).flip(0)
+    )
 
 
 @inserting
 @torch.no_grad()
 def test_copy_and_pickle_are_independent(recipe: Recipe, tiny: ImageModel) -> None:
-    unet = assemble(recipe, tiny)
+    unet = assemble(recipe, tiny).unet
     x, t, context = clip(tiny)
-    silent = unet(x, t, context)
+    silent = unet(x, t, Conditioning(context))
     twin = pickle.loads(pickle.dumps(copy.deepcopy(unet)))
-    torch.testing.assert_close(twin(x, t, context), silent)
+    torch.testing.assert_close(twin(x, t, Conditioning(context)), silent)
     stir(twin)
-    assert not torch.allclose(twin(x, t, context), silent), "the copy's hooks must run the copy's layers"
-    torch.testing.assert_close(unet(x, t, context), silent)
+    assert not torch.allclose(twin(x, t, Conditioning(context)), silent), (
+        "the copy's hooks must run the copy's layers"
+    )
+    torch.testing.assert_close(unet(x, t, Conditioning(context)), silent)
 
 
 @every_method
@@ -177,7 +184,7 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
         optimiser.zero_grad()
-        learner.objective.loss(model, learner.unet, batch, Draws(0, batch.keys))["loss"].backward()
+        learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"].backward()
         optimiser.step()
     ids = {id(p) for p in learner.learning.values()}
     for name, parameter in everything.items():
@@ -204,27 +211,27 @@ def test_what_was_learnt_comes_back_from_its_file(recipe: Recipe, tiny: ImageMod
     assert all(torch.equal(value, learner.learning[name]) for name, value in tensors.items())
     again = from_plain(catalogue()[card.recipe], card.knobs)
     assert again == recipe
-    unet = assemble(again, fresh)
+    video_model = assemble(again, fresh)
+    unet = video_model.unet
     x, t, context = clip(tiny)
-    before = unet(x, t, context)
-    put(unet, tensors, again.learns())
-    assert torch.equal(unet(x, t, context), learner.unet(x, t, context))
-    assert not torch.allclose(unet(x, t, context), before)
+    before = unet(x, t, Conditioning(context))
+    put(video_model.components(), tensors, again.learns())
+    assert torch.equal(unet(x, t, Conditioning(context)), learner.unet(x, t, Conditioning(context)))
+    assert not torch.allclose(unet(x, t, Conditioning(context)), before)
 
 
 @drawing
 @torch.no_grad()
 def test_guidance_one_draws_with_the_conditional_model_alone(recipe: Recipe, tiny: ImageModel) -> None:
-    unet = assemble(recipe, tiny)
+    video_model = assemble(recipe, tiny)
+    unet = video_model.unet
     stir(unet)
     rows: list[int] = []
     unet.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
 
     def drawn(guidance: float, negative: str = "a blue star") -> torch.Tensor:
         sampling = Sampling(num_frames=2, num_steps=2, guidance=guidance, width_px=64, height_px=64)
-        return generate(
-            tiny, unet, recipe.objective(tiny), [Prompt("a red circle", seed=1, negative=negative)], sampling
-        )
+        return generate(video_model, [Prompt("a red circle", seed=1, negative=negative)], sampling)
 
     alone = drawn(1.0)
     assert set(rows) == {1}
@@ -235,19 +242,23 @@ def test_guidance_one_draws_with_the_conditional_model_alone(recipe: Recipe, tin
 
 @editing
 def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: ImageModel) -> None:
-    unet = assemble(recipe, tiny).requires_grad_(False)
+    video_model = assemble(recipe, tiny)
+    video_model.unet.requires_grad_(False)
     noise, latents = (start_noise(tiny, FRAMES, (8, 8), seed, torch.device("cpu")) for seed in (0, 1))
     wish = Wish(
         source="a large red circle on a black background", target="a large blue circle on a black background"
     )
-    session = EditSession(
-        model=tiny, unet=unet, objective=recipe.objective(tiny), wish=wish, noise=noise, latents=0.5 * latents
-    )
-
     few = {"null_text": NullText(inner_steps=1)} if hasattr(recipe, "null_text") else {}
 
     def edited(guidance: float) -> torch.Tensor:
-        return replace(recipe, guidance=guidance, num_steps=2, **few).edit(session).latents
+        session = EditSession(
+            video_model=video_model,
+            wish=wish,
+            noise=noise,
+            sampling=Sampling(num_steps=2, guidance=guidance),
+            latents=0.5 * latents,
+        )
+        return replace(recipe, **few).edit(session).latents
 
     alone = edited(1.0)
     torch.testing.assert_close(alone, edited(1.0 + 1e-6), atol=1e-3, rtol=1e-3)

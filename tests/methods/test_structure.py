@@ -11,17 +11,20 @@ import torch
 from diffusers import ControlNetModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
+from vgen.app.control_net import Structure
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.attention.moment import Direction, Moment, Rows
 from vgen.attention.processor import control_of
 from vgen.attention.sites import AttentionKind, attention_sites
 from vgen.backbones.blank import Blank, blank, blank_unet
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
+from vgen.conditions.text import context_of
+from vgen.diffusion.guidance import NOTHING, Cfg
 from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
 from vgen.methods._editing import EditSession, Wish, start_noise
-from vgen.methods._structure import Structure
+from vgen.methods._sampling import Sampling
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 
@@ -52,25 +55,33 @@ def pictures(frames: int = FRAMES, seed: int = 4) -> torch.Tensor:
 
 @pytest.fixture
 def session(model: ImageModel):
-    unet = assemble(PromptToPrompt(), model).requires_grad_(False)
+    video_model = assemble(PromptToPrompt(), model)
+    video_model.unet.requires_grad_(False)
     noise, latents = (start_noise(model, FRAMES, (SIDE, SIDE), seed, torch.device("cpu")) for seed in (0, 1))
     yield EditSession(
-        model=model,
-        unet=unet,
-        objective=PromptToPrompt().objective(model),
+        video_model=video_model,
         wish=Wish(source=SOURCE, target=TARGET),
         noise=noise,
+        sampling=Sampling(num_steps=STEPS),
         latents=0.5 * latents,
     )
-    unet.eject()
+    video_model.unet.eject()
+
+
+def with_net(session: EditSession, net: ControlNetModel, **how) -> EditSession:
+    """The same session with a ControlNet in it; the one it is made of stays without."""
+    conditions = dict(session.video_model.conditions)
+    video_model = replace(session.video_model, modules=torch.nn.ModuleDict(), conditions=conditions)
+    structure = Structure(net=net, **{"pictures": pictures(), **how})
+    return replace(session, video_model=video_model, fields=structure.beside(video_model, session.noise))
 
 
 def start(session: EditSession, **how) -> torch.Tensor:
-    return session.invert(SOURCE, STEPS, **how).start
+    return session.invert(SOURCE, **how).start
 
 
 def test_a_new_born_net_says_nothing(model: ImageModel, session: EditSession) -> None:
-    silent = replace(session, structure=Structure(net=net_of(model, silent=True), pictures=pictures()))
+    silent = with_net(session, net_of(model, silent=True))
     torch.testing.assert_close(start(silent), start(session))
 
 
@@ -80,14 +91,11 @@ def test_what_it_says_is_what_diffusers_makes_of_it(model: ImageModel, session: 
     net, stock_unet, scale = net_of(model), copy.deepcopy(model.unet), 0.7
     stock_net = copy.deepcopy(net)
     stock_unet.set_attn_processor(AttnProcessor2_0())
-    moment = Moment(2, STEPS, 500, Direction.DENOISE, Rows())
-    own = replace(session, structure=Structure(net=net, pictures=pictures(), scale=scale))
-    context, x = own.text(SOURCE), own.latents
+    own = with_net(session, net, scale=scale)
+    given, x = own.encoded(SOURCE), own.latents
     with torch.no_grad():
-        found = own.unet(
-            x, torch.tensor([500]), context, own.structure.residuals(x, torch.tensor([500]), context, moment)
-        )
-        text = context.tokens.repeat(FRAMES, 1, 1)
+        found = own.video_model.predict(given, [NOTHING], x, torch.tensor([500]))
+        text = given["text"].clip["text"].repeat(FRAMES, 1, 1)
         down, mid = stock_net(x[0], 500, text, pictures()[0], scale, return_dict=False)
         expected = stock_unet(
             x[0], 500, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
@@ -99,7 +107,7 @@ def test_what_it_says_is_what_diffusers_makes_of_it(model: ImageModel, session: 
 def calm(session: EditSession):
     """Random weights predict noise that changes wildly with x_t, which no inversion survives; a faint output
     layer is smooth."""
-    weight = session.unet.image_unet.conv_out.weight
+    weight = session.video_model.unet.image_unet.conv_out.weight
     weight.data.mul_(0.05)
     yield
     weight.data.div_(0.05)
@@ -107,17 +115,15 @@ def calm(session: EditSession):
 
 @pytest.mark.usefixtures("calm")
 def test_there_and_back_with_it_is_the_clip(model: ImageModel, session: EditSession) -> None:
-    own = replace(session, structure=Structure(net=net_of(model), pictures=pictures()))
+    own = with_net(session, net_of(model))
 
     def error(back: EditSession) -> float:
-        found = back.reconstruct(start(own, fixed_point_steps=6), SOURCE, STEPS)
+        found = back.reconstruct(start(own, fixed_point_steps=6), SOURCE)
         return (found - own.latents).abs().max().item()
 
     assert error(own) < 1e-3
     assert error(session) > 0.1, "without it the way back is another"
-    assert error(replace(own, structure=replace(own.structure, pictures=pictures(seed=5)))) > 2e-3, (
-        "and with other pictures too"
-    )
+    assert error(replace(own, fields={"control": pictures(seed=5)})) > 2e-3, "and with other pictures too"
 
 
 def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: EditSession) -> None:
@@ -130,43 +136,40 @@ def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: 
         assert [s.ordinal for s in mine] == list(range(7))
         assert [s.level for s in mine] == [0, 0, 1, 1, 2, 2, 3]
         assert [s.stage for s in mine].count(Stage.DOWN) == 6
-    plain = Structure(net=net_of(model), pictures=pictures())
-    reading = Structure(net=net_of(model), pictures=pictures(), keys=(FrameKeys(frames=[Frame.FIRST]),))
-    assert len(reading.control.sites) == 14
-    x, t, context = session.latents, torch.tensor([500]), session.text(SOURCE)
-    moment = Moment(2, STEPS, 500, Direction.DENOISE, Rows())
-    own, first = (s.residuals(x, t, context, moment).mid for s in (plain, reading))
-    torch.testing.assert_close(own[0], first[0])
-    assert not torch.allclose(own[1], first[1])
-    assert control_of(session.unet) is not reading.control
+    plain = with_net(session, net_of(model))
+    reading = with_net(session, net_of(model), keys=(FrameKeys(frames=[Frame.FIRST]),))
+    assert len(control_of(reading.video_model.modules["control"]).sites) == 14
+    x, t = session.latents, torch.tensor([500])
+    said = []
+    for own in (plain, reading):
+        own.video_model.enter(None)
+        given = Conditioning(context_of(own.encoded(SOURCE)["text"]))
+        said.append(own.video_model.modules["control"](x, t, given, pictures()).mid)
+    torch.testing.assert_close(said[0][0], said[1][0])
+    assert not torch.allclose(said[0][1], said[1][1])
+    assert session.control is not control_of(reading.video_model.modules["control"])
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [PromptToPrompt(num_steps=2), FateZero(num_steps=2, reconstruct=False)],
+    [PromptToPrompt(), FateZero(reconstruct=False)],
     ids=lambda r: type(r).__name__,
 )
 def test_methods_need_not_know(model: ImageModel, session: EditSession, recipe) -> None:
     """Frame by frame, in windows, with null-text: the session brings the net along."""
-    own = replace(
-        session,
-        structure=Structure(net=net_of(model), pictures=pictures()),
-        window=Sliding(num_frames=2, overlap=1),
-    )
-    done, without = recipe.edit(own), recipe.edit(replace(own, structure=None))
+    few = replace(session, window=Sliding(num_frames=2, overlap=1), sampling=Sampling(num_steps=2))
+    own = with_net(few, net_of(model))
+    done, without = recipe.edit(own), recipe.edit(few)
     assert done.latents.shape == own.latents.shape
     assert not torch.allclose(done.latents, without.latents)
 
 
 def test_in_windows_each_frame_has_its_own_picture(model: ImageModel, session: EditSession) -> None:
-    own = replace(session, structure=Structure(net=net_of(model), pictures=pictures()))
-    context = own.text(SOURCE)
-    rows = Rows(("text",), ("target",))
+    own = with_net(replace(session, sampling=Sampling(num_steps=2)), net_of(model))
+    given = own.encoded(SOURCE)
 
     def drawn(of: EditSession) -> torch.Tensor:
-        from vgen.diffusion.guidance import Cfg
-
-        return of.sample(of.noise, rows, lambda _: Context(context.tokens), Cfg(scale=1.0), 2)
+        return of.sample(of.noise, lambda _: given, Cfg(scale=1.0))
 
     torch.testing.assert_close(
         drawn(replace(own, window=Sliding(num_frames=2, overlap=1))), drawn(own), atol=1e-4, rtol=1e-3
@@ -182,7 +185,7 @@ def test_in_windows_each_frame_has_its_own_picture(model: ImageModel, session: E
             "must be one per frame of the clip, 3 of 64 x 64 px for this ControlNet, got 2 of 64 x 64",
         ),
         ((1, FRAMES, 3, 32, 64), 1.0, "got 3 of 32 x 64"),
-        ((FRAMES, 3, 64, 64), 1.0, "must be 1 f 3 H W"),
+        ((FRAMES, 3, 64, 64), 1.0, "must be b f 3 H W"),
         ((1, FRAMES, 3, 64, 64), -1.0, "scale must be 0 or more, got -1.0"),
     ],
 )
@@ -190,7 +193,7 @@ def test_pictures_that_do_not_fit_speak(
     model: ImageModel, session: EditSession, shape: tuple, scale: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(session, structure=Structure(net=net_of(model), pictures=torch.zeros(shape), scale=scale))
+        with_net(session, net_of(model), pictures=torch.zeros(shape), scale=scale)
 
 
 def test_a_net_of_another_image_model_is_refused(session: EditSession) -> None:
@@ -199,4 +202,4 @@ def test_a_net_of_another_image_model_is_refused(session: EditSession) -> None:
         ValueError,
         match=r"belongs to another image model \(block_out_channels \[48, 96, 128\], the UNet's is \[32, 64",
     ):
-        replace(session, structure=Structure(net=other, pictures=pictures()))
+        with_net(session, other)

@@ -12,6 +12,7 @@ from typing import ParamSpec
 
 from vgen import __version__
 from vgen.app.refusals import nearest, refusal
+from vgen.app.spellings import respelt
 from vgen.app.verbs import VERBS, overview
 
 DONE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 130, 141  # the last two as a shell counts SIGINT and SIGPIPE
@@ -79,7 +80,9 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
         print(VERBS[verb].page(verb))
         return DONE
     sweep = "-m" in arguments or "--multirun" in arguments
-    arguments = [at_home(a) for a in arguments]
+    arguments, notes = respelt(verb, [at_home(a) for a in arguments])
+    for note in notes:
+        print(f"vgen {verb}: {note}", file=sys.stderr)
     sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # else Hydra prints its own reading of an error and exits before we see it

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from vgen.backbones.control_net import load_control_net, picture_factor
+from vgen.attention.keys import FrameKeys
+from vgen.attention.processor import route
+from vgen.backbones.control_net import ControlNetModel, load_control_net, picture_factor
+from vgen.backbones.video_unet import VideoControlNet
+from vgen.conditions.control_net import ControlNet, refuse_unfit
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
-from vgen.methods._structure import Structure
+from vgen.methods import VideoModel
 from vgen.spec import spec
 
 
@@ -41,12 +47,32 @@ class ControlNetRun:
                 f"control_net.video=FILE (got path={self.path or 'nothing'}, video={self.video or 'nothing'})"
             )
         net = load_control_net(Path(self.path).expanduser(), device)
-        as_taken = Cut(
-            fps=cut.fps, num_frames=cut.num_frames, size_px=cut.size_px // latent_px * picture_factor(net)
-        )
+        size_px = cut.size_px // latent_px * picture_factor(net)
+        as_taken = Cut(fps=cut.fps, num_frames=cut.num_frames, size_px=size_px)
         shown = read_clip(self.video, as_taken, start_seconds)
-        return Structure(
-            net=net,
-            pictures=torch.from_numpy(shown).permute(0, 3, 1, 2)[None].to(device).float() / 255,
-            scale=self.scale,
-        )
+        pictures = torch.from_numpy(shown).permute(0, 3, 1, 2)[None].to(device).float() / 255
+        return Structure(net=net, pictures=pictures, scale=self.scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """A ControlNet beside the UNet for one clip: diffusers' ``net``, and ``pictures`` 1 f 3 H W in [0, 1],
+    what it is shown, one per frame. ``keys`` say which frames its self-attentions read; none: each its
+    own."""
+
+    net: ControlNetModel
+    pictures: Tensor
+    scale: float = 1.0
+    keys: tuple[FrameKeys, ...] = ()
+
+    def beside(self, video_model: VideoModel, noise: Tensor) -> dict[str, Tensor]:
+        """Add it to an assembled model, as one more condition; returns the field that it reads.
+
+        Raises ValueError where net or pictures do not go with the clip ``noise`` 1 f c h w.
+        """
+        condition, net = ControlNet(scale=self.scale), VideoControlNet(self.net)
+        refuse_unfit(net, video_model.unet, self.pictures, noise)
+        route(net).keys = self.keys
+        video_model.modules["control"] = net
+        video_model.conditions["control"] = condition
+        return {condition.reading: self.pictures}

@@ -26,7 +26,7 @@ from vgen.data.sample import Video
 from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.solvers import Solver
 from vgen.formats.adapter import plain
-from vgen.methods._sampling import Sampling
+from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
@@ -136,7 +136,7 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
 def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
     run, sampling = (
         out / _RUN,
-        Sampling(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M),
+        SamplingOverrides(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M),
     )
     suite = Suite(
         iid=num_clips,
@@ -189,7 +189,7 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
             adapter=[UNTRAINED, str(run), SHIPPED],
             backbone=TOYBOX,
             suite=suite,
-            sampler=sampling,
+            sampling=sampling,
             selftest=16,
             out=str(out / _EVALUATION),
         ),

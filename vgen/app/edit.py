@@ -19,9 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import vgen
 from vgen.app.config import run_hydra
-from vgen.app.control_net import ControlNetRun
+from vgen.app.control_net import ControlNetRun, Structure
 from vgen.app.folders import claimed
-from vgen.app.loading import TOYBOX, UNTRAINED, denoising, open_checkpoint
+from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
@@ -31,7 +31,7 @@ from vgen.data.one_clip import read_clip
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
-from vgen.methods import Recipe, Regime, catalogue, name_of
+from vgen.methods import Recipe, catalogue, name_of
 from vgen.methods._editing import (
     Editing,
     EditSession,
@@ -43,7 +43,8 @@ from vgen.methods._editing import (
     start_noise,
 )
 from vgen.methods._editing import Progress as Told
-from vgen.methods._structure import Structure
+from vgen.methods._recipe import UNET
+from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
@@ -90,6 +91,7 @@ class EditRun:
     start_seconds: float = 0.0
     size_px: int = 0
     seed: int = 0
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
     window: Sliding = field(default_factory=long_clips)
     control_net: ControlNetRun = field(default_factory=ControlNetRun)
     save: list[Extra] = field(default_factory=list)
@@ -203,12 +205,10 @@ def edit(
     _check(run, recipe)
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
-    console.print(
-        _plan(session, recipe), soft_wrap=True
-    )  # refuses what cannot fit, before the first pixel is encoded
-    warn_of_cut(
-        session.model, [getattr(recipe, "inversion_prompt", "")], console
-    )  # source and target are refused where they are longer
+    # refuses what cannot fit, before the first pixel is encoded
+    console.print(_plan(session, recipe), soft_wrap=True)
+    # source and target are refused where they are longer
+    warn_of_cut(session.model, recipe.prompts(), console)
     session.latents = latents = (
         None if source is None else encoded(session.model, source, session.noise.device)
     )
@@ -239,22 +239,24 @@ def edit(
 def _check(run: EditRun, recipe: Recipe) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(
-            "an edit needs a method, as EditRun(method=FateZero(), ...); those that edit are "
+            "an edit needs a method, as EditRun(method=METHOD(), ...); those that edit are "
             f"{', '.join(editors())}"
         )
     name = name_of(recipe)
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
-    if recipe.regime is Regime.CLIP and not run.adapter:
+    if recipe.tuned and not run.adapter:
         raise ValueError(
             f"method={name} edits with a checkpoint tuned on the clip; train one with "
             f"'vgen train method={name} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
             "and give adapter=RUN, or adapter=untrained to see it without"
         )
-    if not (run.video or recipe.frame_by_frame):
+    if not (run.video or recipe.draws_source):
+        drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
         raise ValueError(
-            f"method={name} edits a clip that exists; give video=FILE (method=prompt_to_prompt can draw the "
-            "source from its prompt)"
+            f"method={name} edits a clip that exists; give video=FILE (the source is drawn from its prompt "
+            "by "
+            f"method={' or '.join(drawing)})"
         )
 
 
@@ -284,16 +286,13 @@ def _session(
         run.device,
         untrained=recipe,
     )
-    if (
-        recipe.regime is Regime.CLIP
-        and checkpoint.card is not None
-        and type(checkpoint.recipe) is not type(recipe)
-    ):
+    assert isinstance(recipe, Editing)  # others were refused
+    if _another(checkpoint, recipe) and checkpoint.card is not None and recipe.tuned:
         raise ValueError(
             f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
-            f"clip, as method={name_of(recipe)} "
-            "asks; give a run of that method, adapter=untrained, or method=fatezero, which edits on any "
-            "checkpoint"
+            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
+            "of "
+            f"the methods that edit on any checkpoint: {', '.join(_untuned())}"
         )
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
@@ -301,38 +300,43 @@ def _session(
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
     source = read_clip(run.video, cut, run.start_seconds) if run.video else None
+    video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
-        device = next(checkpoint.unet.parameters()).device
         structure = run.control_net.structure(cut, run.start_seconds, checkpoint.model.vae_factor, device)
-    keys = recipe.attention_keys()
-    if keys and type(checkpoint.recipe) is not type(recipe):
+    keys = recipe.attention_keys().get(UNET)
+    if keys and _another(checkpoint, recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     side = size_px // checkpoint.model.vae_factor
-    noise = start_noise(
-        checkpoint.model, run.num_frames, (side, side), run.seed, next(checkpoint.unet.parameters()).device
-    )
-    checkpoint.unet.requires_grad_(False)
+    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device)
     session = EditSession(
-        model=checkpoint.model,
-        unet=checkpoint.unet,
-        objective=denoising(recipe, checkpoint.model),
+        video_model=video_model,
         wish=wish,
         noise=noise,
+        sampling=run.sampling.over(recipe.sampling()),
+        fields={} if structure is None else structure.beside(video_model, noise),
         progress=progress,
         window=run.window,
-        structure=structure,
     )
     return session, source
+
+
+def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Whether the checkpoint was made by another method."""
+    return type(checkpoint.recipe) is not type(recipe)
+
+
+def _untuned() -> list[str]:
+    return [name for name, cls in catalogue().items() if issubclass(cls, Editing) and not cls.tuned]
 
 
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
-    beside = ["a ControlNet beside the UNet, forth and back"] if session.structure else []
+    words = session.previews(recipe.cross_window())
+    beside = ["a ControlNet beside the UNet, forth and back"] if session.fields else []
     line = "; ".join(
-        [f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *beside, *words]
+        [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
     )
     if isinstance(recipe, Recording):
         store, need = recipe.store, recipe.store_bytes(session)
@@ -343,7 +347,7 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
                 "memory are free; "
                 f"set method.store.max_memory_gb={max(0.1, 0.8 * free / 1e9):.1f} (the rest goes to disk) "
                 "or method.store.place=disk, "
-                "or use fewer num_frames or method.num_steps, or a lower method.store.max_queries"
+                "or use fewer num_frames or sampling.num_steps, or a lower method.store.max_queries"
             )
         line += f"; attention kept: {need / 2**20:.0f} MiB ({_placed(store.place, held, need)})"
     return line
@@ -435,7 +439,7 @@ def _warn(console: Console, report: dict[str, Any]) -> None:
         console.print(
             f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "
             "the edit will lose what the inversion lost; "
-            "try more method.num_steps, method.fixed_point_steps=2, or a source prompt that says what is "
+            "try more sampling.num_steps, method.fixed_point_steps=2, or a source prompt that says what is "
             "seen",
             soft_wrap=True,
         )

@@ -205,7 +205,7 @@ def _identity(run: EvaluateRun, sources: dict[str, Source]) -> dict[str, Any]:
     return {
         "vgen": vgen.__version__,
         "suite": run.suite.rule(),
-        "sampler": run.sampling(),
+        "sampler": run.settings(),
         "checkpoints": {name: s.identity for name, s in sources.items()},
     }
 
@@ -388,7 +388,7 @@ def _score(
         "suite": plain(asdict(run.whole_suite())),
         "rule": run.suite.rule(),
         "audit": audited(store, list(sources), todo[: run.selftest], size_px),
-        "sampler": run.sampling(),
+        "sampler": run.settings(),
         "corpus": identity(run.corpus, taught),
         "codec": _codec_digest(run) if codec_is_known(store, todo) else None,
         "num_frames": run.suite.num_frames,
@@ -402,7 +402,7 @@ def _score(
 def _calls(run: EvaluateRun, store: ClipStore, name: str, source: Source) -> int | None:
     """Times that the UNet sees the frames of one clip, forward; None for clips that were not drawn."""
     if source.work is None:
-        return cost(run.sampler, run.suite.num_frames) if source.drawn else None
+        return cost(run.drawn(), run.suite.num_frames) if source.drawn else None
     frames = store.unet_frames_per_clip(name)
     return None if frames is None else round(frames / run.suite.num_frames)
 

@@ -425,12 +425,12 @@ def agreement(
 
 
 def forward(recipe: AnimateDiff, model: ImageModel, tensors: dict[str, Tensor]) -> Tensor:
-    unet = assemble(recipe, model)
-    put(unet, tensors, recipe.learns())
+    video_model = assemble(recipe, model)
+    put(video_model.components(), tensors, recipe.learns())
     try:
-        return proof.ours(unet, _given(recipe, model))
+        return proof.ours(video_model.unet, _given(recipe, model))
     finally:
-        unet.eject()
+        video_model.unet.eject()
 
 
 def _given(recipe: AnimateDiff, model: ImageModel) -> proof.Inputs:

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
-from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint
+from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
-from vgen.methods._sampling import Prompt, Sampling, refuse_impossible
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
@@ -50,7 +50,7 @@ class GenerateRun:
     seed: int = 0
     num_clips: int = 1
     batch_size: int = 4
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
     dtype: Dtype = Dtype.FP32
     fps: float = 8.0
     least_px: int = 256
@@ -110,10 +110,12 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
-    refuse_impossible(checkpoint.model, checkpoint.unet, run.sampling)
-    negatives = [prompt.negative for prompt in prompts] if run.sampling.guidance != 1 else []
+    refuse_undrawable(checkpoint)
+    sampling = checkpoint.sampling(run.sampling)
+    refuse_impossible(checkpoint.video_model, sampling)
+    negatives = [prompt.negative for prompt in prompts] if sampling.guidance != 1 else []
     warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
-    drawn_by = _drawn_by(run, checkpoint)
+    drawn_by = _drawn_by(run, checkpoint, sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
     columns = (
@@ -124,27 +126,27 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(batches) * run.sampling.num_steps)
+        task = progress.add_task("", total=len(batches) * sampling.num_steps)
         done = 0
         for batch in batches:
             for clip, prompt in zip(
-                checkpoint.sample(batch, run.sampling, lambda: progress.advance(task)), batch, strict=True
+                checkpoint.sample(batch, sampling, lambda: progress.advance(task)), batch, strict=True
             ):
                 _write(out, done, clip, prompt, run, drawn_by)
                 done += 1
     seconds = time.perf_counter() - began
     console.print(
-        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {run.sampling.num_frames} frames in "
+        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
         f"{seconds:.1f} s: {out}/"
     )
 
 
-def _drawn_by(run: GenerateRun, checkpoint: Checkpoint) -> dict[str, Any]:
+def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:
     """What every clip of a run has in common; without any of it the same bytes cannot be drawn again."""
     trained = checkpoint.card
     return {
         "vgen": vgen.__version__,
-        "sampling": plain(asdict(run.sampling)),
+        "sampling": plain(asdict(sampling)),
         "dtype": run.dtype.value,
         "batch_size": run.batch_size,
         "image_model": {"source": checkpoint.model.source, "fingerprint": checkpoint.fingerprint},

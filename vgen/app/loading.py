@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,9 +16,9 @@ from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats.adapter import Card, load_adapter, put, unet_fingerprint
-from vgen.methods import Recipe, assemble, catalogue
+from vgen.methods import Recipe, VideoModel, assemble, catalogue
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
 from vgen.methods.animatediff import AnimateDiff
 from vgen.resources import data_dir
 from vgen.spec import spec
@@ -27,6 +27,10 @@ from vgen.training.allocator import keep_freed_memory
 log = logging.getLogger(__name__)
 TOYBOX = "toybox"
 SHIPPED, UNTRAINED = "shipped", "untrained"
+RETIRED = frozenset({"num_steps", "guidance"})
+"""Knobs in the cards of adapters written before these numbers were those of sampling."""
+SHIPPED_GUIDANCE = 5.0
+"""What the miniature model draws well with; its method's own is of Stable Diffusion."""
 
 
 @spec
@@ -121,22 +125,35 @@ def _gone(name: str, named_by: str) -> str:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """An image model with a method assembled in it, ready to draw clips. ``fingerprint`` is the image UNet's
-    before it was cast."""
+    """An image model with a method assembled in it, ready to draw clips.
 
-    model: ImageModel
-    unet: VideoUNet
+    ``fingerprint`` is the image UNet's before it was cast.
+    """
+
+    video_model: VideoModel
     recipe: Recipe
-    objective: Denoising
     card: Card | None
     name: str
     fingerprint: str = ""
+
+    @property
+    def model(self) -> ImageModel:
+        return self.video_model.model
+
+    @property
+    def unet(self) -> VideoUNet:
+        return self.video_model.unet
+
+    def sampling(self, given: SamplingOverrides) -> Sampling:
+        """The method's own numbers, but for what is given."""
+        own = self.recipe.sampling()
+        return given.over(replace(own, guidance=SHIPPED_GUIDANCE) if self.name == SHIPPED else own)
 
     def sample(
         self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None
     ) -> Tensor:
         """Clips in [-1, 1], b f 3 H W."""
-        return generate(self.model, self.unet, self.objective, prompts, sampling, on_step)
+        return generate(self.video_model, prompts, sampling, on_step)
 
 
 def adapter_path(adapter: str, key: str = "adapter") -> Path:
@@ -182,27 +199,25 @@ def open_checkpoint(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = assemble(recipe, model)
-    put(unet, tensors, recipe.learns())
+        video_model = assemble(recipe, model)
+    put(video_model.components(), tensors, recipe.learns())
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place == "cpu":
         keep_freed_memory()
-    model.to(place, dtype)
-    unet.to(place, dtype).eval().requires_grad_(False)
-    return Checkpoint(model, unet, recipe, denoising(recipe, model), card, adapter, fingerprint)
+    video_model.to(place, dtype)
+    return Checkpoint(video_model, recipe, card, adapter, fingerprint)
 
 
-def denoising(recipe: Recipe, model: ImageModel) -> Denoising:
-    """The recipe's objective, to draw or edit clips by. Raises ValueError where the recipe learns something
-    else."""
-    objective = recipe.objective(model)
+def refuse_undrawable(checkpoint: Checkpoint) -> None:
+    """Raises ValueError where the checkpoint's method learns something else than to denoise."""
+    objective = checkpoint.recipe.objective(checkpoint.model)
     if not isinstance(objective, Denoising):
         raise ValueError(
-            f"{type(recipe).__name__} learns {type(objective).__name__}, not Denoising, so no clip can be "
-            "drawn with it; "
-            "choose a method that inserts layers or edits ('vgen show METHOD' says its objective)"
+            f"{type(checkpoint.recipe).__name__} learns {type(objective).__name__}, not Denoising, so no "
+            "clip "
+            "can be drawn with it; choose a method that inserts layers or edits ('vgen show METHOD' says its "
+            "objective)"
         )
-    return objective
 
 
 def recipe_of(card: Card, named: str = "adapter") -> Recipe:
@@ -214,7 +229,7 @@ def recipe_of(card: Card, named: str = "adapter") -> Recipe:
             f"{', '.join(catalogue())}"
         )
     try:
-        return from_plain(catalogue()[card.recipe], card.knobs)
+        return from_plain(catalogue()[card.recipe], {k: v for k, v in card.knobs.items() if k not in RETIRED})
     except ValueError as error:
         raise ValueError(
             f"the vgen card of {named} cannot be read ({error}); copy or export the file again"

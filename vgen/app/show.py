@@ -14,11 +14,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from vgen.app.loading import TOYBOX
-from vgen.attention.sites import AttentionKind, attention_sites
+from vgen.attention.processor import control_of
+from vgen.attention.sites import AttentionKind
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.video_unet import Sidecar
 from vgen.formats.adapter import plain
-from vgen.methods import Recipe, assemble, catalogue
+from vgen.methods import Recipe, VideoModel, assemble, catalogue
+from vgen.methods._sampling import Sampling
 
 _USAGE = "vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]"
 
@@ -38,46 +41,113 @@ def main() -> None:
 
 
 def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
-    """The row as text; ``docs/methods.md`` is built from the same."""
+    """The row as text, every member of it; ``docs/methods.md`` is built from the same."""
     schema = OmegaConf.structured(catalogue()[name])
     merged = OmegaConf.merge(schema, OmegaConf.from_dotlist([f"{k}={v}" for k, v in knobs.items()]))
     recipe = cast(Recipe, OmegaConf.to_object(merged))
     model = _shapes(backbone)
+    with torch.device("meta"):
+        video_model = assemble(recipe, model)
+    paper = recipe.paper
     lines = [
-        f"{name}: {recipe.paper.title} (arXiv {recipe.paper.arxiv}, {recipe.paper.year})",
+        f"{name}: {paper.title} (arXiv {paper.arxiv}, {paper.year})",
         f"regime: {recipe.regime.value}",
         "knobs:",
+        *("  " + line for line in OmegaConf.to_yaml(_plain(recipe)).strip().splitlines()),
+        f"reads: {_reads(recipe)}",
+        f"conditions: {_conditions(recipe)}",
+        *_inserted(video_model, backbone),
+        *_attention(recipe, video_model),
+        f"image norms: statistics over a {recipe.image_norms().value}",
+        f"start: {recipe.noise_schedule(model)}, {recipe.prediction(model).value}",
+        f"dropout: {_dropout(recipe)}",
+        f"learns: {_learns(recipe, video_model)}",
+        f"objective: {_objective(recipe, model)}",
+        f"sampling: {_settings(recipe.sampling())}",
+        f"writes: {_writes(recipe)}",
     ]
-    lines += [
-        "  " + line
-        for line in OmegaConf.to_yaml(OmegaConf.create(plain(asdict(recipe)))).strip().splitlines()
-    ]
-    with torch.device("meta"):
-        unet = assemble(recipe, model)
-    parts = {"unet": unet, "vae": model.vae}
-    lines.append(
-        f"inserts into {backbone}: {len(unet.inserted)} layers" if len(unet.inserted) else "inserts nothing"
-    )
-    for path, layer in unet.inserted.items():
-        size = sum(p.numel() for p in layer.parameters())
-        lines.append(f"  {path.replace('/', '.')}: {type(layer).__name__}, {size:,} parameters")
-    named = {f"{part}.{n}": p for part, module in parts.items() for n, p in module.named_parameters()}
-    count = sum(
-        p.numel() for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in recipe.learns())
-    )
-    for keys in recipe.attention_keys():
-        read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
-        hit = sum(
-            keys.where(site) for site in attention_sites(unet.image_unet) if site.kind is AttentionKind.SELF
-        )
-        lines.append(f"self-attention reads {' + '.join(read)} at {hit} sites")
-    lines.append(
-        f"learns {', '.join(recipe.learns()) or 'nothing'}"
-        + (f": {count:,} parameters ({count / 1e6:.1f} M)" if count else "")
-    )
-    objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
-    lines.append(f"objective: {type(objective).__name__} {plain(asdict(objective))}")
     return "\n".join(lines)
+
+
+def _plain(recipe: Recipe) -> Any:
+    return OmegaConf.create(plain(asdict(recipe)))
+
+
+def _reads(recipe: Recipe) -> str:
+    named = [f"{name} (optional)" if spare else name for name, spare in recipe.reads().items()]
+    return ", ".join(["video", *named])
+
+
+def _conditions(recipe: Recipe) -> str:
+    said = [f"{name} ({type(one.condition).__name__})" for name, one in recipe.conditions().items()]
+    return ", ".join(said) or "none"
+
+
+def _inserted(video_model: VideoModel, backbone: str) -> list[str]:
+    out = []
+    for name, net in (("unet", video_model.unet), *video_model.modules.items()):
+        size = sum(p.numel() for p in net.parameters())
+        if name != "unet":
+            out.append(f"module {name}: {type(net).__name__}, {size:,} parameters")
+        layers = dict(net.inserted.items()) if isinstance(net, Sidecar) else {}
+        if layers:
+            out.append(f"inserts into {backbone}, {name}: {len(layers)} layers")
+        for path, layer in layers.items():
+            count = sum(p.numel() for p in layer.parameters())
+            out.append(f"  {path.replace('/', '.')}: {type(layer).__name__}, {count:,} parameters")
+    return out or ["inserts nothing"]
+
+
+def _attention(recipe: Recipe, video_model: VideoModel) -> list[str]:
+    out = []
+    for net, rules in recipe.attention_keys().items():
+        owner = video_model.unet if net == "unet" else video_model.modules[net]
+        here = [
+            site
+            for site in control_of(cast(Sidecar, owner)).sites.values()
+            if site.kind is AttentionKind.SELF
+        ]
+        for keys in rules:
+            read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
+            rows = f", of the row {keys.rows_from}" if keys.rows_from else ""
+            hit = sum(keys.where(site) for site in here)
+            out.append(f"self-attention of {net} reads {' + '.join(read)}{rows} at {hit} sites")
+    return out or ["self-attention reads its own frame"]
+
+
+def _dropout(recipe: Recipe) -> str:
+    return (
+        ", ".join(f"{drop.share:g} {'+'.join(sorted(drop.dropped))}" for drop in recipe.dropout()) or "none"
+    )
+
+
+def _learns(recipe: Recipe, video_model: VideoModel) -> str:
+    parts = video_model.components().items()
+    named = {f"{part}.{n}": p for part, module in parts for n, p in module.named_parameters()}
+    hits = [p for n, p in named.items() if any(fnmatchcase(n, pattern) for pattern in recipe.learns())]
+    count = sum(p.numel() for p in hits)
+    size = f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""
+    return (", ".join(recipe.learns()) or "nothing") + size
+
+
+def _objective(recipe: Recipe, model: ImageModel) -> str:
+    objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
+    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v is not None}
+    return f"{type(objective).__name__} {plain(told)}" if told else type(objective).__name__
+
+
+def _settings(sampling: Sampling) -> str:
+    said = plain(asdict(sampling))
+    return ", ".join(f"{key} {said[key]}" for key in ("num_frames", "num_steps", "guidance", "solver"))
+
+
+def _writes(recipe: Recipe) -> str:
+    if not recipe.learns():
+        return "nothing, it trains nothing"
+    what = recipe.writes()
+    return " and ".join(
+        [*(["an adapter"] if what.adapter else []), *(["an image model"] if what.image_model else [])]
+    )
 
 
 def _shapes(backbone: str) -> ImageModel:

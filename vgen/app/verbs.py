@@ -144,7 +144,7 @@ VERBS = {
                 "metrics",
                 "learned ones, [clip_text] learned.clip.path=FOLDER; suite=none: only these, any prompts",
             ),
-            ("sampler.guidance", "guidance scale; also sampler.num_steps, sampler.solver"),
+            ("sampling.guidance", "guidance scale; also sampling.num_steps, sampling.solver"),
             (
                 "out sweep logger",
                 "the results' folder; -m a=1,2 sweep=NAME: one leaderboard; W&B: offline, online",
@@ -156,7 +156,7 @@ VERBS = {
         ),
         examples=(
             "vgen evaluate adapter=[untrained,runs/mine]",
-            "vgen evaluate -m adapter=untrained,shipped sampler.guidance=1,3,7.5 suite=demo sweep=first",
+            "vgen evaluate -m adapter=untrained,shipped sampling.guidance=1,3,7.5 suite=demo sweep=first",
             "vgen evaluate suite=edit method=fatezero method.num_steps=20 sweep=edits",
             "vgen evaluate stage=prompts suite=demo out=theirs && vgen evaluate videos=theirs suite=demo",
             "torchrun --nproc-per-node=8 -m vgen.app.evaluate adapter=runs/mine out=outputs/mine",

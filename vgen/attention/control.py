@@ -4,16 +4,16 @@ changed."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from vgen.attention.keys import FrameKeys
-from vgen.attention.moment import Moment
 from vgen.attention.sites import AttentionSite
-from vgen.backbones.video_unet import FrameCount
+from vgen.backbones.conditioning import ForwardContext
+from vgen.diffusion.moment import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,21 @@ class Control:
     attention happens; it is written by :meth:`enter` and looked up by path, so that nothing depends on how
     often or in which order processors are called."""
 
-    frames: FrameCount
+    context: ForwardContext
     sites: dict[str, AttentionSite]
     keys: tuple[FrameKeys, ...] = ()
     recorders: tuple[Recorder, ...] = ()
     edits: tuple[MapEdit | QkSwap, ...] = ()
     references: dict[str, Reference] = field(default_factory=dict)
     chunk_bytes: int = 64 * 2**20
-    moment: Moment | None = None
-    plans: dict[str, Plan] = field(default_factory=dict)
+
+    @property
+    def moment(self) -> Moment | None:
+        return self.context.moment
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        return self.context.plans
 
     @property
     def now(self) -> Moment:
@@ -119,7 +125,7 @@ class Control:
 
     def enter(self, moment: Moment | None) -> None:
         """A step begins; None: no denoising run (training), where frame keys alone act."""
-        self.moment = moment
+        self.context.moment = moment
         plans: dict[str, Plan] = {}
         for path, site in self.sites.items():
             keys = next((k for k in self.keys if k.acts(site, moment)), None)
@@ -135,7 +141,7 @@ class Control:
                 plans[path] = (
                     before if before == plan else plan
                 )  # the same object: a compiled processor need not look again
-        self.plans = plans
+        self.context.plans = plans
 
     @contextmanager
     def acting(

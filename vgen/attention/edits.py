@@ -15,10 +15,10 @@ from torch import Tensor
 from vgen.attention.control import MapEdit, Maps, QkSwap, Swapped
 from vgen.attention.keys import FrameKeys
 from vgen.attention.masks import resized
-from vgen.attention.moment import Direction, Moment
 from vgen.attention.sites import AttentionKind, AttentionSite
 from vgen.attention.store import AttentionStore
 from vgen.attention.words import Alignment
+from vgen.diffusion.moment import Direction, Moment
 from vgen.diffusion.step_window import StepWindow
 
 

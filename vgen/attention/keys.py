@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vgen.attention.moment import Direction, Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.diffusion.moment import Direction, Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vgen.attention.control import MapEdit, Maps
-from vgen.attention.moment import Moment
 from vgen.attention.sites import AttentionSite
+from vgen.diffusion.moment import Moment
 
 
 def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.attention.control import MapEdit, Maps
-from vgen.attention.moment import Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore
+from vgen.diffusion.moment import Moment
 from vgen.spec import field, spec
 
 

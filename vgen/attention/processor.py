@@ -3,7 +3,7 @@ maps may be changed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
@@ -15,7 +15,8 @@ from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import attend_with_maps
 from vgen.attention.sites import AttentionSite, attention_sites
 from vgen.backbones.attend import attend
-from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.video_unet import Sidecar
 
 
 class VideoAttention:
@@ -56,7 +57,7 @@ class VideoAttention:
     def _planned(
         self, plan: Plan, attn: Attention, qkv: tuple[Tensor, Tensor, Tensor], hidden: Tensor
     ) -> Tensor:
-        control, num_frames = self.control, self.control.frames()
+        control, num_frames = self.control, self.control.context.frames()
         q, k, v = qkv
         q = q.unflatten(0, (-1, num_frames))
         k, v = (x.unflatten(0, (-1, num_frames)) if len(x) != len(q) else x[:, None] for x in (k, v))
@@ -116,29 +117,30 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None
     return attend(q, k, v, mask, attn.scale).transpose(1, 2).flatten(2)
 
 
-def install(net: UNet2DConditionModel | ControlNetModel, frames: FrameCount) -> Control:
+def install(net: UNet2DConditionModel | ControlNetModel, context: ForwardContext) -> Control:
     """Put :class:`VideoAttention` on every attention of a UNet or ControlNet; what they share is returned."""
     sites = attention_sites(net)
-    control = Control(frames, {site.path: site for site in sites})
-    processors: dict[str, Any] = {
-        f"{site.path}.processor": VideoAttention(site, control) for site in sites
-    }  # Any: diffusers lists its own
+    control = Control(context, {site.path: site for site in sites})
+    # Any: diffusers lists its own
+    processors: dict[str, Any] = {f"{site.path}.processor": VideoAttention(site, control) for site in sites}
     net.set_attn_processor(processors)
     return control
 
 
-def route(video_unet: VideoUNet) -> Control:
-    """Install the processors on the image UNet; ``VideoUNet.eject`` takes them off again."""
-    return install(video_unet.image_unet, video_unet.frames)
+def route(sidecar: Sidecar) -> Control:
+    """Install the processors on the guest of a sidecar; ``Sidecar.eject`` takes them off again."""
+    sidecar.control = install(cast(Any, sidecar.guest), sidecar.context)
+    return sidecar.control
 
 
-def control_of(net: VideoUNet | UNet2DConditionModel | ControlNetModel) -> Control:
-    """What the processors of a VideoUNet or ControlNet (or of a copy of it) share."""
-    owner = net.image_unet if isinstance(net, VideoUNet) else net
-    processor = next(iter(owner.attn_processors.values()))
-    if not isinstance(processor, VideoAttention):
+def control_of(net: Sidecar | UNet2DConditionModel | ControlNetModel) -> Control:
+    """What the processors of a sidecar's guest (or of a copy of it) share."""
+    if isinstance(net, Sidecar):
+        found = net.control
+    else:
+        found = getattr(next(iter(net.attn_processors.values())), "control", None)
+    if not isinstance(found, Control):
         raise ValueError(
-            f"the attention of {type(owner).__name__} is run by {type(processor).__name__}, not by vgen; "
-            "assemble the recipe on it first"
+            f"the attention of {type(net).__name__} is not run by vgen; assemble the recipe on it first"
         )
-    return processor.control
+    return found

@@ -18,8 +18,8 @@ from torch import Tensor
 from vgen.attention.control import Recorder, Reference, Seen
 from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import heads_of, probabilities
-from vgen.attention.moment import Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.diffusion.moment import Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
 

@@ -1,26 +1,13 @@
-"""diffusers' ControlNet beside an image UNet: what it adds to the UNet's skips and middle, for clips (Zhang
-et al. 2023, section 3)."""
+"""diffusers' ControlNet from disk, and whether it belongs to an image UNet."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
-
-from vgen.backbones.image_model import Context, size_conditioning
-from vgen.shapes import fold
-
-
-@dataclass(frozen=True, slots=True)
-class Residuals:
-    """``(b f) c h w`` each: one per skip connection of the UNet, and one for its middle."""
-
-    down: tuple[Tensor, ...]
-    mid: Tensor
+from torch import nn
 
 
 def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
@@ -42,36 +29,13 @@ def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
             f"ControlNet {folder} is {found}; give a folder in diffusers' layout (config.json of a "
             "ControlNetModel, *.safetensors)"
         )
-    options = {
-        "use_safetensors": True,
-        "local_files_only": True,
-        "low_cpu_mem_usage": False,
-    }  # True needs accelerate
-    net = (
-        ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, **options)
-        .eval()
-        .requires_grad_(False)
+    options = {"use_safetensors": True, "local_files_only": True}
+    # low_cpu_mem_usage needs accelerate
+    net = ControlNetModel.from_pretrained(
+        folder, torch_dtype=torch.float32, low_cpu_mem_usage=False, **options
     )
+    net.eval().requires_grad_(False)
     return nn.Module.to(net, device)  # diffusers' own wraps it in a type that mypy can't read
-
-
-def residuals(
-    net: ControlNetModel, x: Tensor, t: Tensor, context: Context, pictures: Tensor, scale: float
-) -> Residuals:
-    """``x`` b f c h w, ``t`` b, ``context`` one row per clip (the net's attention must know that, as the
-    UNet's does), ``pictures`` 1 f 3 H W in [0, 1], the same for every row."""
-    num_frames = x.shape[1]
-    shown = fold(pictures.expand(len(x), *pictures.shape[1:])).to(x)
-    down, mid = net(
-        fold(x),
-        t.repeat_interleave(num_frames),
-        context.tokens,
-        shown,
-        scale,
-        added_cond_kwargs=size_conditioning(x, context),
-        return_dict=False,
-    )
-    return Residuals(tuple(down), mid)
 
 
 def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:

@@ -91,6 +91,11 @@ class ImageModel:
         return self.unet.config["sample_size"] * self.vae_factor
 
     @property
+    def latent_channels(self) -> int:
+        """Channels of a latent, which are what the UNet gives back: its input may be wider."""
+        return self.unet.config["out_channels"]
+
+    @property
     def is_sdxl(self) -> bool:
         return self.unet.config["addition_embed_type"] == "text_time"
 
@@ -184,7 +189,10 @@ class ImageModel:
         return Context(torch.cat([o.hidden_states[-2] for o in outs], -1), outs[1].text_embeds)
 
     def empty_text(self) -> Context:
-        """The context of the empty prompt, one row, computed once."""
+        """The context of the empty prompt, one row; computed once where the text encoders are frozen."""
+        if any(p.requires_grad for encoder in self.text_encoders for p in encoder.parameters()):
+            self._empty.clear()
+            return self.encode_text([""])
         if "" not in self._empty:
             with torch.no_grad():
                 self._empty[""] = self.encode_text([""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,19 @@ class Batch:
     context: Context | None = None
     paraphrases: list[str] = field(default_factory=list)
     distractors: list[dict[str, str]] = field(default_factory=list)
+
+    def fields_by_name(self) -> dict[str, Any]:
+        """What a model listens to: captions, video and further fields; from a cache, latents and text."""
+        out: dict[str, Any] = {"caption": self.captions}
+        if self.video is not None:
+            out["video"] = self.video
+        if self.latents is not None:
+            out["latents"] = self.latents
+        if self.context is not None:
+            out["text"] = self.context.tokens
+        if self.context is not None and self.context.pooled is not None:
+            out["pooled"] = self.context.pooled
+        return out
 
     def pixels(self, device: torch.device) -> Tensor:
         """b f 3 H W in [-1, 1], float32."""

@@ -1,15 +1,25 @@
-"""How the predictions of several conditions become one. A guidance is a value: rows it needs, and a formula
-over them."""
+"""What a row of a batch drops: at random in training, by branches of guidance in sampling.
+
+Absence composes where presence does not: a condition added to any method stays on in every branch, and nobody
+edits sets elsewhere. What is dropped speaks its null.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from vgen.spec import spec
+
+Dropped = frozenset[str]
+"""Names of the conditions that a row does not hear."""
+TEXT, IMAGE, TIME = "text", "image", "time"
+"""Names that guidance knows; a row that drops ``time`` sees its frames as stills."""
+NOTHING: Dropped = frozenset()
 
 
 def check_scale(scale: float) -> None:
@@ -20,23 +30,71 @@ def check_scale(scale: float) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A share of the training clips, and what they do not hear."""
+
+    share: float
+    dropped: Dropped
+
+
+def drawn(drops: Sequence[Drop], uniform: Sequence[float]) -> list[Dropped]:
+    """What each clip drops, by one number in (0, 1) each: the shares lie end to end from 0 on."""
+    out = []
+    for number in uniform:
+        edge, found = 0.0, NOTHING
+        for drop in drops:
+            if edge <= number < edge + drop.share:
+                found = drop.dropped
+            edge += drop.share
+        out.append(found)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One row of a guided prediction: what it drops, and the scale of its difference to the row before it."""
+
+    name: str
+    dropped: Dropped = NOTHING
+    scale: float = 1.0
+
+
 class Guidance(ABC):
-    """Works on any prediction that is affine in the noise at fixed x_t: epsilon, v and x_0 alike."""
+    """The first branch, and each later one's difference to the one before, times a scale.
+
+    It works on any prediction that is affine in the noise at fixed x_t: epsilon, v and x_0 alike.
+    """
+
+    __slots__ = ()
 
     @abstractmethod
-    def rows(self) -> tuple[str, ...]:
-        """Names of the conditions, in the order in which ``combine`` gets them; the full one is called
+    def branches(self) -> tuple[Branch, ...]:
+        """In the order in which ``combine`` gets them; the last one, which drops least, is called
         ``text``."""
 
-    @abstractmethod
+    def unguided(self) -> int:
+        """How many rows, from the first, keep the last branch alone."""
+        return 0
+
+    def rows(self) -> tuple[str, ...]:
+        """Names of the branches."""
+        return tuple(branch.name for branch in self.branches())
+
     def combine(self, outs: Tensor) -> Tensor:
         """``g r ...`` to ``r ...``."""
+        total, alone = outs[0], self.unguided()
+        for i, branch in enumerate(self.branches()[1:], 1):
+            weight = outs.new_full((outs.shape[1], *[1] * (outs.ndim - 2)), branch.scale)
+            weight[:alone] = 1
+            total = total + weight * (outs[i] - outs[i - 1])
+        return total
 
 
 @spec
 class Cfg(Guidance):
     """Classifier-free guidance (Ho & Salimans 2022, eq. 6): u + w (c - u). The first ``conditional_only``
-    branches keep c alone (Video-P2P's fast mode: the source row needs no guidance to be reconstructed)."""
+    rows keep c alone (Video-P2P's fast mode: the source row needs no guidance to be reconstructed)."""
 
     scale: float = 7.5
     conditional_only: int = 0
@@ -44,18 +102,13 @@ class Cfg(Guidance):
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    def rows(self) -> tuple[str, ...]:
-        return ("text",) if self.scale == 1 else ("null", "text")
+    def branches(self) -> tuple[Branch, ...]:
+        if self.scale == 1:
+            return (Branch("text"),)
+        return Branch("null", frozenset({TEXT})), Branch("text", scale=self.scale)
 
-    def combine(self, outs: Tensor) -> Tensor:
-        if len(outs) == 1:
-            return outs[0]
-        null, text = outs
-        weight = torch.full(
-            (len(text), *[1] * (text.ndim - 1)), self.scale, device=outs.device, dtype=outs.dtype
-        )
-        weight[: self.conditional_only] = 1
-        return null + weight * (text - null)
+    def unguided(self) -> int:
+        return self.conditional_only
 
 
 @spec
@@ -70,9 +123,9 @@ class Dual(Guidance):
         check_scale(self.text)
         check_scale(self.image)
 
-    def rows(self) -> tuple[str, ...]:
-        return ("null", "image", "text")
-
-    def combine(self, outs: Tensor) -> Tensor:
-        null, image, text = outs
-        return null + self.image * (image - null) + self.text * (text - image)
+    def branches(self) -> tuple[Branch, ...]:
+        return (
+            Branch("null", frozenset({TEXT, IMAGE})),
+            Branch("image", frozenset({TEXT}), self.image),
+            Branch("text", scale=self.text),
+        )

@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 import vgen
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.video_unet import VideoUNet
 
 FORMAT = "vgen-adapter-1"
 _AGAIN = "the file is damaged: copy or export it again"
@@ -137,30 +137,35 @@ def _card(path: Path, text: str) -> Card:
 
 
 @torch.no_grad()
-def put(unet: VideoUNet, tensors: dict[str, Tensor], learns: tuple[str, ...]) -> None:
-    """Copy learnt tensors (``unet.NAME``) into place; every one must fit, and all that ``learns`` names must
-    be there."""
-    named = {f"unet.{name}": p for name, p in unet.named_parameters()}
+def put(
+    components: Mapping[str, nn.Module],
+    tensors: Mapping[str, Tensor],
+    learns: Sequence[str],
+    whose: str = "adapter",
+) -> None:
+    """Copy learnt tensors (``component.NAME``) into place; every one must fit, and all that ``learns`` names
+    must be there."""
+    named = {
+        f"{part}.{name}": p for part, module in components.items() for name, p in module.named_parameters()
+    }
     unknown = [name for name in tensors if name not in named]
     wrong = [
-        f"{n} {tuple(v.shape)} for {tuple(named[n].shape)}"
-        for n, v in tensors.items()
-        if n in named and v.shape != named[n].shape
+        f"{name} {tuple(value.shape)} for {tuple(named[name].shape)}"
+        for name, value in tensors.items()
+        if name in named and value.shape != named[name].shape
     ]
     if unknown or wrong:
         raise ValueError(
-            f"adapter does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
+            f"{whose} does not fit the image model: {len(unknown)} unknown tensors (first: {unknown[:3]}), "
             f"{len(wrong)} of another shape (first: {wrong[:3]})"
         )
-    missing = (
-        [n for n in named if n not in tensors and any(fnmatch.fnmatchcase(n, p) for p in learns)]
-        if tensors
-        else []
-    )
+    wanted = {name for pattern in learns for name in fnmatch.filter(named, pattern)}
+    missing = [name for name in named if name in wanted and name not in tensors] if tensors else []
     if missing:
         raise ValueError(
-            f"adapter lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file "
-            "is cut or of another method"
+            f"{whose} lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file "
+            "is cut "
+            "or of another method"
         )
     for name, value in tensors.items():
         named[name].copy_(value)

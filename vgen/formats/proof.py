@@ -14,6 +14,7 @@ import torch
 from diffusers.models import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor
 
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats import diffusers_motion
@@ -65,7 +66,7 @@ def inputs(unet: UNet2DConditionModel, num_frames: int, seed: int = 0) -> Inputs
 @torch.no_grad()
 def ours(video: VideoUNet, given: Inputs) -> Tensor:
     """b f c h w."""
-    return video(given.x, given.t, given.context)
+    return video(given.x, given.t, Conditioning(given.context))
 
 
 @torch.no_grad()

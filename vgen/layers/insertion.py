@@ -1,47 +1,64 @@
-"""What every inserted layer has in common: a residual branch, born silent, run by a hook that is a bound
-method."""
+"""What every inserted layer has in common: a branch beside a site, run by a hook that is a bound method."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.sites import Site
-from vgen.backbones.video_unet import FrameCount
 from vgen.spec import spec
 
+Draw = Callable[[Tensor], Tensor]
+"""Standard normal numbers in the shape of a tensor."""
 
-class Inserted(nn.Module, ABC):
-    """A layer that runs after its site on ``(b f) c h w``."""
 
-    def __init__(self, frames: FrameCount) -> None:
-        super().__init__()
-        self.frames = frames
-        self.recomputed = False
-        """Whether backward runs the layer again instead of keeping what lies within it."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """``(b f) c h w`` to the same shape."""
+class Silent(nn.Module, ABC):
+    """A module that says nothing when it is born, since some of its parameters start where they silence
+    it."""
 
     @abstractmethod
     def silent_outputs(self) -> list[nn.Parameter]:
-        """The zero-initialised parameters that make the layer an identity at birth; pre-flight perturbs them
-        to look behind."""
+        """The parameters whose values at birth silence it."""
 
-    def after(self, _site: nn.Module, _args: tuple, out: Any) -> Any:
-        # a bound method survives deepcopy and pickle, a closure keeps the original layer
-        run = (
-            partial(checkpoint, self, use_reentrant=False)
-            if self.recomputed and torch.is_grad_enabled()
-            else self
-        )
-        return (run(out[0]), *out[1:]) if isinstance(out, tuple) else run(out)
+    def perturb(self, draw: Draw) -> None:
+        """Makes it heard, so that pre-flight can look behind it; the caller puts the values back."""
+        with torch.no_grad():
+            for p in self.silent_outputs():
+                p.add_(0.02 * draw(p))
+
+
+class Inserted(Silent):
+    """A layer that runs after its site: on ``(b f) c h w``, on ``(b f) n c`` inside a transformer block.
+
+    ``READS_INPUT`` says that it wants the site's own input beside the site's output. ``recomputed`` says
+    whether backward runs the layer again instead of keeping what lies within it.
+    """
+
+    READS_INPUT: ClassVar[bool] = False
+
+    def __init__(self, context: ForwardContext) -> None:
+        super().__init__()
+        self.context = context
+        self.recomputed = False
+
+    @abstractmethod
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        """The site's output ``x`` to the same shape; ``given`` is the site's input where it is wanted."""
+
+    def after(self, _site: nn.Module, args: tuple, out: Any) -> Any:
+        """The hook. A bound method survives deepcopy and pickle, a closure keeps the original layer."""
+        given = (args[0],) if self.READS_INPUT else ()
+        x = out[0] if isinstance(out, tuple) else out
+        if self.recomputed and torch.is_grad_enabled():
+            changed = self.context.checkpoint(self, x, *given)
+        else:
+            changed = self(x, *given)
+        return (changed, *out[1:]) if isinstance(out, tuple) else changed
 
 
 @spec
@@ -54,4 +71,5 @@ class LayerSpec(ABC):
     free: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def build(self, site: Site, frames: FrameCount) -> Inserted: ...
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> Inserted:
+        """The layer for ``site``, whose module in the guest is ``module``."""

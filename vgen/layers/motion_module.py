@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
+from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.sites import Site
-from vgen.backbones.video_unet import FrameCount
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.layers.norm import NormScope
 from vgen.spec import spec
@@ -134,13 +134,15 @@ class TemporalTransformer(nn.Module):
 class MotionModule(Inserted):
     """Residual temporal transformer; an identity until ``proj_out`` has learnt something."""
 
-    def __init__(self, channels: int, knobs: MotionModuleSpec, norm_groups: int, frames: FrameCount) -> None:
-        super().__init__(frames)
+    def __init__(
+        self, channels: int, knobs: MotionModuleSpec, norm_groups: int, context: ForwardContext
+    ) -> None:
+        super().__init__(context)
         self.norm_scope = knobs.norm_scope
         self.temporal_transformer = TemporalTransformer(channels, knobs, norm_groups)
 
-    def forward(self, x: Tensor) -> Tensor:
-        f, (c, h, w) = self.frames(), x.shape[1:]
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        f, (c, h, w) = self.context.frames(), x.shape[1:]
         inner = self.temporal_transformer
         clip = x.unflatten(0, (-1, f))
         if self.norm_scope is NormScope.CLIP:
@@ -174,11 +176,11 @@ class MotionModuleSpec(LayerSpec):
             if getattr(self, name) < 1:
                 raise ValueError(f"motion module {name} must be at least 1, got {getattr(self, name)}")
 
-    def build(self, site: Site, frames: FrameCount) -> MotionModule:
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> MotionModule:
         if site.channels % self.heads:
             raise ValueError(
                 f"motion module heads must divide the {site.channels} channels of {site.path}, got "
                 f"{self.heads}; "
                 "set method.motion.heads to a divisor"
             )
-        return MotionModule(site.channels, self, site.norm_groups, frames)
+        return MotionModule(site.channels, self, site.norm_groups, context)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.video_unet import VideoUNet
 from vgen.spec import Choice
 
 
@@ -19,12 +20,12 @@ class NormScope(Choice):
 class ClipStatistics:
     """Makes a GroupNorm of ``(b f) c ...`` pool its statistics over ``f`` by showing it ``b c (f ...)``."""
 
-    def __init__(self, frames: FrameCount) -> None:
-        self.frames = frames
+    def __init__(self, context: ForwardContext) -> None:
+        self.context = context
 
     def before(self, _norm: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         return (
-            args[0].unflatten(0, (-1, self.frames())).transpose(1, 2),
+            args[0].unflatten(0, (-1, self.context.frames())).transpose(1, 2),
         )  # b c f h w: GroupNorm normalises over all trailing axes
 
     def after(self, _norm: nn.Module, _args: tuple, out: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ class ClipStatistics:
 
 def pool_image_norms(video_unet: VideoUNet) -> None:
     """Give every GroupNorm of the image UNet clip-wide statistics."""
-    scope = ClipStatistics(video_unet.frames)
+    scope = ClipStatistics(video_unet.context)
     for path, module in video_unet.image_unet.named_modules():
         if isinstance(module, nn.GroupNorm):
             video_unet.around(path, scope)

@@ -6,8 +6,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
+from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.sites import Site
-from vgen.backbones.video_unet import FrameCount
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
 
@@ -35,15 +35,15 @@ class TemporalAttentionLayer(Inserted):
     """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints
     and does not learn."""
 
-    def __init__(self, channels: int, heads: int, frames: FrameCount) -> None:
-        super().__init__(frames)
+    def __init__(self, channels: int, heads: int, context: ForwardContext) -> None:
+        super().__init__(context)
         self.norm_temp = nn.LayerNorm(channels)
         self.attn_temp = FrameAttention(channels, heads)
         for p in self.silent_outputs():
             nn.init.zeros_(p)
 
-    def forward(self, x: Tensor) -> Tensor:
-        clip = x.unflatten(0, (-1, self.frames())).transpose(1, 2)  # b n f c
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        clip = x.unflatten(0, (-1, self.context.frames())).transpose(1, 2)  # b n f c
         return (clip + self.attn_temp(self.norm_temp(clip))).transpose(1, 2).flatten(0, 1)
 
     def silent_outputs(self) -> list[nn.Parameter]:
@@ -65,7 +65,7 @@ class TemporalAttentionSpec(LayerSpec):
                 f"{self.heads}"
             )
 
-    def build(self, site: Site, frames: FrameCount) -> TemporalAttentionLayer:
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> TemporalAttentionLayer:
         heads = self.heads or site.heads
         if not heads or site.channels % heads:
             raise ValueError(
@@ -73,4 +73,4 @@ class TemporalAttentionSpec(LayerSpec):
                 f"{heads}; "
                 "set method.temporal.heads to a divisor"
             )
-        return TemporalAttentionLayer(site.channels, heads, frames)
+        return TemporalAttentionLayer(site.channels, heads, context)

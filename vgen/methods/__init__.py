@@ -5,10 +5,23 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, assemble, catalogue, method, name_of
+from vgen.methods._assembly import assemble
+from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, catalogue, method, name_of
+from vgen.methods._video_model import VideoModel
 
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
     if not _module.name.rpartition(".")[2].startswith("_"):
         importlib.import_module(_module.name)
 
-__all__ = ["Insertion", "Paper", "Recipe", "Regime", "assemble", "catalogue", "method", "name_of"]
+__all__ = [
+    "Conditioned",
+    "Insertion",
+    "Paper",
+    "Recipe",
+    "Regime",
+    "VideoModel",
+    "assemble",
+    "catalogue",
+    "method",
+    "name_of",
+]

@@ -1,11 +1,11 @@
-"""What editing methods share: a clip with its words, a denoiser that knows its step and rows, inversion, and
-what comes out."""
+"""What editing methods share: a clip with its words, runs of the denoiser forth and back, and what comes
+out."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -15,28 +15,30 @@ from torch import Tensor
 
 from vgen.attention.control import Control, MapEdit, QkSwap, Recorder
 from vgen.attention.edits import Amplify
-from vgen.attention.moment import Direction, Moment, Rows
+from vgen.attention.keys import FrameKeys
+from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
 from vgen.attention.processor import control_of
 from vgen.attention.store import StoreSpec
 from vgen.attention.words import Alignment, Words, align
-from vgen.backbones.image_model import Context, ImageModel
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.image_model import ImageModel
+from vgen.conditions.condition import Encoded
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.guidance import Cfg, Guidance, check_scale
-from vgen.diffusion.inversion import Trajectory, ddim_invert
-from vgen.diffusion.schedule import to_sample_and_noise
-from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve, timesteps
+from vgen.diffusion.guidance import Cfg, Guidance
+from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, ddim_invert, null_text
+from vgen.diffusion.moment import Direction
+from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve
 from vgen.diffusion.step_window import StepWindow
-from vgen.diffusion.windows import Sliding, in_windows, windows
-from vgen.methods._objectives import Denoising
-from vgen.methods._structure import Structure
+from vgen.diffusion.windows import Sliding, windows
+from vgen.methods._sampling import Sampling
+from vgen.methods._video_model import Course, Encodings, VideoModel
 from vgen.spec import Choice, spec
 from vgen.spec import field as spec_field
 
 Progress = Callable[[str, int, int], None]
 """Phase, steps done, steps in all."""
-TARGET = Rows(("null", "text"), ("target",))
-PAIR = Rows(("null", "text"), ("source", "target"))
+TARGET = ("target",)
+PAIR = ("source", "target")
+"""Rows of a run of the edit alone, and of one in which the source is denoised beside it."""
 
 
 def long_clips() -> Sliding:
@@ -88,30 +90,34 @@ class Edited:
     report: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """What attention does in one run: the frames that self-attention reads (None: as assembled), and the
+    edits of what it sees."""
+
+    keys: Sequence[FrameKeys] | None = None
+    edits: Sequence[MapEdit | QkSwap] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class EditSession:
     """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated
-    from ``noise``.
+    from ``noise``. ``sampling`` says in how many steps and with how much guidance. ``fields`` are what else
+    the clip has, 1 f ... each, as the pictures of a ControlNet.
 
     A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at
     every step, forth and back, so that there is one latent and one trajectory for the whole of it; attention,
-    and what it records, stays within a window. ``structure`` is a ControlNet that speaks at every evaluation,
-    while inverting and while denoising.
+    and what it records, stays within a window.
     """
 
-    model: ImageModel
-    unet: VideoUNet
-    objective: Denoising
+    video_model: VideoModel
     wish: Wish
     noise: Tensor
+    sampling: Sampling
     latents: Tensor | None = None
+    fields: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Progress = lambda phase, done, total: None
     window: Sliding = field(default_factory=Sliding)
-    structure: Structure | None = None
-
-    def __post_init__(self) -> None:
-        if self.structure is not None:
-            self.structure.check(self.unet, self.noise)
 
     @property
     def windows(self) -> list[range]:
@@ -119,12 +125,20 @@ class EditSession:
         return windows(self.num_frames, self.window)
 
     @property
+    def model(self) -> ImageModel:
+        return self.video_model.model
+
+    @property
     def control(self) -> Control:
-        return control_of(self.unet)
+        return control_of(self.video_model.unet)
 
     @property
     def num_frames(self) -> int:
         return self.noise.shape[1]
+
+    @property
+    def num_steps(self) -> int:
+        return self.sampling.num_steps
 
     @property
     def size(self) -> tuple[int, int]:
@@ -138,16 +152,15 @@ class EditSession:
             self.progress(phase, i * total + done, self.num_frames * total)
 
         latents = None if self.latents is None else self.latents[:, i : i + 1]
-        structure = None if self.structure is None else self.structure.frame(i)
-        return replace(
-            self, latents=latents, noise=self.noise[:, i : i + 1], structure=structure, progress=told
-        )
+        fields = {name: x[:, i : i + 1] for name, x in self.fields.items()}
+        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], fields=fields, progress=told)
 
-    def text(self, *prompts: str) -> Context:
-        """One row per prompt, on the UNet's device and in its dtype."""
-        weight = next(self.unet.image_unet.parameters())
-        with torch.no_grad():
-            return self.model.encode_text(list(prompts)).to(weight.device, weight.dtype)
+    @torch.no_grad()
+    def encoded(self, *prompts: str) -> dict[str, Encoded]:
+        """What the conditions make of the clip, one row per prompt; the null of the text is the empty
+        prompt."""
+        fields = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in self.fields.items()}
+        return self.video_model.encode({"caption": list(prompts), **fields})
 
     def alignment(self) -> Alignment:
         source, target, tokenizer = self.wish.source, self.wish.target, self.model.tokenizer
@@ -181,7 +194,7 @@ class EditSession:
             out |= dict.fromkeys(positions, window)
         return out
 
-    def previews(self, num_steps: int, cross: StepWindow | None) -> list[str]:
+    def previews(self, cross: StepWindow | None) -> list[str]:
         """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of
         words that have none of their own, None where the method leaves cross-attention alone. Raises
         ValueError for words that are nowhere or heeded by nobody."""
@@ -191,16 +204,18 @@ class EditSession:
             raise ValueError(
                 "this method leaves the source's attention maps alone and can't heed "
                 f"{' and '.join(ignored)}; "
-                "leave it out, or edit with method=fatezero on the same adapter"
+                "leave it out, or edit with a method that heeds them on the same adapter"
             )
         self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
         lines = [alignment.preview()]
         if cross is not None:
             by_word = [
-                f"{word} {_said(window, num_steps)}" for word, window in wish.cross_replace_steps.items()
+                f"{word} {_said(window, self.num_steps)}" for word, window in wish.cross_replace_steps.items()
             ]
             lines.append(
-                ", ".join(["cross-attention of the source in steps " + _said(cross, num_steps), *by_word])
+                ", ".join(
+                    ["cross-attention of the source in steps " + _said(cross, self.num_steps), *by_word]
+                )
             )
         lines += (
             [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"]
@@ -233,96 +248,145 @@ class EditSession:
     # -- denoising -------------------------------------------------------------------------------------------
     def denoiser(
         self,
-        rows: Rows,
-        contexts: Callable[[int], Context],
+        encoded: Callable[[int], Encodings],
         guidance: Guidance,
-        num_steps: int,
-        direction: Direction,
-        phase: str,
+        *,
+        branches: tuple[str, ...] = TARGET,
+        direction: Direction = Direction.DENOISE,
+        solver: Solver = Solver.DDIM,
+        phase: str = "",
     ) -> Denoiser:
-        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``contexts(step)``
-        has one row per guidance x branch; a ``phase`` without name reports no progress."""
-        step_of = {t: i for i, t in enumerate(timesteps(self.objective.schedule, num_steps, Solver.DDIM))}
-        weight, control, schedule = (
-            next(self.unet.image_unet.parameters()),
-            self.control,
-            self.objective.schedule,
-        )
-        asked = 0
+        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands. ``encoded(step)`` has
+        one row per branch; a run without a ``phase`` reports no progress."""
+        asked, num_steps = 0, self.num_steps
 
-        def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        def told() -> None:
             nonlocal asked
-            i = step_of[t]
-
-            def predict(part: Tensor, frames: range) -> Tensor:
-                moment, context = Moment(i, num_steps, t, direction, rows, frames), contexts(i)
-                control.enter(moment)
-                batch = part.to(weight.dtype).repeat(len(rows.guidance), 1, 1, 1, 1)
-                ts = torch.full((len(batch),), t, device=x.device)
-                added = (
-                    None if self.structure is None else self.structure.residuals(batch, ts, context, moment)
-                )
-                out = self.unet(batch, ts, context, added).float()
-                return guidance.combine(rows.split(out))
-
-            out = in_windows(predict, x, self.window)
             asked += 1
             if phase:
                 self.progress(phase, min(asked, num_steps), num_steps)
-            alpha, sigma = schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
-            return to_sample_and_noise(self.objective.prediction, out, x, alpha, sigma)
 
-        return ask
+        course = Course(
+            num_steps=num_steps, branches=branches, solver=solver, direction=direction, window=self.window
+        )
+        return self.video_model.denoiser(encoded, guidance, course, told)
 
     def invert(
         self,
         prompt: str,
-        num_steps: int,
         recorders: Sequence[Recorder] = (),
+        *,
+        keys: Sequence[FrameKeys] | None = None,
         fixed_point_steps: int = 0,
         guidance: float = 1.0,
     ) -> Trajectory:
-        """DDIM inversion of the real clip; attention reads the frames that it is told to read now. With
-        ``guidance`` other than 1 the empty prompt is asked too (MasaCtrl does, though with an empty prompt
-        nothing comes of it); recorders want one row, and none."""
+        """DDIM inversion of the real clip; attention reads the frames that it is told to read now, or
+        ``keys``.
+
+        With ``guidance`` other than 1 the empty prompt is asked too (MasaCtrl does, though with an empty
+        prompt nothing comes of it); recorders want one row, and none.
+        """
         if self.latents is None:
             raise ValueError("there is no clip to invert; give video=FILE")
-        guided = Cfg(scale=guidance)
-        rows = Rows(guided.rows(), ("target",))
-        context = self.text(*("" if name == "null" else prompt for name in rows.guidance))
-        ask = self.denoiser(rows, lambda _: context, guided, num_steps, Direction.INVERT, "invert")
-        with self.control.acting(recorders=recorders):
+        encoded, schedule = self.encoded(prompt), self.video_model.schedule
+        ask = self.denoiser(
+            lambda _: encoded, Cfg(scale=guidance), direction=Direction.INVERT, phase="invert"
+        )
+        with self.control.acting(keys=keys, recorders=recorders):
             return ddim_invert(
-                ask,
-                self.latents.float(),
-                self.objective.schedule,
-                num_steps,
-                fixed_point_steps=fixed_point_steps,
+                ask, self.latents.float(), schedule, self.num_steps, fixed_point_steps=fixed_point_steps
             )
 
     def sample(
         self,
         start: Tensor,
-        rows: Rows,
-        contexts: Callable[[int], Context],
+        encoded: Callable[[int], Encodings],
         guidance: Guidance,
-        num_steps: int,
         *,
-        edits: Sequence[MapEdit | QkSwap] = (),
+        branches: tuple[str, ...] = TARGET,
+        acting: Acting = Acting(),
         hooks: StepHooks = StepHooks(),  # noqa: B008  (frozen)
+        first_step: int = 0,
         phase: str = "edit",
     ) -> Tensor:
-        """DDIM from ``start`` (1 or r, f c h w); returns clean latents r f c h w."""
-        ask = self.denoiser(rows, contexts, guidance, num_steps, Direction.DENOISE, phase)
-        x = start.expand(len(rows.branches), *start.shape[1:]).contiguous()
-        with self.control.acting(edits=edits):
-            return solve(ask, x, self.objective.schedule, num_steps, hooks=hooks)
+        """From ``start`` (1 or r, f c h w) at ``first_step``; returns clean latents r f c h w."""
+        solver, schedule = self.sampling.solver, self.video_model.schedule
+        ask = self.denoiser(encoded, guidance, branches=branches, solver=solver, phase=phase)
+        x = start.expand(len(branches), *start.shape[1:]).contiguous()
+        with self.control.acting(keys=acting.keys, edits=acting.edits):
+            return solve(ask, x, schedule, self.num_steps, solver, hooks=hooks, first_step=first_step)
 
-    def reconstruct(self, start: Tensor, prompt: str, num_steps: int) -> Tensor:
+    def reconstruct(self, start: Tensor, prompt: str, keys: Sequence[FrameKeys] | None = None) -> Tensor:
         """Forth again with the inversion's own settings: what no edit can be closer to the source than."""
-        context = self.text(prompt)
-        rows = Rows(("text",), ("target",))
-        return self.sample(start, rows, lambda _: context, Cfg(scale=1.0), num_steps, phase="reconstruct")
+        encoded = self.encoded(prompt)
+        acting = Acting(keys=keys)
+        return self.sample(start, lambda _: encoded, Cfg(scale=1.0), acting=acting, phase="reconstruct")
+
+    # -- null-text and blending ----------------------------------------------------------------------------
+    def null_text(
+        self, prompt: str, trajectory: Trajectory, settings: NullText, guidance: float
+    ) -> NullEmbeddings:
+        """One embedding per step that makes guided sampling follow the trajectory (Mokady et al. 2022,
+        section 3.2); all frames of the session share it."""
+        encoded, scale = self.encoded(prompt), Cfg(scale=guidance)
+        if guidance == 1:  # the null embedding is not heard, so there is nothing to optimise
+            settings = replace(settings, inner_steps=0)
+
+        def predict(x: Tensor, t: int, tokens: Tensor, step: int) -> tuple[Tensor, Tensor]:
+            given = speaking(encoded, tokens.to(self.video_model.dtype))
+            return self.denoiser(lambda _: given, scale)(x, t)
+
+        done = iter(range(1, self.num_steps + 1))
+
+        def told() -> None:
+            self.progress("null text", next(done), self.num_steps)
+
+        start, schedule = encoded["text"].null["text"].float(), self.video_model.schedule
+        return null_text(predict, trajectory, schedule, start, settings, on_step=told)
+
+    def blending(self, settings: MaskSpec, window: StepWindow) -> Blending | None:
+        """What lets a run of source and target differ only where the words to blend are; None without such
+        words."""
+        tokens = self.blend_tokens()
+        if not tokens:
+            return None
+        heat = WordHeat(tokens, settings, self.size, self.num_frames)
+        return Blending(heat, self.size, window, self.num_steps)
+
+
+@dataclass(slots=True)
+class Blending:
+    """The latent blend of a run whose rows are source and target (Hertz et al. 2022, section 3.2, local
+    editing): after each step inside ``window``, outside the mask of the words, the target is the source. The
+    mask is made of the attention seen so far, frame by frame."""
+
+    heat: WordHeat
+    size: tuple[int, int]
+    window: StepWindow
+    num_steps: int
+
+    def hooks(self) -> StepHooks:
+        return StepHooks(after=(self._blend,))
+
+    def mask(self) -> Tensor:
+        """f h w bool: where any branch's words are."""
+        found = [
+            mask_of(self.heat.heat(branch), self.size, self.heat.settings) for branch in self.heat.tokens
+        ]
+        return union(found)
+
+    def _blend(self, step: int, x: Tensor) -> Tensor:
+        if not self.window.holds(step, self.num_steps):
+            return x
+        inside = self.mask()[:, None].to(x.device)
+        return torch.where(inside, x, x[:1])
+
+
+def speaking(encoded: Encodings, null: Tensor) -> dict[str, Encoded]:
+    """The same, but for what is said where the text is dropped: ``null``, tokens of one row or one per
+    branch."""
+    text = encoded["text"]
+    return {**encoded, "text": Encoded(text.clip, text.frames, {**text.null, "text": null})}
 
 
 def _said(window: StepWindow, num_steps: int) -> str:
@@ -333,25 +397,33 @@ def _said(window: StepWindow, num_steps: int) -> str:
 
 
 class Editing(ABC):
-    """A recipe that edits clips in ``num_steps``; ``frame_by_frame`` where every frame is an image of its
-    own."""
+    """A recipe that edits clips.
+
+    ``frame_by_frame`` where every frame is an image of its own; ``tuned`` where it edits with a checkpoint of
+    its own that was tuned on the clip; ``draws_source`` where it can draw the source from its prompt.
+    """
 
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
-    num_steps: int
+    tuned: ClassVar[bool] = False
+    draws_source: ClassVar[bool] = False
+
+    def cross_window(self) -> StepWindow | None:
+        """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""
+        return None
+
+    def prompts(self) -> list[str]:
+        """What it says beside source and target."""
+        return []
 
     @abstractmethod
     def edit(self, session: EditSession) -> Edited: ...
 
 
-def check_edit(num_steps: int, guidance: float, fixed_point_steps: int) -> None:
-    """Refuses numbers of an edit that mean nothing, when a recipe is made: before any model is loaded."""
-    check_scale(guidance)
-    if num_steps < 1 or fixed_point_steps < 0:
-        raise ValueError(
-            "an edit needs num_steps of at least 1 and fixed_point_steps that is not negative, got "
-            f"{num_steps} and {fixed_point_steps}; 50 and 0 are usual"
-        )
+def check_fixed_point(steps: int) -> None:
+    """Refuses a number of fixed-point steps that means nothing, when a recipe is made."""
+    if steps < 0:
+        raise ValueError(f"fixed_point_steps must not be negative, got {steps}; 0 is usual")
 
 
 class Recording(Editing):
@@ -376,5 +448,5 @@ def start_noise(
     model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device
 ) -> Tensor:
     """``1 f c h w`` standard normal, a function of the seed alone."""
-    like = torch.empty(1, num_frames, model.unet.config["in_channels"], *size, device=device)
+    like = torch.empty(1, num_frames, model.latent_channels, *size, device=device)
     return Draws(0, [("clip", seed)]).normal("start", like)

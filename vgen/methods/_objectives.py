@@ -3,87 +3,86 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgen.backbones.image_model import Context, ImageModel
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.image_model import ImageModel
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.schedule import (
-    Prediction,
-    Schedule,
-    add_noise,
-    prediction_of,
-    schedule_of,
-    shifted,
-    target,
-)
+from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
+from vgen.diffusion.schedule import add_noise, shifted, target
+from vgen.methods._video_model import Encodings, VideoModel
 
 
 class Objective(ABC):
-    """``loss`` sees the image model, the assembled UNet and one batch; it computes frozen parts without
-    gradient."""
+    """``loss`` sees the assembled model and one batch; it computes frozen parts without gradient."""
 
     def begin(self, model: ImageModel) -> None:  # noqa: B027, most objectives have nothing to remember
         """Called once, with the model as it was loaded: before a checkpoint is restored and before anything
         learns."""
 
+    def undropped(self) -> Objective:
+        """The same, hearing everything: a condition that is dropped would hide a path from pre-flight."""
+        return self
+
     @abstractmethod
-    def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]: ...
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]: ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Denoising(Objective):
-    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14); the text of a
-    share of clips is dropped.
+    """Mean squared error of the raw prediction, one timestep per clip (Ho et al. 2020, eq. 14).
 
-    ``timestep_shift`` above 1 draws noisy timesteps more often, where layout, count and motion are decided; 1
-    is uniform."""
+    - ``dropout``: what shares of the clips do not hear.
+    - ``timestep_shift`` above 1 draws noisy timesteps more often, where layout, count and motion are decided;
+      1
+      is uniform.
+    - ``guidance``: the loss is on the guided prediction (DreamArtist, Dong et al. 2022, eq. 4); None: on the
+      plain one.
+    """
 
-    schedule: Schedule
-    prediction: Prediction
-    text_drop: float
+    dropout: Sequence[Drop] = field(default_factory=list)
     timestep_shift: float = 1.0
+    guidance: Guidance | None = None
 
-    def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        device = next(unet.parameters()).device
-        with torch.no_grad():
-            latents = (
-                batch.latents.to(device).float()
-                if batch.latents is not None
-                else model.encode(batch.pixels(device)).float()
-            )
-            keep = draws.uniform("text_drop", device) >= self.text_drop
-            num = self.schedule.num_timesteps
-            t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
-            context = self.context(model, batch, device, keep)
-        return {"loss": self.errors(unet, latents, t, draws.normal("noise", latents), context).mean()}
+    def undropped(self) -> Denoising:
+        return replace(self, dropout=[])
 
-    @torch.no_grad()
-    def context(
-        self, model: ImageModel, batch: Batch, device: torch.device, keep: Tensor | None = None
-    ) -> Context:
-        """The batch's text, one row per clip; rows where ``keep`` (b, bool) is False hold the empty
-        prompt."""
-        context = (model.encode_text(batch.captions) if batch.context is None else batch.context).to(
-            device, torch.float32
-        )
-        return context if keep is None else context.where(keep, model.empty_text().to(device, torch.float32))
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        device = video_model.device
+        fields = video_model.prepare(batch.fields_by_name())
+        latents = fields["latents"].to(device).float()
+        # the purpose's name is older than other things to drop: runs that were begun go on with their draws
+        dropped = drawn(self.dropout, draws.uniform("text_drop", device).tolist()) if self.dropout else None
+        num = video_model.schedule.num_timesteps
+        t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
+        noise = draws.normal("noise", latents)
+        encoded = video_model.encode(fields)
+        return {"loss": self.errors(video_model, encoded, latents, t, noise, dropped).mean()}
 
-    def errors(self, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context) -> Tensor:
-        """Mean squared error of every clip, b."""
-        alpha, sigma = self.schedule.alpha_sigma(t, latents)
-        dtype = next(unet.image_unet.parameters()).dtype
-        out = unet(add_noise(latents, noise, alpha, sigma).to(dtype), t, context.to(latents.device, dtype))
-        return (
-            F.mse_loss(out.float(), target(self.prediction, latents, noise, alpha, sigma), reduction="none")
-            .flatten(1)
-            .mean(1)
-        )
+    def errors(
+        self,
+        video_model: VideoModel,
+        encoded: Encodings,
+        latents: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        dropped: Sequence[Dropped] | None = None,
+    ) -> Tensor:
+        """Mean squared error of every clip, b; ``dropped`` None: all is heard."""
+        alpha, sigma = video_model.schedule.alpha_sigma(t, latents)
+        x = add_noise(latents, noise, alpha, sigma)
+        if self.guidance is None:
+            out = video_model.predict(encoded, dropped or [NOTHING] * len(x), x, t)
+        else:
+            out = video_model.predict_guided(encoded, self.guidance, x, t)
+        wanted = target(video_model.prediction, latents, noise, alpha, sigma)
+        return F.mse_loss(out, wanted, reduction="none").flatten(1).mean(1)
 
 
 def check_training_draws(text_drop: float, timestep_shift: float) -> None:
@@ -98,12 +97,13 @@ def check_training_draws(text_drop: float, timestep_shift: float) -> None:
         )
 
 
-def denoising_as_trained(model: ImageModel, text_drop: float = 0.0, timestep_shift: float = 1.0) -> Denoising:
-    """The image model's own schedule and prediction, as its scheduler's configuration states them."""
-    config = model.scheduler_config
-    return Denoising(
-        schedule=schedule_of(config),
-        prediction=prediction_of(config),
-        text_drop=text_drop,
-        timestep_shift=timestep_shift,
-    )
+def share_of_text(text_drop: float) -> list[Drop]:
+    """Dropout of the text alone; none at 0."""
+    return [Drop(text_drop, frozenset({"text"}))] if text_drop else []
+
+
+def encoded_batch(video_model: VideoModel, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
+    """Latents b f c h w, and what the conditions make of a batch; without gradient."""
+    with torch.no_grad():
+        fields = video_model.prepare(batch.fields_by_name())
+        return fields["latents"].to(video_model.device).float(), video_model.encode(fields)

@@ -1,25 +1,35 @@
 """What a method is: a row of parts.
 
-Its fields are the paper's knobs, its methods name what is inserted, what learns and on which objective.
+Its fields are the paper's knobs, its members name what is inserted, what it listens to, what learns and on
+which objective.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple, TypeVar
 
+from torch import nn
+
 from vgen.attention.keys import FrameKeys
-from vgen.attention.processor import route
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.sites import Where, sites
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.sites import Where
+from vgen.conditions.condition import Condition
+from vgen.conditions.text import Text
+from vgen.diffusion.guidance import Drop
+from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
 from vgen.layers.insertion import LayerSpec
-from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._objectives import Objective
+from vgen.layers.norm import NormScope
+from vgen.methods._objectives import Denoising, Objective
+from vgen.methods._sampling import Sampling
 from vgen.spec import spec
+
+UNET = "unet"
+"""The name of the net that every method has; the others are those of its modules."""
+GUESTS = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
+"""Parts of the image model that are written with it when anything in them learns."""
 
 
 class Regime(Enum):
@@ -42,67 +52,112 @@ class Paper:
 
 
 class Insertion(NamedTuple):
-    """Build ``layer`` at every site that ``where`` accepts."""
+    """Build ``layer`` at every site of the net ``into`` that ``where`` accepts.
+
+    Layers without a ``name`` keep the state-dict keys of their site; a second one at a site needs a name.
+    """
 
     where: Where
     layer: LayerSpec
+    into: str = UNET
+    name: str = ""
+
+
+ModuleOf = Callable[[ImageModel], nn.Module]
+"""Builds a net beside the UNet, for an image model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioned:
+    """One thing that a method listens to, wired in one place: the condition, the net that it speaks through,
+    the layers through which the UNet hears it. An ``optional`` one may lack its fields."""
+
+    condition: Condition
+    module: ModuleOf | None = None
+    insertions: tuple[Insertion, ...] = ()
+    optional: bool = False
+
+
+class Writes(NamedTuple):
+    """What a training of a method leaves: an adapter, an image model, or both."""
+
+    adapter: bool
+    image_model: bool
 
 
 @spec
-class Recipe(ABC):
-    """One row of the method table."""
+class Recipe:
+    """One row of the method table. Every member has a default."""
 
     paper: ClassVar[Paper]
     regime: ClassVar[Regime]
 
-    @abstractmethod
     def objective(self, model: ImageModel) -> Objective:
         """What is minimised, given the facts of the image model."""
+        return Denoising(dropout=self.dropout())
 
-    @abstractmethod
     def learns(self) -> tuple[str, ...]:
-        """``fnmatch`` patterns over ``component.parameter`` (components: unet, vae, text_encoder,
-        image_encoder); each must hit."""
+        """``fnmatch`` patterns over ``component.parameter``; each must hit.
 
-    def insertions(self) -> Iterable[Insertion]:
-        """What is inserted into the image UNet."""
+        Components: unet, vae, text_encoder, image_encoder, and the modules by their names.
+        """
         return ()
 
-    def attention_keys(self) -> list[FrameKeys]:
-        """Which frames self-attention reads; the first rule that acts at a site counts."""
-        return []
+    def conditions(self) -> dict[str, Conditioned]:
+        """What it listens to, by name, in the order in which it speaks."""
+        return {"text": Conditioned(Text())}
+
+    def insertions(self) -> Iterable[Insertion]:
+        """What is inserted, beside what its conditions insert."""
+        return ()
+
+    def attention_keys(self) -> Mapping[str, list[FrameKeys]]:
+        """Which frames self-attention reads, by net; the first rule that acts at a site counts."""
+        return {}
 
     def image_norms(self) -> NormScope:
         """Over what the image UNet's own GroupNorms take their statistics."""
         return NormScope.FRAME
 
+    def noise_schedule(self, model: ImageModel) -> Schedule:
+        """The levels of noise; the image model's own."""
+        return schedule_of(model.scheduler_config)
+
+    def prediction(self, model: ImageModel) -> Prediction:
+        """What the UNet's output means; what its frozen weights were trained for."""
+        return prediction_of(model.scheduler_config)
+
+    def sampling(self) -> Sampling:
+        """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""
+        return Sampling()
+
+    def dropout(self) -> list[Drop]:
+        """What shares of the training clips do not hear."""
+        return []
+
+    def reads(self) -> dict[str, bool]:
+        """The fields that it reads, and whether a batch may lack them."""
+        out: dict[str, bool] = {}
+        for name, wired in self.conditions().items():
+            spare = wired.optional or name in self._never_heard()
+            for reading in wired.condition.reads():
+                out[reading] = out.get(reading, True) and spare
+        return out
+
+    def _never_heard(self) -> frozenset[str]:
+        """Conditions that every training clip drops."""
+        always = [drop.dropped for drop in self.dropout() if drop.share >= 1]
+        return frozenset().union(*always)
+
     def engages(self) -> tuple[str, ...]:
-        """Components that hold a learning parameter: the ones an optimiser, a strategy and a checkpoint
-        see."""
+        """Components that hold a learning parameter: what an optimiser, a strategy and a checkpoint see."""
         return tuple(dict.fromkeys(pattern.split(".")[0] for pattern in self.learns()))
 
-
-def assemble(recipe: Recipe, model: ImageModel) -> VideoUNet:
-    """The image model's UNet, routed for video and holding what ``recipe`` inserts.
-
-    Raises ValueError where a filter matches no site.
-    """
-    video, here = VideoUNet(model.unet), list(sites(model.unet))
-    control = route(video)
-    control.keys = tuple(recipe.attention_keys())
-    control.enter(None)
-    for where, layer in recipe.insertions():
-        hits = [site for site in here if where(site)]
-        if not hits:
-            raise ValueError(
-                f"{where} matches none of the {len(here)} sites of {model.source or 'the image UNet'}; "
-                "'vgen sites' lists them"
-            )
-        for site in hits:
-            video.insert(site.path, layer.build(site, video.frames))
-    if recipe.image_norms() is NormScope.CLIP:
-        pool_image_norms(video)
-    return video
+    def writes(self) -> Writes:
+        """An image model where a part of it learns as a whole, an adapter for everything else."""
+        patterns = self.learns()
+        of_model = [p for p in patterns if p.split(".")[0] in GUESTS or p == f"{UNET}.image_unet.*"]
+        return Writes(adapter=len(of_model) < len(patterns), image_model=bool(of_model))
 
 
 _catalogue: dict[str, type[Recipe]] = {}

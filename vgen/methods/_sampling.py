@@ -1,22 +1,21 @@
-"""From prompts to clips with an assembled UNet: start noise, guidance, solver, windows, decoding."""
+"""From prompts to clips with an assembled model: start noise, guidance, solver, windows, decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.guidance import check_scale
-from vgen.diffusion.schedule import to_sample_and_noise
+from vgen.diffusion.guidance import Cfg, check_scale
 from vgen.diffusion.solvers import Solver, Spacing, solve
-from vgen.diffusion.windows import Sliding, in_windows
+from vgen.diffusion.windows import Sliding
 from vgen.layers.motion_module import PositionalEncoding
-from vgen.methods._objectives import Denoising
+from vgen.methods._video_model import Course, VideoModel
 from vgen.spec import field, spec
 
 
@@ -48,6 +47,28 @@ class Sampling:
             )
 
 
+@spec
+class SamplingOverrides:
+    """What of a method's own :class:`Sampling` is to be otherwise; None: as the method says."""
+
+    num_frames: int | None = None
+    num_steps: int | None = None
+    guidance: float | None = None
+    solver: Solver | None = None
+    spacing: Spacing | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    window: Sliding = field(default_factory=Sliding)
+
+    def over(self, row: Sampling) -> Sampling:
+        """``row`` with what is given here in its place. Raises ValueError as :class:`Sampling` does."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(row, **{name: value for name, value in given.items() if value is not None})
+
+    def __post_init__(self) -> None:
+        self.over(Sampling())
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """``seed`` belongs to the clip, so that it does not matter, but for rounding, in which batch it is
@@ -72,11 +93,11 @@ def latent_size(model: ImageModel, sampling: Sampling) -> tuple[int, int]:
     return out[0], out[1]
 
 
-def refuse_impossible(model: ImageModel, unet: VideoUNet, sampling: Sampling, key: str = "sampling") -> None:
+def refuse_impossible(video_model: VideoModel, sampling: Sampling, key: str = "sampling") -> None:
     """What would fail in the first step of drawing fails here: sizes that the UNet can't halve, more frames
     at once than position rows."""
-    latent_size(model, sampling)
-    rows = position_rows(unet)
+    latent_size(video_model.model, sampling)
+    rows = position_rows(video_model.unet)
     at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
@@ -94,49 +115,36 @@ def position_rows(unet: VideoUNet) -> int | None:
 
 @torch.no_grad()
 def generate(
-    model: ImageModel,
-    unet: VideoUNet,
-    objective: Denoising,
+    video_model: VideoModel,
     prompts: list[Prompt],
     sampling: Sampling,
     on_step: Callable[[], None] = lambda: None,
+    more: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Clips in [-1, 1], ``b f 3 H W`` float32 on the CPU, one per prompt."""
-    weight = next(unet.image_unet.parameters())
-    h, w = latent_size(model, sampling)
+    """Clips in [-1, 1], ``b f 3 H W`` float32 on the CPU, one per prompt; ``more`` are what else the method
+    listens to, one row per clip."""
+    h, w = latent_size(video_model.model, sampling)
     draws = Draws(0, [("clip", p.seed) for p in prompts])
-    like = torch.empty(
-        len(prompts), sampling.num_frames, model.unet.config["in_channels"], h, w, device=weight.device
+    shape = (len(prompts), sampling.num_frames, video_model.model.latent_channels, h, w)
+    like = torch.empty(shape, device=video_model.device)
+    words = {"caption": [p.text for p in prompts], "negative": [p.negative for p in prompts]}
+    encoded = video_model.encode(video_model.prepare({**words, **(more or {})}))
+    course = Course(
+        num_steps=sampling.num_steps,
+        branches=tuple(f"clip{i}" for i in range(len(prompts))),
+        solver=sampling.solver,
+        spacing=sampling.spacing,
+        window=sampling.window,
     )
-    context = model.encode_text([p.text for p in prompts])
-    if sampling.guidance != 1:
-        context = Context.cat([model.encode_text([p.negative for p in prompts]), context])
-    context = context.to(weight.device, weight.dtype)
-
-    def denoiser(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        def predict(part: Tensor, _frames: range) -> Tensor:
-            rows = part if sampling.guidance == 1 else torch.cat([part, part])
-            out = unet(
-                rows.to(weight.dtype), torch.full((len(rows),), t, device=weight.device), context
-            ).float()
-            if sampling.guidance == 1:
-                return out
-            without, given = out.chunk(2)
-            # Ho & Salimans 2022, eq. 6; the raw output is affine in eps at fixed x_t
-            return without + sampling.guidance * (given - without)
-
-        out = in_windows(predict, x, sampling.window)
-        alpha, sigma = objective.schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
-        on_step()
-        return to_sample_and_noise(objective.prediction, out, x, alpha, sigma)
-
+    denoiser = video_model.denoiser(lambda _: encoded, Cfg(scale=sampling.guidance), course, on_step)
     latents = solve(
         denoiser,
         draws.normal("start", like),
-        objective.schedule,
+        video_model.schedule,
         sampling.num_steps,
         sampling.solver,
         sampling.spacing,
         noise=lambda i: draws.normal(f"step{i}", like),
     )
-    return model.decode(latents).float().cpu()
+    video_model.enter(None)
+    return video_model.decode(latents).float().cpu()

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, Stage, after
-from vgen.diffusion.schedule import Betas, Schedule, prediction_of
+from vgen.diffusion.guidance import Drop
+from vgen.diffusion.schedule import Betas, Schedule
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
-from vgen.methods._objectives import Denoising, check_training_draws
+from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
+from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
 
@@ -50,14 +52,17 @@ class AnimateDiff(Recipe):
     def image_norms(self) -> NormScope:
         return self.image_norm_scope
 
+    def noise_schedule(self, model: ImageModel) -> Schedule:
+        return self.schedule
+
+    def dropout(self) -> list[Drop]:
+        return share_of_text(self.text_drop)
+
     def objective(self, model: ImageModel) -> Denoising:
-        prediction = prediction_of(model.scheduler_config)
-        return Denoising(
-            schedule=self.schedule,
-            prediction=prediction,
-            text_drop=self.text_drop,
-            timestep_shift=self.timestep_shift,
-        )
+        return Denoising(dropout=self.dropout(), timestep_shift=self.timestep_shift)
+
+    def sampling(self) -> Sampling:
+        return Sampling(num_frames=16, num_steps=25, guidance=7.5)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*",)

@@ -17,15 +17,14 @@ from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.masks import MaskSpec, stored_mask
-from vgen.attention.moment import Direction, Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stored_bytes
-from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
+from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import TARGET, Edited, EditSession, Recording, check_edit
-from vgen.methods._objectives import Denoising, denoising_as_trained
-from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods._editing import Acting, Edited, EditSession, Recording, check_fixed_point
+from vgen.methods._recipe import UNET, Paper, Recipe, Regime, method
+from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
 
@@ -41,8 +40,6 @@ class FateZero(Recipe, Recording):
     injected outside their mask alone (``mask.threshold``; 2 is everywhere). ``from_level`` is the finest
     level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
 
-    num_steps: int = 50
-    guidance: float = 7.5
     frames: list[Frame] = field(default_factory=lambda: [Frame.MIDDLE])
     from_level: int = 1
     cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
@@ -53,29 +50,24 @@ class FateZero(Recipe, Recording):
     reconstruct: bool = True
 
     def __post_init__(self) -> None:
-        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
+        check_fixed_point(self.fixed_point_steps)
 
-    def attention_keys(self) -> list[FrameKeys]:
-        return (
-            [FrameKeys(frames=self.frames, where=AttentionWhere(from_level=self.from_level))]
-            if self.frames
-            else []
-        )
+    def attention_keys(self) -> dict[str, list[FrameKeys]]:
+        where = AttentionWhere(from_level=self.from_level)
+        return {UNET: [FrameKeys(frames=self.frames, where=where)]} if self.frames else {}
 
-    def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model)
+    def cross_window(self) -> StepWindow:
+        return self.cross
 
-    def learns(self) -> tuple[str, ...]:
-        return ()
+    def sampling(self) -> Sampling:
+        return Sampling(num_steps=50, guidance=7.5)
 
     def edit(self, session: EditSession) -> Edited:
         alignment, store = session.alignment(), AttentionStore(self.store, reads=self._reads(session))
         tokens = session.blend_tokens().get("source", [])
-        trajectory = session.invert(session.wish.source, self.num_steps, [store], self.fixed_point_steps)
+        trajectory = session.invert(session.wish.source, [store], fixed_point_steps=self.fixed_point_steps)
         reconstruction = (
-            session.reconstruct(trajectory.start, session.wish.source, self.num_steps)
-            if self.reconstruct
-            else None
+            session.reconstruct(trajectory.start, session.wish.source) if self.reconstruct else None
         )
         sites = list(session.control.sites.values())
         source = Recorded(store, self._keys_of(session))
@@ -101,10 +93,9 @@ class FateZero(Recipe, Recording):
             ),
             *session.amplified(StepWindow()),
         ]
-        context = Context.cat([session.text(""), session.text(session.wish.target)])
-        latents = session.sample(
-            trajectory.start, TARGET, lambda _: context, Cfg(scale=self.guidance), self.num_steps, edits=edits
-        )
+        encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
+        acting = Acting(edits=edits)
+        latents = session.sample(trajectory.start, lambda _: encoded, guidance, acting=acting)
         shown = None if mask is None else self._halfway(mask, session)
         return Edited(
             latents, reconstruction, shown, {"words": alignment.preview(), "store_bytes": store.nbytes}
@@ -118,7 +109,7 @@ class FateZero(Recipe, Recording):
         )
         reads = self._reads(session)
         return sum(
-            stored_bytes(sites, side, len(frames), self.num_steps, tokens, self.store, Payload.QK, reads)
+            stored_bytes(sites, side, len(frames), session.num_steps, tokens, self.store, Payload.QK, reads)
             for frames in session.windows
         )
 
@@ -130,11 +121,11 @@ class FateZero(Recipe, Recording):
         )
 
         def reads(site: AttentionSite, step: int) -> bool:
-            injected = self.self_attention.holds(step, self.num_steps)
+            injected = self.self_attention.holds(step, session.num_steps)
             if site.kind is AttentionKind.SELF:
                 return injected
-            return any(w.holds(step, self.num_steps) for w in cross) or (
-                blends and (injected or step == self.num_steps // 2)
+            return any(w.holds(step, session.num_steps) for w in cross) or (
+                blends and (injected or step == session.num_steps // 2)
             )
 
         return reads
@@ -143,7 +134,7 @@ class FateZero(Recipe, Recording):
         """The mask of the middle step for people to see; where windows overlap, what either of them holds."""
         out = torch.zeros(session.num_frames, *session.size, dtype=torch.bool)
         for frames in session.windows:
-            at = Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET, frames)
+            at = Moment(session.num_steps // 2, session.num_steps, 0, Direction.DENOISE, Rows(), frames)
             out[frames.start : frames.stop] |= mask(at).cpu()
         return out
 

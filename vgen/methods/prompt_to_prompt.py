@@ -11,20 +11,18 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Sibling, SwapCross
-from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
-from vgen.attention.moment import Direction, Rows
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.attention.masks import MaskSpec
 from vgen.diffusion.guidance import Cfg
-from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, null_text
+from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import PAIR, Edited, Editing, EditSession, check_edit
-from vgen.methods._objectives import Denoising, denoising_as_trained
+from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
 from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods._sampling import Sampling
+from vgen.methods._video_model import Encodings
 from vgen.spec import field, spec
 
 
@@ -40,8 +38,7 @@ class PromptToPrompt(Recipe, Editing):
     row is denoised without guidance instead (Video-P2P's fast mode)."""
 
     frame_by_frame: ClassVar[bool] = True
-    num_steps: int = 50
-    guidance: float = 7.5
+    draws_source: ClassVar[bool] = True
     cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
     self_attention: StepWindow = field(default_factory=lambda: StepWindow(end=0.4))
     self_max_queries: int = 256
@@ -51,13 +48,13 @@ class PromptToPrompt(Recipe, Editing):
     fixed_point_steps: int = 0
 
     def __post_init__(self) -> None:
-        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
+        check_fixed_point(self.fixed_point_steps)
 
-    def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model)
+    def cross_window(self) -> StepWindow:
+        return self.cross
 
-    def learns(self) -> tuple[str, ...]:
-        return ()
+    def sampling(self) -> Sampling:
+        return Sampling(num_steps=50, guidance=7.5)
 
     def edit(self, session: EditSession) -> Edited:
         parts = [self._image(session.frame(i)) for i in range(session.num_frames)]
@@ -73,14 +70,13 @@ class PromptToPrompt(Recipe, Editing):
         )
 
     def _image(self, session: EditSession) -> Edited:
-        start, nulls = session.noise, None
+        start, nulls, wish = session.noise, None, session.wish
         if session.latents is not None:
-            trajectory = session.invert(
-                session.wish.source, self.num_steps, fixed_point_steps=self.fixed_point_steps
-            )
+            trajectory = session.invert(wish.source, fixed_point_steps=self.fixed_point_steps)
             start = trajectory.start
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
+        blending = session.blending(self.blend, self.blend_window)
         edits: list[MapEdit | QkSwap] = [
             SwapCross(
                 source=Sibling(),
@@ -91,60 +87,23 @@ class PromptToPrompt(Recipe, Editing):
             CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries),
             *session.amplified(StepWindow()),
         ]
-        heat, hooks = self._blending(session)
         fast = session.latents is not None and nulls is None
         both = session.sample(
             start,
-            PAIR,
-            self._contexts(session, nulls),
-            Cfg(scale=self.guidance, conditional_only=int(fast)),
-            self.num_steps,
-            edits=[*edits, *heat],
-            hooks=hooks,
+            self._encoded(session, nulls),
+            Cfg(scale=session.sampling.guidance, conditional_only=int(fast)),
+            branches=PAIR,
+            acting=Acting(edits=edits if blending is None else [*edits, blending.heat]),
+            hooks=StepHooks() if blending is None else blending.hooks(),
         )
-        mask = self._mask(heat[0], session) if heat else None
+        mask = None if blending is None else blending.mask()
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
 
-    def _contexts(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Context]:
-        null, source, target = (session.text(p) for p in ("", session.wish.source, session.wish.target))
-
-        def at(step: int) -> Context:
-            u = null if nulls is None else Context(nulls.values[step].to(null.tokens), null.pooled)
-            return Context.cat([u, u, source, target])
-
-        return at
-
     def _nulls(self, session: EditSession, trajectory: Trajectory) -> NullEmbeddings:
-        null, source = session.text(""), session.text(session.wish.source)
-        rows, guidance = Rows(("null", "text"), ("target",)), Cfg(scale=self.guidance)
+        return session.null_text(session.wish.source, trajectory, self.null_text, session.sampling.guidance)
 
-        def predict(x: Tensor, t: int, tokens: Tensor, step: int) -> tuple[Tensor, Tensor]:
-            context = Context.cat([Context(tokens.to(null.tokens.dtype), null.pooled), source])
-            return session.denoiser(rows, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")(
-                x, t
-            )
-
-        done = iter(range(1, self.num_steps + 1))
-
-        def told() -> None:
-            session.progress("null text", next(done), self.num_steps)
-
-        return null_text(
-            predict, trajectory, session.objective.schedule, null.tokens.float(), self.null_text, on_step=told
-        )
-
-    def _blending(self, session: EditSession) -> tuple[list[WordHeat], StepHooks]:
-        tokens = session.blend_tokens()
-        if not tokens:
-            return [], StepHooks()
-        heat = WordHeat(tokens, self.blend, session.size, 1)
-
-        def blend(step: int, x: Tensor) -> Tensor:
-            if not self.blend_window.holds(step, self.num_steps):
-                return x
-            return torch.where(self._mask(heat, session)[:, None].to(x.device), x, x[:1])
-
-        return [heat], StepHooks(after=(blend,))
-
-    def _mask(self, heat: WordHeat, session: EditSession) -> Tensor:
-        return union([mask_of(heat.heat(branch), session.size, self.blend) for branch in heat.tokens])
+    def _encoded(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Encodings]:
+        pair = session.encoded(session.wish.source, session.wish.target)
+        if nulls is None:
+            return lambda _: pair
+        return lambda step: speaking(pair, nulls.values[step])

@@ -10,16 +10,17 @@ image UNet's GroupNorms over frames as the released code does.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.sites import Kind, after
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods._editing import TARGET, Edited, Editing, EditSession, check_edit
-from vgen.methods._objectives import Denoising, denoising_as_trained
-from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
+from vgen.methods._editing import Acting, Edited, Editing, EditSession, check_fixed_point
+from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, method
+from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
 
@@ -36,29 +37,25 @@ from vgen.spec import field, spec
 class TuneAVideo(Recipe, Editing):
     """``inversion_prompt`` is what the clip is inverted with; the paper's is empty."""
 
+    tuned: ClassVar[bool] = True
     temporal: TemporalAttentionSpec = field(default_factory=TemporalAttentionSpec)
     frames: list[Frame] = field(default_factory=lambda: [Frame.FIRST, Frame.PREVIOUS])
     image_norm_scope: NormScope = NormScope.FRAME
-    num_steps: int = 50
-    guidance: float = 12.5
     inversion_prompt: str = ""
     fixed_point_steps: int = 0
     reconstruct: bool = True
 
     def __post_init__(self) -> None:
-        check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
+        check_fixed_point(self.fixed_point_steps)
 
     def insertions(self) -> list[Insertion]:
         return [Insertion(after(Kind.BLOCK), self.temporal)]
 
-    def attention_keys(self) -> list[FrameKeys]:
-        return [FrameKeys(frames=self.frames)]
+    def attention_keys(self) -> dict[str, list[FrameKeys]]:
+        return {UNET: [FrameKeys(frames=self.frames)]}
 
     def image_norms(self) -> NormScope:
         return self.image_norm_scope
-
-    def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model)
 
     def learns(self) -> tuple[str, ...]:
         return (
@@ -67,20 +64,17 @@ class TuneAVideo(Recipe, Editing):
             "unet.inserted.*.attn_temp.*",
         )
 
+    def prompts(self) -> list[str]:
+        return [self.inversion_prompt]
+
+    def sampling(self) -> Sampling:
+        return Sampling(num_steps=50, guidance=12.5)
+
     def edit(self, session: EditSession) -> Edited:
-        start = session.invert(
-            self.inversion_prompt, self.num_steps, fixed_point_steps=self.fixed_point_steps
-        ).start
-        reconstruction = (
-            session.reconstruct(start, self.inversion_prompt, self.num_steps) if self.reconstruct else None
-        )
-        context = Context.cat([session.text(""), session.text(session.wish.target)])
-        latents = session.sample(
-            start,
-            TARGET,
-            lambda _: context,
-            Cfg(scale=self.guidance),
-            self.num_steps,
-            edits=session.amplified(StepWindow()),
-        )
+        prompt, again = self.inversion_prompt, self.fixed_point_steps
+        start = session.invert(prompt, fixed_point_steps=again).start
+        reconstruction = session.reconstruct(start, prompt) if self.reconstruct else None
+        encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
+        acting = Acting(edits=session.amplified(StepWindow()))
+        latents = session.sample(start, lambda _: encoded, guidance, acting=acting)
         return Edited(latents, reconstruction)

@@ -14,7 +14,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods import Recipe, Regime, assemble
+from vgen.methods import Recipe, VideoModel, assemble
 from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
 
@@ -43,16 +43,15 @@ class Learner(pl.LightningModule):
             tuple[nn.Parameter, Tensor]
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
-        self.unet_holder = (assemble(recipe, model),)
-        have = model.components()
+        self._assembled = (assemble(recipe, model),)
+        have = self.video_model.components()
         if lacking := [name for name in recipe.engages() if name not in have]:
             raise ValueError(
                 f"this method trains {', '.join(lacking)}, which image model {model.source or 'given'} "
                 f"lacks; it has {', '.join(have)}: "
                 "give a backbone.path with that part"
             )
-        parts = {name: self.unet if name == "unet" else have[name] for name in recipe.engages()}
-        self.parts = nn.ModuleDict(parts)
+        self.parts = nn.ModuleDict({name: have[name] for name in recipe.engages()})
         self.learning = select(self.parts, recipe.learns())
         self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
@@ -64,12 +63,16 @@ class Learner(pl.LightningModule):
         return self._outside[0]
 
     @property
+    def video_model(self) -> VideoModel:
+        return self._assembled[0]
+
+    @property
     def unet(self) -> VideoUNet:
-        return self.unet_holder[0]
+        return self.video_model.unet
 
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
+        out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
         figures = self._of_step(out, index)
         self.log_dict(
             {f"train/{k}": v for k, v in figures.items()},
@@ -88,7 +91,7 @@ class Learner(pl.LightningModule):
         return {name: torch.stack(values).mean() for name, values in self._accumulated.items()}
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        out = self.objective.loss(self.model, self.unet, batch, Draws(self.seed, batch.keys))
+        out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -118,14 +121,16 @@ class Learner(pl.LightningModule):
         self.place(self.trainer.strategy.root_device)
 
     def place(self, device: torch.device) -> None:
-        """Cast what is frozen; move what Lightning, which moves the parts, does not see. Twice is as good as
-        once."""
+        """Casts what is frozen, and moves what Lightning, which moves the parts, does not see.
+
+        To do it twice is to do it once.
+        """
         model, dtype = self._outside
         engaged = {id(p) for p in self.parts.parameters()}
-        for module in (*model.modules(), self.unet):
+        for module in (*model.modules(), *self.video_model.components().values()):
             for parameter in module.parameters():
                 if not parameter.requires_grad and parameter.dtype != dtype:
-                    if self.recipe.regime is Regime.IMAGE:
+                    if self.recipe.writes().image_model:
                         self._before.append((parameter, parameter.data.cpu()))
                     parameter.data = parameter.data.to(dtype)
                 if id(parameter) not in engaged:

@@ -13,7 +13,8 @@ import torch
 
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods._objectives import Denoising
+from vgen.methods._objectives import Denoising, encoded_batch
+from vgen.methods._video_model import VideoModel
 
 
 def peak_memory_gb() -> float:
@@ -128,31 +129,25 @@ class TimeUse(pl.Callback):
 def measure_time_use(module: Any, batches: list[Batch], objective: Denoising) -> dict[str, float]:
     """``time/shuffle_gap`` (relative), ``time/loss_q1`` (least noise) to ``time/loss_q4`` (most); each clip
     meets every quarter once."""
-    device = next(module.unet.parameters()).device
+    video_model: VideoModel = module.video_model
+    device = video_model.device
     quarters: list[list[float]] = [[] for _ in range(TimeUse.QUARTERS)]
     plain, shuffled = [], []
     for batch in batches:
-        latents = (
-            batch.latents.to(device).float()
-            if batch.latents is not None
-            else module.model.encode(batch.pixels(device)).float()
-        )
-        context = objective.context(module.model, batch, device)
+        latents, encoded = encoded_batch(video_model, batch)
         draws = Draws(module.seed, batch.keys)
-        share = objective.schedule.num_timesteps // TimeUse.QUARTERS
+        share = video_model.schedule.num_timesteps // TimeUse.QUARTERS
         noise = draws.normal("time_use", latents)
-        order = torch.randperm(latents.shape[1], generator=torch.Generator().manual_seed(0), device="cpu").to(
-            device
-        )
+        chance = torch.Generator().manual_seed(0)
+        order = torch.randperm(latents.shape[1], generator=chance, device="cpu").to(device)
         for quarter in range(TimeUse.QUARTERS):
             t = draws.integers(f"quarter{quarter}", share, device) + quarter * share
-            errors = objective.errors(module.unet, latents, t, noise, context)
+            errors = objective.errors(video_model, encoded, latents, t, noise)
             quarters[quarter] += errors.tolist()
             if latents.shape[1] > 1:
                 plain += errors.tolist()
-                shuffled += objective.errors(
-                    module.unet, latents[:, order], t, noise[:, order], context
-                ).tolist()
+                mixed = objective.errors(video_model, encoded, latents[:, order], t, noise[:, order])
+                shuffled += mixed.tolist()
     out = {f"time/loss_q{i + 1}": sum(values) / len(values) for i, values in enumerate(quarters)}
     if plain:
         out["time/shuffle_gap"] = sum(shuffled) / sum(plain) - 1

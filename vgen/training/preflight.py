@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.layers.insertion import Inserted
+from vgen.layers.insertion import Silent
 from vgen.training.learner import Learner
 
 MAX_NAMED = 12
@@ -30,24 +29,17 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
     ``half`` is the precision of autocast, if there is any. Raises ValueError naming parameters without
     gradient, with a gradient that is not finite, or with one they should not have.
     """
-    objective: Any = learner.objective  # not every one drops text
-    drop = getattr(objective, "text_drop", None)
-    if drop is not None:
-        objective.text_drop = 0.0  # else a dropped caption would hide a path
+    objective = learner.objective.undropped()
     device = next(learner.parts.parameters()).device
     autocast = torch.autocast(device.type, dtype=half or torch.bfloat16, enabled=half is not None)
     try:
-        with _perturbed(learner.unet), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with _perturbed(learner), torch.random.fork_rng([device] if device.type == "cuda" else []):
             learner.zero_grad(set_to_none=True)
             with autocast:
-                loss = learner.objective.loss(
-                    learner.model, learner.unet, batch, Draws(learner.seed, batch.keys)
-                )["loss"]
+                loss = objective.loss(learner.video_model, batch, Draws(learner.seed, batch.keys))["loss"]
             (loss * (FP16_SCALE if half is torch.float16 else 1)).backward()
             report = _report(learner)
     finally:
-        if drop is not None:
-            objective.text_drop = drop
         learner.zero_grad(set_to_none=True)
     if report:
         raise ValueError(
@@ -65,7 +57,7 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
 def _report(learner: Learner) -> list[str]:
     out = []
     everything = dict(learner.parts.named_parameters())
-    for name, module in learner.model.components().items():
+    for name, module in learner.video_model.components().items():
         if name not in learner.parts:
             everything |= {f"(frozen) {name}.{n}": p for n, p in module.named_parameters()}
     for name, parameter in everything.items():
@@ -82,18 +74,21 @@ def _report(learner: Learner) -> list[str]:
 
 
 @contextmanager
-def _perturbed(unet: VideoUNet) -> Iterator[None]:
-    silent = [
-        p for layer in unet.inserted.values() if isinstance(layer, Inserted) for p in layer.silent_outputs()
-    ]
-    held = [p.detach().clone() for p in silent]
+def _perturbed(learner: Learner) -> Iterator[None]:
+    """While it lasts, every layer and net born silent is heard."""
+    nets = learner.video_model.components().values()
+    layers = [m for net in nets for m in net.modules() if isinstance(m, Silent)]
+    held = {p: p.detach().clone() for layer in layers for p in layer.silent_outputs()}
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in silent:
-            p.add_(0.02 * torch.randn(p.shape, generator=generator).to(p))
+
+    def draw(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator).to(like)
+
+    for layer in layers:
+        layer.perturb(draw)
     try:
         yield
     finally:
         with torch.no_grad():
-            for p, value in zip(silent, held, strict=True):
+            for p, value in held.items():
                 p.copy_(value)

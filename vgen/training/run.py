@@ -26,7 +26,9 @@ from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
-from vgen.methods import Recipe, Regime, name_of
+from vgen.methods import Recipe, name_of
+from vgen.methods._objectives import Denoising
+from vgen.methods._recipe import UNET
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
@@ -90,7 +92,7 @@ def fit(job: Job) -> Path:
     """
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
-    refuse_unfit(settings, job.optimisation, job.recipe.regime)
+    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)
@@ -138,7 +140,7 @@ def fit(job: Job) -> Path:
         settings,
         job.corpus.batch_size,
         job.optimisation.grad_clip,
-        [*_callbacks(job, ema), learnt],
+        [*_callbacks(job, learner, ema), learnt],
         figures,
         job.folder,
     )
@@ -188,7 +190,7 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path
 
 def _written_at(job: Job) -> int | None:
     """The step at which the run's result was written."""
-    if job.recipe.regime is Regime.IMAGE:
+    if job.recipe.writes().image_model:
         facts = job.folder / "image_model" / FACTS
         return json.loads(facts.read_text()).get("steps") if facts.is_file() else None
     adapter = job.folder / "adapter.safetensors"
@@ -205,7 +207,7 @@ def _learner(job: Job) -> Learner:
         FROZEN_DTYPE[job.settings.precision],
     )
     if job.start is not None:
-        put(learner.unet, job.start, job.recipe.learns())
+        put(learner.video_model.components(), job.start, job.recipe.learns())
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
     if rows is not None and asked > rows:
         raise ValueError(
@@ -213,11 +215,17 @@ def _learner(job: Job) -> Learner:
             f"data.window.num_frames={rows} "
             f"or method.motion.num_positions={asked}"
         )
-    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
-        refuse_impossible(job.model, learner.unet, job.samples.sampling, "callbacks.sampling")
+    if draws_samples(job, learner):
+        sampling = job.samples.sampling.over(job.recipe.sampling())
+        refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.unet.enable_gradient_checkpointing()
     return learner
+
+
+def draws_samples(job: Job, learner: Learner) -> bool:
+    """Whether clips are to be drawn while training: prompts are given, and what learns denoises."""
+    return bool(job.samples.prompts) and isinstance(learner.objective, Denoising)
 
 
 def _set_up_cpu(settings: TrainerSettings) -> None:
@@ -262,7 +270,7 @@ def _resumable(job: Job) -> Path | None:
     return found
 
 
-def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
+def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]:
     """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at
     what validation found."""
     every = job.settings.log_every_steps
@@ -273,7 +281,7 @@ def _callbacks(job: Job, ema: Ema | None) -> list[pl.Callback]:
         TimeUse(),
         StepBar(job.settings.max_steps),
     ]
-    if job.samples.prompts and job.recipe.regime is not Regime.IMAGE:
+    if draws_samples(job, learner):
         out.append(SampleClips(job.samples, job.folder / "samples", ema))
     folder = job.folder / "checkpoints"
     keep = [KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last), KeepBest(folder)]
@@ -286,7 +294,7 @@ def _check_clips(job: Job, parts: Split) -> None:
     seen = job.corpus.path or job.corpus.video
     for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
         video = clips[0, 0].video
-        if video is not None and (job.recipe.regime is not Regime.IMAGE or job.corpus.cache):
+        if video is not None and (UNET in job.recipe.engages() or job.corpus.cache):
             _check_size(job, video, path)
 
 
@@ -316,15 +324,15 @@ def _run_id(folder: Path) -> str:
 def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, val: Iterable[Batch]) -> None:
     """What was learnt, as what others load."""
     refuse_diverged(values, "at the end")
-    if job.recipe.regime is Regime.IMAGE:
+    if job.recipe.writes().image_model:
         with torch.no_grad():
             for name, value in values.items():
                 learner.learning[name].copy_(value)
         learner.put_back()
         finish_image_model(job, learner, val)
-        return
-    save_adapter(job.folder / "adapter.safetensors", values, card)
-    log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
+    if job.recipe.writes().adapter:
+        save_adapter(job.folder / "adapter.safetensors", values, card)
+        log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
 
 def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:

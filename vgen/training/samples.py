@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
-from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods._sampling import Prompt, SamplingOverrides, generate
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
@@ -22,7 +22,7 @@ class SampleSettings:
 
     prompts: list[str] = field(default_factory=list)
     every_steps: int = 500
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
 
     def __post_init__(self) -> None:
         if self.every_steps < 1:
@@ -53,9 +53,10 @@ class SampleClips(pl.Callback):
             self._draw(trainer, module, step)
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
+        sampling = self.settings.sampling.over(module.recipe.sampling())
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         with trainer.precision_plugin.forward_context():
-            clips = generate(module.model, module.unet, module.objective, prompts, self.settings.sampling)
+            clips = generate(module.video_model, prompts, sampling)
         if not trainer.is_global_zero:
             return
         paths = [

@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-from vgen.methods import Regime
 from vgen.spec import Choice, spec
 from vgen.training import ranks
 from vgen.training.checkpoints import AtomicCheckpointIO
@@ -111,7 +110,7 @@ class TrainerSettings:
         )
 
 
-def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, regime: Regime) -> None:
+def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, writes_image_model: bool) -> None:
     """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with an
     optimiser that scales nothing; weights in parts, and an optimiser or an image model that needs them whole.
     """
@@ -128,7 +127,7 @@ def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, regime: 
             "apart; "
             "use trainer=ddp, or optim.kind=adamw"
         )
-    if settings.strategy is Spread.ZERO3 and regime is Regime.IMAGE:
+    if settings.strategy is Spread.ZERO3 and writes_image_model:
         raise ValueError(
             "this method writes the image model whole, which trainer.strategy=deepspeed_zero3 leaves in "
             "parts; "

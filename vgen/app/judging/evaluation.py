@@ -14,12 +14,12 @@ from typing import Any
 from vgen.app.judging.page import PageSettings
 from vgen.app.judging.shares import share
 from vgen.app.judging.suite_edits import Tune, check_method, known_as
-from vgen.app.loading import SHIPPED, UNTRAINED
+from vgen.app.loading import SHIPPED, SHIPPED_GUIDANCE, UNTRAINED
 from vgen.diffusion.windows import Sliding, windows
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe
 from vgen.methods._editing import long_clips
-from vgen.methods._sampling import Sampling
+from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.metrics.learned.settings import LearnedMetrics
 from vgen.metrics.suite import Grid, Suite, Task, tasks
 from vgen.spec import Choice, field, spec
@@ -63,7 +63,7 @@ class EvaluateRun:
     window: Sliding = field(default_factory=long_clips)
     suite: Suite = field(default_factory=Suite)
     suite_name: str = "custom"
-    sampler: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
     page: PageSettings = field(default_factory=PageSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     corpus: str = ""
@@ -132,9 +132,8 @@ class EvaluateRun:
             out[_free(name, out)] = place
         return out
 
-    def sampling(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """How clips are drawn, or edited."""
-        own: Any = self.sampler if self.method is None else self.method
         named: dict[str, Any] = {}
         if self.method is not None:
             named = {"method": self.method_name, "tune": plain(self.tune.settings())}
@@ -142,7 +141,17 @@ class EvaluateRun:
                 len(windows(self.suite.num_frames, self.window)) > 1
             ):  # a window that no clip fills is no setting
                 named["window"] = plain(asdict(self.window))
-        return {**named, **plain(asdict(own)), "num_frames": self.suite.num_frames}
+            drawn = self.drawn()
+            own = {**asdict(self.method), "num_steps": drawn.num_steps, "guidance": drawn.guidance}
+        else:
+            own = asdict(self.drawn())
+        return {**named, **plain(own), "num_frames": self.suite.num_frames}
+
+    def drawn(self) -> Sampling:
+        """The numbers of drawing or editing: of the method that edits, of the rig where nothing is edited,
+        and what is given instead."""
+        base = Sampling(guidance=SHIPPED_GUIDANCE) if self.method is None else self.method.sampling()
+        return self.sampling.over(base)
 
     def points(self) -> list[EvaluateRun]:
         """One evaluation per point of the suite's grid, each in a folder of its own; this one alone where
@@ -167,8 +176,8 @@ class EvaluateRun:
 
     def _point(self, point: dict[str, Any], root: Path) -> EvaluateRun:
         group = self.logger.group or self.sweep or root.name
-        if self.method is None:
-            drawn: dict[str, Any] = {"sampler": replace(self.sampler, **point)}
+        if self.method is None or all(hasattr(self.sampling, key) for key in point):
+            drawn: dict[str, Any] = {"sampling": replace(self.sampling, **point)}
         elif lacking := [key for key in point if not hasattr(self.method, key)]:
             raise ValueError(
                 f"suite {self.suite_name} has a grid of {', '.join(lacking)}, which "
@@ -183,14 +192,14 @@ class EvaluateRun:
     def label(self) -> str:
         """Tells the evaluations of a sweep apart, the same on every machine."""
         digest = hashlib.sha256(
-            json.dumps([list(self.names().items()), self.suite.rule(), self.sampling()]).encode()
+            json.dumps([list(self.names().items()), self.suite.rule(), self.settings()]).encode()
         ).hexdigest()[:6]
         said = self.said().replace(" ", "").split(",")
         return "_".join(x for x in ("+".join(self.names())[:60], self.suite_name, *said, digest) if x)
 
     def said(self) -> str:
         """The settings that people vary most, where they are there."""
-        own = self.sampling()
+        own = self.settings()
         return ", ".join(
             f"{short} {own[key]:g}"
             for key, short in (("guidance", "guidance"), ("num_steps", "steps"))

@@ -73,12 +73,13 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
         return Source(
             identity,
             lambda: sampler_of(
-                open_checkpoint(adapter, run.backbone, device()), run.sampler, run.suite.num_frames
+                open_checkpoint(adapter, run.backbone, device()), run.drawn(), run.suite.num_frames
             ),
         )
     method = run.method
     editor = Editor(
         recipe=method,
+        sampling=run.sampling,
         open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method),
         tune=run.tune,
         window=run.window,
@@ -150,8 +151,8 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
     width_px, height_px = (px or checkpoint.model.size_px for px in (sampling.width_px, sampling.height_px))
     if width_px != height_px:
         raise ValueError(
-            f"the clips of a suite are square, got sampler.width_px={width_px} and "
-            f"sampler.height_px={height_px}; give both the same value"
+            f"the clips of a suite are square, got sampling.width_px={width_px} and "
+            f"sampling.height_px={height_px}; give both the same value"
         )
 
     def draw(todo: list[Task]) -> np.ndarray:

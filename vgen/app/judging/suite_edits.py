@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.app.loading import UNTRAINED, Checkpoint, denoising
+from vgen.app.loading import UNTRAINED, Checkpoint
 from vgen.attention.processor import control_of
-from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.data.clip_files import to_uint8
@@ -21,8 +20,8 @@ from vgen.diffusion.draws import Draws
 from vgen.diffusion.windows import Sliding
 from vgen.methods import Recipe, catalogue
 from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, long_clips, start_noise
-from vgen.methods._objectives import Denoising, denoising_as_trained
-from vgen.methods._recipe import Regime
+from vgen.methods._recipe import UNET, Regime
+from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.task import Task
 from vgen.resources import conf_dir
 from vgen.spec import spec
@@ -33,12 +32,6 @@ class Copy(Recipe, Editing):
     """The source handed back through encoder and decoder: the trick that must not pay, on every clip."""
 
     regime: ClassVar[Regime] = Regime.EDIT
-
-    def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model)
-
-    def learns(self) -> tuple[str, ...]:
-        return ()
 
     def edit(self, session: EditSession) -> Edited:
         assert session.latents is not None, "a suite of edits always has a clip"
@@ -144,6 +137,7 @@ class Editor:
 
     recipe: Recipe
     open: Callable[[], Checkpoint]
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
     tune: Tune = field(default_factory=Tune)
     window: Sliding = field(default_factory=long_clips)
     work: Work = field(default_factory=Work)
@@ -159,7 +153,7 @@ class Editor:
         assert given.source is not None, (
             f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
         )
-        latents = encoded(model, given.source, next(checkpoint.unet.parameters()).device)
+        latents = encoded(model, given.source, checkpoint.video_model.device)
         if self.tune.num_steps:
             teach(
                 checkpoint,
@@ -171,11 +165,15 @@ class Editor:
             )
             self._route(checkpoint, self.tune.teacher(self.recipe))
         num_frames, _, h, w = latents.shape[1:]
+        noise = start_noise(checkpoint.model, num_frames, (h, w), task.seed, latents.device)
         session = EditSession(
-            model=model, unet=checkpoint.unet, objective=denoising(self.recipe, model), latents=latents,
-            noise=start_noise(model, num_frames, (h, w), task.seed, latents.device),
-            wish=Wish(source=given.source_caption, target=task.caption), window=self.window,
-        )  # fmt: skip
+            video_model=checkpoint.video_model,
+            wish=Wish(source=given.source_caption, target=task.caption),
+            noise=noise,
+            sampling=self.sampling.over(self.recipe.sampling()),
+            latents=latents,
+            window=self.window,
+        )
         assert isinstance(self.recipe, Editing), "the run was checked"
         done = self.recipe.edit(session)
         with torch.no_grad():
@@ -191,7 +189,7 @@ class Editor:
     def _route(self, checkpoint: Checkpoint, made_by: Recipe) -> None:
         """The frames that the editing method reads, where it names some; otherwise those of the checkpoint's
         own method."""
-        keys = self.recipe.attention_keys()
+        keys = self.recipe.attention_keys().get(UNET)
         if keys and type(made_by) is not type(self.recipe):
             control_of(checkpoint.unet).keys = tuple(keys)
 
@@ -201,9 +199,8 @@ def teach(
 ) -> None:
     """One-shot tuning without the trainer's files: its own learner, objective and optimiser, on latents that
     were encoded once."""
-    from vgen.training.learner import (
-        Learner,
-    )  # Lightning takes seconds to import, and most evaluations teach nothing
+    # Lightning takes seconds to import, and most evaluations teach nothing
+    from vgen.training.learner import Learner
     from vgen.training.optimisation import Optimisation
 
     checkpoint.unet.eject()
@@ -218,9 +215,9 @@ def teach(
     for step in range(tune.num_steps):
         batch = Batch(keys=[("clip", step)], captions=[caption], latents=latents, context=context)
         optimiser.zero_grad()
-        learner.objective.loss(checkpoint.model, learner.unet, batch, Draws(tune.seed, batch.keys))[
-            "loss"
-        ].backward()
+        loss = learner.objective.loss(learner.video_model, batch, Draws(tune.seed, batch.keys))["loss"]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(list(learner.learning.values()), learner.optimisation.grad_clip)
         optimiser.step()
-    checkpoint.unet = learner.unet.requires_grad_(False)
+    learner.unet.requires_grad_(False)
+    checkpoint.video_model = learner.video_model

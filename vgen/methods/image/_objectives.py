@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods._objectives import Objective
+from vgen.methods._video_model import VideoModel
 from vgen.methods.image._losses import autoencoding_loss, contrastive_loss
 
 
@@ -23,7 +23,8 @@ class Autoencoding(Objective):
     kl: float
     detail: float = 0.0
 
-    def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        model = video_model.model
         pixels = batch.pixels(model.vae.device).flatten(0, 1)
         generator = torch.Generator().manual_seed(
             int(draws.integers("posterior", 2**31, torch.device("cpu"))[0])
@@ -46,7 +47,8 @@ class Agreement(Objective):
     between_texts: bool
     kinds: tuple[str, ...]
 
-    def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        model = video_model.model
         pairs = [(i, kind, text) for i, wrong in enumerate(batch.distractors) for kind, text in wrong.items()]
         device = model.text_encoders[0].device
         owner = torch.tensor([i for i, _, _ in pairs], dtype=torch.long, device=device)

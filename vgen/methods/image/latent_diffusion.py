@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.methods._objectives import Denoising, check_training_draws, denoising_as_trained
+from vgen.diffusion.guidance import Drop
+from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import spec
 
@@ -23,8 +24,11 @@ class LatentDiffusion(Recipe):
     def __post_init__(self) -> None:
         check_training_draws(self.text_drop, self.timestep_shift)
 
+    def dropout(self) -> list[Drop]:
+        return share_of_text(self.text_drop)
+
     def objective(self, model: ImageModel) -> Denoising:
-        return denoising_as_trained(model, self.text_drop, self.timestep_shift)
+        return Denoising(dropout=self.dropout(), timestep_shift=self.timestep_shift)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.image_unet.*",)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods._objectives import Objective
 from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods._video_model import VideoModel
 from vgen.methods.image._composition import Parts, composed, plan
 from vgen.spec import spec
 from vgen.toybox.clauses import JOINT, apart
@@ -36,7 +36,8 @@ class Composition(Objective):
     def begin(self, model: ImageModel) -> None:
         self._teacher = copy.deepcopy(model.text_encoders[0]).eval().requires_grad_(False)
 
-    def loss(self, model: ImageModel, unet: VideoUNet, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        model = video_model.model
         encoder, tokenizer = model.text_encoders[0], model.tokenizer
         begin, end, length = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.model_max_length
 

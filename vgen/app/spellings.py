@@ -1,0 +1,43 @@
+"""Spellings of keys that were: they keep working, and the new one is said. One spelling for one thing."""
+
+from __future__ import annotations
+
+RENAMED: dict[str, dict[str, str]] = {
+    "edit": {"method.num_steps": "sampling.num_steps", "method.guidance": "sampling.guidance"},
+    "evaluate": {
+        "method.num_steps": "sampling.num_steps",
+        "method.guidance": "sampling.guidance",
+        "sampler": "sampling",
+    },
+}
+"""By verb: what a key was called, and what it or the section is called now."""
+CHOICES = ("toybox", "folder", "blank")
+"""What ``backbone=`` of a training may be beside a folder: the files in conf/backbone."""
+
+
+def respelt(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments by today's spellings, and a line for each that was of another time."""
+    out, said = [], []
+    for argument in arguments:
+        key, given, value = argument.partition("=")
+        now = _now(verb, key) if given else key
+        if now != key:
+            said.append(f"{key} is called {now} now")
+        out += _backbone(verb, f"{now}={value}" if given else argument)
+    return out, said
+
+
+def _now(verb: str, key: str) -> str:
+    bare = key.lstrip("+~")
+    for was, name in RENAMED.get(verb, {}).items():
+        if bare == was or bare.startswith(f"{was}."):
+            return key[: len(key) - len(bare)] + name + bare[len(was) :]
+    return key
+
+
+def _backbone(verb: str, argument: str) -> list[str]:
+    """``backbone=PATH``, as in every verb, for a training whose image models are choices."""
+    key, _, value = argument.partition("=")
+    if verb != "train" or key != "backbone" or value in CHOICES or not value:
+        return [argument]
+    return ["backbone=folder", f"backbone.path={value}"]

@@ -1,0 +1,133 @@
+"""What a method listens to: a condition reads fields of a batch and says what the nets are given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.moment import Moment
+
+Fields = Mapping[str, Any]
+"""Of a batch, by name: lists of captions, tensors with one row per clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a condition made of its fields, one row per clip.
+
+    ``clip`` holds tensors ``b ...``, ``frames`` tensors ``b f ...``. ``null`` holds, under the same names,
+    what is said in a row that drops the condition, of one row or one per clip; a name without null stays as
+    it is.
+    """
+
+    clip: Mapping[str, Tensor] = field(default_factory=dict)
+    frames: Mapping[str, Tensor] = field(default_factory=dict)
+    null: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def where(self, keep: Tensor) -> Encoded:
+        """Its nulls in the rows where ``keep`` (b, bool) is False."""
+        if bool(keep.all()):
+            return self
+
+        def chosen(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {
+                name: _where(keep, x, self.null[name]) if name in self.null else x
+                for name, x in values.items()
+            }
+
+        return Encoded(chosen(self.clip), chosen(self.frames), self.null)
+
+    def repeated(self, times: int) -> Encoded:
+        """All rows, and all again, ``times`` over; a single row is expanded, not copied."""
+        return self._each(lambda x: _repeated(x, times), lambda x: x if len(x) == 1 else _repeated(x, times))
+
+    def rows(self, at: Any) -> Encoded:
+        """The rows that ``at`` picks."""
+        return self._each(lambda x: x[at], lambda x: x if len(x) == 1 else x[at])
+
+    def at(self, frames: range) -> Encoded:
+        """Of some frames of the clips."""
+        part = slice(frames.start, frames.stop)
+        cut = {name: x[:, part] for name, x in self.frames.items()}
+        null = {n: x[:, part] if n in cut and x.shape[1] > 1 else x for n, x in self.null.items()}
+        return Encoded(self.clip, cut, null)
+
+    def stills(self, num_frames: int) -> Encoded:
+        """Every frame as a clip of one frame."""
+
+        def spread(name: str, x: Tensor) -> Tensor:
+            if name in self.frames:
+                return x.flatten(0, 1)[:, None]
+            return x if len(x) == 1 else x.repeat_interleave(num_frames, 0)
+
+        clip = {name: x.repeat_interleave(num_frames, 0) for name, x in self.clip.items()}
+        frames = {name: spread(name, x) for name, x in self.frames.items()}
+        null = {name: spread(name, x) for name, x in self.null.items()}
+        return Encoded(clip, frames, null)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Encoded:
+        """On a device; floating numbers in ``dtype``."""
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device, dtype if x.is_floating_point() else x.dtype)
+
+        return self._each(moved, moved)
+
+    def _each(self, change: Callable[[Tensor], Tensor], of_null: Callable[[Tensor], Tensor]) -> Encoded:
+        clip = {name: change(x) for name, x in self.clip.items()}
+        frames = {name: change(x) for name, x in self.frames.items()}
+        return Encoded(clip, frames, {name: of_null(x) for name, x in self.null.items()})
+
+
+def _where(keep: Tensor, value: Tensor, null: Tensor) -> Tensor:
+    mask = keep.to(value.device).view(-1, *[1] * (value.ndim - 1))
+    return torch.where(mask, value, null.to(value))
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    if len(x) == 1:
+        return x.expand(times, *x.shape[1:])
+    return x.repeat(times, *[1] * (x.ndim - 1))
+
+
+class Condition(ABC):
+    """One thing that a method listens to. It is architecture alone: how loud it speaks is a matter of
+    sampling.
+
+    ``prepare`` runs what is frozen, once, without gradient, before anything is dropped; a latent cache keeps
+    it. ``encode`` runs what learns. ``conditioning`` speaks at every evaluation.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The fields that it needs."""
+
+    def prepare(self, model: ImageModel, fields: Fields) -> dict[str, Tensor]:
+        """Further fields, from the encoders that are frozen."""
+        return {}
+
+    @abstractmethod
+    def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
+        """With gradient where ``module``, or what it uses of the image model, learns."""
+
+    @abstractmethod
+    def conditioning(
+        self,
+        module: nn.Module | None,
+        encoded: Encoded,
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        so_far: Conditioning,
+    ) -> Conditioning:
+        """What it adds for rows ``x`` b f c h w at ``t`` b; ``moment`` is None in training, ``so_far`` what
+        the conditions before it gave."""

@@ -1,0 +1,73 @@
+"""Structure that a clip keeps: a ControlNet and the pictures it is shown (Zhang et al. 2023, section 3)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.control_net import picture_factor, refuse_misfit
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import VideoControlNet, VideoUNet
+from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.diffusion.moment import Moment
+from vgen.spec import spec
+
+
+@spec
+class ControlNet(Condition):
+    """``reading`` is the field of its pictures, float b f 3 H W in [0, 1]: edges, depth, poses. ``scale`` 1
+    is as trained. A row that drops it is told nothing by it; it runs all the same."""
+
+    reading: str = "control"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or self.scale < 0:
+            raise ValueError(f"the ControlNet's scale must be 0 or more, got {self.scale}; 1 is as trained")
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.reading,)
+
+    def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
+        pictures = fields[self.reading]
+        if pictures.ndim != 5 or pictures.shape[2] != 3:
+            raise ValueError(
+                f"control pictures must be b f 3 H W in [0, 1], got shape {tuple(pictures.shape)}"
+            )
+        weight = torch.ones(len(pictures), device=pictures.device)
+        return Encoded(
+            clip={"weight": weight}, frames={"pictures": pictures}, null={"weight": weight[:1] * 0}
+        )
+
+    def conditioning(
+        self,
+        module: nn.Module | None,
+        encoded: Encoded,
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        so_far: Conditioning,
+    ) -> Conditioning:
+        assert isinstance(module, VideoControlNet)  # the wiring's
+        said = module(x, t, Conditioning(so_far.text()), encoded.frames["pictures"], self.scale)
+        weight = encoded.clip["weight"].repeat_interleave(x.shape[1])[:, None, None, None]
+        return Conditioning(residuals=said.scaled(weight.to(x.dtype)))
+
+
+def refuse_unfit(net: VideoControlNet, unet: VideoUNet, pictures: Tensor, noise: Tensor) -> None:
+    """Raises ValueError where net or pictures do not go with the clips ``noise`` b f c h w."""
+    refuse_misfit(net.control_net, unet.image_unet)
+    if pictures.ndim != 5 or pictures.shape[2] != 3:
+        raise ValueError(f"control pictures must be b f 3 H W in [0, 1], got shape {tuple(pictures.shape)}")
+    _, num_frames, _, h, w = noise.shape
+    factor = picture_factor(net.control_net)
+    given = tuple(pictures.shape[i] for i in (1, 3, 4))
+    if given != (num_frames, factor * h, factor * w):
+        raise ValueError(
+            f"control pictures must be one per frame of the clip, {num_frames} of {factor * h} x "
+            f"{factor * w} px "
+            f"for this ControlNet, got {given[0]} of {given[1]} x {given[2]}"
+        )

@@ -1,0 +1,242 @@
+"""The denoiser: one for training, drawing, inverting and editing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vgen.attention.control import Control
+from vgen.attention.processor import control_of
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.video_unet import Sidecar, VideoUNet
+from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.diffusion.guidance import NOTHING, TIME, Dropped, Guidance
+from vgen.diffusion.moment import Direction, Moment, Rows
+from vgen.diffusion.schedule import Prediction, Schedule, to_sample_and_noise
+from vgen.diffusion.solvers import Denoiser, Solver, Spacing, timesteps
+from vgen.diffusion.windows import Sliding, in_windows
+
+Encodings = Mapping[str, Encoded]
+"""What each condition made of its fields, by the condition's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a denoising run goes: its grid of timesteps, its direction, and the frames that are seen together.
+
+    ``branches`` names the rows of the run: clips, or a source beside its target.
+    """
+
+    num_steps: int
+    branches: tuple[str, ...]
+    solver: Solver = Solver.DDIM
+    spacing: Spacing = Spacing.AUTO
+    direction: Direction = Direction.DENOISE
+    window: Sliding = field(default_factory=Sliding)
+
+
+@dataclass(slots=True, kw_only=True)
+class VideoModel:
+    """An image model with a method's layers in it, what the method listens to, and what its output means.
+
+    ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them. ``model``
+    is None for a method that needs no image model.
+    """
+
+    model: ImageModel
+    unet: VideoUNet
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    process: Callable[[], tuple[Schedule, Prediction]]
+
+    # -- facts -----------------------------------------------------------------------------------------------
+    @property
+    def schedule(self) -> Schedule:
+        return self.process()[0]
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.process()[1]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.image_unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.image_unet.parameters()).dtype
+
+    def components(self) -> dict[str, nn.Module]:
+        """What can learn, by name: the video UNet in the image UNet's place, the other parts of the image
+        model, and the nets beside them."""
+        own: dict[str, nn.Module] = {**self.model.components(), "unet": self.unet}
+        return own | dict(self.modules.items())
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> VideoModel:
+        """All of it on a device and in a precision, in evaluation mode and without gradients."""
+        self.model.to(device, dtype)
+        for part in (self.unet, *self.modules.values()):
+            part.to(device, dtype).eval().requires_grad_(False)
+        return self
+
+    def controls(self) -> list[Control]:
+        """What steers attention in the UNet, and in the sidecars beside it."""
+        routed = [
+            m for m in self.modules.values() if isinstance(m, Sidecar) and hasattr(m.guest, "attn_processors")
+        ]
+        return [control_of(net) for net in (self.unet, *routed)]
+
+    def enter(self, moment: Moment | None) -> None:
+        """A step begins, for every attention; None: training."""
+        for control in self.controls():
+            control.enter(moment)
+
+    # -- fields to what is said ------------------------------------------------------------------------------
+    @torch.no_grad()
+    def prepare(self, fields: Fields) -> dict[str, Any]:
+        """The fields, and what the frozen encoders make of them: ``latents`` of ``video`` (uint8 b f 3 H
+        W)."""
+        out = dict(fields)
+        if "latents" not in out and out.get("video") is not None:
+            pixels = out["video"].to(self.device).float() / 127.5 - 1
+            out["latents"] = self.model.encode(pixels).float()
+        for condition in self.conditions.values():
+            if all(name in out for name in condition.reads()):
+                out |= condition.prepare(self.model, out)
+        return out
+
+    def encode(self, fields: Fields) -> dict[str, Encoded]:
+        """What each condition makes of its fields, on the UNet's device and in its precision. A condition
+        whose fields are not there says nothing."""
+        out = {}
+        for name, condition in self.conditions.items():
+            prepared = condition.prepare(self.model, fields) if self._reads(condition, fields) else {}
+            there = {**fields, **prepared}
+            if self._reads(condition, there):
+                encoded = condition.encode(self.model, self._module(name), there)
+                out[name] = encoded.to(self.device, self.dtype)
+        return out
+
+    def _reads(self, condition: Condition, fields: Fields) -> bool:
+        return all(name in fields for name in condition.reads())
+
+    def _module(self, name: str) -> nn.Module | None:
+        return self.modules[name] if name in self.modules else None  # noqa: SIM401  (a ModuleDict has no get)
+
+    # -- prediction ------------------------------------------------------------------------------------------
+    def predict(
+        self,
+        encoded: Encodings,
+        dropped: Sequence[Dropped],
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None = None,
+    ) -> Tensor:
+        """The raw prediction, float32 b f c h w, for rows ``x`` b f c h w at ``t`` b, of which each drops
+        what ``dropped`` says.
+
+        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame.
+        """
+        alone = [TIME in row for row in dropped]
+        if not any(alone):
+            return self._asked(encoded, dropped, x, t, moment)
+        out = torch.empty_like(x, dtype=torch.float32)
+        for stills in (True, False):
+            at = torch.tensor([a is stills for a in alone], device=x.device).nonzero()[:, 0]
+            if len(at):
+                part = {name: e.rows(at) for name, e in encoded.items()}
+                drops = [dropped[i] for i in at.tolist()]
+                out[at] = (
+                    self._frames_apart(part, drops, x[at], t[at], moment)
+                    if stills
+                    else self._asked(part, drops, x[at], t[at], moment)
+                )
+        return out
+
+    def _frames_apart(
+        self, encoded: Encodings, dropped: Sequence[Dropped], x: Tensor, t: Tensor, moment: Moment | None
+    ) -> Tensor:
+        batch, num_frames = x.shape[:2]
+        stills = {name: e.stills(num_frames) for name, e in encoded.items()}
+        drops = [row - {TIME} for row in dropped for _ in range(num_frames)]
+        out = self._asked(stills, drops, x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames), moment)
+        return out[:, 0].unflatten(0, (batch, num_frames))
+
+    def _asked(
+        self, encoded: Encodings, dropped: Sequence[Dropped], x: Tensor, t: Tensor, moment: Moment | None
+    ) -> Tensor:
+        x, given = x.to(self.dtype), Conditioning()
+        for name, condition in self.conditions.items():
+            if name in encoded:
+                keep = torch.tensor([name not in row for row in dropped])
+                mine = encoded[name].where(keep)
+                said = condition.conditioning(self._module(name), mine, x, t, moment, given)
+                given = given.joined(said)
+        return self.unet(x, t, given).float()
+
+    def predict_guided(
+        self, encoded: Encodings, guidance: Guidance, x: Tensor, t: Tensor, moment: Moment | None = None
+    ) -> Tensor:
+        """Float32 r f c h w for ``x`` r f c h w: every branch of the guidance in one batch, combined."""
+        branches = guidance.branches()
+        times = len(branches)
+        rows = {name: e.repeated(times * (len(x) if _single(e) else 1)) for name, e in encoded.items()}
+        dropped = [branch.dropped for branch in branches for _ in range(len(x))]
+        batch = x.repeat(times, 1, 1, 1, 1)
+        out = self.predict(rows, dropped, batch, t.expand(len(x)).repeat(times), moment)
+        return guidance.combine(out.unflatten(0, (times, len(x))))
+
+    def denoiser(
+        self,
+        encoded: Callable[[int], Encodings],
+        guidance: Guidance,
+        course: Course,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Denoiser:
+        """``(x r f c h w, t) -> (x_0, eps)`` that tells attention where the run stands.
+
+        ``encoded(step)`` has one row, or one per branch of the course.
+        """
+        schedule, prediction = self.process()
+        grid = timesteps(schedule, course.num_steps, course.solver, course.spacing)
+        step_of = {t: i for i, t in enumerate(grid)}
+        rows = Rows(guidance.rows(), course.branches)
+
+        def ask(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            step = step_of[t]
+            given = encoded(step)
+            ts = torch.full((len(x),), t, device=x.device)
+
+            def predict(part: Tensor, frames: range) -> Tensor:
+                moment = Moment(step, course.num_steps, t, course.direction, rows, frames)
+                self.enter(moment)
+                seen = given if len(frames) == x.shape[1] else {n: e.at(frames) for n, e in given.items()}
+                return self.predict_guided(seen, guidance, part, ts, moment)
+
+            out = in_windows(predict, x, course.window)
+            on_step()
+            alpha, sigma = schedule.alpha_sigma(ts[:1], x)
+            return to_sample_and_noise(prediction, out, x, alpha, sigma)
+
+        return ask
+
+    # -- pixels ----------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents b f c h w to pixels in [-1, 1], b f 3 H W."""
+        return self.model.decode(latents)
+
+
+def whole(num_rows: int) -> list[Dropped]:
+    """Rows that drop nothing."""
+    return [NOTHING] * num_rows
+
+
+def _single(encoded: Encoded) -> bool:
+    """Whether one row serves all."""
+    return all(len(x) == 1 for x in (*encoded.clip.values(), *encoded.frames.values()))
