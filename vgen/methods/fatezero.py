@@ -3,7 +3,9 @@
 Two readings of the frames that self-attention reads exist: the released configurations use the middle frame
 alone (``frames: [middle]``, the default), the text says the frame itself and the middle one (``[self,
 middle]``). Shape edits start from a Tune-A-Video checkpoint, whose own frames (first and previous) are kept
-with ``frames: []``. Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
+with ``frames: []``. The released UNet pools the norms of its residual blocks over frames, on an image model
+too: that is ``image_norm_scope: clip``, of a bare image model alone, since a checkpoint brings its own scope.
+Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stor
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
+from vgen.layers.norm import NormScope
 from vgen.methods._editing import TARGET, Edited, EditSession, Recording, check_edit
 from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
@@ -51,6 +54,7 @@ class FateZero(Recipe, Recording):
     store: StoreSpec = field(default_factory=StoreSpec)
     fixed_point_steps: int = 0
     reconstruct: bool = True
+    image_norm_scope: NormScope = NormScope.FRAME
 
     def __post_init__(self) -> None:
         check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
@@ -61,6 +65,9 @@ class FateZero(Recipe, Recording):
             if self.frames
             else []
         )
+
+    def image_norms(self) -> NormScope:
+        return self.image_norm_scope
 
     def objective(self, model: ImageModel) -> Denoising:
         return denoising_as_trained(model)
