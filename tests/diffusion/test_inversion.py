@@ -47,6 +47,19 @@ def test_so_is_one_that_depends_on_time_alone() -> None:
     assert round_trip(lambda x, t: DRIFT * math.sin(t), 10) < 1e-9
 
 
+def test_inversion_starts_from_the_level_that_ddim_ends_at() -> None:
+    """With the level of timestep 0 behind the last step the way back is the way there, and the first state of
+    noise is another than that of a clip taken for clean."""
+    short = Schedule(ddim_ends_clean=False)
+    denoiser = told(lambda x, t: DRIFT)
+    there = ddim_invert(denoiser, X0, short, 10)
+    torch.testing.assert_close(solve(denoiser, there.start, short, 10), X0)
+    first, clean = (levels(short, [1])[i] for i in (0, 1))
+    want = first.alpha * (X0 - clean.sigma * DRIFT) / clean.alpha + first.sigma * DRIFT
+    torch.testing.assert_close(there.states[-2], want)
+    assert not torch.allclose(there.states[-2], ddim_invert(denoiser, X0, SCHEDULE, 10).states[-2])
+
+
 def test_otherwise_the_error_falls_with_the_steps_and_with_fixed_point_steps() -> None:
     errors = [round_trip(smooth, n) for n in (10, 50, 250)]
     assert errors[0] > errors[1] > errors[2]

@@ -37,7 +37,7 @@ def ddim_invert(
     fixed_point_steps: int = 0,
 ) -> Trajectory:
     """Song et al. 2021, eq. 13 backwards: the latent of each level is moved to the next noisier one by the
-    noise predicted there.
+    noise predicted there; the clip itself is taken for the level behind DDIM's last step.
 
     The model is asked at the *destination's* timestep, so that a prediction that depends on t alone is
     inverted exactly. As it has not seen the destination's latent yet, it gets the one it comes from; each of
