@@ -21,6 +21,7 @@ from vgen.diffusion.schedule import (
     to_sample_and_noise,
 )
 from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
+from vgen.diffusion.step_window import StepWindow, Unit
 from vgen.diffusion.windows import Sliding, in_windows, windows
 
 SCHEDULE = Schedule(betas=Betas.LINEAR)
@@ -257,3 +258,16 @@ def test_a_per_frame_model_is_the_same_in_windows() -> None:
     torch.testing.assert_close(
         in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "of_50"), [(0.8, 40), (0.4, 20), (0.75, 38), (0.55, 28), (1.0, 50), (0.0, 0)]
+)
+def test_shares_of_words_are_of_a_table_with_a_row_more(share: float, of_50: int) -> None:
+    """int(share * 51): as int(share * 50), or one more."""
+    window = StepWindow(end=share).of_rows(50)
+    assert list(window.steps(50)) == list(range(of_50))
+    assert of_50 - int(share * 50) in (0, 1)
+    assert StepWindow(start=0.55, end=1.0).of_rows(50).steps(50) == range(28, 50)
+    left = StepWindow(start=20, end=10, unit=Unit.REMAINING)
+    assert left.of_rows(50) is left, "what is counted in steps is none of a share"

@@ -101,7 +101,7 @@ def test_null_text_brings_guided_sampling_back() -> None:
         trajectory,
         SCHEDULE,
         NULL,
-        NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0),
+        NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0, keep_best=True),
     )
     assert all(last <= first for first, last in found.losses)
     assert found.losses[0][1] < 0.1 * found.losses[0][0]
@@ -163,7 +163,21 @@ def test_a_looser_stop_never_takes_more_steps() -> None:
         null_text(counting, trajectory, SCHEDULE, NULL, NullText(epsilon=epsilon))
         asked.append(count)
     assert asked[0] >= asked[1] >= asked[2]
+    assert asked[0] == (10 + 1) * 5, "so many inner steps, and the step itself"
     assert asked[2] == 2 * 5
+
+
+def test_the_released_optimisation_takes_its_step_before_it_looks() -> None:
+    """A first loss that is low enough: the last embedding is one step of Adam away, lr in every number; the
+    best is the one it started from."""
+    trajectory = ddim_invert(told(smooth), X0, SCHEDULE, 1)
+    last, best = (
+        null_text(predict(4.0), trajectory, SCHEDULE, NULL, NullText(epsilon=1e9, lr=0.01, keep_best=best))
+        for best in (False, True)
+    )
+    torch.testing.assert_close((last.values[0] - NULL).abs(), torch.full_like(NULL, 0.01))
+    assert torch.equal(best.values[0], NULL)
+    assert best.losses[0][0] == best.losses[0][1] == last.losses[0][0] != last.losses[0][1]
 
 
 def test_a_part_of_the_steps_may_stay_as_it_is() -> None:

@@ -329,7 +329,9 @@ def _session(
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    words = session.previews(recipe.num_steps, getattr(recipe, "cross", None))
+    words = session.previews(
+        recipe.num_steps, getattr(recipe, "cross", None), getattr(recipe, "amplify_in_all_steps", True)
+    )
     beside = ["a ControlNet beside the UNet, forth and back"] if session.structure else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {recipe.num_steps} steps", *beside, *words]

@@ -155,17 +155,17 @@ class EditSession:
         replaces = self.wish.matching is Matching.REPLACE or (self.wish.matching is Matching.AUTO and same)
         return align(source, target, tokenizer, replaces)
 
-    def amplified(self, window: StepWindow) -> list[Amplify]:
-        """Edits for the words to amplify; none where there are none."""
+    def amplified(self, window: StepWindow, words_own: dict[int, StepWindow] | None = None) -> list[Amplify]:
+        """Edits for the words to amplify, inside ``window`` or the word's own; none where there are none."""
         words = Words.of(self.wish.target, self.model.tokenizer)
         factors = {
             p: factor
             for word, factor in self.wish.amplify.items()
             for p in words.positions(word, "target prompt")
         }
-        return [Amplify(factors=factors, window=window)] if factors else []
+        return [Amplify(factors=factors, window=window, words=words_own or {})] if factors else []
 
-    def cross_by_word(self, alignment: Alignment) -> dict[int, StepWindow]:
+    def cross_by_word(self, alignment: Alignment, num_steps: int) -> dict[int, StepWindow]:
         """Token positions with a window of their own (Hertz et al. 2022, section 3.2: a schedule per word).
         Raises ValueError for a word of the target that has no counterpart in the source: it keeps its own
         attention always."""
@@ -178,12 +178,15 @@ class EditSession:
                     f"{self.wish.source!r} has no such word; "
                     "a new word keeps its own in every step, leave it out"
                 )
-            out |= dict.fromkeys(positions, window)
+            out |= dict.fromkeys(positions, window.of_rows(num_steps))
         return out
 
-    def previews(self, num_steps: int, cross: StepWindow | None) -> list[str]:
+    def previews(
+        self, num_steps: int, cross: StepWindow | None, amplify_in_all_steps: bool = True
+    ) -> list[str]:
         """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of
-        words that have none of their own, None where the method leaves cross-attention alone. Raises
+        words that have none of their own, None where the method leaves cross-attention alone; words are
+        amplified in all steps or in their window. Raises
         ValueError for words that are nowhere or heeded by nobody."""
         alignment, wish = self.alignment(), self.wish
         ignored = [key for key in ("blend", "cross_replace_steps") if cross is None and getattr(wish, key)]
@@ -193,22 +196,32 @@ class EditSession:
                 f"{' and '.join(ignored)}; "
                 "leave it out, or edit with method=fatezero on the same adapter"
             )
-        self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
+        self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment, num_steps)
         lines = [alignment.preview()]
         if cross is not None:
             by_word = [
-                f"{word} {_said(window, num_steps)}" for word, window in wish.cross_replace_steps.items()
+                f"{word} {_said(window.of_rows(num_steps), num_steps)}"
+                for word, window in wish.cross_replace_steps.items()
             ]
-            lines.append(
-                ", ".join(["cross-attention of the source in steps " + _said(cross, num_steps), *by_word])
-            )
-        lines += (
-            [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"]
-            if wish.amplify
-            else []
-        )
+            said = _said(cross.of_rows(num_steps), num_steps)
+            lines.append(", ".join(["cross-attention of the source in steps " + said, *by_word]))
+        lines += self._amplify_preview(num_steps, None if amplify_in_all_steps else cross)
         lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
         return lines
+
+    def _amplify_preview(self, num_steps: int, window: StepWindow | None) -> list[str]:
+        """``window`` None: in all steps. Raises ValueError for words amplified in no step."""
+        said = []
+        for word, factor in self.wish.amplify.items():
+            acts = None if window is None else self.wish.cross_replace_steps.get(word, window)
+            if acts is not None and not acts.of_rows(num_steps).steps(num_steps):
+                raise ValueError(
+                    f"amplify acts in the steps of cross-attention, of which {word!r} has none; raise "
+                    "method.cross.end or give method.amplify_in_all_steps=true"
+                )
+            when = "" if acts is None else f" in steps {_said(acts.of_rows(num_steps), num_steps)}"
+            said.append(f"{word} x{factor:g}{when}")
+        return [f"amplifies {', '.join(said)}"] if said else []
 
     def blend_tokens(self) -> dict[str, list[int]]:
         """Token positions of the blend words in either prompt. Raises ValueError for a word that is in

@@ -18,7 +18,7 @@ from torch import Tensor
 from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.attention.masks import MaskSpec, stored_mask
+from vgen.attention.masks import MaskSpec, mask_sites, stored_mask
 from vgen.attention.moment import Direction, Moment
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stored_bytes
@@ -31,6 +31,9 @@ from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
+MaskAt = Callable[[Moment, tuple[int, int]], Tensor]
+"""Step, and the size of a map: ``f h w`` bool."""
+
 
 @method(
     "fatezero",
@@ -42,7 +45,8 @@ class FateZero(Recipe, Recording):
     """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8)
     for style, (.5-.8, .4-.6) for attributes, (0-.3, .5) for shape. With words to blend, self maps are
     injected outside their mask alone (``mask.threshold``; 2 is everywhere). ``from_level`` is the finest
-    level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
+    level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x. Words are amplified
+    in the window of cross-attention, as released, or in all steps, as the paper's formula has it."""
 
     num_steps: int = 50
     guidance: float = 7.5
@@ -54,6 +58,7 @@ class FateZero(Recipe, Recording):
     store: StoreSpec = field(default_factory=StoreSpec)
     fixed_point_steps: int = 0
     reconstruct: bool = True
+    amplify_in_all_steps: bool = False
     image_norm_scope: NormScope = NormScope.FRAME
 
     def __post_init__(self) -> None:
@@ -84,18 +89,14 @@ class FateZero(Recipe, Recording):
             if self.reconstruct
             else None
         )
-        sites = list(session.control.sites.values())
         source = Recorded(store, self._keys_of(session))
-        mask = (
-            (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask))
-            if tokens
-            else None
-        )
+        mask = self._mask_of(session, store, tokens) if tokens else None
+        cross, words = self.cross.of_rows(self.num_steps), session.cross_by_word(alignment, self.num_steps)
         edits: list[MapEdit | QkSwap] = [
             SwapCross(
                 source=source,
-                window=self.cross,
-                words=session.cross_by_word(alignment),
+                window=cross,
+                words=words,
                 alignment=alignment,
                 max_queries=self.store.max_queries,
             ),
@@ -106,7 +107,11 @@ class FateZero(Recipe, Recording):
                 mask=mask,
                 size=session.size,
             ),
-            *session.amplified(StepWindow()),
+            *(
+                session.amplified(StepWindow())
+                if self.amplify_in_all_steps
+                else session.amplified(cross, words)
+            ),
         ]
         context = Context.cat([session.text(""), session.text(session.wish.target)])
         latents = session.sample(
@@ -132,7 +137,7 @@ class FateZero(Recipe, Recording):
     def _reads(self, session: EditSession) -> Reads:
         """What of the inversion the edit will read, by its windows and for its masks."""
         cross, blends = (
-            (self.cross, *session.wish.cross_replace_steps.values()),
+            [w.of_rows(self.num_steps) for w in (self.cross, *session.wish.cross_replace_steps.values())],
             bool(session.blend_tokens().get("source")),
         )
 
@@ -146,12 +151,22 @@ class FateZero(Recipe, Recording):
 
         return reads
 
-    def _halfway(self, mask: Callable[[Moment], Tensor], session: EditSession) -> Tensor:
+    def _mask_of(self, session: EditSession, store: AttentionStore, tokens: list[int]) -> MaskAt:
+        """Where the words are at a step of the inversion, straight at a map's own size as in the released
+        code."""
+        sites, latent = mask_sites(session.control.sites.values(), session.size, self.mask), session.size
+
+        def at(moment: Moment, size: tuple[int, int]) -> Tensor:
+            return stored_mask(store, sites, moment, tokens, latent, size, self.mask)
+
+        return at
+
+    def _halfway(self, mask: MaskAt, session: EditSession) -> Tensor:
         """The mask of the middle step for people to see; where windows overlap, what either of them holds."""
         out = torch.zeros(session.num_frames, *session.size, dtype=torch.bool)
         for frames in session.windows:
             at = Moment(self.num_steps // 2, self.num_steps, 0, Direction.DENOISE, TARGET, frames)
-            out[frames.start : frames.stop] |= mask(at).cpu()
+            out[frames.start : frames.stop] |= mask(at, session.size).cpu()
         return out
 
     def _keys_of(self, session: EditSession) -> Callable[[AttentionSite], FrameKeys | None]:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Sibling, SwapCross
-from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
+from vgen.attention.masks import MaskSpec, WordHeat, mask_of, mask_sites, union
 from vgen.attention.moment import Direction, Rows
+from vgen.attention.words import Alignment
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, null_text
@@ -27,6 +28,9 @@ from vgen.methods._objectives import Denoising, denoising_as_trained
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.spec import field, spec
 
+SELF_REAL, SELF_DRAWN = 32 * 32, 16 * 16
+"""Up to how many tokens self maps are copied in the notebook for real images and in the other."""
+
 
 @method(
     "prompt_to_prompt",
@@ -36,19 +40,22 @@ from vgen.spec import field, spec
 @spec
 class PromptToPrompt(Recipe, Editing):
     """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up
-    to ``self_max_queries`` tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source
-    row is denoised without guidance instead (Video-P2P's fast mode)."""
+    to ``self_max_queries`` tokens, and without it as the two released notebooks: 1024 for a real clip, 256
+    for a drawn source. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source
+    row is denoised without guidance instead (Video-P2P's fast mode). Words are amplified in the window of
+    cross-attention, as released, or in all steps, as the paper's formula has it."""
 
     frame_by_frame: ClassVar[bool] = True
     num_steps: int = 50
     guidance: float = 7.5
     cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
     self_attention: StepWindow = field(default_factory=lambda: StepWindow(end=0.4))
-    self_max_queries: int = 256
+    self_max_queries: int | None = None
     blend: MaskSpec = field(default_factory=MaskSpec)
     blend_window: StepWindow = field(default_factory=lambda: StepWindow(start=0.2))
     null_text: NullText = field(default_factory=NullText)
     fixed_point_steps: int = 0
+    amplify_in_all_steps: bool = False
 
     def __post_init__(self) -> None:
         check_edit(self.num_steps, self.guidance, self.fixed_point_steps)
@@ -81,16 +88,7 @@ class PromptToPrompt(Recipe, Editing):
             start = trajectory.start
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
-        edits: list[MapEdit | QkSwap] = [
-            SwapCross(
-                source=Sibling(),
-                window=self.cross,
-                words=session.cross_by_word(alignment),
-                alignment=alignment,
-            ),
-            CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries),
-            *session.amplified(StepWindow()),
-        ]
+        edits = self._edits(session, alignment)
         heat, hooks = self._blending(session)
         fast = session.latents is not None and nulls is None
         both = session.sample(
@@ -104,6 +102,21 @@ class PromptToPrompt(Recipe, Editing):
         )
         mask = self._mask(heat[0], session) if heat else None
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
+
+    def _edits(self, session: EditSession, alignment: Alignment) -> list[MapEdit | QkSwap]:
+        cross, words = self.cross.of_rows(self.num_steps), session.cross_by_word(alignment, self.num_steps)
+        most = self.self_max_queries
+        if most is None:
+            most = SELF_DRAWN if session.latents is None else SELF_REAL
+        return [
+            SwapCross(source=Sibling(), window=cross, words=words, alignment=alignment),
+            CopySelf(source=Sibling(), window=self.self_attention, max_queries=most),
+            *(
+                session.amplified(StepWindow())
+                if self.amplify_in_all_steps
+                else session.amplified(cross, words)
+            ),
+        ]
 
     def _contexts(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Context]:
         null, source, target = (session.text(p) for p in ("", session.wish.source, session.wish.target))
@@ -137,7 +150,8 @@ class PromptToPrompt(Recipe, Editing):
         tokens = session.blend_tokens()
         if not tokens:
             return [], StepHooks()
-        heat = WordHeat(tokens, self.blend, session.size, 1)
+        sites = mask_sites(session.control.sites.values(), session.size, self.blend)
+        heat = WordHeat(tokens, sites, session.size, 1)
 
         def blend(step: int, x: Tensor) -> Tensor:
             if not self.blend_window.holds(step, self.num_steps):
