@@ -179,8 +179,8 @@ def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
     assert _plan(session, run.method).startswith(
         "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
-        "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; amplifies black x2; changes only "
-        "where circle is; "
+        "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; "
+        "amplifies black x2 in steps 1-8 of 10; changes only where circle is; "
     )
 
 

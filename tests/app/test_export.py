@@ -394,5 +394,6 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     )
     opened = open_checkpoint(str(tmp_path / "ours.safetensors"))
     assert isinstance(opened.recipe, TuneAVideo)
+    assert opened.recipe.image_norm_scope is NormScope.CLIP, "what it was trained with"
     name = next(n for n in tensors if ".attn_temp.to_q" in n)
     assert torch.equal(opened.unet.get_parameter(name.removeprefix("unet.")), tensors[name])

@@ -27,6 +27,7 @@ from vgen.app.evaluate import EvaluateRun, Source, _objective, evaluate, evaluat
 from vgen.app.judging.clip_store import truth
 from vgen.app.judging.results import pareto
 from vgen.app.sweep import aggregate, known, read_sweep, told
+from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.suite import Grid, Suite, Task
 from vgen.resources import conf_dir
 

@@ -12,7 +12,7 @@ from vgen.attention.control import MapEdit, Maps
 from vgen.attention.edits import Amplify, CopySelf, Recorded, Sibling, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.maps import chunks
-from vgen.attention.masks import MaskSpec, WordHeat, grid, mask_of, resized, stored_mask
+from vgen.attention.masks import MaskSpec, WordHeat, grid, mask_of, mask_sites, stored_mask
 from vgen.attention.processor import control_of, route
 from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
 from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, stored_bytes
@@ -133,6 +133,21 @@ def test_an_empty_window_and_a_factor_of_one_change_nothing(unet: VideoUNet, mod
     )
 
 
+def test_a_word_is_amplified_in_its_own_window_alone(unet: VideoUNet, model: ImageModel) -> None:
+    x, at = pair(clip()), moment(step=5)
+    plain = run(unet, model, x, [SOURCE, TARGET], at)
+
+    def amplified(window: StepWindow, own: StepWindow) -> torch.Tensor:
+        edit = Amplify(factors={3: 4.0, 4: 2.0}, window=window, words={3: own})
+        return run(unet, model, x, [SOURCE, TARGET], at, edits=[edit])
+
+    before = StepWindow(end=0.5)
+    assert torch.equal(amplified(before, before), plain)
+    one = run(unet, model, x, [SOURCE, TARGET], at, edits=[Amplify(factors={3: 4.0}, window=ALWAYS)])
+    torch.testing.assert_close(amplified(before, ALWAYS), one)
+    assert not torch.allclose(amplified(ALWAYS, before), one)
+
+
 def test_edits_leave_the_source_alone(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
     edits = [swap(model), CopySelf(source=Sibling(), window=ALWAYS), Amplify(factors={3: 4.0}, window=ALWAYS)]
@@ -219,8 +234,10 @@ def test_blending_self_maps(unet: VideoUNet, model: ImageModel) -> None:
     x, at = pair(clip()), moment()
 
     def blended(value: bool) -> torch.Tensor:
-        mask = torch.full((FRAMES, SIDE, SIDE), value)
-        edit = CopySelf(source=Sibling(), window=ALWAYS, mask=lambda _: mask, size=(SIDE, SIDE))
+        whole = torch.full((FRAMES, 1, 1), value)
+        edit = CopySelf(
+            source=Sibling(), window=ALWAYS, mask=lambda _, size: whole.expand(-1, *size), size=(SIDE, SIDE)
+        )
         return run(unet, model, x, [SOURCE, TARGET], at, edits=[edit])
 
     torch.testing.assert_close(
@@ -353,33 +370,78 @@ def test_hidden_states_are_what_projections_are_made_from(unet: VideoUNet, model
 
 # -- masks ---------------------------------------------------------------------------------------------------
 def test_a_mask_from_words(unet: VideoUNet, model: ImageModel) -> None:
-    where = AttentionWhere(kinds=[AttentionKind.CROSS])
-    heat = WordHeat({"source": [3, 4], "target": [3]}, MaskSpec(where=where), (SIDE, SIDE), FRAMES)
+    settings, size = MaskSpec(num_queries=SIDE * SIDE // 4), (SIDE, SIDE)
+    sites = mask_sites(control_of(unet).sites.values(), size, settings)
+    heat = WordHeat({"source": [3, 4], "target": [3]}, sites, size, FRAMES)
     x, at = pair(clip()), moment()
     plain = run(unet, model, x, [SOURCE, TARGET], at)
-    (
-        torch.testing.assert_close(run(unet, model, x, [SOURCE, TARGET], at, edits=[heat]), plain),
-        "looking changes nothing",
-    )
+    seen = run(unet, model, x, [SOURCE, TARGET], at, edits=[heat])
+    torch.testing.assert_close(seen, plain, msg="looking changes nothing")
+    assert heat.heat("source").shape == (FRAMES, SIDE // 2, SIDE // 2)
     for threshold, share in ((-1.0, 1.0), (2.0, 0.0)):
-        mask = mask_of(heat.heat("source"), (SIDE, SIDE), MaskSpec(threshold=threshold))
+        mask = mask_of(heat.heat("source"), size, MaskSpec(threshold=threshold))
         assert mask.shape == (FRAMES, SIDE, SIDE)
         assert mask.float().mean() == share
     store = AttentionStore(StoreSpec(kept=Kept.FP32))
     run(unet, model, x[:1], [SOURCE], moment(ONE), recorders=[store])
-    sites = list(control_of(unet).sites.values())
-    from_store = stored_mask(store, sites, moment(ONE), [3, 4], (SIDE, SIDE), MaskSpec())
-    assert (from_store == mask_of(heat.heat("source"), (SIDE, SIDE), MaskSpec())).float().mean() > 0.98
+    for to in (size, (SIDE // 4, SIDE // 4)):
+        from_store = stored_mask(store, sites, moment(ONE), [3, 4], size, to, MaskSpec(threshold=0.9))
+        assert torch.equal(from_store, mask_of(heat.heat("source"), to, MaskSpec(threshold=0.9)))
+    with pytest.raises(ValueError, match="holds none of the cross-attention maps that the mask is made of"):
+        stored_mask(store, sites, moment(ONE, step=1), [3], size, size, settings)
+
+
+def test_a_sharp_edge_stays_where_it_is() -> None:
+    """Two columns of heat 0 and 1 on four cells: nearest cells are all inside or all outside at any
+    threshold. Bilinear ones would be 0, 1/4, 3/4, 1, so that at .75 one column more falls out."""
+    heat = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
+    for threshold in (0.1, 0.5, 0.75, 0.9):
+        mask = mask_of(heat, (4, 4), MaskSpec(threshold=threshold, grow=1))
+        assert mask[0].tolist() == [[False, False, True, True]] * 4
+    smooth = torch.nn.functional.interpolate(heat[None], (4, 4), mode="bilinear", align_corners=False)
+    assert (smooth > 0.75).sum() == 4, "half of the nearest ones"
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "level"),
+    [
+        (Blank.SD15, (64, 64), 2),
+        (Blank.SD15, (96, 96), 2),
+        (Blank.SD15, (40, 72), 2),
+        (Blank.SD15, (128, 128), 2),
+        (Blank.TOYBOX, (16, 16), 0),
+    ],
+)
+def test_masks_are_made_of_the_maps_nearest_to_sixteen_squared(
+    size: Blank, aspect: tuple[int, int], level: int
+) -> None:
+    """On Stable Diffusion those of two down and three up attentions (``down_cross[2:4]`` and ``up_cross[:3]``
+    as released); never the middle block's."""
+    with torch.device("meta"):
+        sites = attention_sites(blank_unet(size))
+    found = mask_sites(sites, aspect, MaskSpec())
+    assert {site.level for site in found} == {level}
+    stages = [site.stage.value for site in found]
+    assert "mid" not in stages
+    if size is Blank.SD15:
+        assert stages == ["down"] * 2 + ["up"] * 3
+    with pytest.raises(ValueError, match=r"mask.where matches no cross-attention"):
+        mask_sites(sites, aspect, MaskSpec(where=AttentionWhere(levels=[9])))
+
+
+def test_map_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"mask.num_queries must be at least 1, got 0"):
+        MaskSpec(num_queries=0)
+    with pytest.raises(ValueError, match=r"mask.grow must be odd so that it is centred on a cell, got 2"):
+        MaskSpec(grow=2)
 
 
 def test_grids_of_any_aspect() -> None:
     assert grid(64, (8, 8)) == (8, 8)
     assert grid(15, (10, 6)) == (5, 3)
+    assert grid(1, (8, 8)) == (1, 1)
     with pytest.raises(ValueError, match="no level of a latent"):
         grid(50, (8, 8))
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[:, :4] = True
-    assert resized(mask, 16, (8, 8)).view(4, 4).tolist() == [[True] * 4] * 2 + [[False] * 4] * 2
 
 
 # -- words ---------------------------------------------------------------------------------------------------
@@ -403,6 +465,21 @@ def test_refining_keeps_common_words_and_frees_new_ones(model: ImageModel) -> No
     assert alignment.preview() == "adds that, moves, right"
     circle = Words.of(SOURCE, model.tokenizer).positions("circle")[0], words.positions("circle")[0]
     assert alignment.mapper[circle] == 1
+
+
+def test_padding_of_a_refinement_keeps_its_own_position(model: ImageModel) -> None:
+    """The end token has that of the source's end; padding behind it has its own position's, longer or shorter
+    prompt alike."""
+    limit = model.tokenizer.model_max_length
+    for target in (SOURCE + " at night", "a large red circle"):
+        alignment = align(SOURCE, target, model.tokenizer, replace=False)
+        (source_end, end) = (words.spans[-1].stop for words in (alignment.source, alignment.target))
+        assert alignment.mapper[source_end, end] == 1
+        padding = list(range(end + 1, limit))
+        assert torch.equal(alignment.mapper[:, padding], torch.eye(limit)[:, padding])
+        assert torch.equal(alignment.mapper.sum(0), alignment.kept), "one source for every kept token"
+    same = align(SOURCE, SOURCE, model.tokenizer, replace=False)
+    assert torch.equal(same.mapper, torch.eye(limit))
 
 
 def test_a_comma_is_not_another_word(model: ImageModel) -> None:

@@ -21,6 +21,7 @@ from vgen.diffusion.schedule import (
     to_sample_and_noise,
 )
 from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
+from vgen.diffusion.step_window import StepWindow, Unit
 from vgen.diffusion.windows import Sliding, in_windows, windows
 
 SCHEDULE = Schedule(betas=Betas.LINEAR)
@@ -111,7 +112,8 @@ def test_more_steps_are_more_exact() -> None:
         assert errors[0] > errors[1] > errors[2]
 
 
-def test_ddim_equals_diffusers() -> None:
+@pytest.mark.parametrize("clean", [True, False])
+def test_ddim_equals_diffusers(clean: bool) -> None:
     from diffusers import DDIMScheduler
 
     theirs = DDIMScheduler(
@@ -120,9 +122,11 @@ def test_ddim_equals_diffusers() -> None:
         beta_end=0.012,
         steps_offset=1,
         clip_sample=False,
-        set_alpha_to_one=True,
+        set_alpha_to_one=clean,
     )
     theirs.set_timesteps(25)
+    schedule = schedule_of(dict(theirs.config))
+    assert schedule == Schedule(betas=Betas.LINEAR, ddim_ends_clean=clean)
     assert timesteps(SCHEDULE, 25, Solver.DDIM) == theirs.timesteps.tolist()
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     eps = {t: torch.randn(2, 3) for t in theirs.timesteps.tolist()}
@@ -134,7 +138,18 @@ def test_ddim_equals_diffusers() -> None:
         alpha, sigma = SCHEDULE.alpha_sigma(torch.tensor([t]), x_t)
         return to_sample_and_noise(Prediction.EPSILON, eps[t], x_t, alpha, sigma)
 
-    torch.testing.assert_close(solve(denoiser, x, SCHEDULE, 25, Solver.DDIM), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(solve(denoiser, x, schedule, 25, Solver.DDIM), want, atol=1e-5, rtol=1e-5)
+
+
+def test_only_ddim_ends_at_the_level_that_the_scheduler_says() -> None:
+    """Stable Diffusion's configurations say ``set_alpha_to_one: false``; without the key it is true."""
+    betas = {"beta_schedule": "linear", "beta_start": 0.00085, "beta_end": 0.012}
+    assert schedule_of(betas).ddim_ends_clean
+    short = schedule_of(betas | {"set_alpha_to_one": False})
+    for solver in Solver:
+        last = levels(short, [5], solver)[-1]
+        assert last.sigma**2 == pytest.approx(0.00085 if solver is Solver.DDIM else 0)
+        assert last.alpha**2 + last.sigma**2 == pytest.approx(1)
 
 
 def test_grids_descend_and_end_clean() -> None:
@@ -243,3 +258,16 @@ def test_a_per_frame_model_is_the_same_in_windows() -> None:
     torch.testing.assert_close(
         in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x
     )
+
+
+@pytest.mark.parametrize(
+    ("share", "of_50"), [(0.8, 40), (0.4, 20), (0.75, 38), (0.55, 28), (1.0, 50), (0.0, 0)]
+)
+def test_shares_of_words_are_of_a_table_with_a_row_more(share: float, of_50: int) -> None:
+    """int(share * 51): as int(share * 50), or one more."""
+    window = StepWindow(end=share).of_rows(50)
+    assert list(window.steps(50)) == list(range(of_50))
+    assert of_50 - int(share * 50) in (0, 1)
+    assert StepWindow(start=0.55, end=1.0).of_rows(50).steps(50) == range(28, 50)
+    left = StepWindow(start=20, end=10, unit=Unit.REMAINING)
+    assert left.of_rows(50) is left, "what is counted in steps is none of a share"

@@ -47,6 +47,19 @@ def test_so_is_one_that_depends_on_time_alone() -> None:
     assert round_trip(lambda x, t: DRIFT * math.sin(t), 10) < 1e-9
 
 
+def test_inversion_starts_from_the_level_that_ddim_ends_at() -> None:
+    """With the level of timestep 0 behind the last step the way back is the way there, and the first state of
+    noise is another than that of a clip taken for clean."""
+    short = Schedule(ddim_ends_clean=False)
+    denoiser = told(lambda x, t: DRIFT)
+    there = ddim_invert(denoiser, X0, short, 10)
+    torch.testing.assert_close(solve(denoiser, there.start, short, 10), X0)
+    first, clean = (levels(short, [1])[i] for i in (0, 1))
+    want = first.alpha * (X0 - clean.sigma * DRIFT) / clean.alpha + first.sigma * DRIFT
+    torch.testing.assert_close(there.states[-2], want)
+    assert not torch.allclose(there.states[-2], ddim_invert(denoiser, X0, SCHEDULE, 10).states[-2])
+
+
 def test_otherwise_the_error_falls_with_the_steps_and_with_fixed_point_steps() -> None:
     errors = [round_trip(smooth, n) for n in (10, 50, 250)]
     assert errors[0] > errors[1] > errors[2]
@@ -88,7 +101,7 @@ def test_null_text_brings_guided_sampling_back() -> None:
         trajectory,
         SCHEDULE,
         NULL,
-        NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0),
+        NullText(lr=0.05, inner_steps=40, epsilon=0.0, epsilon_per_step=0.0, keep_best=True),
     )
     assert all(last <= first for first, last in found.losses)
     assert found.losses[0][1] < 0.1 * found.losses[0][0]
@@ -150,7 +163,21 @@ def test_a_looser_stop_never_takes_more_steps() -> None:
         null_text(counting, trajectory, SCHEDULE, NULL, NullText(epsilon=epsilon))
         asked.append(count)
     assert asked[0] >= asked[1] >= asked[2]
+    assert asked[0] == (10 + 1) * 5, "so many inner steps, and the step itself"
     assert asked[2] == 2 * 5
+
+
+def test_the_released_optimisation_takes_its_step_before_it_looks() -> None:
+    """A first loss that is low enough: the last embedding is one step of Adam away, lr in every number; the
+    best is the one it started from."""
+    trajectory = ddim_invert(told(smooth), X0, SCHEDULE, 1)
+    last, best = (
+        null_text(predict(4.0), trajectory, SCHEDULE, NULL, NullText(epsilon=1e9, lr=0.01, keep_best=best))
+        for best in (False, True)
+    )
+    torch.testing.assert_close((last.values[0] - NULL).abs(), torch.full_like(NULL, 0.01))
+    assert torch.equal(best.values[0], NULL)
+    assert best.losses[0][0] == best.losses[0][1] == last.losses[0][0] != last.losses[0][1]
 
 
 def test_a_part_of_the_steps_may_stay_as_it_is() -> None:

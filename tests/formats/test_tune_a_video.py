@@ -54,7 +54,8 @@ def test_the_forks_spelling_is_read_and_norms_come_along(tiny: ImageModel, tuned
         state[norm],
     )
     assert "attn_temporal" in found.notes[0]
-    assert "norms were tuned too" in found.notes[1]
+    assert "norm scope is clip" in found.notes[1]
+    assert "norms were tuned too" in found.notes[2]
     put(assemble(TuneAVideo(), tiny), found.tensors, TuneAVideo().learns())
 
 

@@ -376,6 +376,34 @@ def test_amplifying_changes_the_edit_and_one_does_not(model: ImageModel) -> None
     )
 
 
+def test_amplifying_acts_in_the_window_of_cross_attention(model: ImageModel) -> None:
+    """Outside of it the factor does nothing, as released; in all steps, as written, it does."""
+
+    def edited(recipe: PromptToPrompt | FateZero, **wish) -> torch.Tensor:
+        return recipe.edit(session(model, recipe, **wish)).latents
+
+    for how in (
+        PromptToPrompt(num_steps=2, cross=NEVER, null_text=NullText(inner_steps=0)),
+        FateZero(num_steps=2, cross=NEVER, store=EXACT, reconstruct=False),
+    ):
+        plain = edited(how)
+        torch.testing.assert_close(edited(how, amplify={"blue": 5.0}), plain)
+        everywhere = replace(how, amplify_in_all_steps=True)
+        assert not torch.allclose(edited(everywhere, amplify={"blue": 5.0}), plain)
+    with pytest.raises(ValueError, match="amplify acts in the steps of cross-attention, of which 'blue' has"):
+        session(model, FateZero(), amplify={"blue": 5.0}).previews(2, NEVER, amplify_in_all_steps=False)
+
+
+def test_self_maps_are_copied_as_far_as_either_notebook_does(model: ImageModel) -> None:
+    for real, most in ((True, 1024), (False, 256)):
+        recipe = PromptToPrompt()
+        own = session(model, recipe, real=real)
+        copied = [e.max_queries for e in recipe._edits(own, own.alignment()) if isinstance(e, CopySelf)]
+        assert copied == [most]
+        given = PromptToPrompt(self_max_queries=64)._edits(own, own.alignment())
+        assert 64 in [e.max_queries for e in given if isinstance(e, CopySelf)]
+
+
 def test_a_word_may_have_its_own_share_of_the_steps(model: ImageModel) -> None:
     """A word given the window that all have changes nothing; a window of its own is that of all words at the
     two extremes."""

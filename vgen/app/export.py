@@ -268,7 +268,8 @@ def _tuned(wish: Export, path: Path, entries: dict[str, Tensor], model: ImageMod
             f"from={wish.source} is a Tune-A-Video checkpoint, for which to={wish.to.value} has no names; "
             "import it with to=vgen"
         )
-    found, recipe = tune_a_video.import_(entries, model.unet), TuneAVideo()
+    found = tune_a_video.import_(entries, model.unet)
+    recipe = TuneAVideo(image_norm_scope=NormScope(tune_a_video.IMAGE_NORM_SCOPE))
     card = Card.of("tune_a_video", recipe, model, run={}, summary={"imported_from": path.name})
     return Piece(found.tensors, recipe, model, card, found.notes)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vgen.attention.control import MapEdit, Maps, QkSwap, Swapped
 from vgen.attention.keys import FrameKeys
-from vgen.attention.masks import resized
+from vgen.attention.masks import grid
 from vgen.attention.sites import AttentionKind, AttentionSite
 from vgen.attention.store import AttentionStore
 from vgen.attention.words import Alignment
@@ -112,24 +112,30 @@ class SwapCross(MapEdit):
 @dataclass(kw_only=True)
 class Amplify(MapEdit):
     """Multiplies the attention that tokens of the target receive (re-weighting); 1 changes nothing.
-    Maps are not normalised again, as in the paper."""
+    Maps are not normalised again, as in the paper. ``words`` gives some tokens a window of their own."""
 
     factors: dict[int, float]
     window: StepWindow
+    words: dict[int, StepWindow] = field(default_factory=dict)
     branch: str = "target"
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
-        return (
-            site.kind is AttentionKind.CROSS
-            and moment.direction is Direction.DENOISE
-            and self.window.holds(moment.step, moment.num_steps)
-        )
+        acts = site.kind is AttentionKind.CROSS and moment.direction is Direction.DENOISE
+        return acts and bool(self._now(moment))
 
     def __call__(self, maps: Maps) -> Tensor:
-        rows, changed = maps.moment.rows, maps.values.clone()
+        rows, changed, factors = maps.moment.rows, maps.values.clone(), self._now(maps.moment)
         g, r = rows.guidance.index("text"), rows.branch(self.branch)
-        changed[g, r][..., list(self.factors)] *= torch.tensor(list(self.factors.values())).to(changed)
+        changed[g, r][..., list(factors)] *= torch.tensor(list(factors.values())).to(changed)
         return changed
+
+    def _now(self, moment: Moment) -> dict[int, float]:
+        """The factors of the tokens whose window holds the step."""
+        return {
+            position: factor
+            for position, factor in self.factors.items()
+            if self.words.get(position, self.window).holds(moment.step, moment.num_steps)
+        }
 
 
 @dataclass(kw_only=True)
@@ -137,15 +143,15 @@ class CopySelf(QkSwap):
     """The target's self-attention is the source's: its maps are those of the source's queries and keys, so
     none has to be made.
 
-    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment)`` is ``f H W``
-    bool of latent ``size``.
+    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment, (h, w))`` is
+    ``f h w`` bool of a map's own size, for latents of ``size``.
     """
 
     source: Source
     window: StepWindow
     branch: str = "target"
     max_queries: int = 0
-    mask: Callable[[Moment], Tensor] | None = None
+    mask: Callable[[Moment, tuple[int, int]], Tensor] | None = None
     size: tuple[int, int] = (0, 0)
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
@@ -159,7 +165,9 @@ class CopySelf(QkSwap):
         num_tokens = q.shape[2]
         if self.max_queries and num_tokens > self.max_queries:
             return None
-        inside = None if self.mask is None else resized(self.mask(moment), num_tokens, self.size).to(q.device)
+        inside = None
+        if self.mask is not None:
+            inside = self.mask(moment, grid(num_tokens, self.size)).flatten(1).to(q.device)
         return Swapped(
             moment.rows.at("text", self.branch), *self.source.queries_keys(site, moment, q, k), inside
         )

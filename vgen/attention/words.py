@@ -79,9 +79,9 @@ def _bare(word: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """``mapper`` k_source k_target, how a source token's attention is handed on (under ``replace`` every row
-    sums to one); ``kept`` k_target is 0 for new words, whose own maps stay (Hertz et al. 2022, section 3.2:
-    word swap, adding a phrase)."""
+    """``mapper`` k_source k_target, how a source token's attention is handed on: under ``replace`` every row
+    sums to one, in refinement every kept token has one source. ``kept`` k_target is 0 for new words, whose
+    own maps stay (Hertz et al. 2022, section 3.2: word swap, adding a phrase)."""
 
     source: Words
     target: Words
@@ -101,7 +101,9 @@ class Alignment:
 
 def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alignment:
     """``replace`` (word swap) asks for equal word counts and gives a swapped word the map of the word it
-    stands for; otherwise (refinement) words common to both keep their map, and new words have their own."""
+    stands for; otherwise (refinement) words common to both keep their map, new words have their own, and
+    padding has that of its own position, as in the released code (in a shorter target some padding stands
+    where the source has a word)."""
     a, b = Words.of(source, tokenizer), Words.of(target, tokenizer)
     if replace and len(a.words) != len(b.words):
         raise ValueError(
@@ -127,7 +129,12 @@ def align(source: str, target: str, tokenizer: Tokenizer, replace: bool) -> Alig
             for j in range(j0, j1):
                 kept[list(b.spans[j])] = 0
                 added.append(b.words[j])
-    _pad(mapper, a, b)
+    if replace:
+        _pad(mapper, a, b)
+    else:
+        mapper[_end(a), _end(b)] = 1
+        padding = range(_end(b) + 1, b.num_tokens)
+        mapper[list(padding), list(padding)] = 1
     return Alignment(a, b, mapper, kept, tuple(swaps), tuple(added))
 
 
@@ -148,11 +155,15 @@ def _share(mapper: Tensor, source: range, target: range) -> None:
         mapper[source.start : source.stop, target.start : target.stop] = 1 / len(target)
 
 
+def _end(words: Words) -> int:
+    """Position of the end token."""
+    return words.spans[-1].stop if words.spans else 1
+
+
 def _pad(mapper: Tensor, a: Words, b: Words) -> None:
     """End and padding tokens follow those of the source in order; what is left over on either side meets in
     the last one, so that no attention is lost."""
-    end_a = a.spans[-1].stop if a.spans else 1
-    end_b = b.spans[-1].stop if b.spans else 1
+    end_a, end_b = _end(a), _end(b)
     last_a, last_b = a.num_tokens - 1, b.num_tokens - 1
     for i in range(end_a, last_a + 1):
         mapper[i, min(end_b + i - end_a, last_b)] = 1

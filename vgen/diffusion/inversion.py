@@ -37,7 +37,7 @@ def ddim_invert(
     fixed_point_steps: int = 0,
 ) -> Trajectory:
     """Song et al. 2021, eq. 13 backwards: the latent of each level is moved to the next noisier one by the
-    noise predicted there.
+    noise predicted there; the clip itself is taken for the level behind DDIM's last step.
 
     The model is asked at the *destination's* timestep, so that a prediction that depends on t alone is
     inverted exactly. As it has not seen the destination's latent yet, it gets the one it comes from; each of
@@ -67,14 +67,17 @@ def ddim_invert(
 @spec
 class NullText:
     """Mokady et al. 2022, section 4 with the released code's numbers: ``inner_steps`` of Adam on one
-    unconditional embedding per step, stopped early at ``epsilon + step * epsilon_per_step``; ``active`` is
-    the share of the steps, from the start, that are optimised."""
+    unconditional embedding per step, the last where the loss was below ``epsilon + step *
+    epsilon_per_step``; ``active`` is the share of the steps, from the start, that are optimised.
+    ``keep_best`` is ours: the embedding of the lowest loss instead of the last one, and no step of Adam where
+    the loss is low enough already."""
 
     inner_steps: int = 10
     lr: float = 1e-2
     epsilon: float = 1e-5
     epsilon_per_step: float = 2e-5
     active: float = 1.0
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         if self.inner_steps < 0 or self.lr <= 0 or not 0 <= self.active <= 1:
@@ -116,14 +119,13 @@ def null_text(
             x0, eps = predict(x, t, tokens, i)
             return then.alpha * x0 + then.sigma * eps
 
-        if i < math.ceil(settings.active * num_steps):
-            value, loss = _optimised(stepped, want, value, settings, i, num_steps)
-        else:
-            loss = (math.nan, math.nan)
+        first, optimised = math.nan, i < math.ceil(settings.active * num_steps)
+        if optimised:
+            value, first = _optimised(stepped, want, value, settings, i, num_steps)
         with torch.no_grad():
             x = stepped(value)
         values.append(value)
-        losses.append(loss)
+        losses.append((first, F.mse_loss(x, want).item() if optimised else math.nan))
         on_step()
     return NullEmbeddings(tuple(values), tuple(losses))
 
@@ -135,24 +137,28 @@ def _optimised(
     settings: NullText,
     step: int,
     num_steps: int,
-) -> tuple[Tensor, tuple[float, float]]:
+) -> tuple[Tensor, float]:
+    """The embedding, and the loss of the one it started from."""
     tokens = value.detach().clone().requires_grad_(True)
     optimiser = torch.optim.Adam(
         [tokens], lr=settings.lr * (1 - step / (2 * num_steps))
     )  # the released 1 - i/100 of its 50 steps
+    enough = settings.epsilon + step * settings.epsilon_per_step
     best, lowest, first = value, math.inf, math.nan
     with torch.enable_grad():
-        for inner in range(settings.inner_steps + 1):
+        for inner in range(settings.inner_steps + settings.keep_best):
             loss = F.mse_loss(stepped(tokens), want)
             found = loss.item()
             first = found if inner == 0 else first
             if found < lowest:
                 best, lowest = tokens.detach().clone(), found
-            if inner == settings.inner_steps or found < settings.epsilon + step * settings.epsilon_per_step:
+            if settings.keep_best and (found < enough or inner == settings.inner_steps):
                 break
             (tokens.grad,) = torch.autograd.grad(loss, [tokens])
             optimiser.step()
-    return best, (first, lowest)
+            if found < enough:
+                break
+    return (best if settings.keep_best else tokens.detach()), first
 
 
 @torch.no_grad()

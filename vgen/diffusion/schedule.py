@@ -31,12 +31,15 @@ class Prediction(Choice):
 
 @spec
 class Schedule:
-    """A discrete variance-preserving schedule."""
+    """A discrete variance-preserving schedule. ``ddim_ends_clean`` says what lies behind DDIM's last step:
+    the clean sample, or, where it is false, the level of timestep 0 (diffusers' ``set_alpha_to_one``). Other
+    solvers end at the clean sample always."""
 
     betas: Betas = Betas.SCALED_LINEAR
     beta_start: float = 0.00085
     beta_end: float = 0.012
     num_timesteps: int = 1000
+    ddim_ends_clean: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_start <= self.beta_end < 1:
@@ -82,6 +85,7 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
         beta_start=config["beta_start"],
         beta_end=config["beta_end"],
         num_timesteps=num_timesteps,
+        ddim_ends_clean=config.get("set_alpha_to_one", True),
     )
 
 

@@ -34,7 +34,7 @@ class StepHooks:
 class Solver(Choice):
     """DDIM (Song et al. 2020, eq. 12, eta 0), Euler and Euler-ancestral (Karras et al. 2022, alg. 1-2 as in
     k-diffusion), DPM-Solver++ 2M (Lu et al. 2022, alg. 2). On one grid of timesteps DDIM and Euler take the
-    same step; their usual grids differ."""
+    same step, but for the last where ``Schedule.ddim_ends_clean`` is false; their usual grids differ."""
 
     DDIM = "ddim"
     EULER = "euler"
@@ -84,10 +84,13 @@ def timesteps(
     return [round(total - i * total / num_steps) - 1 for i in range(num_steps)]
 
 
-def levels(schedule: Schedule, ts: Iterable[int]) -> list[Level]:
-    """The level of every timestep, and the clean one behind the last."""
+def levels(schedule: Schedule, ts: Iterable[int], solver: Solver = Solver.DDIM) -> list[Level]:
+    """The level of every timestep, and the one behind the last: clean, but for DDIM on a schedule that says
+    otherwise (Stable Diffusion's do)."""
     squared = schedule.alphas_cumprod()
-    return [Level(math.sqrt(squared[t]), math.sqrt(1 - squared[t])) for t in ts] + [CLEAN]
+    clean = schedule.ddim_ends_clean or solver is not Solver.DDIM
+    found = [Level(math.sqrt(squared[t]), math.sqrt(1 - squared[t])) for t in (*ts, *(() if clean else (0,)))]
+    return [*found, CLEAN] if clean else found
 
 
 @torch.no_grad()
@@ -102,13 +105,14 @@ def solve(
     hooks: StepHooks = StepHooks(),
     first_step: int = 0,
 ) -> Tensor:
-    """Run the reverse process from ``x`` (standard normal at the noisiest level) and return x_0.
+    """Run the reverse process from ``x`` (standard normal at the noisiest level) and return x_0 (by DDIM, the
+    sample of the schedule's last level).
 
     ``noise(i)`` gives the fresh noise of step i (Euler-ancestral alone needs it); ``first_step`` begins
     later, with ``x`` at its level.
     """
     ts = timesteps(schedule, num_steps, solver, spacing)
-    grid = levels(schedule, ts)
+    grid = levels(schedule, ts, solver)
     before: Tensor | None = None
     for i in range(first_step, num_steps):
         for hook in hooks.before:

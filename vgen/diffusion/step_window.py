@@ -43,5 +43,13 @@ class StepWindow:
                 first, last = num_steps - int(self.start), num_steps - int(self.end)
         return range(max(0, first), min(num_steps, last))
 
+    def of_rows(self, num_steps: int) -> StepWindow:
+        """The same in steps, for words: the released Prompt-to-Prompt takes the shares of cross-attention of
+        a table of ``num_steps + 1`` rows, so that .75 of 50 steps are 38 of them and not 37."""
+        if self.unit is not Unit.FRACTION:
+            return self
+        first, last = (int(edge * (num_steps + 1) + 1e-9) for edge in (self.start, self.end))
+        return StepWindow(start=first, end=min(last, num_steps), unit=Unit.STEP)
+
     def holds(self, step: int, num_steps: int) -> bool:
         return step in self.steps(num_steps)

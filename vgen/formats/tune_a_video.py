@@ -22,6 +22,9 @@ _TEMPORAL = re.compile(
     r"^(?P<block>.+\.transformer_blocks\.\d+)\.(?P<part>attn|norm)_temp(?:oral)?\.(?P<rest>.+)$"
 )
 _TUNED = re.compile(r"\.attn[12]\.to_q\.weight$")
+IMAGE_NORM_SCOPE = "clip"
+"""Over what the image UNet's norms took their statistics when these checkpoints were made: all of its
+family pool over frames, and no file says so."""
 MOST_NAMED = 3
 NEAR = 2e-3  # half precision, twice over
 
@@ -107,7 +110,8 @@ def _remarks(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str
     frozen = sum(name in state for name in own)
     notes = [
         f"Tune-A-Video, temporal layers called {style}; {frozen} of {len(own)} tensors of the image UNet "
-        "are in it"
+        "are in it",
+        f"assumed, as the file does not say it: the image UNet's norm scope is {IMAGE_NORM_SCOPE}",
     ]
     norms = [value for name, value in state.items() if re.search(r"\.norm_temp(oral)?\.weight$", name)]
     if norms and not all(torch.allclose(v.float(), torch.ones_like(v.float()), atol=NEAR) for v in norms):

@@ -1,10 +1,11 @@
 """GroupNorm statistics per frame or pooled over the clip.
 
-A knob of the recipe, since no checkpoint stores it (Tune-A-Video's descendants pool).
+A knob of the recipe, since no checkpoint stores it (AnimateDiff v1 and Tune-A-Video's descendants pool).
 """
 
 from __future__ import annotations
 
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from vgen.backbones.conditioning import ForwardContext
@@ -13,6 +14,9 @@ from vgen.spec import Choice
 
 
 class NormScope(Choice):
+    """``clip`` means the residual blocks' norms and the last one: a spatial transformer's norm runs per frame
+    in every published system."""
+
     FRAME = "frame"
     CLIP = "clip"
 
@@ -33,8 +37,10 @@ class ClipStatistics:
 
 
 def pool_image_norms(video_unet: VideoUNet) -> None:
-    """Give every GroupNorm of the image UNet clip-wide statistics."""
-    scope = ClipStatistics(video_unet.context)
-    for path, module in video_unet.image_unet.named_modules():
-        if isinstance(module, nn.GroupNorm):
+    """Give the GroupNorms of the image UNet's residual blocks, and its last one, clip-wide statistics."""
+    net, scope = video_unet.image_unet, ClipStatistics(video_unet.context)
+    blocks = [path for path, module in net.named_modules() if isinstance(module, ResnetBlock2D)]
+    inside = [f"{block}.{norm}" for block in blocks for norm in ("norm1", "norm2")]
+    for path in [*inside, "conv_norm_out"]:
+        if isinstance(net.get_submodule(path), nn.GroupNorm):
             video_unet.around(path, scope)

@@ -16,7 +16,7 @@ from torch import Tensor
 from vgen.attention.control import Control, MapEdit, QkSwap, Recorder
 from vgen.attention.edits import Amplify
 from vgen.attention.keys import FrameKeys
-from vgen.attention.masks import MaskSpec, WordHeat, mask_of, union
+from vgen.attention.masks import MaskSpec, WordHeat, mask_of, mask_sites, union
 from vgen.attention.processor import control_of
 from vgen.attention.store import StoreSpec
 from vgen.attention.words import Alignment, Words, align
@@ -168,15 +168,15 @@ class EditSession:
         replaces = self.wish.matching is Matching.REPLACE or (self.wish.matching is Matching.AUTO and same)
         return align(source, target, tokenizer, replaces)
 
-    def amplified(self, window: StepWindow) -> list[Amplify]:
-        """Edits for the words to amplify; none where there are none."""
+    def amplified(self, window: StepWindow, words_own: dict[int, StepWindow] | None = None) -> list[Amplify]:
+        """Edits for the words to amplify, inside ``window`` or the word's own; none where there are none."""
         words = Words.of(self.wish.target, self.model.tokenizer)
         factors = {
             p: factor
             for word, factor in self.wish.amplify.items()
             for p in words.positions(word, "target prompt")
         }
-        return [Amplify(factors=factors, window=window)] if factors else []
+        return [Amplify(factors=factors, window=window, words=words_own or {})] if factors else []
 
     def cross_by_word(self, alignment: Alignment) -> dict[int, StepWindow]:
         """Token positions with a window of their own (Hertz et al. 2022, section 3.2: a schedule per word).
@@ -191,12 +191,13 @@ class EditSession:
                     f"{self.wish.source!r} has no such word; "
                     "a new word keeps its own in every step, leave it out"
                 )
-            out |= dict.fromkeys(positions, window)
+            out |= dict.fromkeys(positions, window.of_rows(self.num_steps))
         return out
 
-    def previews(self, cross: StepWindow | None) -> list[str]:
+    def previews(self, cross: StepWindow | None, amplifies_in: StepWindow | None) -> list[str]:
         """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of
-        words that have none of their own, None where the method leaves cross-attention alone. Raises
+        words that have none of their own, None where the method leaves cross-attention alone; words are
+        amplified in all steps or in their window. Raises
         ValueError for words that are nowhere or heeded by nobody."""
         alignment, wish = self.alignment(), self.wish
         ignored = [key for key in ("blend", "cross_replace_steps") if cross is None and getattr(wish, key)]
@@ -210,20 +211,28 @@ class EditSession:
         lines = [alignment.preview()]
         if cross is not None:
             by_word = [
-                f"{word} {_said(window, self.num_steps)}" for word, window in wish.cross_replace_steps.items()
+                f"{word} {_said(window.of_rows(self.num_steps), self.num_steps)}"
+                for word, window in wish.cross_replace_steps.items()
             ]
-            lines.append(
-                ", ".join(
-                    ["cross-attention of the source in steps " + _said(cross, self.num_steps), *by_word]
-                )
-            )
-        lines += (
-            [f"amplifies {', '.join(f'{word} x{factor:g}' for word, factor in wish.amplify.items())}"]
-            if wish.amplify
-            else []
-        )
+            said = _said(cross.of_rows(self.num_steps), self.num_steps)
+            lines.append(", ".join(["cross-attention of the source in steps " + said, *by_word]))
+        lines += self._amplify_preview(amplifies_in)
         lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
         return lines
+
+    def _amplify_preview(self, window: StepWindow | None) -> list[str]:
+        """``window`` None: in all steps. Raises ValueError for words amplified in no step."""
+        said = []
+        for word, factor in self.wish.amplify.items():
+            acts = None if window is None else self.wish.cross_replace_steps.get(word, window)
+            if acts is not None and not acts.of_rows(self.num_steps).steps(self.num_steps):
+                raise ValueError(
+                    f"amplify acts in the steps of cross-attention, of which {word!r} has none; raise "
+                    "method.cross.end or give method.amplify_in_all_steps=true"
+                )
+            when = "" if acts is None else f" in steps {_said(acts.of_rows(self.num_steps), self.num_steps)}"
+            said.append(f"{word} x{factor:g}{when}")
+        return [f"amplifies {', '.join(said)}"] if said else []
 
     def blend_tokens(self) -> dict[str, list[int]]:
         """Token positions of the blend words in either prompt. Raises ValueError for a word that is in
@@ -350,8 +359,9 @@ class EditSession:
         tokens = self.blend_tokens()
         if not tokens:
             return None
-        heat = WordHeat(tokens, settings, self.size, self.num_frames)
-        return Blending(heat, self.size, window, self.num_steps)
+        sites = mask_sites(self.control.sites.values(), self.size, settings)
+        heat = WordHeat(tokens, sites, self.size, self.num_frames)
+        return Blending(heat, settings, self.size, window, self.num_steps)
 
 
 @dataclass(slots=True)
@@ -361,6 +371,7 @@ class Blending:
     mask is made of the attention seen so far, frame by frame."""
 
     heat: WordHeat
+    settings: MaskSpec
     size: tuple[int, int]
     window: StepWindow
     num_steps: int
@@ -370,9 +381,7 @@ class Blending:
 
     def mask(self) -> Tensor:
         """f h w bool: where any branch's words are."""
-        found = [
-            mask_of(self.heat.heat(branch), self.size, self.heat.settings) for branch in self.heat.tokens
-        ]
+        found = [mask_of(self.heat.heat(branch), self.size, self.settings) for branch in self.heat.tokens]
         return union(found)
 
     def _blend(self, step: int, x: Tensor) -> Tensor:
@@ -410,6 +419,10 @@ class Editing(ABC):
 
     def cross_window(self) -> StepWindow | None:
         """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""
+        return None
+
+    def amplifies_in(self) -> StepWindow | None:
+        """The steps in which words are amplified; None: in all."""
         return None
 
     def prompts(self) -> list[str]:

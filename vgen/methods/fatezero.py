@@ -3,7 +3,9 @@
 Two readings of the frames that self-attention reads exist: the released configurations use the middle frame
 alone (``frames: [middle]``, the default), the text says the frame itself and the middle one (``[self,
 middle]``). Shape edits start from a Tune-A-Video checkpoint, whose own frames (first and previous) are kept
-with ``frames: []``. Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
+with ``frames: []``. The released UNet pools the norms of its residual blocks over frames, on an image model
+too: that is ``image_norm_scope: clip``, of a bare image model alone, since a checkpoint brings its own scope.
+Trains nothing. The low-resource mode is ``num_steps=10 store.place=disk``.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ from torch import Tensor
 from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Recorded, SwapCross
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.attention.masks import MaskSpec, stored_mask
+from vgen.attention.masks import MaskSpec, mask_sites, stored_mask
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Payload, Reads, StoreSpec, stored_bytes
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
+from vgen.layers.norm import NormScope
 from vgen.methods._editing import Acting, Edited, EditSession, Recording, check_fixed_point
 from vgen.methods._recipe import UNET, Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
+
+MaskAt = Callable[[Moment, tuple[int, int]], Tensor]
+"""Step, and the size of a map: ``f h w`` bool."""
 
 
 @method(
@@ -38,7 +44,8 @@ class FateZero(Recipe, Recording):
     """``cross`` and ``self_attention`` are the windows in which the inversion's maps are injected: (.8, .8)
     for style, (.5-.8, .4-.6) for attributes, (0-.3, .5) for shape. With words to blend, self maps are
     injected outside their mask alone (``mask.threshold``; 2 is everywhere). ``from_level`` is the finest
-    level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x."""
+    level whose self-attention reads ``frames``: 1 is "640 channels and more" on SD-1.x. Words are amplified
+    in the window of cross-attention, as released, or in all steps, as the paper's formula has it."""
 
     frames: list[Frame] = field(default_factory=lambda: [Frame.MIDDLE])
     from_level: int = 1
@@ -48,6 +55,8 @@ class FateZero(Recipe, Recording):
     store: StoreSpec = field(default_factory=StoreSpec)
     fixed_point_steps: int = 0
     reconstruct: bool = True
+    amplify_in_all_steps: bool = False
+    image_norm_scope: NormScope = NormScope.FRAME
 
     def __post_init__(self) -> None:
         check_fixed_point(self.fixed_point_steps)
@@ -56,8 +65,14 @@ class FateZero(Recipe, Recording):
         where = AttentionWhere(from_level=self.from_level)
         return {UNET: [FrameKeys(frames=self.frames, where=where)]} if self.frames else {}
 
+    def image_norms(self) -> NormScope:
+        return self.image_norm_scope
+
     def cross_window(self) -> StepWindow:
         return self.cross
+
+    def amplifies_in(self) -> StepWindow | None:
+        return None if self.amplify_in_all_steps else self.cross
 
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=7.5)
@@ -69,18 +84,14 @@ class FateZero(Recipe, Recording):
         reconstruction = (
             session.reconstruct(trajectory.start, session.wish.source) if self.reconstruct else None
         )
-        sites = list(session.control.sites.values())
         source = Recorded(store, self._keys_of(session))
-        mask = (
-            (lambda moment: stored_mask(store, sites, moment, tokens, session.size, self.mask))
-            if tokens
-            else None
-        )
+        mask = self._mask_of(session, store, tokens) if tokens else None
+        cross, words = self.cross.of_rows(session.num_steps), session.cross_by_word(alignment)
         edits: list[MapEdit | QkSwap] = [
             SwapCross(
                 source=source,
-                window=self.cross,
-                words=session.cross_by_word(alignment),
+                window=cross,
+                words=words,
                 alignment=alignment,
                 max_queries=self.store.max_queries,
             ),
@@ -91,7 +102,11 @@ class FateZero(Recipe, Recording):
                 mask=mask,
                 size=session.size,
             ),
-            *session.amplified(StepWindow()),
+            *(
+                session.amplified(StepWindow())
+                if self.amplify_in_all_steps
+                else session.amplified(cross, words)
+            ),
         ]
         encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
         acting = Acting(edits=edits)
@@ -116,7 +131,7 @@ class FateZero(Recipe, Recording):
     def _reads(self, session: EditSession) -> Reads:
         """What of the inversion the edit will read, by its windows and for its masks."""
         cross, blends = (
-            (self.cross, *session.wish.cross_replace_steps.values()),
+            [w.of_rows(session.num_steps) for w in (self.cross, *session.wish.cross_replace_steps.values())],
             bool(session.blend_tokens().get("source")),
         )
 
@@ -130,12 +145,22 @@ class FateZero(Recipe, Recording):
 
         return reads
 
-    def _halfway(self, mask: Callable[[Moment], Tensor], session: EditSession) -> Tensor:
+    def _mask_of(self, session: EditSession, store: AttentionStore, tokens: list[int]) -> MaskAt:
+        """Where the words are at a step of the inversion, straight at a map's own size as in the released
+        code."""
+        sites, latent = mask_sites(session.control.sites.values(), session.size, self.mask), session.size
+
+        def at(moment: Moment, size: tuple[int, int]) -> Tensor:
+            return stored_mask(store, sites, moment, tokens, latent, size, self.mask)
+
+        return at
+
+    def _halfway(self, mask: MaskAt, session: EditSession) -> Tensor:
         """The mask of the middle step for people to see; where windows overlap, what either of them holds."""
         out = torch.zeros(session.num_frames, *session.size, dtype=torch.bool)
         for frames in session.windows:
             at = Moment(session.num_steps // 2, session.num_steps, 0, Direction.DENOISE, Rows(), frames)
-            out[frames.start : frames.stop] |= mask(at).cpu()
+            out[frames.start : frames.stop] |= mask(at, session.size).cpu()
         return out
 
     def _keys_of(self, session: EditSession) -> Callable[[AttentionSite], FrameKeys | None]:

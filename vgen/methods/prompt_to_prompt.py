@@ -15,6 +15,7 @@ import torch
 from vgen.attention.control import MapEdit, QkSwap
 from vgen.attention.edits import CopySelf, Sibling, SwapCross
 from vgen.attention.masks import MaskSpec
+from vgen.attention.words import Alignment
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory
 from vgen.diffusion.solvers import StepHooks
@@ -25,6 +26,9 @@ from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Encodings
 from vgen.spec import field, spec
 
+SELF_REAL, SELF_DRAWN = 32 * 32, 16 * 16
+"""Up to how many tokens self maps are copied in the notebook for real images and in the other."""
+
 
 @method(
     "prompt_to_prompt",
@@ -34,24 +38,30 @@ from vgen.spec import field, spec
 @spec
 class PromptToPrompt(Recipe, Editing):
     """``cross`` and ``self_attention`` are the windows in which the source's maps are injected; self maps up
-    to ``self_max_queries`` tokens. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source
-    row is denoised without guidance instead (Video-P2P's fast mode)."""
+    to ``self_max_queries`` tokens, and without it as the two released notebooks: 1024 for a real clip, 256
+    for a drawn source. ``null_text`` belongs to real images; with ``inner_steps`` 0 the source
+    row is denoised without guidance instead (Video-P2P's fast mode). Words are amplified in the window of
+    cross-attention, as released, or in all steps, as the paper's formula has it."""
 
     frame_by_frame: ClassVar[bool] = True
     draws_source: ClassVar[bool] = True
     cross: StepWindow = field(default_factory=lambda: StepWindow(end=0.8))
     self_attention: StepWindow = field(default_factory=lambda: StepWindow(end=0.4))
-    self_max_queries: int = 256
+    self_max_queries: int | None = None
     blend: MaskSpec = field(default_factory=MaskSpec)
     blend_window: StepWindow = field(default_factory=lambda: StepWindow(start=0.2))
     null_text: NullText = field(default_factory=NullText)
     fixed_point_steps: int = 0
+    amplify_in_all_steps: bool = False
 
     def __post_init__(self) -> None:
         check_fixed_point(self.fixed_point_steps)
 
     def cross_window(self) -> StepWindow:
         return self.cross
+
+    def amplifies_in(self) -> StepWindow | None:
+        return None if self.amplify_in_all_steps else self.cross
 
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=7.5)
@@ -77,16 +87,7 @@ class PromptToPrompt(Recipe, Editing):
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
         alignment = session.alignment()
         blending = session.blending(self.blend, self.blend_window)
-        edits: list[MapEdit | QkSwap] = [
-            SwapCross(
-                source=Sibling(),
-                window=self.cross,
-                words=session.cross_by_word(alignment),
-                alignment=alignment,
-            ),
-            CopySelf(source=Sibling(), window=self.self_attention, max_queries=self.self_max_queries),
-            *session.amplified(StepWindow()),
-        ]
+        edits = self._edits(session, alignment)
         fast = session.latents is not None and nulls is None
         both = session.sample(
             start,
@@ -98,6 +99,21 @@ class PromptToPrompt(Recipe, Editing):
         )
         mask = None if blending is None else blending.mask()
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
+
+    def _edits(self, session: EditSession, alignment: Alignment) -> list[MapEdit | QkSwap]:
+        cross, words = self.cross.of_rows(session.num_steps), session.cross_by_word(alignment)
+        most = self.self_max_queries
+        if most is None:
+            most = SELF_DRAWN if session.latents is None else SELF_REAL
+        return [
+            SwapCross(source=Sibling(), window=cross, words=words, alignment=alignment),
+            CopySelf(source=Sibling(), window=self.self_attention, max_queries=most),
+            *(
+                session.amplified(StepWindow())
+                if self.amplify_in_all_steps
+                else session.amplified(cross, words)
+            ),
+        ]
 
     def _nulls(self, session: EditSession, trajectory: Trajectory) -> NullEmbeddings:
         return session.null_text(session.wish.source, trajectory, self.null_text, session.sampling.guidance)
