@@ -19,7 +19,8 @@ from vgen.backbones.video_unet import FrameCount
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The projections of one call, before keys are gathered. ``q`` b f n c; ``k v`` b f s c, or b 1 s c where
-    text serves all frames; ``hidden`` b f n c is what the projections were made from."""
+    text serves all frames; ``hidden`` b f n c is what the projections were made from. At a TEMPORAL site each
+    is b p f c: f frames at each of p positions."""
 
     q: Tensor
     k: Tensor

@@ -33,6 +33,16 @@ class Rows:
             )
         return x.unflatten(0, (len(self.guidance), len(self.branches)))
 
+    def clips(self, num_sequences: int, where: str) -> int:
+        """Rows of a batch that holds ``num_sequences`` positions of all its clips."""
+        count = len(self.guidance) * len(self.branches)
+        if num_sequences % count:
+            raise ValueError(
+                f"{num_sequences} positions at {where} are not those of {count} rows (guidance "
+                f"{'+'.join(self.guidance)} x branches {'+'.join(self.branches)}); edit one clip at a time"
+            )
+        return count
+
     def branch(self, name: str) -> int:
         if name not in self.branches:
             raise ValueError(f"there is no branch {name!r} in this run; it has {', '.join(self.branches)}")

@@ -19,7 +19,7 @@ from vgen.attention.control import Recorder, Reference, Seen
 from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import heads_of, probabilities
 from vgen.attention.moment import Moment
-from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere, tokens
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
 
@@ -135,7 +135,7 @@ class AttentionStore(Recorder, Reference):
                 f"an attention store records one clip in one row, got a batch of {len(seen.q)}; run it "
                 "without guidance"
             )
-        if seen.q.shape[2] > self.settings.max_queries:
+        if tokens(site, seen.q) > self.settings.max_queries:
             return
         match self.payload:
             case Payload.QK:
@@ -171,7 +171,10 @@ class AttentionStore(Recorder, Reference):
                     for name, x in parts.items()
                 }
             case Place.DISK:
-                path = self._on_disk() / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
+                path = (
+                    self._on_disk()
+                    / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1].replace('/', '-')}.safetensors"
+                )
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
                 self._held[at] = path
 
@@ -255,7 +258,7 @@ def stored_bytes(
         n = (latent_side >> site.level) ** 2
         if n > settings.max_queries or not settings.where(site):
             continue
-        cross = site.kind is AttentionKind.CROSS
+        cross, temporal = site.kind is AttentionKind.CROSS, site.kind is AttentionKind.TEMPORAL
         keys = text_tokens if cross else num_frames * n
         match payload:
             case Payload.QK:
@@ -265,6 +268,7 @@ def stored_bytes(
             case Payload.HIDDEN:
                 numbers = num_frames * n * site.channels
             case Payload.MAPS:
-                numbers = site.heads * num_frames * n * (text_tokens if cross else n)
+                keys = text_tokens if cross else num_frames if temporal else n
+                numbers = site.heads * num_frames * n * keys
         total += numbers * size * sum(reads(site, step) for step in settings.window.steps(num_steps))
     return total

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from vgen.attention.keys import FrameKeys
 from vgen.attention.processor import route
+from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Where, sites
 from vgen.backbones.video_unet import VideoUNet
@@ -100,6 +101,7 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoUNet:
             )
         for site in hits:
             video.insert(site.path, layer.build(site, video.frames))
+    route_inserted(video, control)
     if recipe.image_norms() is NormScope.CLIP:
         pool_image_norms(video)
     return video
