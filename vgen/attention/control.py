@@ -114,9 +114,9 @@ class KvSwap(ABC):
 
     @abstractmethod
     def __call__(
-        self, site: AttentionSite, moment: Moment, k: Tensor, v: Tensor, keys: FrameKeys | None
+        self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor, v: Tensor, keys: FrameKeys | None
     ) -> Sequence[Given]:
-        """``k v`` b f s c or b 1 s c, as read by way of ``keys`` (None: each frame its own)."""
+        """``q`` b f n c; ``k v`` b f s c or b 1 s c, read by way of ``keys`` (None: each frame its own)."""
 
 
 class OutputEdit(ABC):
@@ -232,4 +232,4 @@ class Reference(ABC):
 
     @abstractmethod
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
-        """``b s c`` each, read by every frame."""
+        """``b s c`` (or 1 s c for all rows) each, read by every frame."""

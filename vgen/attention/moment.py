@@ -50,6 +50,10 @@ class Rows:
 
     def at(self, guidance: str, branch: str) -> int:
         """Row of the batch."""
+        if guidance not in self.guidance:
+            raise ValueError(
+                f"there is no guidance row {guidance!r} in this run; it has {', '.join(self.guidance)}"
+            )
         return self.guidance.index(guidance) * len(self.branches) + self.branch(branch)
 
     def of_branch(self, x: Tensor, name: str) -> Tensor:

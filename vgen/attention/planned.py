@@ -32,7 +32,7 @@ def attended(control: Control, site: AttentionSite, plan: Plan, seen: Seen, kern
     if plan.keys is not None:
         k, v = _read(control, site, plan.keys, k, v)
     if plan.given:
-        given = [one for edit in plan.given for one in edit(site, control.now, k, v, plan.keys)]
+        given = [one for edit in plan.given for one in edit(site, control.now, q, k, v, plan.keys)]
         return _with_given(q, k, v, given, kernel, control.chunk_bytes)
     swaps = [found for swap in plan.swaps if (found := swap(site, control.now, q, k)) is not None]
     own = [_own(s, q, k, v, kernel) for s in swaps]
