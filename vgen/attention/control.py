@@ -19,7 +19,8 @@ from vgen.diffusion.moment import Moment
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The projections of one call, before keys are gathered. ``q`` b f n c; ``k v`` b f s c, or b 1 s c where
-    text serves all frames; ``hidden`` b f n c is what the projections were made from."""
+    text serves all frames; ``hidden`` b f n c is what the projections were made from. At a TEMPORAL site each
+    is b p f c: f frames at each of p positions."""
 
     q: Tensor
     k: Tensor
@@ -40,7 +41,11 @@ class Recorder(ABC):
 @dataclass(frozen=True, slots=True)
 class Maps:
     """A chunk of attention maps, ``values`` g r f m n k: guidance, branch, ``frames`` and ``heads`` of the
-    whole, queries, keys."""
+    whole, queries, keys.
+
+    At a TEMPORAL site queries and keys are frames, one map per position. There axis f holds positions, of
+    which ``frames`` is a slice, and n and k are frames.
+    """
 
     values: Tensor
     site: AttentionSite
@@ -85,13 +90,77 @@ class QkSwap(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """Keys and values ``f s c`` (or 1 s c) in place of batch row ``row``'s.
+
+    With ``sides``, bool ``f n`` of the queries and ``f s`` (or 1 s) of the keys, a query reads the keys of
+    its own side alone. A query whose side has no key in its frame reads all keys.
+    """
+
+    row: int
+    k: Tensor
+    v: Tensor
+    sides: tuple[Tensor, Tensor] | None = None
+
+
+class KvSwap(ABC):
+    """Gives rows what other rows contain; their queries stay their own. The counterpart of :class:`QkSwap`.
+
+    At a site and step where it acts, no map edit and no :class:`QkSwap` may act.
+    """
+
+    @abstractmethod
+    def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
+
+    @abstractmethod
+    def __call__(
+        self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor, v: Tensor, keys: FrameKeys | None
+    ) -> Sequence[Given]:
+        """``q`` b f n c; ``k v`` b f s c or b 1 s c, read by way of ``keys`` (None: each frame its own)."""
+
+
+class OutputEdit(ABC):
+    """Replaces or routes what a site hands to its block: its output, after ``to_out`` and before the residual
+    is added. Needs no map, so the fused path stays."""
+
+    @abstractmethod
+    def wants(self, site: AttentionSite, moment: Moment) -> bool: ...
+
+    @abstractmethod
+    def __call__(self, site: AttentionSite, moment: Moment, out: Tensor) -> Tensor:
+        """``out`` b f n c to the same shape; at a TEMPORAL site f holds positions and n frames."""
+
+
+Edit = MapEdit | QkSwap | KvSwap | OutputEdit
+"""What may change attention while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a site does until the next moment."""
 
     keys: FrameKeys | None
     recorders: tuple[Recorder, ...]
     swaps: tuple[QkSwap, ...]
-    edits: tuple[MapEdit, ...]
+    given: tuple[KvSwap, ...]
+    maps: tuple[MapEdit, ...]
+    outputs: tuple[OutputEdit, ...]
+
+    @classmethod
+    def of(
+        cls, keys: FrameKeys | None, recorders: tuple[Recorder, ...], edits: Sequence[Edit], path: str
+    ) -> Plan:
+        swaps = tuple(e for e in edits if isinstance(e, QkSwap))
+        given = tuple(e for e in edits if isinstance(e, KvSwap))
+        maps = tuple(e for e in edits if isinstance(e, MapEdit))
+        outputs = tuple(e for e in edits if isinstance(e, OutputEdit))
+        if len(given) > 1 or (given and (swaps or maps)):
+            names = ", ".join(type(e).__name__ for e in (*given, *swaps, *maps))
+            raise ValueError(
+                f"keys and values of other rows rule out further edits of the same maps, got {names} at "
+                f"{path} in one step; give them other windows or sites"
+            )
+        return cls(keys, recorders, swaps, given, maps, outputs)
 
 
 @dataclass(slots=True)
@@ -104,7 +173,7 @@ class Control:
     sites: dict[str, AttentionSite]
     keys: tuple[FrameKeys, ...] = ()
     recorders: tuple[Recorder, ...] = ()
-    edits: tuple[MapEdit | QkSwap, ...] = ()
+    edits: tuple[Edit, ...] = ()
     references: dict[str, Reference] = field(default_factory=dict)
     chunk_bytes: int = 64 * 2**20
 
@@ -131,12 +200,10 @@ class Control:
             keys = next((k for k in self.keys if k.acts(site, moment)), None)
             recorders = () if moment is None else tuple(r for r in self.recorders if r.wants(site, moment))
             edits = () if moment is None else tuple(e for e in self.edits if e.wants(site, moment))
-            if (keys is not None and not keys.plain) or recorders or edits:
-                swaps, maps = (
-                    tuple(e for e in edits if isinstance(e, QkSwap)),
-                    tuple(e for e in edits if isinstance(e, MapEdit)),
-                )
-                plan = Plan(None if keys is None or keys.plain else keys, recorders, swaps, maps)
+            if keys is not None and keys.plain:
+                keys = None
+            if keys is not None or recorders or edits:
+                plan = Plan.of(keys, recorders, edits, path)
                 before = self.plans.get(path)
                 plans[path] = (
                     before if before == plan else plan
@@ -149,7 +216,7 @@ class Control:
         *,
         keys: Sequence[FrameKeys] | None = None,
         recorders: Sequence[Recorder] = (),
-        edits: Sequence[MapEdit | QkSwap] = (),
+        edits: Sequence[Edit] = (),
     ) -> Iterator[Control]:
         """Within the block these act (``keys`` None: those that are there already); afterwards all is as it
         was."""
@@ -171,4 +238,4 @@ class Reference(ABC):
 
     @abstractmethod
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
-        """``b s c`` each, read by every frame."""
+        """``b s c`` (or 1 s c for all rows) each, read by every frame."""

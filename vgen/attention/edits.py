@@ -15,7 +15,7 @@ from torch import Tensor
 from vgen.attention.control import MapEdit, Maps, QkSwap, Swapped
 from vgen.attention.keys import FrameKeys
 from vgen.attention.masks import grid
-from vgen.attention.sites import AttentionKind, AttentionSite
+from vgen.attention.sites import AttentionKind, AttentionSite, tokens
 from vgen.attention.store import AttentionStore
 from vgen.attention.words import Alignment
 from vgen.diffusion.moment import Direction, Moment
@@ -143,12 +143,16 @@ class CopySelf(QkSwap):
     """The target's self-attention is the source's: its maps are those of the source's queries and keys, so
     none has to be made.
 
-    With ``mask``, queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment, (h, w))`` is
+    ``kind`` TEMPORAL does so for the inserted attention over frames (Video-P2P, Liu et al. 2023: its "self"
+    maps are temporal, of every site, in the first half of the steps; its self-attention keeps its own).
+    ``max_queries`` bounds the positions in a frame for either kind; 0 means every resolution. With ``mask``,
+    queries inside it keep the target's own (FateZero, eq. 5): ``mask(moment, (h, w))`` is
     ``f h w`` bool of a map's own size, for latents of ``size``.
     """
 
     source: Source
     window: StepWindow
+    kind: AttentionKind = AttentionKind.SELF
     branch: str = "target"
     max_queries: int = 0
     mask: Callable[[Moment, tuple[int, int]], Tensor] | None = None
@@ -156,18 +160,20 @@ class CopySelf(QkSwap):
 
     def wants(self, site: AttentionSite, moment: Moment) -> bool:
         return (
-            site.kind is AttentionKind.SELF
+            site.kind is self.kind
             and moment.direction is Direction.DENOISE
             and self.window.holds(moment.step, moment.num_steps)
         )
 
     def __call__(self, site: AttentionSite, moment: Moment, q: Tensor, k: Tensor) -> Swapped | None:
-        num_tokens = q.shape[2]
+        num_tokens = tokens(site, q)
         if self.max_queries and num_tokens > self.max_queries:
             return None
         inside = None
         if self.mask is not None:
             inside = self.mask(moment, grid(num_tokens, self.size)).flatten(1).to(q.device)
+            if site.kind is AttentionKind.TEMPORAL:
+                inside = inside.T  # p f
         return Swapped(
             moment.rows.at("text", self.branch), *self.source.queries_keys(site, moment, q, k), inside
         )

@@ -45,7 +45,7 @@ def attend_with_maps(
     moment: Moment,
     budget: int,
 ) -> Tensor:
-    """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""
+    """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``b f n c``."""
     q, k, v = (heads_of(x, num_heads) for x in (q, k, v))  # b f m n d
     batch, num_frames, _, n, _ = q.shape
     out = torch.empty_like(q)
@@ -55,4 +55,4 @@ def attend_with_maps(
         for edit in edits:
             values = edit(Maps(values, site, moment, fs, ms))
         out[:, fs, ms] = values.flatten(0, 1).to(v.dtype) @ v[:, kf, ms]
-    return out.transpose(2, 3).flatten(3).flatten(0, 1)
+    return out.transpose(2, 3).flatten(3)

@@ -3,16 +3,15 @@ maps may be changed."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
-import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from vgen.attention.control import Control, Plan, Seen
-from vgen.attention.keys import FrameKeys, gathered
-from vgen.attention.maps import attend_with_maps
+from vgen.attention.planned import Kernel, attended
 from vgen.attention.sites import AttentionSite, attention_sites
 from vgen.backbones.attend import attend
 from vgen.backbones.conditioning import ForwardContext
@@ -46,69 +45,39 @@ class VideoAttention:
         q, k, v = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
         plan = self.control.plans.get(self.site.path)
         if plan is not None and attention_mask is None:
-            out = self._planned(plan, attn, (q, k, v), hidden_states)
-        else:
-            if shared:
-                q = q.reshape(len(source), -1, q.shape[-1])
-            out = _fused(q, k, v, attn, attention_mask)
+            return self._planned(plan, attn, (q, k, v), hidden_states)
+        if shared:
+            q = q.reshape(len(source), -1, q.shape[-1])
+        out = _fused(q, k, v, attn, attention_mask)
         out = attn.to_out[1](attn.to_out[0](out.reshape(*shape[:2], -1)))
-        return (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
+        return _joined(out, residual, attn)
 
     def _planned(
         self, plan: Plan, attn: Attention, qkv: tuple[Tensor, Tensor, Tensor], hidden: Tensor
     ) -> Tensor:
-        control, num_frames = self.control, self.control.context.frames()
+        num_frames = self.control.context.frames()
         q, k, v = qkv
         q = q.unflatten(0, (-1, num_frames))
         k, v = (x.unflatten(0, (-1, num_frames)) if len(x) != len(q) else x[:, None] for x in (k, v))
-        for recorder in plan.recorders:
-            recorder.record(self.site, control.now, Seen(q, k, v, hidden.unflatten(0, (-1, num_frames))))
-        if plan.keys is not None:
-            k, v = self._read(plan.keys, k, v)
-        swapped = [found for swap in plan.swaps if (found := swap(self.site, control.now, q, k)) is not None]
-        own = [
-            (s.row, s.inside, _attend(q[s.row, None], k[s.row, None], v[s.row, None], attn))
-            for s in swapped
-            if s.inside is not None
-        ]
-        for s in swapped:
-            q, k = q.clone(), k.clone()
-            q[s.row], k[s.row] = s.q, s.k
-        if plan.edits:
-            return attend_with_maps(
-                q, k, v, attn.heads, attn.scale, plan.edits, self.site, control.now, control.chunk_bytes
-            )
-        out = _attend(q, k, v, attn)
-        for row, inside, kept in own:
-            rows = slice(row * num_frames, (row + 1) * num_frames)
-            out[rows] = torch.where(inside[..., None], kept, out[rows])
-        return out
+        seen = Seen(q, k, v, hidden.unflatten(0, (-1, num_frames)))
+        kernel = Kernel(attn.heads, attn.scale, partial(_attend, attn=attn))
+        out = attended(self.control, self.site, plan, seen, kernel)
+        out = attn.to_out[1](attn.to_out[0](out.reshape(*hidden.shape[:2], -1)))
+        for edit in plan.outputs:
+            out = edit(self.site, self.control.now, out.unflatten(0, (-1, num_frames))).flatten(0, 1)
+        return _joined(out, hidden, attn)
 
-    def _read(self, keys: FrameKeys, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values ``b f s c``, or ``b 1 s c`` where all frames read the same."""
-        control = self.control
-        k, v = (gathered(x, keys, control.moment) for x in (k, v))
-        for name in keys.references:
-            if name not in control.references:
-                raise ValueError(
-                    f"attention keys name the reference {name!r}, but the run has "
-                    f"{', '.join(control.references) or 'none'}"
-                )
-            more = control.references[name].keys_values(self.site, control.now)
-            k, v = (
-                torch.cat([x, y[:, None].to(x).expand(-1, x.shape[1], -1, -1)], 2)
-                for x, y in zip((k, v), more, strict=True)
-            )
-        return k, v
+
+def _joined(out: Tensor, residual: Tensor, attn: Attention) -> Tensor:
+    return (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, attn: Attention) -> Tensor:
-    """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``(b f) n c``."""
+    """``q`` b f n c, ``k v`` b f s c or b 1 s c; returns ``b f n c``."""
     if k.shape[1] == 1:
-        return (
-            _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None).unflatten(1, (q.shape[1], -1)).flatten(0, 1)
-        )
-    return _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
+        return _fused(q.flatten(1, 2), k[:, 0], v[:, 0], attn, None).unflatten(1, (q.shape[1], -1))
+    out = _fused(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn, None)
+    return out.unflatten(0, (-1, q.shape[1]))
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, attn: Attention, mask: Tensor | None) -> Tensor:

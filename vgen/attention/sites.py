@@ -1,5 +1,5 @@
-"""Addresses of the attentions of a UNet or ControlNet: by path, kind, stage, level and ordinal, never by
-counting calls."""
+"""Addresses of the attentions of a UNet or ControlNet and of what is inserted: by path, kind, stage, level
+and ordinal, never by counting calls."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from torch import Tensor
 
 from vgen.backbones.sites import Stage
 from vgen.spec import Choice, field, spec
@@ -16,6 +17,7 @@ from vgen.spec import Choice, field, spec
 class AttentionKind(Choice):
     SELF = "self"
     CROSS = "cross"
+    TEMPORAL = "temporal"  # over frames, in a layer that was inserted
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,11 @@ class AttentionSite:
 
 @spec
 class AttentionWhere:
-    """A filter over attention sites; empty lists mean no restriction, ``from_level`` 0 and ``from_ordinal`` 0
-    neither."""
+    """A filter over attention sites.
+
+    Empty lists mean no restriction, ``from_level`` 0 and ``from_ordinal`` 0 neither. Empty ``kinds`` are the
+    image model's own: temporal attention is meant only where ``kinds`` names it.
+    """
 
     kinds: list[AttentionKind] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
@@ -47,7 +52,7 @@ class AttentionWhere:
 
     def __call__(self, site: AttentionSite) -> bool:
         return (
-            (not self.kinds or site.kind in self.kinds)
+            site.kind in (self.kinds or (AttentionKind.SELF, AttentionKind.CROSS))
             and (not self.stages or site.stage in self.stages)
             and (not self.levels or site.level in self.levels)
             and (not self.ordinals or site.ordinal in self.ordinals)
@@ -56,11 +61,16 @@ class AttentionWhere:
         )
 
 
+def tokens(site: AttentionSite, q: Tensor) -> int:
+    """Positions in a frame, of queries ``b f n c`` (TEMPORAL: ``b p f c``)."""
+    return q.shape[1] if site.kind is AttentionKind.TEMPORAL else q.shape[2]
+
+
 def attention_sites(net: UNet2DConditionModel | ControlNetModel) -> list[AttentionSite]:
     """Every attention of ``net`` in the order of execution; 16 self and 16 cross on SD-1.x, 7 of each in its
     ControlNet."""
     out: list[AttentionSite] = []
-    counts = dict.fromkeys(AttentionKind, 0)
+    counts = {AttentionKind.SELF: 0, AttentionKind.CROSS: 0}
     for path, stage, level in _blocks(net):
         for name, module in net.get_submodule(path).named_modules():
             if not isinstance(module, Attention):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from vgen.attention.control import Recorder, Reference, Seen
 from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import heads_of, probabilities
-from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere, tokens
 from vgen.diffusion.moment import Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
@@ -96,6 +96,10 @@ Address = tuple[int, str, range | None]
 """Step, site path, frames of the window."""
 
 
+RowName = tuple[str, str]
+"""Guidance and branch of a row of the batch."""
+
+
 Reads = Callable[[AttentionSite, int], bool]
 """Whether what a site did at a step will be read."""
 
@@ -107,10 +111,21 @@ def always(site: AttentionSite, step: int) -> bool:
 class AttentionStore(Recorder, Reference):
     """Records one clip's run, addressed by (step, site path, frames of the window); of sites and steps that
     ``reads`` names, where it is given: what nobody will read is not kept. ``nbytes`` is what it holds,
-    wherever that lies."""
+    wherever that lies.
 
-    def __init__(self, settings: StoreSpec, payload: Payload = Payload.QK, reads: Reads = always) -> None:
-        self.settings, self.payload, self.reads = settings, payload, reads
+    A run with guidance has several rows; ``rows`` names those to keep, by guidance and branch. Without names
+    the run must have one row. Where one row is kept, every row that reads gets it; where several are, each
+    gets the one of its name (Rerender records both guidance rows).
+    """
+
+    def __init__(
+        self,
+        settings: StoreSpec,
+        payload: Payload = Payload.QK,
+        reads: Reads = always,
+        rows: Sequence[RowName] = (),
+    ) -> None:
+        self.settings, self.payload, self.reads, self.rows = settings, payload, reads, tuple(rows)
         self._bytes: dict[Address, int] = {}
         self._held: dict[Address, dict[str, Tensor] | Path] = {}
         self._folder: Path | None = None
@@ -130,32 +145,36 @@ class AttentionStore(Recorder, Reference):
         return chosen and self.reads(site, moment.step)
 
     def record(self, site: AttentionSite, moment: Moment, seen: Seen) -> None:
-        if len(seen.q) != 1:
-            raise ValueError(
-                f"an attention store records one clip in one row, got a batch of {len(seen.q)}; run it "
-                "without guidance"
-            )
-        if seen.q.shape[2] > self.settings.max_queries:
+        kept = self._kept(moment, len(seen.q))
+        if tokens(site, seen.q) > self.settings.max_queries:
             return
         match self.payload:
             case Payload.QK:
-                parts = {"q": seen.q[0], "k": seen.k[0]}
+                parts = {"q": seen.q[kept], "k": seen.k[kept]}
             case Payload.KV:
-                parts = {"k": seen.k[0], "v": seen.v[0]}
+                parts = {"k": seen.k[kept], "v": seen.v[kept]}
             case Payload.HIDDEN:
-                parts = {"hidden": seen.hidden[0]}
+                parts = {"hidden": seen.hidden[kept]}
             case Payload.MAPS:
                 scale = (seen.q.shape[-1] // site.heads) ** -0.5
-                parts = {
-                    "maps": probabilities(
-                        heads_of(seen.q[0], site.heads), heads_of(seen.k[0], site.heads), scale
-                    )
-                }
+                q, k = (heads_of(x[kept], site.heads) for x in (seen.q, seen.k))
+                parts = {"maps": probabilities(q, k, scale)}
         self._device = seen.q.device
         self._put(
             _address(site, moment),
             {name: value.detach().to(_DTYPE[self.settings.kept]) for name, value in parts.items()},
         )
+
+    def _kept(self, moment: Moment, batch: int) -> list[int]:
+        """Rows of a batch to keep."""
+        if self.rows:
+            return [moment.rows.at(*row) for row in self.rows]
+        if batch != 1:
+            raise ValueError(
+                f"an attention store records one clip in one row, got a batch of {batch}; run it "
+                "without guidance, or name the rows to keep"
+            )
+        return [0]
 
     def _put(self, at: Address, parts: dict[str, Tensor]) -> None:
         self._held.pop(at, None)  # asked again (fixed point), it replaces the last
@@ -171,7 +190,10 @@ class AttentionStore(Recorder, Reference):
                     for name, x in parts.items()
                 }
             case Place.DISK:
-                path = self._on_disk() / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1]}.safetensors"
+                path = (
+                    self._on_disk()
+                    / f"{at[0]:05d}.{_named(at[2]).replace(' ', '-')}.{at[1].replace('/', '-')}.safetensors"
+                )
                 save_file({name: x.cpu().contiguous() for name, x in parts.items()}, path)
                 self._held[at] = path
 
@@ -187,6 +209,12 @@ class AttentionStore(Recorder, Reference):
         return _address(site, moment) in self._held
 
     def get(self, site: AttentionSite, moment: Moment) -> dict[str, Tensor]:
+        """What was kept of one row, ``f ...`` each: of the only one, or of the first conditional one."""
+        row = next((i for i, (guidance, _) in enumerate(self.rows) if guidance == "text"), 0)
+        return {name: x[row] for name, x in self.get_rows(site, moment).items()}
+
+    def get_rows(self, site: AttentionSite, moment: Moment) -> dict[str, Tensor]:
+        """What was kept, ``r f ...`` each."""
         held = self._held.get(_address(site, moment))
         if held is None:
             raise ValueError(
@@ -227,8 +255,20 @@ class AttentionStore(Recorder, Reference):
         ] if keys is not None and site.kind is AttentionKind.SELF else k
 
     def keys_values(self, site: AttentionSite, moment: Moment) -> tuple[Tensor, Tensor]:
-        parts = self.get(site, moment)
-        return parts["k"].flatten(0, 1)[None], parts["v"].flatten(0, 1)[None]
+        """``b s c`` each, one row for every row of ``moment``, or 1 s c where one was kept."""
+        parts = self.get_rows(site, moment)
+        k, v = (parts[name].flatten(1, 2) for name in ("k", "v"))
+        if len(self.rows) < 2:
+            return k, v
+        wanted = [(guidance, branch) for guidance in moment.rows.guidance for branch in moment.rows.branches]
+        missing = [" of ".join(row) for row in wanted if row not in self.rows]
+        if missing:
+            raise ValueError(
+                f"the recorded run kept no row {', '.join(missing)}, but "
+                f"{', '.join(' of '.join(row) for row in self.rows)}; name every row that will be read"
+            )
+        order = [self.rows.index(row) for row in wanted]
+        return k[order], v[order]
 
 
 def _address(site: AttentionSite, moment: Moment) -> Address:
@@ -248,6 +288,7 @@ def stored_bytes(
     settings: StoreSpec,
     payload: Payload,
     reads: Reads = always,
+    num_rows: int = 1,
 ) -> int:
     """What a run would store, by arithmetic alone: shown before anything is allocated."""
     total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
@@ -255,7 +296,7 @@ def stored_bytes(
         n = (latent_side >> site.level) ** 2
         if n > settings.max_queries or not settings.where(site):
             continue
-        cross = site.kind is AttentionKind.CROSS
+        cross, temporal = site.kind is AttentionKind.CROSS, site.kind is AttentionKind.TEMPORAL
         keys = text_tokens if cross else num_frames * n
         match payload:
             case Payload.QK:
@@ -265,6 +306,9 @@ def stored_bytes(
             case Payload.HIDDEN:
                 numbers = num_frames * n * site.channels
             case Payload.MAPS:
-                numbers = site.heads * num_frames * n * (text_tokens if cross else n)
-        total += numbers * size * sum(reads(site, step) for step in settings.window.steps(num_steps))
+                keys = text_tokens if cross else num_frames if temporal else n
+                numbers = site.heads * num_frames * n * keys
+        total += (
+            num_rows * numbers * size * sum(reads(site, step) for step in settings.window.steps(num_steps))
+        )
     return total

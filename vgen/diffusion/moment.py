@@ -33,6 +33,16 @@ class Rows:
             )
         return x.unflatten(0, (len(self.guidance), len(self.branches)))
 
+    def clips(self, num_sequences: int, where: str) -> int:
+        """Rows of a batch that holds ``num_sequences`` positions of all its clips."""
+        count = len(self.guidance) * len(self.branches)
+        if num_sequences % count:
+            raise ValueError(
+                f"{num_sequences} positions at {where} are not those of {count} rows (guidance "
+                f"{'+'.join(self.guidance)} x branches {'+'.join(self.branches)}); edit one clip at a time"
+            )
+        return count
+
     def branch(self, name: str) -> int:
         if name not in self.branches:
             raise ValueError(f"there is no branch {name!r} in this run; it has {', '.join(self.branches)}")
@@ -40,6 +50,10 @@ class Rows:
 
     def at(self, guidance: str, branch: str) -> int:
         """Row of the batch."""
+        if guidance not in self.guidance:
+            raise ValueError(
+                f"there is no guidance row {guidance!r} in this run; it has {', '.join(self.guidance)}"
+            )
         return self.guidance.index(guidance) * len(self.branches) + self.branch(branch)
 
     def of_branch(self, x: Tensor, name: str) -> Tensor:

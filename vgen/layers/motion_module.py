@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
 from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.frame_attention import FrameAttending
 from vgen.backbones.sites import Site
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.layers.norm import NormScope
@@ -51,8 +52,8 @@ class PositionalEncoding(nn.Module):
         return x + self.pe[:, :num_frames].to(x.dtype)
 
 
-class TemporalAttention(nn.Module):
-    """Self-attention over frames, ``... f c``; one matrix product gives q, k and v.
+class TemporalAttention(FrameAttending):
+    """Self-attention over frames, ``n f c``; one matrix product gives q, k and v.
 
     Except where somebody hooked the three projections: ZeRO-3 gathers a weight only when the layer that owns
     it is called.
@@ -73,8 +74,11 @@ class TemporalAttention(nn.Module):
             qkv = torch.cat([project(x) for project in projections], -1)
         else:
             qkv = F.linear(x, torch.cat([project.weight for project in projections]))
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each n m f d
-        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
+        return self.attended(x, *qkv.chunk(3, -1))
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # n m f d
+        return attend(q, k, v).transpose(1, 2).flatten(2)
 
 
 class GeGlu(nn.Module):

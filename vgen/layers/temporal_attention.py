@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
 from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.frame_attention import FrameAttending
 from vgen.backbones.sites import Site
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
 
 
-class FrameAttention(nn.Module):
+class FrameAttention(FrameAttending):
     """Self-attention over frames, ``... f c``, without positions."""
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -24,11 +25,11 @@ class FrameAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
-        return self.to_out[0](attend(q, k, v).transpose(-3, -2).flatten(-2))
+        return self.attended(x, self.to_q(x), self.to_k(x), self.to_v(x))
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for y in (q, k, v))  # ... m f d
+        return attend(q, k, v).transpose(-3, -2).flatten(-2)
 
 
 class TemporalAttentionLayer(Inserted):

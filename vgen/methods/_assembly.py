@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from vgen.attention.processor import control_of, route
+from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Site, sites
 from vgen.backbones.video_unet import Sidecar, VideoUNet
@@ -57,6 +58,7 @@ def add(video_model: VideoModel, insertions: Iterable[Insertion]) -> None:
         for site in hits:
             module = net.guest.get_submodule(site.path)
             net.insert(site.path, insertion.layer.build(site, module, net.context), insertion.name)
+    route_inserted(video_model.unet, control_of(video_model.unet))
 
 
 def _modules(wired: dict[str, Conditioned], model: ImageModel) -> nn.ModuleDict:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.attention.control import Control, MapEdit, QkSwap, Recorder
+from vgen.attention.control import Control, Edit, Recorder
 from vgen.attention.edits import Amplify
 from vgen.attention.keys import FrameKeys
 from vgen.attention.masks import MaskSpec, WordHeat, mask_of, mask_sites, union
@@ -96,7 +96,7 @@ class Acting:
     edits of what it sees."""
 
     keys: Sequence[FrameKeys] | None = None
-    edits: Sequence[MapEdit | QkSwap] = ()
+    edits: Sequence[Edit] = ()
 
 
 @dataclass(slots=True, kw_only=True)
