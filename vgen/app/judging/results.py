@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from vgen.app.plain import from_plain
+from vgen.metrics.flat_suites import in_slots
 from vgen.metrics.statistics import interval
 from vgen.metrics.suite import Suite, Task, tasks
 
@@ -49,7 +50,7 @@ class Result:
         return self.numbers["overall"].get(key) or self.numbers["set"].get(key) or asdict(interval([]))
 
     def tasks(self) -> list[Task]:
-        return tasks(from_plain(Suite, self.summary["suite"]))
+        return tasks(from_plain(Suite, in_slots(self.summary["suite"])))
 
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
