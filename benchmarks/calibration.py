@@ -20,7 +20,7 @@ import torch
 from vgen.app.judging.scoreboard import H264, through_h264
 from vgen.metrics.identity import identity
 from vgen.metrics.kinds import text
-from vgen.metrics.kinds.control import Control
+from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.metric import Numbers
 from vgen.metrics.pose import pose_fidelity
 from vgen.metrics.scoring import score
@@ -161,7 +161,15 @@ def readers(n: int, alters: dict[str, Alter]) -> None:
 def controls(n: int, alters: dict[str, Alter]) -> None:
     """What the self-test's damage, defects and tricks score: facts, paths and steadiness side by side."""
     todo = tasks(
-        Suite(kind=Kind.CONTROL, control=Control.MASK, iid=n, pair=0, triple=0, extrapolation=0, paraphrase=0)
+        Suite(
+            kind=Kind.CONTROL,
+            control=AskedControl(control=Control.MASK),
+            iid=n,
+            pair=0,
+            triple=0,
+            extrapolation=0,
+            paraphrase=0,
+        )
     )
     for name, rows in self_test(todo, more={H264: through_h264}).items():
         shown(

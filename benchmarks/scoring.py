@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 
-from vgen.metrics.kinds.control import Control
+from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.metric import Numbers
 from vgen.metrics.scoring import score
 from vgen.metrics.suite import Kind, Suite, Task, tasks
@@ -41,7 +41,7 @@ def scored(item: Item) -> tuple[Numbers, float]:
 def suite(kind: str, n: int) -> Suite:
     counts = {"iid": n, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 0}
     if kind == "pose":
-        return Suite(**counts, kind=Kind.CONTROL, control=Control.POSE)
+        return Suite(**counts, kind=Kind.CONTROL, control=AskedControl(control=Control.POSE))
     return Suite(**counts, kind=Kind(kind))
 
 

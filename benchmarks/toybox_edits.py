@@ -44,6 +44,7 @@ from vgen.methods import Recipe
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
+from vgen.metrics.kinds.edit import AskedEdits
 from vgen.metrics.statistics import Interval, interval, paired_difference
 from vgen.metrics.suite import Kind, Suite
 
@@ -120,7 +121,7 @@ def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
         paraphrase=0,
         num_frames=int(options["frames"]),
         stride_ticks=2,
-        open_share=WORDS[options["words"]],
+        edit=AskedEdits(open_share=WORDS[options["words"]]),
     )
     evaluate(
         EvaluateRun(

@@ -21,7 +21,8 @@ from vgen.app.judging.page import PageSettings
 from vgen.app.judging.results import load
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
-from vgen.metrics.kinds.diversity import one_clip
+from vgen.metrics.kinds.diversity import AskedDiversity, one_clip
+from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Kind, Suite, Task
 
 SUITE = Suite(iid=4, pair=2, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
@@ -74,7 +75,7 @@ SETS = Suite(
     triple=0,
     extrapolation=0,
     paraphrase=0,
-    seeds_per_prompt=8,
+    diversity=AskedDiversity(seeds_per_prompt=8),
     num_frames=4,
     stride_ticks=4,
 )
@@ -115,7 +116,7 @@ def test_numbers_of_many_clips_differ_by_pairs(
 
 def test_both_of_a_minimal_pair_differ_by_pairs(tmp_path: Path) -> None:
     suite = Suite(
-        minimal_pairs=True,
+        text=AskedText(minimal_pairs=True),
         iid=6,
         pair=0,
         triple=0,

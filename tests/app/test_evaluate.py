@@ -23,7 +23,7 @@ from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.methods._sampling import Sampling, SamplingOverrides
-from vgen.metrics.kinds.diversity import one_clip
+from vgen.metrics.kinds.diversity import AskedDiversity, one_clip
 from vgen.metrics.suite import Kind, Suite, Task
 from vgen.metrics.suite import tasks as suite_tasks
 
@@ -180,7 +180,7 @@ def test_a_second_reader_audits_the_truth_and_each_checkpoint(tmp_path: Path) ->
 def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> None:
     """One right clip over and over is exact clip by clip; table, report and leaderboard say that it is one
     clip."""
-    suite = replace(SUITE, iid=16, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=8)
+    suite = replace(SUITE, iid=16, pair=0, kind=Kind.DIVERSITY, diversity=AskedDiversity(seeds_per_prompt=8))
 
     def again(todo: list[Task]) -> np.ndarray:
         return np.stack([one_clip(task, 64) for task in todo])
@@ -212,7 +212,7 @@ def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> Non
 
 def test_the_corpus_says_whether_clips_are_recalled(tmp_path: Path) -> None:
     """And what is no corpus, or says nothing to this suite, is refused before a clip is drawn."""
-    suite = replace(SUITE, iid=8, pair=0, kind=Kind.DIVERSITY, seeds_per_prompt=4)
+    suite = replace(SUITE, iid=8, pair=0, kind=Kind.DIVERSITY, diversity=AskedDiversity(seeds_per_prompt=4))
     prepare(Prepare(data=ToyboxSource(num_clips=40), out=str(tmp_path / "corpus")))
     ours = run(tmp_path / "run", suite=suite, corpus=str(tmp_path / "corpus"), selftest=8)
     found = evaluate(ours, quiet(), {"perfect": source(perfect)}, lambda: lambda clip: clip).summary

@@ -16,7 +16,8 @@ from vgen.app.judging.clip_store import truth
 from vgen.app.judging.video_set import open_videos, read_listing, read_video
 from vgen.data.clip_files import write_gif
 from vgen.data.mp4 import encode_mp4
-from vgen.metrics.kinds.control import Control
+from vgen.metrics.kinds.control import AskedControl, Control
+from vgen.metrics.kinds.identity import AskedIdentity
 from vgen.metrics.suite import Kind, Suite, Task, tasks
 
 SUITE = Suite(iid=3, pair=1, triple=0, extrapolation=0, paraphrase=0, num_frames=4, stride_ticks=4)
@@ -171,10 +172,26 @@ def test_prompts_are_written_for_other_tools(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "whole"),
     [
-        ({"kind": Kind.CONTROL, "control": Control.EDGES}, "control", {"j_norm": 1.0, "exact": 1.0}),
-        ({"kind": Kind.CONTROL, "control": Control.DEPTH}, "control", {"j_norm": 1.0, "exact": 1.0}),
-        ({"kind": Kind.CONTROL, "control": Control.POSE}, "control", {"pck": 1.0, "clothes": 1.0}),
-        ({"kind": Kind.IDENTITY, "prompts_per_subject": 2}, "references", {"id_exact": 1.0, "bitacc": 1.0}),
+        (
+            {"kind": Kind.CONTROL, "control": AskedControl(control=Control.EDGES)},
+            "control",
+            {"j_norm": 1.0, "exact": 1.0},
+        ),
+        (
+            {"kind": Kind.CONTROL, "control": AskedControl(control=Control.DEPTH)},
+            "control",
+            {"j_norm": 1.0, "exact": 1.0},
+        ),
+        (
+            {"kind": Kind.CONTROL, "control": AskedControl(control=Control.POSE)},
+            "control",
+            {"pck": 1.0, "clothes": 1.0},
+        ),
+        (
+            {"kind": Kind.IDENTITY, "identity": AskedIdentity(prompts_per_subject=2)},
+            "references",
+            {"id_exact": 1.0, "bitacc": 1.0},
+        ),
         ({"kind": Kind.EDIT}, "source", {"edit": 1.0, "edit_strict": 1.0, "keep_acc": 1.0, "bg": 1.0}),
     ],
     ids=["edges", "depth", "pose", "identity", "edit"],
@@ -213,7 +230,12 @@ def test_kinds_that_need_more_than_a_caption_go_through_files(
 
 
 @pytest.mark.parametrize(
-    "kind", [{"kind": Kind.CONTROL}, {"kind": Kind.CONTROL, "control": Control.POSE}, {"kind": Kind.IDENTITY}]
+    "kind",
+    [
+        {"kind": Kind.CONTROL},
+        {"kind": Kind.CONTROL, "control": AskedControl(control=Control.POSE)},
+        {"kind": Kind.IDENTITY},
+    ],
 )
 def test_a_checkpoint_that_draws_from_captions_refuses_them(tmp_path: Path, kind: dict) -> None:
     suite = Suite(

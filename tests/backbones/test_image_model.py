@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import CLIPTextModelWithProjection
 
-from vgen.backbones.blank import Blank, blank
+from vgen.backbones.blank import Blank, blank, toybox_words
 from vgen.backbones.image_model import Context, ImageModel, load, text_class
 from vgen.backbones.latents import standardise
 from vgen.backbones.sites import Kind, Stage, after, sites
 from vgen.backbones.skeleton import skeleton
 from vgen.resources import data_dir
+from vgen.toybox.captions import vocabulary
 
 
 @torch.no_grad()
@@ -134,7 +135,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from vgen.backbones.blank import Blank, blank
+from vgen.backbones.blank import Blank, blank, toybox_words
 from vgen.backbones.image_model import load
 
 for shown in (False, True):
@@ -158,6 +159,12 @@ def test_the_tokenizer_is_the_same_every_time() -> None:
     assert a.get_vocab() == b.get_vocab()
     words = ["a", "huge", "magenta", "ring", "which", "is", "drifting"]
     assert a.tokenize(" ".join(words)) == [word + "</w>" for word in words]
+
+
+def test_the_words_of_a_blank_model_are_those_of_the_toybox_captions() -> None:
+    """The words lie in a file, as backbones know no toybox. A new word in a caption goes there too."""
+    parts = {part for word in vocabulary() for part in word.split("-")}  # CLIP splits at hyphens
+    assert toybox_words() == sorted(part for part in parts if part.isalpha())
 
 
 def test_a_long_prompt_keeps_its_end() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import grimp
@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 import yaml
 
-from vgen.metrics.kinds.control import Control
-from vgen.metrics.kinds.diversity import one_clip
+from vgen.app.plain import from_plain
+from vgen.formats.adapter import plain
+from vgen.metrics.flat_suites import SLOTS, in_slots
+from vgen.metrics.kinds.control import AskedControl, Control
+from vgen.metrics.kinds.diversity import AskedDiversity, one_clip
+from vgen.metrics.kinds.edit import AskedEdits
+from vgen.metrics.kinds.identity import AskedIdentity
 from vgen.metrics.kinds.pairs import Factor, words_apart
+from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.metric import Metric
 from vgen.metrics.scoring import metrics_of, score
 from vgen.metrics.selftest import CONTROLS, self_test, tricks_of
@@ -56,7 +62,7 @@ def test_buckets_hold_what_they_promise() -> None:
                 assert places == {bucket}
 
 
-GIVEN = [{"kind": Kind.EDIT}, {"kind": Kind.CONTROL, "control": Control.MASK}]
+GIVEN = [{"kind": Kind.EDIT}, {"kind": Kind.CONTROL, "control": AskedControl(control=Control.MASK)}]
 
 
 @pytest.mark.parametrize("how", GIVEN, ids=["edit", "control"])
@@ -79,18 +85,21 @@ def test_a_clip_that_is_given_may_lie_beyond_training_in_size_or_speed_too(how: 
 
 
 LONGER = [
-    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "related": 0.5},
-    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "minimal_pairs": True},
-    {"kind": Kind.CONTROL, "control": Control.POSE},
+    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "text": AskedText(related=0.5)},
+    {"kind": Kind.TEXT, "pair": 3, "triple": 3, "text": AskedText(minimal_pairs=True)},
+    {"kind": Kind.CONTROL, "control": AskedControl(control=Control.POSE)},
     {"kind": Kind.CONTROL, "pair": 3, "triple": 3},
     {"kind": Kind.IDENTITY},
-    {"kind": Kind.DIVERSITY, "pair": 3, "triple": 3, "seeds_per_prompt": 2, "open_motion": True},
+    {
+        "kind": Kind.DIVERSITY,
+        "pair": 3,
+        "triple": 3,
+        "diversity": AskedDiversity(seeds_per_prompt=2, open_motion=True),
+    },
 ]
 
 
-@pytest.mark.parametrize(
-    "how", LONGER, ids=lambda how: "-".join(str(getattr(v, "value", v)) for v in how.values())
-)
+@pytest.mark.parametrize("how", LONGER, ids=lambda how: how["kind"].value)
 def test_clips_longer_than_those_of_training_lose_nothing(how: dict) -> None:
     few = dict.fromkeys(SMALL, 0) | {"iid": 4, "paraphrase": 2}
     for task in tasks(Suite(**few | {"num_frames": 16, "stride_ticks": 2} | how)):
@@ -103,12 +112,16 @@ def test_clips_longer_than_those_of_training_lose_nothing(how: dict) -> None:
 
 @pytest.mark.parametrize(("share", "num_things"), [(0.0, {1}), (1.0, {2})])
 def test_a_suite_may_ask_for_one_thing_or_for_two(share: float, num_things: set[int]) -> None:
-    todo = [t for t in tasks(Suite(**SMALL, two_things=share)) if t.bucket is not Bucket.EXTRAPOLATION]
+    todo = [
+        t
+        for t in tasks(Suite(**SMALL, text=AskedText(two_things=share)))
+        if t.bucket is not Bucket.EXTRAPOLATION
+    ]
     assert {len(t.scene.things) for t in todo} == num_things
 
 
 def test_related_things_lie_in_their_bucket_and_the_rest_of_the_suite_stays_as_it_was() -> None:
-    todo = tasks(Suite(**SMALL, related=1.0))
+    todo = tasks(Suite(**SMALL, text=AskedText(related=1.0)))
     for task in todo:
         if task.bucket is not Bucket.EXTRAPOLATION:
             assert task.scene.relation in (Relation.ABOVE, Relation.LEFT_OF)
@@ -119,11 +132,15 @@ def test_related_things_lie_in_their_bucket_and_the_rest_of_the_suite_stays_as_i
     assert "pair_factors" not in few.rule(), (
         "folders that were filled before there were factors stay readable"
     )
-    assert Suite(**SMALL, related=0.5).rule() != few.rule() != Suite(**SMALL, minimal_pairs=True).rule()
+    assert (
+        Suite(**SMALL, text=AskedText(related=0.5)).rule()
+        != few.rule()
+        != Suite(**SMALL, text=AskedText(minimal_pairs=True)).rule()
+    )
 
 
 def test_open_factors_are_not_told() -> None:
-    found = [t for t in tasks(Suite(**SMALL, open_share=1.0)) if t.unspecified == ("ground",)]
+    found = [t for t in tasks(Suite(**SMALL, text=AskedText(open_share=1.0))) if t.unspecified == ("ground",)]
     assert found
     assert all("background" not in t.caption and "scene" not in t.caption for t in found)
 
@@ -137,8 +154,7 @@ def test_open_factors_are_not_told() -> None:
             {"num_frames": 20},
             r"20 frames at stride_ticks=1 lies beyond training, .* in every clip; set suite\.extrapolation=0",
         ),
-        ({"open_share": 2.0}, "open_share"),
-        ({"two_things": -1.0}, "two_things"),
+        ({"seed": -1}, "needs seed >= 0 and num_seeds >= 1, got seed=-1"),
     ],
 )
 def test_impossible_suites_speak(wrong: dict, words: str) -> None:
@@ -202,12 +218,12 @@ KINDS = {
     "text": Suite(**ONE),
     "edit": Suite(**ONE, kind=Kind.EDIT),
     "control": Suite(**ONE, kind=Kind.CONTROL),
-    "mask": Suite(**ONE, kind=Kind.CONTROL, control=Control.MASK),
-    "depth": Suite(**ONE, kind=Kind.CONTROL, control=Control.DEPTH),
-    "pose": Suite(**ONE, kind=Kind.CONTROL, control=Control.POSE),
+    "mask": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.MASK)),
+    "depth": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.DEPTH)),
+    "pose": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.POSE)),
     "identity": Suite(**ONE, kind=Kind.IDENTITY),
-    "diversity": Suite(**ONE, kind=Kind.DIVERSITY, seeds_per_prompt=4),
-    "related": Suite(**ONE, related=1.0),
+    "diversity": Suite(**ONE, kind=Kind.DIVERSITY, diversity=AskedDiversity(seeds_per_prompt=4)),
+    "related": Suite(**ONE, text=AskedText(related=1.0)),
 }
 
 
@@ -289,7 +305,8 @@ def test_edits_take_turns_and_lie_in_their_bucket() -> None:
 
 def test_terse_prompts_of_an_edit_leave_to_the_clip_what_stays() -> None:
     told, terse = (
-        tasks(Suite(kind=Kind.EDIT, iid=16, pair=0, triple=0, open_share=share)) for share in (0, 1)
+        tasks(Suite(kind=Kind.EDIT, iid=16, pair=0, triple=0, edit=AskedEdits(open_share=share)))
+        for share in (0, 1)
     )
     for full, short in zip(told, terse, strict=True):
         grounds = {ground_words(scene.ground) for scene in (short.about.scene, short.about.edited)}
@@ -312,7 +329,12 @@ def test_a_subject_keeps_its_face_in_every_still_and_prompt() -> None:
     assert len({t.group for t in todo if t.bucket is Bucket.IID}) == 2
 
 
-PAIRED = Suite(**dict.fromkeys(SMALL, 12) | {"triple": 6}, num_frames=8, stride_ticks=2, minimal_pairs=True)
+PAIRED = Suite(
+    **dict.fromkeys(SMALL, 12) | {"triple": 6},
+    num_frames=8,
+    stride_ticks=2,
+    text=AskedText(minimal_pairs=True),
+)
 
 
 @pytest.mark.parametrize("bucket", list(Bucket), ids=lambda b: b.value)
@@ -353,7 +375,7 @@ def test_a_triple_stays_one_in_no_other_shape_or_motion() -> None:
 
 
 def test_minimal_pairs_are_for_those_who_hear_the_word() -> None:
-    todo = tasks(Suite(**ONE, minimal_pairs=True))
+    todo = tasks(Suite(**ONE, text=AskedText(minimal_pairs=True)))
     rows = [score(render(t.scene).video, t) for t in todo]
     deaf = [
         score(render(todo[i - i % 2].scene).video, t) for i, t in enumerate(todo)
@@ -366,14 +388,20 @@ def test_minimal_pairs_are_for_those_who_hear_the_word() -> None:
 
 
 def test_every_noise_of_a_minimal_pair_is_a_pair() -> None:
-    todo = tasks(Suite(**ONE, minimal_pairs=True, num_seeds=3))
+    todo = tasks(Suite(**ONE, text=AskedText(minimal_pairs=True), num_seeds=3))
     found = todo[0].kind.score_set([(t, {"exact": float(t.seed % 2)}) for t in todo])
     assert found["pair"].num == len(todo) // 2 == 30
     assert 0 < found["pair"].value < 1, "both members of a pair have its seed"
 
 
 def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
-    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=24))
+    todo = tasks(
+        Suite(
+            **ONE | {"iid": 48, "paraphrase": 0},
+            kind=Kind.DIVERSITY,
+            diversity=AskedDiversity(seeds_per_prompt=24),
+        )
+    )
     kind = todo[0].kind
     assert len({t.caption for t in todo}) == 2
     found = kind.score_set([(t, score(render(t.scene).video, t)) for t in todo])
@@ -393,7 +421,13 @@ def test_diversity_is_of_many_clips_and_copies_are_found() -> None:
 
 
 def test_clips_that_lie_on_training_scenes_are_recalled() -> None:
-    todo = tasks(Suite(**ONE | {"iid": 48, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=6))
+    todo = tasks(
+        Suite(
+            **ONE | {"iid": 48, "paraphrase": 0},
+            kind=Kind.DIVERSITY,
+            diversity=AskedDiversity(seeds_per_prompt=6),
+        )
+    )
     rows = [(t, score(render(t.scene).video, t)) for t in todo]
     kind = todo[0].kind
     others = list(corpus(300, seed=9, mix=Mix()))
@@ -411,7 +445,13 @@ def test_clips_that_lie_on_training_scenes_are_recalled() -> None:
 
 
 def test_a_copy_of_the_corpus_is_the_training_clip_nearest_to_what_is_asked() -> None:
-    todo = tasks(Suite(**ONE | {"iid": 4, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=4))
+    todo = tasks(
+        Suite(
+            **ONE | {"iid": 4, "paraphrase": 0},
+            kind=Kind.DIVERSITY,
+            diversity=AskedDiversity(seeds_per_prompt=4),
+        )
+    )
     taught = [*corpus(20, seed=9, mix=Mix()), todo[2].scene]
     copies = todo[0].kind.recall.copies(todo, taught, 64)
     assert [clip.shape for clip in copies] == [(ONE["num_frames"], 64, 64, 3)] * 4
@@ -421,7 +461,13 @@ def test_a_copy_of_the_corpus_is_the_training_clip_nearest_to_what_is_asked() ->
 
 def test_another_clip_of_the_same_caption_is_no_trick() -> None:
     """It would be right: what a trick earned would be the truth's share."""
-    one_caption = tasks(Suite(**ONE | {"iid": 4, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=4))
+    one_caption = tasks(
+        Suite(
+            **ONE | {"iid": 4, "paraphrase": 0},
+            kind=Kind.DIVERSITY,
+            diversity=AskedDiversity(seeds_per_prompt=4),
+        )
+    )
     assert "other clip" not in self_test(one_caption, names=["other clip"])
     noises = tasks(Suite(**ONE | {"iid": 3, "paraphrase": 0}, num_seeds=3))
     assert [row["exact"] for row in self_test(noises, names=["other clip"])["other clip"]] == [0] * 9
@@ -430,7 +476,9 @@ def test_another_clip_of_the_same_caption_is_no_trick() -> None:
 def test_a_caption_may_leave_the_motion_open_and_its_entropy_is_asked_for() -> None:
     todo = tasks(
         Suite(
-            **ONE | {"iid": 32, "paraphrase": 0}, kind=Kind.DIVERSITY, seeds_per_prompt=32, open_motion=True
+            **ONE | {"iid": 32, "paraphrase": 0},
+            kind=Kind.DIVERSITY,
+            diversity=AskedDiversity(seeds_per_prompt=32, open_motion=True),
         )
     )
     assert {t.unspecified for t in todo} == {("size", "speed", "ground", "motion")}
@@ -464,16 +512,16 @@ def test_a_grid_is_every_setting_with_every_other() -> None:
     [
         ({"kind": Kind.IDENTITY}, "kind=identity has no bucket pair or triple or extrapolation"),
         (
-            {"kind": Kind.CONTROL, "control": Control.POSE, "pair": 0},
+            {"kind": Kind.CONTROL, "control": AskedControl(control=Control.POSE), "pair": 0},
             "control=pose has no bucket triple or extrapolation",
         ),
         ({"num_seeds": 0}, "num_seeds=0"),
-        ({"edits": []}, r"edits=\[\]"),
-        ({"pair_factors": []}, r"pair_factors=\[\]"),
-        ({"related": 2.0}, "related in 0..1"),
-        ({"minimal_pairs": True, "num_frames": 1}, "pair of stills must differ in what a still can show"),
         (
-            {"minimal_pairs": True, "pair_factors": [Factor.SHAPE]},
+            {"text": AskedText(minimal_pairs=True), "num_frames": 1},
+            "pair of stills must differ in what a still can show",
+        ),
+        (
+            {"text": AskedText(minimal_pairs=True, pair_factors=[Factor.SHAPE])},
             "bucket triple stay in it with another size, speed or ground alone",
         ),
     ],
@@ -484,14 +532,69 @@ def test_what_a_kind_lacks_is_said(wrong: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "wrong", "words"),
+    [
+        (AskedText, {"open_share": 2.0}, r"suite\.text\.open_share is a share and lies in 0\.\.1, got 2\.0"),
+        (AskedText, {"two_things": -1.0}, r"suite\.text\.two_things .* 0\.45 is the default"),
+        (AskedText, {"related": 2.0}, r"suite\.text\.related .* in 0\.\.1"),
+        (AskedText, {"pair_factors": []}, r"suite\.text\.pair_factors=\[\]; give some of colour"),
+        (AskedEdits, {"open_share": 2.0}, r"suite\.edit\.open_share is a share"),
+        (AskedEdits, {"edits": []}, r"suite\.edit\.edits=\[\]; give some of recolour"),
+        (AskedIdentity, {"prompts_per_subject": 0}, r"suite\.identity\.prompts_per_subject=0"),
+        (AskedIdentity, {"num_references": 0}, r"suite\.identity\.num_references=0"),
+        (AskedDiversity, {"seeds_per_prompt": 0}, r"suite\.diversity\.seeds_per_prompt=0"),
+    ],
+)
+def test_what_a_slot_refuses_is_told_by_its_key(asked: type, wrong: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        asked(**wrong)
+
+
+def test_a_slot_of_another_kind_changes_nothing() -> None:
+    plain, other = (Suite(**SMALL, text=AskedText(related=share)) for share in (0, 1))
+    assert plain.rule() != other.rule()
+    edits = [replace(suite, kind=Kind.EDIT) for suite in (plain, other)]
+    assert edits[0].rule() == edits[1].rule()
+    assert tasks(edits[0])[:2] == tasks(edits[1])[:2]
+
+
+def test_a_suite_written_before_there_were_slots_is_read_as_it_was_meant() -> None:
+    flat = {
+        **SMALL,
+        "kind": "edit",
+        "edits": ["both"],
+        "open_share": 0.5,
+        "control": "mask",
+        "two_things": 1.0,
+        "related": 0.25,
+        "minimal_pairs": False,
+        "pair_factors": ["size"],
+        "prompts_per_subject": 3,
+        "num_references": 2,
+        "seeds_per_prompt": 8,
+        "open_motion": True,
+    }
+    suite = Suite(
+        **SMALL,
+        kind=Kind.EDIT,
+        text=AskedText(open_share=0.5, two_things=1.0, related=0.25, pair_factors=[Factor.SIZE]),
+        edit=AskedEdits(edits=[Edit.BOTH], open_share=0.5),
+        control=AskedControl(control=Control.MASK),
+        identity=AskedIdentity(prompts_per_subject=3, num_references=2),
+        diversity=AskedDiversity(seeds_per_prompt=8, open_motion=True),
+    )
+    assert set(flat) - set(SMALL) - {"kind"} == set(SLOTS)
+    assert from_plain(Suite, in_slots(flat)) == suite
+    new = plain(asdict(suite))
+    assert in_slots(new) == new
+    assert from_plain(Suite, new) == suite
+
+
+@pytest.mark.parametrize(
     "path", sorted((conf_dir() / "evaluate" / "suite").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_shipped_suites_can_be_drawn(path: Path) -> None:
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    data |= {"kind": Kind(data.get("kind", "text")), "control": Control(data.get("control", "edges"))}
-    if "edits" in data:
-        data["edits"] = [Edit(e) for e in data["edits"]]
-    suite = Suite(**data)
+    suite = from_plain(Suite, yaml.safe_load(path.read_text(encoding="utf-8")))
     few = replace(suite, **{b.value: min(n, 1) for b, n in suite.counts().items()})
     assert tasks(few)
     assert sum(suite.counts().values()) >= 4

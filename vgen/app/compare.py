@@ -74,28 +74,17 @@ def chosen(runs: Sequence[str]) -> list[Result]:
 def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, Any]:
     """Every result after the first against the first, for headlines and ``more`` numbers, over all clips and
     by part; in ``sets`` those of many clips together, from the same resamples for both. Plain data."""
-    base = results[0]
-    for other in results[1:]:
-        why = difference_of_kind(base, other)
-        if why is not None:
-            raise ValueError(
-                f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with "
-                "one vgen"
-            )
+    base, others = results[0], results[1:]
+    for other in others:
+        _refuse_difference(base, other)
     measured = list(dict.fromkeys(name for r in results for name in r.numbers["learned"]))
     together = list(dict.fromkeys(key for r in results for key in r.numbers["set"]))
-    keys = list(
-        dict.fromkeys([*base.headlines, *(k for k in more if k not in measured and k not in together)])
-    )
-    unknown = [k for k in keys if k not in base.numbers["overall"]]
-    if unknown:
-        known = ", ".join([*base.numbers["overall"], *together, *measured])
-        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {known}")
+    keys = _compared(base, more, together, measured)
     asked = [k for k in together if k in more or any(k in r.set_headlines for r in results)]
-    learned = {
-        other.label: {name: _learned(base, other, name, name in more) for name in measured}
-        for other in results[1:]
-    }
+
+    def learned(other: Result) -> dict[str, Any]:
+        return {name: _learned(base, other, name, name in more) for name in measured}
+
     return {
         "base": base.label,
         "num_clips": len(base.rows),
@@ -103,10 +92,32 @@ def compare(results: Sequence[Result], more: Sequence[str] = ()) -> dict[str, An
         "numbers": keys,
         "metrics": base.summary["metrics"],
         "rule": base.summary["rule"],
-        "against": {other.label: {key: _paired(base, other, key) for key in keys} for other in results[1:]},
-        "sets": _sets(base, results[1:], asked, more),
-        "learned": learned,
+        "against": {other.label: {key: _paired(base, other, key) for key in keys} for other in others},
+        "sets": _sets(base, others, asked, more),
+        "learned": {other.label: learned(other) for other in others},
     }
+
+
+def _refuse_difference(base: Result, other: Result) -> None:
+    why = difference_of_kind(base, other)
+    if why is not None:
+        raise ValueError(
+            f"{base.label} and {other.label} can't be compared, {why}; evaluate both on one suite with "
+            "one vgen"
+        )
+
+
+def _compared(
+    base: Result, more: Sequence[str], together: Sequence[str], measured: Sequence[str]
+) -> list[str]:
+    """Numbers that clips have one by one: the headlines and what else was asked for."""
+    elsewhere = {*together, *measured}
+    keys = list(dict.fromkeys([*base.headlines, *(k for k in more if k not in elsewhere)]))
+    unknown = [k for k in keys if k not in base.numbers["overall"]]
+    if unknown:
+        known = ", ".join([*base.numbers["overall"], *together, *measured])
+        raise ValueError(f"numbers={','.join(unknown)} is not scored here; there are {known}")
+    return keys
 
 
 def _sets(
@@ -186,32 +197,29 @@ def _parts(base: Result) -> dict[str, list[str]]:
     """Clips in all, by bucket, and by how many things they show where they differ in it (a row of an older
     evaluation does not say)."""
     buckets = dict.fromkeys(row["bucket"] for row in base.rows.values())
-    out = {"all": list(base.rows)} | {
-        bucket: [i for i, row in base.rows.items() if row["bucket"] == bucket] for bucket in buckets
-    }
+    out = {"all": list(base.rows)} | {bucket: _having(base, "bucket", bucket) for bucket in buckets}
     counts = sorted({row.get("things", 0) for row in base.rows.values()})
     if len(counts) > 1:
-        out |= {
-            counted_things(n): [i for i, row in base.rows.items() if row.get("things", 0) == n]
-            for n in counts
-        }
+        out |= {counted_things(n): _having(base, "things", n) for n in counts}
     return out
+
+
+def _having(base: Result, key: str, value: str | int) -> list[str]:
+    """The clips whose rows have that value; a row that does not say has 0."""
+    return [i for i, row in base.rows.items() if row.get(key, 0) == value]
 
 
 def _over(base: Result, theirs: _Values, ours: _Values, ids: Sequence[str], up: bool) -> dict[str, Any]:
     groups = [base.rows[i]["group"] for i in ids]
     before, after = [theirs[i] for i in ids], [ours[i] for i in ids]
-    pairs = [
-        (b, a) if up else (a, b)
-        for b, a in zip(before, after, strict=True)
-        if a is not None and b is not None
-    ]
+    known = [(b, a) for b, a in zip(before, after, strict=True) if a is not None and b is not None]
+    rises, falls = (sum(a > b for b, a in known), sum(a < b for b, a in known))
     return {
         "base": asdict(interval(before, groups)),
         "other": asdict(interval(after, groups)),
         "difference": asdict(paired_difference(after, before, groups)),
-        "better": sum(good > bad for bad, good in pairs),
-        "worse": sum(good < bad for bad, good in pairs),
+        "better": rises if up else falls,
+        "worse": falls if up else rises,
     }
 
 

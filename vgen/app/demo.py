@@ -28,6 +28,7 @@ from vgen.diffusion.solvers import Solver
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
+from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
 from vgen.training.loader import Corpus
@@ -146,7 +147,7 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
         paraphrase=0,
         num_frames=NUM_FRAMES,
         stride_ticks=STRIDE,
-        two_things=ONE_THING.two_things,
+        text=AskedText(two_things=ONE_THING.two_things),
     )
     training = TrainRun(
         method=AnimateDiff(),

@@ -33,6 +33,7 @@ from vgen.app.judging.evaluation import NO_SUITE, EvaluateRun, Stage
 from vgen.app.judging.given import write_inputs
 from vgen.app.judging.learned import check, measured
 from vgen.app.judging.learned import table as learned_table
+from vgen.app.judging.old_spelling import moved, respelt
 from vgen.app.judging.page import write_report
 from vgen.app.judging.recall import identity, recalled, taught_scenes
 from vgen.app.judging.results import headline_table, load
@@ -75,6 +76,9 @@ def offer() -> None:
 
 def main() -> None:
     offer()
+    for sentence in moved(sys.argv[1:]):
+        print(f"vgen evaluate: {sentence}", file=sys.stderr)
+    sys.argv[1:] = respelt(sys.argv[1:])
     _refuse_knobs_of_several_methods(sys.argv[1:])
     sweeps: set[Path] = set()
 

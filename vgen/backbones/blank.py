@@ -116,13 +116,18 @@ def blank_vae(size: Blank) -> AutoencoderKL:
     )
 
 
+def toybox_words() -> list[str]:
+    """The words of the toybox's captions in alphabetical order: those of every blank model's tokenizer."""
+    return Path(__file__).with_name("toybox_words.txt").read_text(encoding="utf-8").split()
+
+
 def blank(size: Blank, seed: int = 0) -> ImageModel:
     """A complete image model of the given shapes; ``seed`` fixes every weight."""
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         unet, vae = blank_unet(size), blank_vae(size)
         tokens = 48 if size is Blank.TOYBOX else 77
-        write_tokenizer(Path(folder), num_tokens=tokens)
+        write_tokenizer(Path(folder), toybox_words(), num_tokens=tokens)
         tokenizer = CLIPTokenizer.from_pretrained(folder)
         ids = {
             "bos_token_id": tokenizer.bos_token_id,

@@ -1,21 +1,19 @@
-"""A CLIP tokenizer whose words are those of the toybox captions: one token a word, letters for anything
-else."""
+"""A CLIP tokenizer with words of its own: one token for each of them, letters for anything else."""
 
 from __future__ import annotations
 
 import json
 import string
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-
-from vgen.toybox.captions import vocabulary
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _LETTERS = [*string.ascii_lowercase, *string.digits, *",.!?'\"-:;()/"]
 
 
-def merges(words: list[str]) -> list[tuple[str, str]]:
+def merges(words: Sequence[str]) -> list[tuple[str, str]]:
     """Byte-pair merges that make every word one token (Sennrich et al. 2016, alg. 1); ties go to the
     alphabetically first pair, so that the tokenizer is the same on every machine (the trainer of the
     tokenizers library is not deterministic)."""
@@ -38,12 +36,9 @@ def _merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
-def write_tokenizer(folder: Path, num_tokens: int) -> None:
+def write_tokenizer(folder: Path, words: Sequence[str], num_tokens: int) -> None:
     """Write ``vocab.json``, ``merges.txt`` and ``tokenizer_config.json`` for
-    :class:`transformers.CLIPTokenizer`."""
-    words = sorted(
-        {part for word in vocabulary() for part in word.split("-") if part.isalpha()}
-    )  # CLIP splits at hyphens
+    :class:`transformers.CLIPTokenizer`. Words are of letters alone: CLIP splits at hyphens."""
     learnt = merges(words)
     symbols = [
         *_LETTERS,

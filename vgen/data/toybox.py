@@ -1,18 +1,21 @@
-"""The toybox as a source: scenes rendered by the workers, a block of them per row."""
+"""The toybox as a source: scenes rendered by the workers, a block of them per row; and other captions of its
+clips."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vgen.data.clips import Clip
 from vgen.data.decode import Cut
 from vgen.data.ledger import Rejection
 from vgen.data.sample import Sample, Video
 from vgen.data.sources import Job, Source
 from vgen.spec import field, spec
 from vgen.toybox.captions import caption
+from vgen.toybox.contrast import distractors, paraphrase
 from vgen.toybox.renderer import render
 from vgen.toybox.sampling import Mix, rng_of, scene_at
 from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, Scene, check_length
@@ -93,6 +96,17 @@ class SceneJob(Job):
             video = render(shown, self.cut.size_px).video[-1 if self.stills else 0 :]
             text = caption(scene, rng_of(self.seed, i, _CAPTION)).text
             yield Sample(f"toybox-{i:08d}", video, text, {**facts, "scene": scene.to_dict()})
+
+
+def paraphrased(clips: Sequence[Clip]) -> list[str]:
+    """For each clip another caption of its scene. Raises ValueError where a clip carries no scene."""
+    return [paraphrase(clip.metadata, clip.key) for clip in clips]
+
+
+def wrong_in_one_fact(clips: Sequence[Clip], num: int) -> list[dict[str, str]]:
+    """For each clip up to ``num`` captions that are wrong in one fact, by the kind of fact; an empty list
+    where none are asked for."""
+    return [distractors(clip.caption, clip.key, num) for clip in clips] if num else []
 
 
 def _two_frames(scene: Scene, tick: int) -> Scene:

@@ -37,7 +37,8 @@ ASTRAY, LOST = (
     0.5,
 )  # widths: the scale of TRAJ, and the distance at which a thing that is not there counts
 WORST_DB, NOMINAL_DB = 15.0, 35.0  # where BG is 0, and where it is 1 if no codec is known
-_DISC = np.array([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]], bool)
+_DISC = np.ones((5, 5), bool)
+_DISC[[0, 0, -1, -1], [0, -1, 0, -1]] = False  # a square without its corners
 
 
 def score_edit(

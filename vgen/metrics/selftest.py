@@ -128,21 +128,29 @@ def self_test(
     rows: dict[str, list[Numbers]] = {}
     for name, alter in {**DAMAGE, **(more or {}), **_timed(DEFECTS, todo), **_timed(CONTROLS, todo)}.items():
         if names is None or name in names:
-            rng = np.random.default_rng(len(name))
-            rows[name] = [
-                score(np.ascontiguousarray(alter(video, rng)), task)
-                for video, task in zip(truth, todo, strict=True)
-            ]
-    for name, clip in {**_own_tricks(todo), **(todo[0].kind.set_tricks if todo else {})}.items():
+            rows[name] = _altered(todo, truth, alter, np.random.default_rng(len(name)))
+    set_tricks = todo[0].kind.set_tricks if todo else {}
+    for name, clip in {**_own_tricks(todo), **set_tricks}.items():
         if names is None or name in names:
             rows[name] = [score(clip(task, size_px), task) for task in todo]
     if names is None or OTHER in names:
-        others = [_other(todo, i) for i in range(len(todo))]
-        if todo and None not in others:
-            rows[OTHER] = [
-                score(truth[j], task) for j, task in zip(others, todo, strict=True) if j is not None
-            ]
+        rows |= _exchanged(todo, truth)
     return rows
+
+
+def _altered(
+    todo: Sequence[Task], truth: Sequence[np.ndarray], alter: Alter, rng: np.random.Generator
+) -> list[Numbers]:
+    altered = (np.ascontiguousarray(alter(video, rng)) for video in truth)
+    return [score(video, task) for video, task in zip(altered, todo, strict=True)]
+
+
+def _exchanged(todo: Sequence[Task], truth: Sequence[np.ndarray]) -> dict[str, list[Numbers]]:
+    """The clip of another task for each; nothing where a task has no other."""
+    others = [j for i in range(len(todo)) if (j := _other(todo, i)) is not None]
+    if not todo or len(others) < len(todo):
+        return {}
+    return {OTHER: [score(truth[j], task) for j, task in zip(others, todo, strict=True)]}
 
 
 def _other(todo: Sequence[Task], i: int) -> int | None:

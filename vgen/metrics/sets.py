@@ -61,9 +61,9 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> float:
     _points(a, b)
     xx, yy, xy = _kernels(a, b)
     n, m = len(a), len(b)
-    return float(
-        (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
-    )
+    within_a = (xx.sum() - np.trace(xx)) / (n * (n - 1))
+    within_b = (yy.sum() - np.trace(yy)) / (m * (m - 1))
+    return float(within_a + within_b - 2 * xy.mean())
 
 
 def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ from vgen.data.decode import Cut
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
+from vgen.data.toybox import paraphrased, wrong_in_one_fact
 from vgen.spec import field, spec
-from vgen.toybox.contrast import distractors, paraphrase
 
 
 @spec
@@ -167,10 +167,8 @@ class Collate:
             video=stack("video"),
             latents=stack("latents"),
             context=None if text is None else Context(text, pooled),
-            paraphrases=[paraphrase(clip.metadata, clip.key) for clip in clips] if self.paraphrases else [],
-            distractors=[distractors(clip.caption, clip.key, self.num_distractors) for clip in clips]
-            if self.num_distractors
-            else [],
+            paraphrases=paraphrased(clips) if self.paraphrases else [],
+            distractors=wrong_in_one_fact(clips, self.num_distractors),
         )
 
 

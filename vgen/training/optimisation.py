@@ -26,7 +26,8 @@ class Optimiser(Choice):
 
 @spec
 class Optimisation:
-    """Defaults are AnimateDiff's (its train.py: AdamW, lr 1e-4, weight decay 1e-2, clip 1.0)."""
+    """Defaults are those that motion modules were published with (Guo et al. 2023: AdamW, lr 1e-4, weight
+    decay 1e-2, clip 1.0)."""
 
     kind: Optimiser = Optimiser.ADAMW
     lr: float = 1e-4

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from vgen.app.plain import from_plain
+from vgen.metrics.flat_suites import in_slots
 from vgen.metrics.statistics import interval
 from vgen.metrics.suite import Suite, Task, tasks
 
@@ -49,7 +50,7 @@ class Result:
         return self.numbers["overall"].get(key) or self.numbers["set"].get(key) or asdict(interval([]))
 
     def tasks(self) -> list[Task]:
-        return tasks(from_plain(Suite, self.summary["suite"]))
+        return tasks(from_plain(Suite, in_slots(self.summary["suite"])))
 
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -58,11 +59,7 @@ class Result:
 def load(*folders: Path) -> list[Result]:
     """Every checkpoint of every folder, labelled by what differs."""
     found = [result for folder in folders for result in _load(folder)]
-    differing = [
-        k
-        for k in _SAID
-        if len({json.dumps(v) for r in found if (v := r.summary["sampler"].get(k)) is not None}) > 1
-    ]
+    differing = [key for key in _SAID if len(_values(found, key)) > 1]
     labelled = [replace(r, label=", ".join([r.name, *_said(r.summary["sampler"], differing)])) for r in found]
     seen: dict[str, int] = {}
     for i, result in enumerate(labelled):
@@ -70,6 +67,12 @@ def load(*folders: Path) -> list[Result]:
         if seen[result.label] > 1:
             labelled[i] = replace(result, label=f"{result.label} ({result.folder.name})")
     return labelled
+
+
+def _values(results: Sequence[Result], key: str) -> set[str]:
+    """What a setting of the sampler is, as JSON, where it is there."""
+    settings = [result.summary["sampler"].get(key) for result in results]
+    return {json.dumps(value) for value in settings if value is not None}
 
 
 def _said(sampler: dict[str, Any], keys: Sequence[str]) -> list[str]:
@@ -106,43 +109,60 @@ def _load(folder: Path) -> list[Result]:
 def difference_of_kind(a: Result, b: Result) -> str | None:
     """Why two results must not be compared, or None: another suite, other clips of it, another version of a
     metric."""
-    if a.summary["rule"] != b.summary["rule"]:
-        differing = sorted(
-            k
-            for k in {*a.summary["rule"], *b.summary["rule"]}
-            if a.summary["rule"].get(k) != b.summary["rule"].get(k)
-        )
-        return "the suites differ in " + ", ".join(
-            f"{k} ({a.summary['rule'].get(k)} and {b.summary['rule'].get(k)})" for k in differing
-        )
-    versions = [{m["id"]: m["version"] for m in r.summary["metrics"]} for r in (a, b)]
-    differing = sorted(k for k in {*versions[0], *versions[1]} if versions[0].get(k) != versions[1].get(k))
-    if differing:
-        return "metric versions differ: " + ", ".join(
-            f"{k} {versions[0].get(k)} and {versions[1].get(k)}" for k in differing
-        )
+    reasons = (_other_rule, _other_metrics, _other_clips, _other_corpus, _other_decoder, _other_size)
+    return next((why for reason in reasons if (why := reason(a, b)) is not None), None)
+
+
+def _differing(of: dict[str, Any], other: dict[str, Any]) -> str:
+    """What two dictionaries differ in, with both values."""
+    keys = sorted(key for key in {*of, *other} if of.get(key) != other.get(key))
+    return ", ".join(f"{key} ({of.get(key)} and {other.get(key)})" for key in keys)
+
+
+def _other_rule(a: Result, b: Result) -> str | None:
+    rules = a.summary["rule"], b.summary["rule"]
+    return None if rules[0] == rules[1] else f"the suites differ in {_differing(*rules)}"
+
+
+def _other_metrics(a: Result, b: Result) -> str | None:
+    mine, theirs = ({m["id"]: m["version"] for m in r.summary["metrics"]} for r in (a, b))
+    differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    told = ", ".join(f"{k} {mine.get(k)} and {theirs.get(k)}" for k in differing)
+    return f"metric versions differ: {told}" if differing else None
+
+
+def _other_clips(a: Result, b: Result) -> str | None:
     only = sorted(set(a.rows) ^ set(b.rows))
-    if only:
-        return (
-            f"{len(only)} clips are in one of them only (such as {only[0]}), {len(a.rows)} and "
-            f"{len(b.rows)} clips"
-        )
+    if not only:
+        return None
+    sizes = f"{len(a.rows)} and {len(b.rows)} clips"
+    return f"{len(only)} clips are in one of them only (such as {only[0]}), {sizes}"
+
+
+def _other_corpus(a: Result, b: Result) -> str | None:
     corpora = [corpus for r in (a, b) if (corpus := r.summary.get("corpus"))]
-    if len({corpus.get("sha256") for corpus in corpora}) > 1:
-        told = " and ".join(f"corpus={c['folder']} of {c['scenes']}" for c in corpora)
-        return (
-            f"their clips were held against different training scenes ({told}; score both again with one "
-            "corpus, or with none)"
-        )
-    codecs = [r.summary.get("codec") for r in (a, b)]
-    if codecs[0] != codecs[1]:
-        return (
-            f"the ground is measured against what another image model's decoder keeps ({codecs[0]} and "
-            f"{codecs[1]}; backbone= names one)"
-        )
-    if a.summary["size_px"] != b.summary["size_px"]:
-        return f"clips are {a.summary['size_px']} and {b.summary['size_px']} px wide"
-    return None
+    if len({corpus.get("sha256") for corpus in corpora}) < 2:
+        return None
+    told = " and ".join(f"corpus={c['folder']} of {c['scenes']}" for c in corpora)
+    return (
+        f"their clips were held against different training scenes ({told}; score both again with one "
+        "corpus, or with none)"
+    )
+
+
+def _other_decoder(a: Result, b: Result) -> str | None:
+    mine, theirs = (r.summary.get("codec") for r in (a, b))
+    if mine == theirs:
+        return None
+    return (
+        f"the ground is measured against what another image model's decoder keeps ({mine} and {theirs}; "
+        "backbone= names one)"
+    )
+
+
+def _other_size(a: Result, b: Result) -> str | None:
+    mine, theirs = (r.summary["size_px"] for r in (a, b))
+    return None if mine == theirs else f"clips are {mine} and {theirs} px wide"
 
 
 def worded(number: dict[str, Any] | None, form: str = ".2f") -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -53,47 +54,69 @@ def summary(
     where clips have one frame). ``flicker_floor``: the flicker of a ground that stands still, in 1/255, after
     a video codec and after the image model's own decoder. ``taught``: the scenes that checkpoints were
     trained on, where they are known; rows then say how near they are."""
-    names = list(dict.fromkeys(row.checkpoint for row in rows))
-    per = {name: [row for row in rows if row.checkpoint == name] for name in names}
+    per = _by_checkpoint(rows)
     kind, headlines = todo[0].kind, todo[0].kind.headlines_of(todo[0].scene.num_frames)
     tried = self_test(todo[:num_selftest], size_px, more={H264: through_h264}) if num_selftest else {}
     tested = {name: _means(numbers) for name, numbers in tried.items()}
     tricks = {name: means for name, means in tested.items() if name in tricks_of(todo)}
     top = _means([row.numbers for row in ceiling])
     best = top.get(headlines[0])
-    together = {name: kind.score_set([(row.task, row.numbers) for row in mine]) for name, mine in per.items()}
-    wanted = {
-        key: target
-        for key, target in kind.set_headlines.items()
-        if all(key in of for of in together.values())
-    }
+    together = {name: kind.score_set(_scored(mine)) for name, mine in per.items()}
+    wanted = _had_by_all(kind.set_headlines, list(together.values()))
+    floors = {k: _best_trick(tricks, k) for k in headlines} | _set_floors(tried, todo, wanted)
     return {
         "headlines": list(headlines),
         "set_headlines": wanted,
         "kind": kind.name,
         "checkpoints": {name: _checkpoint(mine, headlines, together[name]) for name, mine in per.items()},
-        "differences": {
-            f"{b} - {a}": _differences(per[a], per[b], headlines)
-            | {key: asdict(together[b][key].minus(together[a][key])) for key in wanted}
-            for i, a in enumerate(names)
-            for b in names[i + 1 :]
-        },
+        "differences": _all_differences(per, headlines, together, wanted),
         "self_test": tested,
         "left_out": [name for name in CONTROLS if tested and name not in tested],
-        "floors": {k: _best_trick(tricks, k) for k in headlines}
-        | _set_floors(tried, todo, wanted)
-        | _recall_floor(todo[:num_selftest], wanted, taught, size_px),
-        "flicker_floor": {
-            name: x
-            for name, of in ((H264, tested.get(H264, {})), (CEILING, top))
-            if (x := of.get(FLICKER)) is not None
-        },
-        "ceiling": top | _set_means(kind, [(row.task, row.numbers) for row in ceiling]),
+        "floors": floors | _recall_floor(todo[:num_selftest], wanted, taught, size_px),
+        "flicker_floor": _flicker_floor(tested.get(H264, {}), top),
+        "ceiling": top | _set_means(kind, _scored(ceiling)),
         "valid": None if best is None else best >= LOWEST_CEILING,
         "num_clips": len(todo),
         "num_selftest": min(num_selftest, len(todo)),
         "metrics": [asdict(m) for m in metrics_of(todo)],
     }
+
+
+def _by_checkpoint(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    out: dict[str, list[Row]] = {}
+    for row in rows:
+        out.setdefault(row.checkpoint, []).append(row)
+    return out
+
+
+def _scored(rows: Sequence[Row]) -> list[tuple[Task, Numbers]]:
+    return [(row.task, row.numbers) for row in rows]
+
+
+def _had_by_all(
+    targets: Mapping[str, float], together: Sequence[Mapping[str, Resampled]]
+) -> dict[str, float]:
+    """Those that every checkpoint has a number for."""
+    return {key: target for key, target in targets.items() if all(key in of for of in together)}
+
+
+def _all_differences(
+    per: Mapping[str, Sequence[Row]],
+    headlines: Sequence[str],
+    together: Mapping[str, Mapping[str, Resampled]],
+    wanted: Mapping[str, float],
+) -> dict[str, dict[str, Any]]:
+    """Of every two checkpoints the later minus the earlier, in headlines and in numbers of many clips."""
+    out = {}
+    for a, b in combinations(per, 2):
+        of_sets = {key: asdict(together[b][key].minus(together[a][key])) for key in wanted}
+        out[f"{b} - {a}"] = _differences(per[a], per[b], headlines) | of_sets
+    return out
+
+
+def _flicker_floor(after_codec: Numbers, after_decoder: Numbers) -> dict[str, float]:
+    floors = ((H264, after_codec.get(FLICKER)), (CEILING, after_decoder.get(FLICKER)))
+    return {name: floor for name, floor in floors if floor is not None}
 
 
 def _checkpoint(

@@ -41,8 +41,8 @@ class Copy(Recipe, Editing):
 @spec
 class Tune:
     """Teach each clip to the image model before it is edited, ``num_steps`` of ``lr``; 0 steps: nothing is
-    taught. ``method`` says by which method, empty by the one that edits: FateZero edits shapes on a
-    checkpoint of Tune-A-Video (Qi et al. 2023, section 4.3)."""
+    taught. ``method`` says by which method, empty by the one that edits: shapes, for one, are edited on a
+    checkpoint that another method taught (Qi et al. 2023, section 4.3)."""
 
     num_steps: int = 0
     lr: float = 3e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,14 @@ from vgen.metrics import pose as _pose
 from vgen.metrics import trajectory as _trajectory
 from vgen.metrics.control import iou, mask_fidelity
 from vgen.metrics.kinds import text
+from vgen.metrics.kinds.asked import Asked, refuse_buckets
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.metric import Numbers
 from vgen.metrics.pose import pose_fidelity
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.trajectory import trajectory
-from vgen.spec import Choice
+from vgen.spec import Choice, spec
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.oracle.grounds import read_backdrop
@@ -118,31 +119,49 @@ POSE = TaskKind(
 )
 
 
-def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    rng, id = stream(i), f"{bucket.value}-{i:04d}-{suite.control.value}"
-    if suite.control is Control.POSE:
-        kind, scene = (
-            POSE,
-            timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i),
-        )
-        thing = scene.things[0]
-        other = [a for a in Action if a is not thing.action][rng.integers(3)]
-        decoy = replace(scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),))
-    else:
-        kind, beyond = KIND, SHOWN[i % len(SHOWN)]
-        scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
-    words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
-    wanted, seed = Wanted(suite.control, decoy), int(rng.integers(2**31))
-    return [
-        Task(
-            id=id,
-            caption=words,
-            unspecified=(),
-            scene=scene,
-            seed=seed,
-            bucket=bucket,
-            kind=kind,
-            group=id,
-            about=wanted,
-        )
-    ]
+_POSES_LACK = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
+
+
+@spec
+class AskedControl(Asked):
+    """``control`` is what the method is given of every frame."""
+
+    control: Control = Control.EDGES
+
+    def check(self, suite: Suite) -> None:
+        if self.control is Control.POSE:
+            refuse_buckets(suite, "control=pose", _POSES_LACK)
+
+    def rule(self) -> dict[str, Any]:
+        return {"control": self.control.value}
+
+    def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+        rng, id = stream(i), f"{bucket.value}-{i:04d}-{self.control.value}"
+        if self.control is Control.POSE:
+            kind, scene = (
+                POSE,
+                timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i),
+            )
+            thing = scene.things[0]
+            other = [a for a in Action if a is not thing.action][rng.integers(3)]
+            decoy = replace(
+                scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),)
+            )
+        else:
+            kind, beyond = KIND, SHOWN[i % len(SHOWN)]
+            scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
+        words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
+        wanted, seed = Wanted(self.control, decoy), int(rng.integers(2**31))
+        return [
+            Task(
+                id=id,
+                caption=words,
+                unspecified=(),
+                scene=scene,
+                seed=seed,
+                bucket=bucket,
+                kind=kind,
+                group=id,
+                about=wanted,
+            )
+        ]

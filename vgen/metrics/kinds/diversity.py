@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from vgen.metrics import sets as _sets
 from vgen.metrics.kinds import text
+from vgen.metrics.kinds.asked import Asked, refuse_buckets, refuse_none
 from vgen.metrics.kinds.scenes import Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.matching import match
@@ -32,6 +33,7 @@ from vgen.metrics.sets import (
 from vgen.metrics.states import STATE, scene_states, seen_states
 from vgen.metrics.statistics import Resampled, average
 from vgen.metrics.task import Recall, Task, TaskKind
+from vgen.spec import spec
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.renderer import render
@@ -207,30 +209,47 @@ KIND = TaskKind(
 )
 
 
-def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    """Caption ``i // seeds_per_prompt``; the scene is one of the clips of the world that it fits."""
-    number = i // suite.seeds_per_prompt
-    shared, rng = stream(number, 1), stream(i)
-    asked: Scene = timed(scene_of(shared, bucket, suite, Mix(two_things=0.0)), suite, number)
-    unspecified: tuple[str, ...] = OPEN
-    words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text
-    if suite.open_motion:
-        words, unspecified = _thing_alone(asked), (*OPEN, "motion")
-    scene = timed(_another(rng, asked, unspecified), suite, i)
-    id, group = f"{bucket.value}-{i:04d}", f"{bucket.value}-prompt-{number:03d}"
-    seed = int(rng.integers(2**31))
-    return [
-        Task(
-            id=id,
-            caption=words,
-            unspecified=unspecified,
-            scene=scene,
-            seed=seed,
-            bucket=bucket,
-            kind=KIND,
-            group=group,
-        )
-    ]
+@spec
+class AskedDiversity(Asked):
+    """``seeds_per_prompt`` clips of each caption. ``open_motion`` leaves the motion to the model too."""
+
+    seeds_per_prompt: int = 64
+    open_motion: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_none("suite.diversity.seeds_per_prompt", self.seeds_per_prompt)
+
+    def check(self, suite: Suite) -> None:
+        refuse_buckets(suite, "kind=diversity", (Bucket.EXTRAPOLATION,))
+
+    def rule(self) -> dict[str, Any]:
+        more = {"open_motion": True} if self.open_motion else {}
+        return {"seeds_per_prompt": self.seeds_per_prompt} | more
+
+    def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+        """Caption ``i // seeds_per_prompt``; the scene is one of the clips of the world that it fits."""
+        number = i // self.seeds_per_prompt
+        shared, rng = stream(number, 1), stream(i)
+        asked: Scene = timed(scene_of(shared, bucket, suite, Mix(two_things=0.0)), suite, number)
+        unspecified: tuple[str, ...] = OPEN
+        words = caption(asked, shared, paraphrase=bucket is Bucket.PARAPHRASE, unspecified=OPEN).text
+        if self.open_motion:
+            words, unspecified = _thing_alone(asked), (*OPEN, "motion")
+        scene = timed(_another(rng, asked, unspecified), suite, i)
+        id, group = f"{bucket.value}-{i:04d}", f"{bucket.value}-prompt-{number:03d}"
+        seed = int(rng.integers(2**31))
+        return [
+            Task(
+                id=id,
+                caption=words,
+                unspecified=unspecified,
+                scene=scene,
+                seed=seed,
+                bucket=bucket,
+                kind=KIND,
+                group=group,
+            )
+        ]
 
 
 def _thing_alone(scene: Scene) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vgen.metrics import editing as _editing
 from vgen.metrics import temporal_consistency as _consistency
 from vgen.metrics.editing import drawn, score_edit
+from vgen.metrics.kinds.asked import Asked, refuse_share, values
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.temporal_consistency import temporal_consistency
+from vgen.spec import field, spec
 from vgen.toybox.edits import Edit, EditPair, edit_pair
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.sampling import Mix, rng_of
@@ -57,38 +59,57 @@ KIND = TaskKind(
 )
 
 
-def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    """Edits take turns. The source is as in training, what the edit makes of it lies in the bucket; another
-    ground is in no bucket, so there the source is."""
-    rng, edit = stream(i), suite.edits[i % len(suite.edits)]
-    mix = Mix(two_things=1.0) if edit is Edit.BOTH else Mix()
-    for _ in range(MOST_TRIES):
-        source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
-        scene = timed(scene_of(rng, source, suite, mix, SHOWN[i % len(SHOWN)]), suite, i)
-        said = int(rng.integers(2**31))
-        terse = bool(
-            rng_of(said, 2).random() < suite.open_share
-        )  # drawn apart: the clips are the same whatever is said of them
-        pair = edit_pair(scene, edit, said, paraphrase=bucket is Bucket.PARAPHRASE, terse=terse)
-        if _lies_in(pair, bucket):
-            break
-    else:
-        raise AssertionError(f"no {edit.value} of bucket {bucket.value} in {MOST_TRIES} scenes")
-    id = f"{bucket.value}-{i:04d}-{edit.value}"
-    seed = int(rng.integers(2**31))
-    return [
-        Task(
-            id=id,
-            caption=pair.target,
-            unspecified=(),
-            scene=pair.edited,
-            seed=seed,
-            bucket=bucket,
-            kind=KIND,
-            group=id,
-            about=pair,
-        )
-    ]
+@spec
+class AskedEdits(Asked):
+    """``edits`` take turns. ``open_share`` of the prompts leave size, speed and a ground that stays
+    unsaid."""
+
+    edits: list[Edit] = field(default_factory=lambda: [Edit.RECOLOUR, Edit.RESHAPE, Edit.GROUND, Edit.BOTH])
+    open_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse_share("suite.edit.open_share", self.open_share, 0)
+        if not self.edits:
+            raise ValueError(
+                "a suite of edits needs one edit at least, got suite.edit.edits=[]; "
+                f"give some of {', '.join(e.value for e in Edit)}"
+            )
+
+    def rule(self) -> dict[str, Any]:
+        return {"edits": values(self.edits)} | ({"open_share": self.open_share} if self.open_share else {})
+
+    def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+        """Edits take turns. The source is as in training, and what the edit makes of it lies in the bucket.
+        Another ground is in no bucket, so there the source is."""
+        rng, edit = stream(i), self.edits[i % len(self.edits)]
+        mix = Mix(two_things=1.0) if edit is Edit.BOTH else Mix()
+        for _ in range(MOST_TRIES):
+            source = bucket if edit is Edit.GROUND or bucket is Bucket.EXTRAPOLATION else Bucket.IID
+            scene = timed(scene_of(rng, source, suite, mix, SHOWN[i % len(SHOWN)]), suite, i)
+            said = int(rng.integers(2**31))
+            terse = bool(
+                rng_of(said, 2).random() < self.open_share
+            )  # drawn apart: the clips are the same whatever is said of them
+            pair = edit_pair(scene, edit, said, paraphrase=bucket is Bucket.PARAPHRASE, terse=terse)
+            if _lies_in(pair, bucket):
+                break
+        else:
+            raise AssertionError(f"no {edit.value} of bucket {bucket.value} in {MOST_TRIES} scenes")
+        id = f"{bucket.value}-{i:04d}-{edit.value}"
+        seed = int(rng.integers(2**31))
+        return [
+            Task(
+                id=id,
+                caption=pair.target,
+                unspecified=(),
+                scene=pair.edited,
+                seed=seed,
+                bucket=bucket,
+                kind=KIND,
+                group=id,
+                about=pair,
+            )
+        ]
 
 
 def _lies_in(pair: EditPair, bucket: Bucket) -> bool:

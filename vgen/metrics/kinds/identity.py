@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vgen.metrics import identity as _identity
 from vgen.metrics.identity import bits_of, gated, identity, impostors, leak, prompt_fidelity
+from vgen.metrics.kinds.asked import Asked, refuse_buckets, refuse_none
 from vgen.metrics.kinds.scenes import Stream, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
+from vgen.spec import spec
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts
 from vgen.toybox.oracle.identicon import read_identicon
@@ -69,42 +71,62 @@ KIND = TaskKind(
 )
 
 
-def draw(suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
-    """Subject ``i // prompts_per_subject``; every caption asks for another ground or motion than the first
-    still shows."""
-    number = i // suite.prompts_per_subject
-    name = f"subject-{number:03d}"
-    subject = _subject(name, suite, number, stream(number, 1))
-    known, rng = subject.shown[0].things[0], stream(i)
-    while True:
-        drawn = sample(rng, Family.IDENTICON, Mix(), beyond=Beyond(ticks=suite.ticks))
-        thing = replace(drawn.things[0], code=known.code, colour=known.colour, second=known.second)
-        scene = timed(replace(drawn, things=(thing,)), suite, i)
-        if scene.ground is not subject.shown[0].ground or thing.motion is not known.motion:
-            break
-    words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
-    id = f"{bucket.value}-{i:04d}-{name}"
-    seed = int(rng.integers(2**31))
-    return [
-        Task(
-            id=id,
-            caption=words,
-            unspecified=(),
-            scene=scene,
-            seed=seed,
-            bucket=bucket,
-            kind=KIND,
-            group=name,
-            about=subject,
-        )
-    ]
+_LACKS = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
 
 
-def _subject(name: str, suite: Suite, number: int, rng: np.random.Generator) -> Subject:
+@spec
+class AskedIdentity(Asked):
+    """Subjects by their prompts and their stills."""
+
+    prompts_per_subject: int = 4
+    num_references: int = 5
+
+    def __post_init__(self) -> None:
+        refuse_none("suite.identity.prompts_per_subject", self.prompts_per_subject)
+        refuse_none("suite.identity.num_references", self.num_references)
+
+    def check(self, suite: Suite) -> None:
+        refuse_buckets(suite, "kind=identity", _LACKS)
+
+    def rule(self) -> dict[str, Any]:
+        return {"prompts_per_subject": self.prompts_per_subject, "num_references": self.num_references}
+
+    def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
+        """Subject ``i // prompts_per_subject``. Every caption asks for another ground or motion than the
+        first still shows."""
+        number = i // self.prompts_per_subject
+        name = f"subject-{number:03d}"
+        subject = _subject(name, self.num_references, number, stream(number, 1))
+        known, rng = subject.shown[0].things[0], stream(i)
+        while True:
+            drawn = sample(rng, Family.IDENTICON, Mix(), beyond=Beyond(ticks=suite.ticks))
+            thing = replace(drawn.things[0], code=known.code, colour=known.colour, second=known.second)
+            scene = timed(replace(drawn, things=(thing,)), suite, i)
+            if scene.ground is not subject.shown[0].ground or thing.motion is not known.motion:
+                break
+        words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
+        id = f"{bucket.value}-{i:04d}-{name}"
+        seed = int(rng.integers(2**31))
+        return [
+            Task(
+                id=id,
+                caption=words,
+                unspecified=(),
+                scene=scene,
+                seed=seed,
+                bucket=bucket,
+                kind=KIND,
+                group=name,
+                about=subject,
+            )
+        ]
+
+
+def _subject(name: str, num_references: int, number: int, rng: np.random.Generator) -> Subject:
     first = sample(rng, Family.IDENTICON, Mix())
     known = first.things[0]
     shown = []
-    for i in range(suite.num_references):
+    for i in range(num_references):
         scene = first if i == 0 else sample(rng, Family.IDENTICON, Mix())
         thing = replace(scene.things[0], code=known.code, colour=known.colour, second=known.second)
         shown.append(replace(scene, things=(thing,), num_frames=1, seed=number * 100 + i))
