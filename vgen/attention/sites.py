@@ -3,6 +3,7 @@ and ordinal, never by counting calls."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class AttentionKind(Choice):
 class AttentionSite:
     """``level`` counts from the finest resolution (its map is ``latent side >> level`` wide); ``ordinal``
     counts sites of one kind in the order of execution, so that a paper's "layers 10 to 15" has a meaning on
-    SD-1.x; ``channels`` is the width of the queries."""
+    SD-1.x; ``place`` counts them within their stage; ``channels`` is the width of the queries."""
 
     path: str
     kind: AttentionKind
@@ -33,6 +34,7 @@ class AttentionSite:
     ordinal: int
     channels: int
     heads: int
+    place: int = 0
 
 
 @spec
@@ -47,6 +49,7 @@ class AttentionWhere:
     stages: list[Stage] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
     ordinals: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     from_level: int = 0
     from_ordinal: int = 0
 
@@ -56,6 +59,7 @@ class AttentionWhere:
             and (not self.stages or site.stage in self.stages)
             and (not self.levels or site.level in self.levels)
             and (not self.ordinals or site.ordinal in self.ordinals)
+            and (not self.places or site.place in self.places)
             and site.level >= self.from_level
             and site.ordinal >= self.from_ordinal
         )
@@ -70,22 +74,19 @@ def attention_sites(net: UNet2DConditionModel | ControlNetModel) -> list[Attenti
     """Every attention of ``net`` in the order of execution; 16 self and 16 cross on SD-1.x, 7 of each in its
     ControlNet."""
     out: list[AttentionSite] = []
-    counts = {AttentionKind.SELF: 0, AttentionKind.CROSS: 0}
+    counts: Counter[AttentionKind] = Counter()
+    within: Counter[tuple[AttentionKind, Stage]] = Counter()
     for path, stage, level in _blocks(net):
         for name, module in net.get_submodule(path).named_modules():
             if not isinstance(module, Attention):
                 continue
-            kind = (
-                AttentionKind.CROSS
-                if name.endswith("attn2") and module.is_cross_attention
-                else AttentionKind.SELF
-            )
-            out.append(
-                AttentionSite(
-                    f"{path}.{name}", kind, stage, level, counts[kind], module.to_q.in_features, module.heads
-                )
-            )
+            crosses = name.endswith("attn2") and module.is_cross_attention
+            kind = AttentionKind.CROSS if crosses else AttentionKind.SELF
+            ordinal, place, channels = counts[kind], within[kind, stage], module.to_q.in_features
+            where = f"{path}.{name}"
+            out.append(AttentionSite(where, kind, stage, level, ordinal, channels, module.heads, place))
             counts[kind] += 1
+            within[kind, stage] += 1
     missing = set(net.attn_processors) - {f"{site.path}.processor" for site in out}
     if missing:
         raise ValueError(

@@ -162,11 +162,15 @@ class EditSession:
         fields = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in self.fields.items()}
         return self.video_model.encode({"caption": list(prompts), **fields})
 
+    @property
+    def replaces(self) -> bool:
+        """Whether words of source and target belong together one by one."""
+        if self.wish.matching is Matching.AUTO:
+            return len(self.wish.source.split()) == len(self.wish.target.split())
+        return self.wish.matching is Matching.REPLACE
+
     def alignment(self) -> Alignment:
-        source, target, tokenizer = self.wish.source, self.wish.target, self.model.tokenizer
-        same = len(source.split()) == len(target.split())
-        replaces = self.wish.matching is Matching.REPLACE or (self.wish.matching is Matching.AUTO and same)
-        return align(source, target, tokenizer, replaces)
+        return align(self.wish.source, self.wish.target, self.model.tokenizer, self.replaces)
 
     def amplified(self, window: StepWindow, words_own: dict[int, StepWindow] | None = None) -> list[Amplify]:
         """Edits for the words to amplify, inside ``window`` or the word's own; none where there are none."""
@@ -194,13 +198,16 @@ class EditSession:
             out |= dict.fromkeys(positions, window.of_rows(self.num_steps))
         return out
 
-    def previews(self, cross: StepWindow | None, amplifies_in: StepWindow | None) -> list[str]:
+    def previews(
+        self, cross: StepWindow | None, amplifies_in: StepWindow | None, blends: bool = True
+    ) -> list[str]:
         """What will happen to which word, to be read before minutes are spent; ``cross`` is the window of
         words that have none of their own, None where the method leaves cross-attention alone; words are
         amplified in all steps or in their window. Raises
         ValueError for words that are nowhere or heeded by nobody."""
         alignment, wish = self.alignment(), self.wish
-        ignored = [key for key in ("blend", "cross_replace_steps") if cross is None and getattr(wish, key)]
+        heeded = {"blend": blends, "cross_replace_steps": cross is not None}
+        ignored = [key for key, heeds in heeded.items() if getattr(wish, key) and not heeds]
         if ignored:
             raise ValueError(
                 "this method leaves the source's attention maps alone and can't heed "
@@ -333,10 +340,16 @@ class EditSession:
 
     # -- null-text and blending ----------------------------------------------------------------------------
     def null_text(
-        self, prompt: str, trajectory: Trajectory, settings: NullText, guidance: float
+        self,
+        prompt: str,
+        trajectory: Trajectory,
+        settings: NullText,
+        keys: Sequence[FrameKeys] | None = None,
     ) -> NullEmbeddings:
         """One embedding per step that makes guided sampling follow the trajectory (Mokady et al. 2022,
-        section 3.2); all frames of the session share it."""
+        section 3.2); all frames of the session share it. Self-attention reads ``keys``; None: as it is told
+        now."""
+        guidance = self.sampling.guidance
         encoded, scale = self.encoded(prompt), Cfg(scale=guidance)
         if guidance == 1:  # the null embedding is not heard, so there is nothing to optimise
             settings = replace(settings, inner_steps=0)
@@ -351,7 +364,8 @@ class EditSession:
             self.progress("null text", next(done), self.num_steps)
 
         start, schedule = encoded["text"].null["text"].float(), self.video_model.schedule
-        return null_text(predict, trajectory, schedule, start, settings, on_step=told)
+        with self.control.acting(keys=keys):
+            return null_text(predict, trajectory, schedule, start, settings, on_step=told)
 
     def blending(self, settings: MaskSpec, window: StepWindow) -> Blending | None:
         """What lets a run of source and target differ only where the words to blend are; None without such
@@ -420,6 +434,10 @@ class Editing(ABC):
     def cross_window(self) -> StepWindow | None:
         """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""
         return None
+
+    def blends(self) -> bool:
+        """Whether it heeds words to blend."""
+        return self.cross_window() is not None
 
     def amplifies_in(self) -> StepWindow | None:
         """The steps in which words are amplified; None: in all."""

@@ -116,7 +116,7 @@ class PromptToPrompt(Recipe, Editing):
         ]
 
     def _nulls(self, session: EditSession, trajectory: Trajectory) -> NullEmbeddings:
-        return session.null_text(session.wish.source, trajectory, self.null_text, session.sampling.guidance)
+        return session.null_text(session.wish.source, trajectory, self.null_text)
 
     def _encoded(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Encodings]:
         pair = session.encoded(session.wish.source, session.wish.target)
