@@ -74,7 +74,7 @@ def main() -> None:
 
     def gradients() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            loss = learner.objective.loss(learner.model, learner.unet, batch, Draws(0, batch.keys))["loss"]
+            loss = learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
 

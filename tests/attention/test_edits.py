@@ -18,6 +18,7 @@ from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
 from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, stored_bytes
 from vgen.attention.words import Words, align
 from vgen.backbones.blank import Blank, blank_unet
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.moment import Direction, Moment, Rows
@@ -60,7 +61,7 @@ def run(
     control = control_of(unet)
     with control.acting(**acting):
         control.enter(at)
-        return unet(x, torch.tensor(at.t), model.encode_text(prompts))
+        return unet(x, torch.tensor(at.t), Conditioning(model.encode_text(prompts)))
 
 
 def pair(x: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,10 @@ from vgen.attention.keys import Frame, FrameKeys, gathered
 from vgen.attention.processor import VideoAttention, control_of, install, route
 from vgen.attention.sites import AttentionKind, AttentionWhere, attention_sites
 from vgen.backbones.blank import Blank, blank_unet
-from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.conditioning import Conditioning, ForwardContext
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
-from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow, Unit
 
@@ -264,9 +264,10 @@ def test_the_site_table_of_stable_diffusion() -> None:
     so."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
-    for kind in AttentionKind:
+    for kind in (AttentionKind.SELF, AttentionKind.CROSS):
         mine = [s for s in sites if s.kind is kind]
         assert [s.ordinal for s in mine] == list(range(16))
+        assert [s.place for s in mine] == [*range(6), 0, *range(9)]
         stages = [s.stage for s in mine]
         assert (stages.count(Stage.DOWN), stages.count(Stage.MID), stages.count(Stage.UP)) == (6, 1, 9)
         assert [s.level for s in mine] == [0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
@@ -297,7 +298,7 @@ def test_a_control_net_has_addresses_too() -> None:
     from diffusers import ControlNetModel
 
     net = ControlNetModel.from_unet(blank_unet(Blank.SD15_NARROW))
-    control = install(net, FrameCount(1))
+    control = install(net, ForwardContext(1))
     assert len(control.sites) == 14
     assert all(isinstance(p, VideoAttention) for p in net.attn_processors.values())
 

@@ -16,9 +16,10 @@ from vgen.attention.processor import control_of, route
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Kept, Payload, StoreSpec, stored_bytes
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
-from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
 
@@ -48,7 +49,7 @@ def random(*shape: int) -> Tensor:
 
 def attend(edit: MutualSelf, keys: FrameKeys | None = None, budget: int = 2**20) -> tuple[Seen, Tensor]:
     q, k, v = (random(4, FRAMES, SIDE * SIDE, WIDTH + i)[..., :WIDTH] for i in range(3))
-    control = Control(FrameCount(FRAMES), {SITE.path: SITE}, chunk_bytes=budget, moment=AT)
+    control = Control(ForwardContext(num_frames=FRAMES, moment=AT), {SITE.path: SITE}, chunk_bytes=budget)
     plan = Plan.of(keys, (), [edit], SITE.path)
     seen = Seen(q, k, v, q)
     return seen, attended(control, SITE, plan, seen, Kernel(HEADS, (WIDTH // HEADS) ** -0.5, batch))
@@ -137,7 +138,7 @@ def run(
     with control.acting(edits=edits, **acting):
         control.enter(at)
         context = model.encode_text(["", "", "a red circle", target])
-        return unet(clip() if x is None else x, torch.tensor(300), context)
+        return unet(clip() if x is None else x, torch.tensor(300), Conditioning(context))
 
 
 TOKENS = {"source": [2, 3], "target": [3]}
@@ -150,21 +151,29 @@ def test_one_value_says_it(unet: VideoUNet, model: ImageModel) -> None:
     for union in (False, True):
         keys = FrameKeys(rows_from="source", beside_own=union, where=where)
         plain = run(unet, model, keys=[keys])
-        torch.testing.assert_close(run(unet, model, *Mutual(union=union).edits((8, 8))), plain)
-    plain = run(unet, model, *Mutual().edits((8, 8)))
-    everything = Mutual(threshold=0.0).edits((8, 8), TOKENS)
+        torch.testing.assert_close(
+            run(unet, model, *Mutual(union=union).edits(control_of(unet).sites.values(), (8, 8))), plain
+        )
+    plain = run(unet, model, *Mutual().edits(control_of(unet).sites.values(), (8, 8)))
+    everything = Mutual(threshold=0.0).edits(control_of(unet).sites.values(), (8, 8), TOKENS)
     torch.testing.assert_close(run(unet, model, *everything), plain)
-    masked = run(unet, model, *Mutual(threshold=0.5).edits((8, 8), TOKENS))
+    masked = run(unet, model, *Mutual(threshold=0.5).edits(control_of(unet).sites.values(), (8, 8), TOKENS))
     assert not torch.allclose(masked[3], plain[3])
     torch.testing.assert_close(masked[[0, 2]], before[[0, 2]])
     early = Moment(3, 10, 600, Direction.DENOISE, GUIDED)
-    assert torch.equal(run(unet, model, *Mutual().edits((8, 8)), at=early), run(unet, model, at=early))
+    assert torch.equal(
+        run(unet, model, *Mutual().edits(control_of(unet).sites.values(), (8, 8)), at=early),
+        run(unet, model, at=early),
+    )
 
 
 def test_equal_rows_are_plain(unet: VideoUNet, model: ImageModel) -> None:
     x, how = clip(same=True), {"target": "a red circle"}
     plain = run(unet, model, x=x, **how)
-    for edits in (Mutual().edits((8, 8)), Mutual(union=True).edits((8, 8))):
+    for edits in (
+        Mutual().edits(control_of(unet).sites.values(), (8, 8)),
+        Mutual(union=True).edits(control_of(unet).sites.values(), (8, 8)),
+    ):
         torch.testing.assert_close(run(unet, model, *edits, x=x, **how), plain)
 
 
@@ -189,7 +198,7 @@ def test_mistakes_speak(unet: VideoUNet, model: ImageModel) -> None:
     with pytest.raises(ValueError, match=r"needs a threshold from 0 to 1 .* got 1\.5 and 2"):
         Mutual(threshold=1.5)
     with pytest.raises(ValueError, match="need words of both prompts, got none for target"):
-        Mutual().edits((8, 8), {"source": [1]})
+        Mutual().edits(control_of(unet).sites.values(), (8, 8), {"source": [1]})
     store = AttentionStore(StoreSpec(), Payload.KV, rows=[("text", "source")])
     run(unet, model, recorders=[store])
     control_of(unet).references["before"] = store

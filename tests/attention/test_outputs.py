@@ -41,7 +41,8 @@ def run(unet: VideoUNet, model: ImageModel, *edits: Edit, at: Moment = AT) -> Te
     control = control_of(unet)
     with control.acting(edits=edits):
         control.enter(at)
-        return unet(clip(), torch.tensor(300), model.encode_text(["", "", "a red circle", "a blue circle"]))
+        context = model.encode_text(["", "", "a red circle", "a blue circle"])
+        return unet(clip(), torch.tensor(300), Conditioning(context))
 
 
 class Same(OutputEdit):

@@ -18,13 +18,14 @@ from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec, stored_bytes
 from vgen.attention.temporal import route_inserted, temporal_sites
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.frame_attention import FrameAttending
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._recipe import Recipe, assemble
+from vgen.methods import Recipe, assemble
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.tune_a_video import TuneAVideo
 
@@ -47,7 +48,7 @@ def model() -> ImageModel:
 @pytest.fixture
 def unet(model: ImageModel, recipe: Recipe) -> VideoUNet:
     torch.manual_seed(1)
-    video = assemble(recipe, model).double().requires_grad_(False)
+    video = assemble(recipe, model).unet.double().requires_grad_(False)
     for layer in video.inserted.values():
         for p in layer.silent_outputs():
             torch.nn.init.normal_(p, std=0.3)
@@ -80,7 +81,7 @@ def run(
     control = control_of(unet)
     with control.acting(edits=edits, recorders=recorders):
         control.enter(at)
-        return unet(x, torch.tensor(at.t), model.encode_text(["a red circle"] * len(x)))
+        return unet(x, torch.tensor(at.t), Conditioning(model.encode_text(["a red circle"] * len(x))))
 
 
 class Look(MapEdit):
@@ -239,7 +240,7 @@ def test_ejecting_leaves_no_trace(model: ImageModel, recipe: Recipe) -> None:
     route(plain)
     before = run(plain, model)
     plain.eject()
-    video = assemble(recipe, model).double()
+    video = assemble(recipe, model).unet.double()
     run(video, model, copied())
     layers = list(video.inserted.values())
     video.eject()
@@ -255,14 +256,15 @@ def test_ejecting_leaves_no_trace(model: ImageModel, recipe: Recipe) -> None:
 
 
 def test_the_fast_path_compiles_without_a_break(unet: VideoUNet, model: ImageModel) -> None:
-    x, t, context = clip(), torch.tensor(300), model.encode_text(["a red circle"] * 2)
+    x, t = clip(), torch.tensor(300)
+    given = Conditioning(model.encode_text(["a red circle"] * 2))
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     with torch.no_grad():
         compiled = torch.compile(unet, backend="eager", fullgraph=True)
         for at in (None, moment()):
             control_of(unet).enter(at)
-            torch.testing.assert_close(compiled(x, t, context), unet(x, t, context))
+            torch.testing.assert_close(compiled(x, t, given), unet(x, t, given))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

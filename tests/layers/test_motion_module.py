@@ -6,14 +6,14 @@ import math
 
 import torch
 
-from vgen.backbones.video_unet import FrameCount
+from vgen.backbones.conditioning import ForwardContext
 from vgen.layers.motion_module import MotionModule, MotionModuleSpec, sinusoid
 from vgen.layers.norm import NormScope
 
 
-def module(scope: NormScope) -> tuple[MotionModule, FrameCount]:
+def module(scope: NormScope) -> tuple[MotionModule, ForwardContext]:
     torch.manual_seed(0)
-    frames = FrameCount()
+    frames = ForwardContext()
     made = MotionModule(32, MotionModuleSpec(norm_scope=scope, heads=4), 8, frames).double()
     torch.nn.init.normal_(made.temporal_transformer.proj_out.weight)
     return made, frames
@@ -22,7 +22,7 @@ def module(scope: NormScope) -> tuple[MotionModule, FrameCount]:
 @torch.no_grad()
 def test_positions_see_only_their_own_place_in_other_frames() -> None:
     made, frames = module(NormScope.FRAME)
-    frames.value = 3
+    frames.num_frames = 3
     made.temporal_transformer.norm = torch.nn.Identity()  # GroupNorm alone mixes places
     x = torch.randn(3, 32, 4, 4, dtype=torch.float64)
     y = x.clone()
@@ -36,7 +36,7 @@ def test_positions_see_only_their_own_place_in_other_frames() -> None:
 @torch.no_grad()
 def test_norm_scopes_agree_on_a_still_clip_and_differ_on_a_moving_one() -> None:
     (frame, f1), (clip, f2) = module(NormScope.FRAME), module(NormScope.CLIP)
-    f1.value = f2.value = 4
+    f1.num_frames = f2.num_frames = 4
     still = torch.randn(1, 32, 4, 4, dtype=torch.float64).expand(4, -1, -1, -1)
     torch.testing.assert_close(frame(still), clip(still))
     moving = (
@@ -49,7 +49,7 @@ def test_norm_scopes_agree_on_a_still_clip_and_differ_on_a_moving_one() -> None:
 @torch.no_grad()
 def test_the_order_of_frames_matters() -> None:
     made, frames = module(NormScope.FRAME)
-    frames.value = 4
+    frames.num_frames = 4
     x = torch.randn(4, 32, 2, 2, dtype=torch.float64)
     assert not torch.allclose(made(x.flip(0)).flip(0), made(x))
 

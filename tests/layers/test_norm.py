@@ -8,7 +8,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from vgen.backbones.blank import Blank, blank_unet
-from vgen.backbones.video_unet import FrameCount, VideoUNet
+from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.video_unet import VideoUNet
 from vgen.layers.norm import ClipStatistics, pool_image_norms
 
 
@@ -30,7 +31,7 @@ def test_only_norms_outside_of_spatial_transformers_pool(size: Blank, norms: int
 
 def test_pooled_statistics_are_those_of_a_tall_picture() -> None:
     """Frames under one another in one picture have the clip's statistics."""
-    frames, norm = FrameCount(value=3), nn.GroupNorm(2, 4)
+    frames, norm = ForwardContext(num_frames=3), nn.GroupNorm(2, 4)
     scope = ClipStatistics(frames)
     x = torch.randn(2 * 3, 4, 5, 5)
     (shown,) = scope.before(norm, (x,))

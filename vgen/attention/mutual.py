@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from vgen.attention.control import Edit, Given, KvSwap, MapEdit, Maps
 from vgen.attention.keys import FrameKeys, gathered
-from vgen.attention.masks import grid
+from vgen.attention.masks import MaskSpec, grid, mask_sites
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.backbones.sites import Stage
 from vgen.diffusion.moment import Direction, Moment
 from vgen.diffusion.step_window import StepWindow, Unit
 from vgen.spec import field, spec
@@ -21,37 +22,58 @@ Masks = Callable[[Moment], tuple[Tensor, Tensor]]
 """Foreground of source and target, bool ``f H W`` each, of the frames that are seen at a moment."""
 
 
+def _finest() -> AttentionWhere:
+    return AttentionWhere(stages=[Stage.UP], levels=[0, 1])
+
+
 @spec
 class Mutual:
     """What MasaCtrl does, in one value.
 
-    - ``window`` and ``where``: from step 4 and from self-attention 10 of SD-1.x on, as released.
+    - ``window`` and ``where``: from step 4 on, in the two finest levels of the way up, which are the released
+      self-attentions 10 to 15 of SD-1.x.
     - ``union``: the target reads its own keys and values too. The paper's; the released code raises.
     - ``threshold``: a cell belongs to a word from this share of its heat on, which is scaled to 0..1 in each
       frame; 0 takes every cell.
-    - ``level`` of the cross-attentions whose maps are the heat; 2 is 16 x 16 of a 64 x 64 latent.
+    - ``num_queries``: of the resolutions of cross-attention, the one with nearest to so many tokens is the
+      heat's;
+      16 x 16 as released.
     """
 
     window: StepWindow = field(default_factory=lambda: StepWindow(start=4, end=1000, unit=Unit.STEP))
-    where: AttentionWhere = field(default_factory=lambda: AttentionWhere(from_ordinal=10))
+    where: AttentionWhere = field(default_factory=_finest)
     union: bool = False
     threshold: float = 0.1
-    level: int = 2
+    num_queries: int = 256
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1 or self.level < 0:
+        if not 0 <= self.threshold <= 1 or self.num_queries < 1:
             raise ValueError(
-                "mutual attention needs a threshold from 0 to 1 and a level that is not negative, got "
-                f"{self.threshold} and {self.level}; 0.1 and 2 are the paper's"
+                "mutual attention needs a threshold from 0 to 1 and num_queries of at least 1, got "
+                f"{self.threshold} and {self.num_queries}; 0.1 and 256 are the paper's"
             )
 
-    def edits(self, size: tuple[int, int], tokens: Mapping[str, Sequence[int]] | None = None) -> list[Edit]:
-        """Edits for branches ``source`` and ``target`` of latents of ``size``. With ``tokens`` of both, their
-        place is foreground, and foreground reads foreground alone."""
+    def edits(
+        self,
+        sites: Collection[AttentionSite],
+        size: tuple[int, int],
+        tokens: Mapping[str, Sequence[int]] | None = None,
+    ) -> list[Edit]:
+        """Edits for branches ``source`` and ``target`` of latents of ``size`` in a net of ``sites``. With
+        ``tokens`` of both, their place is foreground, and foreground reads foreground alone. Raises
+        ValueError where no self-attention would read the source."""
+        own = [site for site in sites if site.kind is AttentionKind.SELF]
+        if not any(self.where(site) for site in own):
+            raise ValueError(
+                f"mutual.where matches none of the {len(own)} self-attentions of this UNet; name stages and "
+                "levels "
+                "that it has"
+            )
         plain = MutualSelf(window=self.window, where=self.where, union=self.union, size=size)
         if not tokens:
             return [plain]
-        heat = StepHeat(tokens, self.level, size, self.threshold)
+        maps = mask_sites(sites, size, MaskSpec(num_queries=self.num_queries, where=AttentionWhere()))
+        heat = StepHeat(tokens, maps[0].level, size, self.threshold)
         return [heat, replace(plain, masks=heat.masks)]
 
 
@@ -163,7 +185,7 @@ class StepHeat(MapEdit):
         if not self._seen or moment != self._moment:
             raise ValueError(
                 f"step {moment.step} asks for a mask before any cross-attention of level {self.level} was "
-                "seen; raise mutual.where.from_ordinal (10 on SD-1.x) or lower mutual.level"
+                "seen; let mutual.where begin later in the net, or name another mutual.num_queries"
             )
         return self._mask("source"), self._mask("target")
 

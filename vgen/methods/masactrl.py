@@ -75,7 +75,10 @@ class MasaCtrl(Recipe, Editing):
         said = wish.source if own_words else self.inversion_prompt
         trajectory = self._inverted(session, said)
         encoded = session.encoded(said, wish.target)
-        edits = [*self.mutual.edits(session.size, tokens), *session.amplified(StepWindow())]
+        edits = [
+            *self.mutual.edits(session.control.sites.values(), session.size, tokens),
+            *session.amplified(StepWindow()),
+        ]
         both = session.sample(
             session.noise if trajectory is None else trajectory.start,
             lambda _: encoded,
