@@ -16,7 +16,7 @@ from vgen.attention.processor import control_of, route
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.attention.store import AttentionStore, Kept, Payload, StoreSpec, stored_bytes
 from vgen.backbones.blank import Blank, blank
-from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.conditioning import Conditioning, ForwardContext
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
 from vgen.backbones.video_unet import VideoUNet

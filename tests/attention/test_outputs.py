@@ -10,6 +10,7 @@ from vgen.attention.control import Edit, KvSwap, MapEdit, Maps, OutputEdit, QkSw
 from vgen.attention.processor import control_of, route
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.moment import Direction, Moment, Rows
