@@ -132,9 +132,8 @@ def stored_mask(
             f"step {moment.step} of the recorded run holds none of the cross-attention maps that the mask is "
             "made of; raise store.max_queries or lower mask.num_queries"
         )
-    heat = sum(
-        store.maps(site, moment, slice(None), slice(None))[..., list(tokens)].sum((1, 3)) for site in held
-    )
+    maps = (store.maps(site, moment, slice(None), slice(None)) for site in held)
+    heat = torch.stack([found[..., list(tokens)].sum((1, 3)) for found in maps]).sum(0)  # f n
     return mask_of(heat.unflatten(1, _halved(aspect, held[0].level)), size, settings)
 
 
