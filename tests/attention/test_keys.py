@@ -263,7 +263,8 @@ def test_the_site_table_of_stable_diffusion() -> None:
     so."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
-    for kind in AttentionKind:
+    assert len(sites) == 32
+    for kind in (AttentionKind.SELF, AttentionKind.CROSS):
         mine = [s for s in sites if s.kind is kind]
         assert [s.ordinal for s in mine] == list(range(16))
         stages = [s.stage for s in mine]

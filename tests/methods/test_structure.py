@@ -125,7 +125,8 @@ def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: 
     too."""
     with torch.device("meta"):
         sites = attention_sites(ControlNetModel.from_unet(blank_unet(Blank.SD15)))
-    for kind in AttentionKind:
+    assert len(sites) == 14
+    for kind in (AttentionKind.SELF, AttentionKind.CROSS):
         mine = [s for s in sites if s.kind is kind]
         assert [s.ordinal for s in mine] == list(range(7))
         assert [s.level for s in mine] == [0, 0, 1, 1, 2, 2, 3]
