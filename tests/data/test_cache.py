@@ -10,7 +10,7 @@ import torch
 
 from vgen.backbones.blank import Blank, blank
 from vgen.data import cache
-from vgen.data.cache import LatentCache
+from vgen.data.cache import ImageModelEncoder, LatentCache
 from vgen.data.clips import Clips, Window
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Sample
@@ -20,7 +20,8 @@ def built(root: Path, shards: Path) -> tuple[LatentCache, Clips]:
     reader = ShardReader(shards)
     clips = Clips(reader, Window(num_frames=8), 0, range(1, len(reader)))
     model = blank(Blank.TOYBOX, seed=0).freeze()
-    return LatentCache.open_or_build(root, "train", clips, model, torch.device("cpu"), build=True), clips
+    encoder = ImageModelEncoder(model)
+    return LatentCache.open_or_build(root, "train", clips, encoder, torch.device("cpu"), build=True), clips
 
 
 @pytest.mark.parametrize(

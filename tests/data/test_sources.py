@@ -14,9 +14,11 @@ import pytest
 
 from vgen.data.decode import Cut
 from vgen.data.download import Fetch
+from vgen.data.fields import Needs
 from vgen.data.ledger import Reason, Rejected, Rejection, read_ledger
 from vgen.data.prepare import Prepare, prepare
-from vgen.data.sources import FolderSource, ListingSource, listing_hash, safe_key
+from vgen.data.reader import ShardReader
+from vgen.data.sources import Captions, FolderSource, ListingSource, listing_hash, safe_key
 
 CUT = Cut(num_frames=4)
 
@@ -374,3 +376,23 @@ def test_names_that_no_text_or_no_file_can_hold_are_rows_of_the_ledger(tmp_path,
     prepare(replace(wish, num_processes=1))
     [rejection] = read_ledger(tmp_path / "listed")
     assert (rejection.row, rejection.reason) == (1, Reason.MISSING_FILE)
+
+
+def test_captions_may_be_optional(tmp_path, studio):
+    """A row without one becomes clips without one; a caption that can't be used is still a reject."""
+    folder = tmp_path / "in"
+    studio.caption(studio.write_video(folder / "a.mp4", 24, 1.0), "a bar")
+    studio.write_video(folder / "b.mp4", 24, 1.0)
+    studio.write_video(folder / "c.mp4", 24, 1.0).with_suffix(".txt").write_bytes(b"\xff\xfe\xff")
+    source = FolderSource(path=str(folder), captions=Captions.OPTIONAL)
+    wish = replace(studio.wish(folder, tmp_path / "out"), data=source)
+    assert wish.settings()["data.captions"] == "optional"
+    assert "data.captions" not in studio.wish(folder, tmp_path / "out").settings()
+    prepare(wish)
+    [rejection] = read_ledger(tmp_path / "out")
+    assert (rejection.source, rejection.reason) == ("c.mp4", Reason.MISSING_CAPTION)
+    reader = ShardReader(tmp_path / "out", Needs(frozenset({"video"}), frozenset({"caption"})))
+    assert [(s.id, s.caption) for s in reader] == [("a-0000", "a bar"), ("b-0000", None)]
+    rows = [{"path": "in/a.mp4"}, {"path": "in/b.mp4"}]
+    listed = ListingSource(path=str(listing(tmp_path / "l.csv", rows)), captions=Captions.OPTIONAL)
+    assert [job.caption for job in listed.jobs(CUT)] == [None, None]

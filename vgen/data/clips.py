@@ -4,11 +4,12 @@ epoch)."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from vgen.data.fields import FIELDS, VIDEO, Needs
 from vgen.data.one_clip import OneClip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
@@ -59,16 +60,39 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """``video`` uint8 f 3 h w, or ``latents`` float16 f c h w with ``text`` n d out of a cache; ``key`` is
-    (sample id, epoch)."""
+    """A window of a sample.
+
+    ``key`` is (sample id, epoch); ``at`` int64 f are the numbers of its frames in the stored sample.
+    ``fields`` are arrays by name: ``video`` uint8 f 3 h w and what else was read, pictures with channels as
+    f c h w; out of a cache ``latents`` float16 f c h w, ``text`` n d and what else was prepared.
+    ``per_frame`` are the names of those that have a frame axis, which is their first. ``caption`` is empty
+    where there is none.
+    """
 
     key: tuple[str, int]
     caption: str
     metadata: dict
-    video: np.ndarray | None = None
-    latents: np.ndarray | None = None
-    text: np.ndarray | None = None
-    pooled: np.ndarray | None = None
+    at: np.ndarray
+    fields: dict[str, np.ndarray]
+    per_frame: frozenset[str] = field(default=frozenset({"video"}))
+
+    @property
+    def video(self) -> np.ndarray | None:
+        """uint8 f 3 h w; None where it was not read."""
+        return self.fields.get("video")
+
+    def every(self, step: int) -> Clip:
+        """Each ``step``-th frame, from the first on."""
+        frames = slice(0, len(self.at), step)
+        part = {
+            name: _cut(name, array, frames) if name in self.per_frame else array
+            for name, array in self.fields.items()
+        }
+        return replace(self, at=self.at[frames], fields=part)
+
+
+def _cut(name: str, array: np.ndarray, frames: slice) -> np.ndarray:
+    return FIELDS[name].cut(array, frames) if name in FIELDS else array[frames]
 
 
 def clip_rng(seed: int, sample_id: str, epoch: int, purpose: str = "window") -> np.random.Generator:
@@ -77,10 +101,25 @@ def clip_rng(seed: int, sample_id: str, epoch: int, purpose: str = "window") -> 
 
 
 class Clips:
-    """A map-style data set over ``(epoch, index)`` pairs, restricted to ``rows`` of the reader."""
+    """A map-style data set over ``(epoch, index)`` pairs, restricted to ``rows`` of the reader.
 
-    def __init__(self, reader: ShardReader | OneClip, window: Window, seed: int, rows: range) -> None:
-        self.reader, self.window, self.seed, self.rows = reader, window, seed, rows
+    Raises ValueError where one of them lacks what ``needs`` (by default video and caption) requires, or where
+    the window can't be cut from it.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader | OneClip,
+        window: Window,
+        seed: int,
+        rows: range,
+        needs: Needs | None = None,
+    ) -> None:
+        self.needs = needs or Needs()
+        self.reader = reader.reading(self.needs)
+        self.window, self.seed, self.rows = window, seed, rows
+        check_window(window, self.needs)
+        self.reader.check(rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -88,16 +127,52 @@ class Clips:
     def __getitem__(self, at: tuple[int, int]) -> Clip:
         epoch, index = at
         sample = self.reader[self.rows[index]]
-        frames, mirror = self.window.cut(
-            len(sample.video), f"sample {sample.id!r}", clip_rng(self.seed, sample.id, epoch)
-        )
-        video = sample.video[frames, :, ::-1] if mirror else sample.video[frames]
+        frames, mirror = slice(0, 0, 1), False
+        if sample.num_frames:
+            rng = clip_rng(self.seed, sample.id, epoch)
+            frames, mirror = self.window.cut(sample.num_frames, f"sample {sample.id!r}", rng)
+        video = {} if sample.video is None else {"video": sample.video}
+        arrays = video | sample.fields
         return Clip(
             (sample.id, epoch),
-            sample.caption,
+            sample.caption or "",
             sample.metadata,
-            video=np.ascontiguousarray(video.transpose(0, 3, 1, 2)),
+            at=numbers(frames),
+            fields=windowed(arrays, frames, mirror),
+            per_frame=per_frame(arrays),
         )
+
+
+def check_window(window: Window, needs: Needs) -> None:
+    """Raises ValueError where a field can't be cut or mirrored as the window asks: before training, not in
+    it."""
+    step = window.stride_frames * (2 if window.coarse_share else 1)
+    for kind in (FIELDS[name] for name in needs.names if name in FIELDS):
+        nothing = np.zeros((0,) * len(kind.axes.split()), kind.dtype)
+        kind.cut(nothing, slice(0, 0, step))
+        if window.flip and kind.reflect is None:
+            kind.mirror(nothing)
+
+
+def numbers(frames: slice) -> np.ndarray:
+    """int64 f: the stored frames that a window takes."""
+    return np.arange(frames.start, frames.stop, frames.step)
+
+
+def per_frame(names: Iterable[str]) -> frozenset[str]:
+    """Those of stored arrays that have a frame axis."""
+    return frozenset(name for name in names if name == "video" or FIELDS[name].per_frame)
+
+
+def windowed(arrays: Mapping[str, np.ndarray], frames: slice, mirror: bool) -> dict[str, np.ndarray]:
+    """Stored arrays by name, cut, perhaps mirrored, pictures with channels as f c h w; each a copy."""
+    out = {}
+    for name, array in arrays.items():
+        kind = VIDEO if name == "video" else FIELDS[name]
+        part = kind.cut(kind.over(array, frames.stop), frames)
+        part = kind.mirror(part) if mirror else part
+        out[name] = np.array(kind.channels_first(part), order="C")
+    return out
 
 
 class Batches:

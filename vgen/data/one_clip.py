@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.decode import Cut, clips
+from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
 from vgen.data.sample import Sample
 
@@ -80,6 +82,19 @@ class OneClip:
         # same clip
         user = os.getuid() if hasattr(os, "getuid") else "user"
         self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
+
+    def reading(self, needs: Needs) -> OneClip:
+        """The same clip. Raises ValueError where more than a video and a caption is required."""
+        more = [name for name in needs.names if name in needs.required - {"caption", "video"}]
+        if more:
+            raise ValueError(
+                f"a single clip has no {' and no '.join(more)}, which is required: give data.path=FOLDER "
+                "with shards that have it in place of data.video"
+            )
+        return self
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Nothing: what may be missing is refused by :meth:`reading`."""
 
     def __len__(self) -> int:
         return 1

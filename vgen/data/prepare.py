@@ -21,7 +21,7 @@ from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.data.sample import Encoding, Sample, Video, pack, plain
-from vgen.data.sources import Job, Source, listing_hash
+from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
 from vgen.spec import spec
@@ -86,7 +86,9 @@ class Prepare:
     def settings(self) -> dict[str, Any]:
         """What decides the bytes, by the names a user would set them by."""
         source = {
-            f"data.{k}": v for k, v in asdict(self.data).items() if k not in ("path", "timeout_seconds")
+            f"data.{k}": v
+            for k, v in asdict(self.data).items()
+            if k not in ("path", "timeout_seconds") and v is not Captions.REQUIRED  # as before there was one
         }
         return plain(
             {
@@ -314,7 +316,7 @@ def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
                 samples.append(
                     {
                         "key": sample.id,
-                        "seconds": len(sample.video) / sample.metadata["fps"],
+                        "seconds": sample.num_frames / sample.metadata["fps"],
                         "members": places,
                     }
                 )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import copy
+import logging
 import os
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from vgen.data.fields import Needs, extensions
 from vgen.data.index import Entry, Member, ShardIndex
 from vgen.data.manifest import Manifest
-from vgen.data.sample import READABLE, Sample, unpack
+from vgen.data.sample import Sample, unpack
 
+log = logging.getLogger(__name__)
 MAX_OPEN = 64
 """Shards a process keeps open at once."""
 
@@ -28,8 +32,9 @@ class ShardReader:
     forked and shared by threads.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | os.PathLike[str], needs: Needs | None = None) -> None:
+        """Members that ``needs`` (by default video and caption) does not name are never read."""
+        self.folder, self.needs = Path(folder), needs or Needs()
         self.manifest = Manifest.read(self.folder)
         if not self.manifest.shards:
             raise ValueError(f"{self.folder} lists no shard; delete it and prepare it again")
@@ -50,11 +55,12 @@ class ShardReader:
 
     def __getitem__(self, i: int) -> Sample:
         shard, entry = self._locate(i)
+        taken = {"json", *self.needs.members(entry.members).values()}
         members = {
-            e: self._read(shard, f"{entry.key}.{e}", m) for e, m in entry.members.items() if e in READABLE
+            e: self._read(shard, f"{entry.key}.{e}", m) for e, m in entry.members.items() if e in taken
         }
         try:
-            return unpack(entry.key, members)
+            return unpack(entry.key, members, self.needs)
         except ValueError as error:
             raise ValueError(f"shard {self._path(shard)}: {error}") from error
 
@@ -68,6 +74,37 @@ class ShardReader:
     def key(self, i: int) -> str:
         """The sample's id, without reading it."""
         return self._locate(i)[1].key
+
+    def reading(self, needs: Needs) -> ShardReader:
+        """The same shards, read for other needs; it opens files of its own."""
+        other = copy.copy(self)
+        other.needs = needs
+        return other
+
+    def check(self, rows: Sequence[int]) -> None:
+        """Raises ValueError where a sample of ``rows`` lacks what is required; only indexes are looked at."""
+        lacking = Counter[str]()
+        first: dict[str, str] = {}
+        for row in rows:
+            entry = self._locate(row)[1]
+            for name in self.needs.lacking(entry.members):
+                lacking[name] += 1
+                first.setdefault(name, entry.key)
+        for name, count in lacking.items():
+            members = " or ".join(f".{e}" for e in extensions(name))
+            raise ValueError(
+                f"sample {first[name]!r} of {self.folder} has no {name} ({members}), which is required and "
+                f"which {count} of {len(rows)} samples lack; add it to the shards, or train without {name}"
+            )
+
+    def name_unread(self) -> None:
+        """One line in the log that names the members that stay closed, by extension, and how many."""
+        closed = Counter(
+            e for index in self.indexes for _, members in index.samples for e in self.needs.unread(members)
+        )
+        if closed:
+            told = ", ".join(f"{count:,} .{e}" for e, count in sorted(closed.items()))
+            log.info("%s: members that nothing here reads: %s", self.folder, told)
 
     def close(self) -> None:
         while self._files:

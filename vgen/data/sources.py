@@ -18,7 +18,7 @@ from vgen.data.download import Fetch, is_url
 from vgen.data.ledger import Reason, Rejection
 from vgen.data.listing import read_listing
 from vgen.data.sample import Sample, Video, plain
-from vgen.spec import spec
+from vgen.spec import Choice, spec
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -40,6 +40,13 @@ VIDEO_SUFFIXES = (
     ".gif",
 )
 LONGEST_KEY = 80
+
+
+class Captions(Choice):
+    """Whether a row without a caption is rejected, or becomes clips without one."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +85,7 @@ class Source:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoJob(Job):
     location: str
-    caption: str
+    caption: str | None
     columns: dict[str, Any]
     cut: Cut
     fetch: Fetch
@@ -129,6 +136,7 @@ class FolderSource(Source):
 
     path: str | None = None
     caption_key: str = "caption"  # in the .json; its other entries are kept
+    captions: Captions = Captions.REQUIRED
 
     def name(self) -> str:
         return self._folder().resolve().name
@@ -151,7 +159,7 @@ class FolderSource(Source):
                     *self._caption(file),
                 )
             )
-        return _jobs(rows, cut, Fetch())
+        return _jobs(rows, cut, Fetch(), self.captions)
 
     def _folder(self) -> Path:
         if self.path is None:
@@ -163,8 +171,9 @@ class FolderSource(Source):
             )
         return folder
 
-    def _caption(self, file: Path) -> tuple[str, dict[str, Any], str]:
-        """Caption, other columns, and why there is no caption."""
+    def _caption(self, file: Path) -> tuple[str | None, dict[str, Any], str]:
+        """Caption, other columns, and why there is no caption: None is none at all, an empty one is one that
+        can't be used."""
         text, facts = file.with_suffix(".txt"), file.with_suffix(".json")
         caption, columns, reading = "", {}, facts
         try:
@@ -184,7 +193,7 @@ class FolderSource(Source):
         if not isinstance(caption, str):
             return "", {}, f"{self.caption_key!r} in {_shown(facts.name)} is no text"
         return (
-            " ".join(caption.split()),
+            " ".join(caption.split()) or None,
             columns,
             f"no caption in {' or '.join(found)}"
             if found
@@ -201,6 +210,7 @@ class ListingSource(Source):
     video_column: str = "path"
     caption_column: str = "caption"
     key_column: str | None = None  # null: keys follow from the path or address
+    captions: Captions = Captions.REQUIRED
     max_download_megabytes: float = 500.0
     timeout_seconds: float = 30.0
 
@@ -215,28 +225,29 @@ class ListingSource(Source):
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         file = self._file()
         fetch = Fetch(int(self.max_download_megabytes * 1e6), self.timeout_seconds)
-        rows = [self._row(record, file.parent) for record in read_listing(file, self._required())]
+        rows = [self._row(record, file.parent) for record in read_listing(file, self._columns())]
         if not rows:
             raise ValueError(f"listing {file} has no row")
-        return _jobs(rows, cut, fetch)
+        return _jobs(rows, cut, fetch, self.captions)
 
-    def _required(self) -> list[str]:
+    def _columns(self) -> list[str]:
+        """Those that the listing must have."""
         names = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
         if len(set(names)) < len(names):
             raise ValueError(
                 "data.video_column, data.caption_column and data.key_column must differ, got "
                 f"{', '.join(names)}"
             )
-        return names
+        optional = self.captions is Captions.OPTIONAL
+        return [name for name in names if name != self.caption_column or not optional]
 
     def _row(self, record: dict[str, Any], folder: Path) -> _Row:
-        video, caption = record.pop(self.video_column), record.pop(self.caption_column)
+        video, caption = record.pop(self.video_column), record.pop(self.caption_column, None)
         location = "" if video is None else str(video).strip()
         given = record.pop(self.key_column) if self.key_column else None
-        text = " ".join(caption.split()) if isinstance(caption, str) else ""
-        missing = f"column {self.caption_column!r} " + (
-            "is empty" if caption is None or isinstance(caption, str) else "holds no text"
-        )
+        unusable = not (caption is None or isinstance(caption, str))
+        text = "" if unusable else " ".join((caption or "").split()) or None
+        missing = f"column {self.caption_column!r} {'holds no text' if unusable else 'is empty'}"
         try:
             if self.key_column and given in (None, ""):
                 raise ValueError(f"column {self.key_column!r} is empty")
@@ -267,7 +278,7 @@ class _Row:
     key: str
     source: str
     location: str
-    caption: str
+    caption: str | None  # None: there is none; empty: there is one that can't be used
     columns: dict[str, Any]
     why_no_caption: str
     defect: str = ""
@@ -299,8 +310,10 @@ def _shown(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]:
-    """Rows in order; those without a caption or with a key that an earlier row has are rejected here."""
+def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> list[Job | Rejection]:
+    """Rows in order; those without a caption, where it is required, or with a key that an earlier row has are
+    rejected here."""
+    absent = {None, ""} if captions is Captions.REQUIRED else {""}
     taken: dict[str, int] = {}
     out: list[Job | Rejection] = []
     for number, row in enumerate(rows):
@@ -310,7 +323,7 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch) -> list[Job | Rejection]
             out.append(Rejection(**where, reason=Reason.BAD_ROW, detail=row.defect))
         elif not row.source:
             out.append(Rejection(**where, reason=Reason.MISSING_FILE, detail="the row names no video"))
-        elif not row.caption:
+        elif row.caption in absent:
             out.append(Rejection(**where, reason=Reason.MISSING_CAPTION, detail=row.why_no_caption))
         elif key in taken:
             out.append(

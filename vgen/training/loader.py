@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vgen.backbones.image_model import Context, ImageModel
-from vgen.data.batch import Batch
+from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
+from vgen.data.collate import stacked
 from vgen.data.decode import Cut
+from vgen.data.fields import Needs
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
@@ -84,11 +85,16 @@ class Split:
         return len(self.train)
 
 
-def split(corpus: Corpus, seed: int, size_px: int) -> Split:
-    """Open the shards, or the one clip at ``size_px``; raises ValueError where there is nothing to train
-    on."""
+def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -> Split:
+    """Open the shards, or the one clip at ``size_px``, for what ``needs`` names (by default video and
+    caption).
+
+    Members that nothing reads are named once in the log. Raises ValueError where there is nothing to train
+    on, and where a sample lacks what is required.
+    """
+    needs = needs or Needs()
     if corpus.video:
-        one = Clips(_one_clip(corpus, size_px), corpus.window, seed, range(1))
+        one = Clips(_one_clip(corpus, size_px, needs), corpus.window, seed, range(1), needs)
         return Split(
             one, one
         )  # nothing is held out of a single clip: its validation figures are of the clip itself
@@ -96,8 +102,8 @@ def split(corpus: Corpus, seed: int, size_px: int) -> Split:
         raise ValueError(
             "data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER"
         )
-    reader = ShardReader(Path(corpus.path))
-    held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path))
+    reader = ShardReader(Path(corpus.path), needs)
+    held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path), needs)
     if corpus.val_path is None:
         num_train = len(reader) - corpus.val_clips
         if num_train < 1:
@@ -110,15 +116,20 @@ def split(corpus: Corpus, seed: int, size_px: int) -> Split:
     else:
         rows = range(len(reader)), range(min(len(held), corpus.val_clips))
     fixed = Window(num_frames=corpus.window.num_frames, stride_frames=corpus.window.stride_frames)
-    return Split(Clips(reader, corpus.window, seed, rows[0]), Clips(held, fixed, seed, rows[1]))
+    parts = Split(
+        Clips(reader, corpus.window, seed, rows[0], needs), Clips(held, fixed, seed, rows[1], needs)
+    )
+    for shards in {reader.folder: reader, held.folder: held}.values():
+        shards.name_unread()
+    return parts
 
 
-def _one_clip(corpus: Corpus, size_px: int) -> OneClip:
+def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
     if corpus.path:
         raise ValueError(
             f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them"
         )
-    if not corpus.prompt:
+    if not corpus.prompt and "caption" in needs.required:
         raise ValueError(
             f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"'
         )
@@ -126,13 +137,13 @@ def _one_clip(corpus: Corpus, size_px: int) -> OneClip:
     return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
 
 
-def cached(parts: Split, corpus: Corpus, model: ImageModel, device: torch.device, build: bool) -> Split:
+def cached(parts: Split, corpus: Corpus, encoder: Encoder, device: torch.device, build: bool) -> Split:
     """The same split read from latent caches; ``build`` is True on the one process that writes them."""
     out = []
     for name, clips in (("train", parts.train), ("val", parts.val)):
         assert isinstance(clips, Clips)  # of split(): no cache of a cache
         folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
-        out.append(LatentCache.open_or_build(folder, name, clips, model, device, build))
+        out.append(LatentCache.open_or_build(folder, name, clips, encoder, device, build))
     return Split(*out)
 
 
@@ -147,29 +158,17 @@ class Collate:
     seed: int = 0
 
     def __call__(self, clips: list[Clip]) -> Batch:
-        step = (
-            2
-            if self.coarse_share and clip_rng(self.seed, *clips[0].key, "coarse").random() < self.coarse_share
-            else 1
-        )
-
-        def stack(name: str) -> torch.Tensor | None:
-            values = [getattr(clip, name) for clip in clips]
-            if values[0] is None:
-                return None
-            every = step if name in ("video", "latents") else 1
-            return torch.stack([torch.from_numpy(v[::every]) for v in values])
-
-        text, pooled = stack("text"), stack("pooled")
-        return Batch(
+        if self.coarse_share and clip_rng(self.seed, *clips[0].key, "coarse").random() < self.coarse_share:
+            clips = [clip.every(2) for clip in clips]
+        batch = Batch(
             keys=[clip.key for clip in clips],
             captions=[clip.caption for clip in clips],
-            video=stack("video"),
-            latents=stack("latents"),
-            context=None if text is None else Context(text, pooled),
+            at=torch.stack([torch.from_numpy(clip.at) for clip in clips]),
             paraphrases=paraphrased(clips) if self.paraphrases else [],
             distractors=wrong_in_one_fact(clips, self.num_distractors),
         )
+        batch.fields, batch.present = stacked(clips)
+        return batch
 
 
 def collate_of(corpus: Corpus) -> Collate:

@@ -22,7 +22,7 @@ from torch import Tensor
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.batch import Batch
-from vgen.data.cache import LatentCache
+from vgen.data.cache import ImageModelEncoder, LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
@@ -109,7 +109,7 @@ def fit(job: Job) -> Path:
         parts = cached(
             parts,
             job.corpus,
-            job.model,
+            ImageModelEncoder(job.model),
             torch.device("cuda" if settings.on_gpu() else "cpu"),
             build=rank == 0,
         )
