@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from vgen.backbones.blank import Blank, blank
-from vgen.data.batch import Batch, Prepared
+from vgen.backbones.conditioning import Prepared
+from vgen.data.batch import Batch
 from vgen.data.cache import ImageModelEncoder, LatentCache
 from vgen.data.clips import Clips, Window
 from vgen.data.collate import stacked

@@ -99,6 +99,19 @@ def _sum(a: Residuals | None, b: Residuals | None) -> Residuals | None:
     return a + b
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What an encoder makes of clips: tensors by name, ``clip`` with axes b ..., ``frames`` with axes
+    b f ..."""
+
+    clip: dict[str, Tensor] = field(default_factory=dict)
+    frames: dict[str, Tensor] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Tensor]:
+        """All of it by name."""
+        return {**self.clip, **self.frames}
+
+
 @dataclass(slots=True)
 class ForwardContext:
     """What is known while a net runs: the frames of its clips, what it is given, and what its attentions do.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.conditioning import Conditioning, Prepared
 from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.moment import Moment
 
@@ -111,9 +111,13 @@ class Condition(ABC):
     def reads(self) -> tuple[str, ...]:
         """The fields that it needs."""
 
-    def prepare(self, model: ImageModel, fields: Fields) -> dict[str, Tensor]:
+    def prepare(self, model: ImageModel, fields: Fields) -> Prepared:
         """Further fields, from the encoders that are frozen."""
-        return {}
+        return Prepared()
+
+    def fingerprint(self) -> str:
+        """Of what else than the image model's encoders ``prepare`` uses; empty where there is nothing."""
+        return ""
 
     @abstractmethod
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:

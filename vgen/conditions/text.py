@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.conditioning import Conditioning, Prepared
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.conditions.condition import Condition, Encoded, Fields
 from vgen.diffusion.moment import Moment
@@ -18,11 +18,11 @@ class Text(Condition):
     def reads(self) -> tuple[str, ...]:
         return ("caption",)
 
-    def prepare(self, model: ImageModel, fields: Fields) -> dict[str, Tensor]:
+    def prepare(self, model: ImageModel, fields: Fields) -> Prepared:
         """``text`` b n d, and ``pooled`` b d of SDXL; nothing where the text encoders learn."""
         if "text" in fields or _learns(model):
-            return {}
-        return _named(model.encode_text(list(fields["caption"])))
+            return Prepared()
+        return Prepared(clip=_named(model.encode_text(list(fields["caption"]))))
 
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         if "text" in fields:

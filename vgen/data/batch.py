@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from vgen.backbones.conditioning import Prepared
 from vgen.backbones.image_model import Context
 
 
@@ -82,17 +83,8 @@ class Batch:
         self._put("pooled", None if value is None else value.pooled)
 
     def fields_by_name(self) -> dict[str, Any]:
-        """What a model listens to: captions, video and further fields; from a cache, latents and text."""
-        out: dict[str, Any] = {"caption": self.captions}
-        if self.video is not None:
-            out["video"] = self.video
-        if self.latents is not None:
-            out["latents"] = self.latents
-        if self.context is not None:
-            out["text"] = self.context.tokens
-        if self.context is not None and self.context.pooled is not None:
-            out["pooled"] = self.context.pooled
-        return out
+        """What a model listens to: captions, and the fields."""
+        return {"caption": self.captions, **self.fields}
 
     def pixels(self, device: torch.device) -> Tensor:
         """b f 3 H W in [-1, 1], float32."""
@@ -110,15 +102,6 @@ class Batch:
             self.fields.pop(name, None)
         else:
             self.fields[name] = value
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What an encoder makes of clips: tensors by name, ``clip`` with axes b ..., ``frames`` with axes
-    b f ..."""
-
-    clip: dict[str, Tensor] = field(default_factory=dict)
-    frames: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Encoder(Protocol):

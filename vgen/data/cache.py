@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vgen.backbones.conditioning import Prepared
 from vgen.backbones.image_model import ImageModel
-from vgen.data.batch import Encoder, Prepared
+from vgen.data.batch import Encoder
 from vgen.data.clips import Clip, Clips, clip_rng, numbers, per_frame, windowed
 from vgen.data.fields import FIELDS, VIDEO, Needs
 from vgen.data.npy import GrowingArray

@@ -107,7 +107,7 @@ class VideoModel:
             out["latents"] = self.model.encode(pixels).float()
         for condition in self.conditions.values():
             if all(name in out for name in condition.reads()):
-                out |= condition.prepare(self.model, out)
+                out |= condition.prepare(self.model, out).fields()
         return out
 
     def encode(self, fields: Fields) -> dict[str, Encoded]:
@@ -115,9 +115,8 @@ class VideoModel:
         whose fields are not there says nothing."""
         out = {}
         for name, condition in self.conditions.items():
-            prepared = condition.prepare(self.model, fields) if self._reads(condition, fields) else {}
-            there = {**fields, **prepared}
-            if self._reads(condition, there):
+            if self._reads(condition, fields):
+                there = {**fields, **condition.prepare(self.model, fields).fields()}
                 encoded = condition.encode(self.model, self._module(name), there)
                 out[name] = encoded.to(self.device, self.dtype)
         return out

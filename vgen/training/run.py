@@ -22,7 +22,7 @@ from torch import Tensor
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import standardise
 from vgen.data.batch import Batch
-from vgen.data.cache import ImageModelEncoder, LatentCache
+from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
@@ -40,6 +40,7 @@ from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, spl
 from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
+from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
@@ -102,14 +103,14 @@ def fit(job: Job) -> Path:
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    parts = split(job.corpus, job.seed, job.model.size_px)
+    parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
     _check_clips(job, parts)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(
             parts,
             job.corpus,
-            ImageModelEncoder(job.model),
+            Preparer(learner.video_model),
             torch.device("cuda" if settings.on_gpu() else "cpu"),
             build=rank == 0,
         )

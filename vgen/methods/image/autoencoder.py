@@ -8,7 +8,7 @@ neither.
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.methods._recipe import Paper, Recipe, Regime, method
+from vgen.methods._recipe import Conditioned, Paper, Recipe, Regime, method
 from vgen.methods.image._objectives import Autoencoding
 from vgen.spec import spec
 
@@ -28,6 +28,9 @@ class Autoencoder(Recipe):
     kl: float = 1e-7
     detail: float = 4.0
     decoder_only: bool = False
+
+    def conditions(self) -> dict[str, Conditioned]:
+        return {}
 
     def objective(self, model: ImageModel) -> Autoencoding:
         return Autoencoding(l1=self.l1, mse=self.mse, kl=self.kl, detail=self.detail)

@@ -1,0 +1,48 @@
+"""What a latent cache keeps: everything that is frozen and is computed from a clip alone."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from vgen.backbones.conditioning import Prepared
+from vgen.data.cache import ImageModelEncoder
+from vgen.data.fields import NAMES, Needs
+from vgen.methods import Recipe, VideoModel
+
+
+class Preparer:
+    """The encoders of the image model, and what the conditions of a method prepare."""
+
+    def __init__(self, video_model: VideoModel) -> None:
+        self.video_model, self.encoders = video_model, ImageModelEncoder(video_model.model)
+
+    def fingerprint(self) -> str:
+        """Of the encoders alone where no condition prepares anything of its own: caches are shared by
+        methods."""
+        own = [text for c in self.video_model.conditions.values() if (text := c.fingerprint())]
+        if not own:
+            return self.encoders.fingerprint()
+        return hashlib.blake2b(
+            "".join([self.encoders.fingerprint(), *own]).encode(), digest_size=16
+        ).hexdigest()
+
+    @torch.no_grad()
+    def prepare(self, fields: dict[str, Any], device: torch.device) -> Prepared:
+        out = self.encoders.prepare(fields, device)
+        for condition in self.video_model.conditions.values():
+            there = {**fields, **out.fields()}
+            if all(name in there for name in condition.reads()):
+                more = condition.prepare(self.video_model.model, there)
+                out.clip.update(more.clip)
+                out.frames.update(more.frames)
+        return out
+
+
+def needs_of(recipe: Recipe) -> Needs:
+    """What a training of the recipe reads of every sample; names that only sampling knows are left out."""
+    known = {name: spare for name, spare in recipe.reads().items() if name in NAMES}
+    required = frozenset(name for name, spare in known.items() if not spare)
+    return Needs(required=required | {"video"}, optional=frozenset(known) - required)
