@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vgen.app.loading import Backbone
 from vgen.app.refusals import unknown_key
+from vgen.app.stacks import StackEntry
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
@@ -55,7 +56,7 @@ class RunSettings:
 
 @spec
 class TrainRun:
-    """What ``vgen train`` is told."""
+    """What ``vgen train`` is told; the adapters of ``stack`` stay frozen beneath what is trained."""
 
     method: Recipe = MISSING
     backbone: Backbone = field(default_factory=Backbone)
@@ -65,6 +66,7 @@ class TrainRun:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     callbacks: SampleSettings = field(default_factory=SampleSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    stack: list[StackEntry] = field(default_factory=list)
 
 
 def offer_training() -> None:
@@ -72,6 +74,8 @@ def offer_training() -> None:
     store.store(name="train_schema", node=TrainRun)
     for name, recipe in catalogue().items():
         store.store(group="method", name=name, node=recipe)
+        numbers = recipe().training().settings()
+        store.store(group="numbers", name=name, node=numbers, package="_global_")
 
 
 def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:

@@ -23,6 +23,7 @@ from vgen.app.control_net import ControlNetRun, Structure
 from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
+from vgen.app.stacks import StackEntry
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
@@ -85,6 +86,7 @@ class EditRun:
     cross_replace_steps: list[str] = field(default_factory=list)
     matching: Matching = Matching.AUTO
     adapter: str = ""
+    stack: list[StackEntry] = field(default_factory=list)
     backbone: str | None = None
     num_frames: int = 8
     fps: float = 8.0
@@ -285,6 +287,7 @@ def _session(
         run.backbone or (None if run.adapter else TOYBOX),
         run.device,
         untrained=recipe,
+        stack=run.stack,
     )
     assert isinstance(recipe, Editing)  # others were refused
     if _another(checkpoint, recipe) and checkpoint.card is not None and recipe.tuned:

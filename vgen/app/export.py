@@ -18,9 +18,10 @@ from rich.table import Table
 from torch import Tensor
 
 from vgen.app.config import run_hydra
-from vgen.app.loading import adapter_path, load_backbone, recipe_of
+from vgen.app.loading import load_backbone
 from vgen.app.plain import from_plain
 from vgen.app.refusals import refusal
+from vgen.app.stacks import adapter_path, recipe_of
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import animatediff, diffusers_motion, proof, single_file, state_file, tune_a_video
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter, unet_fingerprint

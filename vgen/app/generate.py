@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
-from vgen.app.loading import SHIPPED, Checkpoint, adapter_path, open_checkpoint, refuse_undrawable
+from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
+from vgen.app.stacks import StackEntry, adapter_path
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
@@ -39,13 +40,15 @@ DTYPES = {Dtype.FP32: torch.float32, Dtype.BF16: torch.bfloat16, Dtype.FP16: tor
 class GenerateRun:
     """``prompt`` or ``prompt_file`` (one a line).
 
-    Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
+    ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
+    stands alone. Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
     """
 
     prompt: str = ""
     prompt_file: str | None = None
     negative: str = ""
-    adapter: str = SHIPPED
+    adapter: str = ""
+    stack: list[StackEntry] = field(default_factory=list)
     backbone: str | None = None
     seed: int = 0
     num_clips: int = 1
@@ -57,6 +60,7 @@ class GenerateRun:
     out: str = ""
 
     def __post_init__(self) -> None:
+        self.adapter = self.adapter or (NONE if self.stack else SHIPPED)
         if self.batch_size < 1 or self.num_clips < 1:
             raise ValueError(
                 f"batch_size and num_clips must be at least 1, got {self.batch_size} and {self.num_clips}"
@@ -109,7 +113,7 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
-    checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype])
+    checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack)
     refuse_undrawable(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)

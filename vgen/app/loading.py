@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from vgen.app.plain import from_plain
+from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, unique
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
-from vgen.formats.adapter import Card, load_adapter, put, unet_fingerprint
-from vgen.methods import Recipe, VideoModel, assemble, catalogue
+from vgen.formats.adapter import Card, put, unet_fingerprint
+from vgen.methods import Recipe, VideoModel, usual
+from vgen.methods._assembly import Part, assemble_stack
 from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
-from vgen.methods.animatediff import AnimateDiff
 from vgen.resources import data_dir
 from vgen.spec import spec
 from vgen.training.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
-TOYBOX = "toybox"
-SHIPPED, UNTRAINED = "shipped", "untrained"
-RETIRED = frozenset({"num_steps", "guidance"})
-"""Knobs in the cards of adapters written before these numbers were those of sampling."""
+NONE = "none"
+"""``adapter=none``: a stack alone."""
 SHIPPED_GUIDANCE = 5.0
 """What the miniature model draws well with; its method's own is of Stable Diffusion."""
 
@@ -156,56 +154,45 @@ class Checkpoint:
         return generate(self.video_model, prompts, sampling, on_step)
 
 
-def adapter_path(adapter: str, key: str = "adapter") -> Path:
-    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is
-    none."""
-    path = (
-        data_dir() / TOYBOX / "motion_module" / "adapter.safetensors"
-        if adapter == SHIPPED
-        else Path(adapter).expanduser()
-    )
-    if path.is_dir():
-        path = path / "adapter.safetensors"
-    if not path.is_file():
-        words = (
-            f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"
-        )  # the others want something learnt
-        raise ValueError(f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors{words}")
-    return path
-
-
 def open_checkpoint(
     adapter: str,
     backbone: str | None = None,
     device: str | None = None,
     dtype: torch.dtype = torch.float32,
     untrained: Recipe | None = None,
+    stack: Sequence[StackEntry] = (),
 ) -> Checkpoint:
-    """The adapter in its image model. ``backbone`` overrides the card's; ``untrained`` is the recipe of
-    ``adapter=untrained``.
+    """The adapter in its image model, over the adapters that it was trained on and beside those of ``stack``.
 
-    Raises ValueError where the adapter was trained on another image model.
+    ``backbone`` overrides the card's; ``untrained`` is the recipe of ``adapter=untrained``. Raises ValueError
+    where an adapter was trained on another image model, or its base is gone or has changed.
     """
-    tensors, card = ({}, None) if adapter == UNTRAINED else load_adapter(adapter_path(adapter))
-    recipe = (untrained or AnimateDiff()) if card is None else recipe_of(card, f"adapter={adapter}")
-    name = backbone or (card.backbone_source if card else TOYBOX)
-    model = load_backbone(name, "" if backbone else f"adapter={adapter}")
+    layers: list[Layer] = []
+    if adapter not in (UNTRAINED, NONE):
+        layers = opened(adapter, f"adapter={adapter}")
+    for entry in stack:
+        layers += opened(entry.file, f"stack.{entry.name}.file={entry.file}", entry.name, entry.scale)
+    layers = unique(layers)
+    first = next((layer.card for layer in layers), None)
+    name = backbone or (first.backbone_source if first else TOYBOX)
+    model = load_backbone(name, "" if backbone else layers[0].named if layers else "")
     fingerprint = unet_fingerprint(model.unet)
-    if card is not None and fingerprint != card.backbone:
-        raise ValueError(
-            f"adapter={adapter} was trained on image model {card.backbone_source} (fingerprint "
-            f"{card.backbone}), "
-            f"{name} is {fingerprint}; give the backbone it was trained on"
-        )
+    for layer in layers:
+        layer.refuse_misfit(model, name, fingerprint)
+    parts = [Part("", untrained or usual())] if adapter == UNTRAINED else []
+    parts += [Part(layer.slot, layer.recipe, layer.scale) for layer in layers]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        video_model = assemble(recipe, model)
-    put(video_model.components(), tensors, recipe.learns())
+        video_model = assemble_stack(parts, model)
+    for layer in layers:
+        put(video_model.components(), layer.tensors, layer.recipe.learns(), layer.named, layer.slot)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place == "cpu":
         keep_freed_memory()
     video_model.to(place, dtype)
-    return Checkpoint(video_model, recipe, card, adapter, fingerprint)
+    own = next((layer for layer in layers if not layer.slot), None)
+    recipe = parts[0].recipe if own is None else own.recipe
+    return Checkpoint(video_model, recipe, own.card if own else None, adapter, fingerprint)
 
 
 def refuse_undrawable(checkpoint: Checkpoint) -> None:
@@ -218,19 +205,3 @@ def refuse_undrawable(checkpoint: Checkpoint) -> None:
             "can be drawn with it; choose a method that inserts layers or edits ('vgen show METHOD' says its "
             "objective)"
         )
-
-
-def recipe_of(card: Card, named: str = "adapter") -> Recipe:
-    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the
-    file. ``named`` says whose card it is where it cannot be read."""
-    if card.recipe not in catalogue():
-        raise ValueError(
-            f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has "
-            f"{', '.join(catalogue())}"
-        )
-    try:
-        return from_plain(catalogue()[card.recipe], {k: v for k, v in card.knobs.items() if k not in RETIRED})
-    except ValueError as error:
-        raise ValueError(
-            f"the vgen card of {named} cannot be read ({error}); copy or export the file again"
-        ) from error

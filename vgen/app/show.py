@@ -64,6 +64,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"learns: {_learns(recipe, video_model)}",
         f"objective: {_objective(recipe, model)}",
         f"sampling: {_settings(recipe.sampling())}",
+        f"training: {recipe.training().settings() or 'numbers of every training'}",
         f"writes: {_writes(recipe)}",
     ]
     return "\n".join(lines)

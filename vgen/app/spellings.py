@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 RENAMED: dict[str, dict[str, str]] = {
     "edit": {"method.num_steps": "sampling.num_steps", "method.guidance": "sampling.guidance"},
     "evaluate": {
@@ -18,7 +20,7 @@ CHOICES = ("toybox", "folder", "blank")
 def respelt(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments by today's spellings, and a line for each that was of another time."""
     out, said = [], []
-    for argument in arguments:
+    for argument in stacked(arguments):
         key, given, value = argument.partition("=")
         now = _now(verb, key) if given else key
         if now != key:
@@ -41,3 +43,33 @@ def _backbone(verb: str, argument: str) -> list[str]:
     if verb != "train" or key != "backbone" or value in CHOICES or not value:
         return [argument]
     return ["backbone=folder", f"backbone.path={value}"]
+
+
+_SLOT = re.compile(r"stack\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
+
+
+def stacked(arguments: list[str]) -> list[str]:
+    """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads; slots in the order in
+    which they are first named."""
+    slots: dict[str, dict[str, str]] = {}
+    others = []
+    for argument in arguments:
+        found = _SLOT.fullmatch(argument)
+        if found is None:
+            others.append(argument)
+        else:
+            slots.setdefault(found["name"], {})[found["key"]] = found["value"]
+    if not slots:
+        return others
+    entries = [_entry(name, given) for name, given in slots.items()]
+    return [*others, f"stack=[{','.join(entries)}]"]
+
+
+def _entry(name: str, given: dict[str, str]) -> str:
+    said = [f"name:{name}"]
+    if "file" in given:
+        quoted = given["file"].replace("\\", "\\\\").replace('"', '\\"')
+        said.append(f'file:"{quoted}"')
+    if "scale" in given:
+        said.append(f"scale:{given['scale']}")
+    return "{" + ",".join(said) + "}"

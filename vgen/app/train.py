@@ -15,13 +15,15 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
-from vgen.app.loading import adapter_path, recipe_of
-from vgen.formats.adapter import load_adapter
+from vgen.app.stacks import RETIRED, adapter_path, opened, recipe_of, unique
+from vgen.backbones.image_model import ImageModel
+from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
 from vgen.methods import Regime, name_of
+from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoints import latest
-from vgen.training.run import Job, fit
+from vgen.training.run import Beneath, Job, fit
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
@@ -63,9 +65,12 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             save_config(folder, plain)
 
     try:
+        model = run.backbone.open()
         job = Job(
             recipe=run.method,
-            model=run.backbone.open(),
+            model=model,
+            beneath=beneath(run, model),
+            init=init_of(run),
             corpus=run.data,
             optimisation=run.optim,
             settings=settings,
@@ -136,6 +141,31 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
     return tensors
 
 
+def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:
+    """The adapters of ``stack``, each over its own bases."""
+    found = [
+        layer
+        for entry in run.stack
+        for layer in opened(entry.file, f"stack.{entry.name}.file={entry.file}", entry.name, entry.scale)
+    ]
+    fingerprint = unet_fingerprint(model.unet) if found else ""
+    out = []
+    for layer in unique(found):
+        layer.refuse_misfit(model, model.source, fingerprint)
+        part = Part(layer.slot, layer.recipe, layer.scale)
+        out.append(Beneath(part=part, tensors=layer.tensors, said=layer.as_base()))
+    return out
+
+
+def init_of(run: TrainRun) -> dict[str, Any]:
+    """Where learning starts from, for the card."""
+    wish = run.run.init_from
+    if wish is None:
+        return {}
+    path = adapter_path(wish, "run.init_from")
+    return {"file": wish, "sha256": file_sha256(path)}
+
+
 def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     """Make the run's folder and save its resolved configuration; a run that exists is never overwritten, and
     its configuration not before training goes on."""
@@ -144,8 +174,9 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
         raise ValueError(f"run {folder} exists; continue it with run.resume=auto or choose another run.name")
     if config.is_file():
         before = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config)))  # written below
+        now = json.loads(json.dumps(plain))
         changed = [
-            k for k in ("method", "backbone", "optim") if before.get(k) != json.loads(json.dumps(plain))[k]
+            k for k in ("method", "backbone", "optim", "stack") if _settled(before, k) != _settled(now, k)
         ]
         if changed:
             raise ValueError(
@@ -155,6 +186,14 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     save_config(folder, plain)
+
+
+def _settled(config: dict[str, Any], section: str) -> Any:
+    """A section of a run's configuration, without what older runs have in another place."""
+    found = config.get(section) or None
+    if section == "method" and isinstance(found, dict):
+        return {k: v for k, v in found.items() if k not in RETIRED}
+    return found
 
 
 def save_config(folder: Path, plain: dict[str, Any]) -> None:

@@ -223,6 +223,12 @@ VERBS = {
         keys=(),
         examples=("vgen methods",),
     ),
+    "adapters": Verb(
+        summary="what an adapter was made by, what lies beneath it, and their hashes",
+        usage="vgen adapters FILE|RUN [FILE ...]",
+        keys=(),
+        examples=("vgen adapters runs/mine", "vgen adapters shipped"),
+    ),
     "show": Verb(
         summary="print a method's expanded row, the sites it hits and its trainable parameters",
         usage="vgen show METHOD [backbone=NAME] [KNOB=VALUE ...]",

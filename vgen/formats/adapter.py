@@ -7,8 +7,9 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 import vgen
 from vgen.backbones.image_model import ImageModel
 
-FORMAT = "vgen-adapter-1"
+FORMAT, OLDER = "vgen-adapter-2", ("vgen-adapter-1",)
 _AGAIN = "the file is damaged: copy or export it again"
 
 
@@ -51,10 +52,32 @@ def unet_fingerprint(unet: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def unet_shapes(unet: nn.Module) -> str:
+    """A short hash of the names and shapes of the image UNet's tensors: image models of one family share
+    it."""
+    named = sorted((name, tuple(value.shape)) for name, value in unet.state_dict().items())
+    return hashlib.blake2b(repr(named).encode(), digest_size=8).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """``recipe`` names a method, ``knobs`` are its fields as plain data; ``backbone`` is the image UNet's
-    fingerprint."""
+    """What an adapter was made by, and on what.
+
+    - ``recipe`` names a method, ``knobs`` are its fields as plain data.
+    - ``backbone`` is the image UNet's fingerprint, ``shapes`` that of its shapes alone (empty in older
+      cards).
+    - ``base``: the adapters that lay frozen beneath while it was trained, each with ``name``, ``file``,
+      ``sha256`` and ``scale``; they belong beneath it for ever.
+    - ``init``: the file that learning started from, with its ``sha256``; provenance alone.
+    """
 
     recipe: str
     knobs: dict[str, Any]
@@ -62,11 +85,22 @@ class Card:
     backbone_source: str
     run: dict[str, Any]
     summary: dict[str, Any]
+    shapes: str = ""
+    base: list[dict[str, Any]] = field(default_factory=list)
+    init: dict[str, Any] = field(default_factory=dict)
     version: str = vgen.__version__
     format: str = FORMAT
 
     @staticmethod
-    def of(name: str, recipe: Any, model: ImageModel, run: dict[str, Any], summary: dict[str, Any]) -> Card:
+    def of(
+        name: str,
+        recipe: Any,
+        model: ImageModel,
+        run: dict[str, Any],
+        summary: dict[str, Any],
+        base: Sequence[dict[str, Any]] = (),
+        init: dict[str, Any] | None = None,
+    ) -> Card:
         return Card(
             recipe=name,
             knobs=plain(asdict(recipe)),
@@ -74,6 +108,9 @@ class Card:
             backbone_source=model.source,
             run=plain(run),
             summary=plain(summary),
+            shapes=unet_shapes(model.unet),
+            base=plain(list(base)),
+            init=plain(init or {}),
         )
 
 
@@ -86,7 +123,9 @@ def save_adapter(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
-        file.write(save(data, metadata={"vgen": json.dumps(asdict(card), sort_keys=True)}))
+        file.write(
+            save(data, metadata={"vgen": json.dumps(asdict(replace(card, format=FORMAT)), sort_keys=True)})
+        )
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -119,21 +158,48 @@ def _card(path: Path, text: str) -> Card:
         raise ValueError(
             f"the vgen card in {path} is no section of names and values but {str(data)[:40]}; {_AGAIN}"
         )
-    if data.get("format") != FORMAT:
+    if data.get("format") not in (FORMAT, *OLDER):
         raise ValueError(
             f"{path} is of format {data.get('format')!r}, this vgen reads {FORMAT!r}; upgrade vgen"
         )
-    kinds = {f.name: dict if str(f.type).startswith("dict") else str for f in fields(Card)}
-    wrong = [
-        n
-        for n, kind in kinds.items()
-        if not isinstance(data.get(n, vgen.__version__ if n == "version" else None), kind)
-    ]
+    kinds = {f.name: _KIND.get(str(f.type).split("[")[0], str) for f in fields(Card)}
+    wrong = [n for n, kind in kinds.items() if n not in _NEWER and not isinstance(data.get(n), kind)]
+    wrong += [n for n in _NEWER if n in data and not isinstance(data[n], kinds[n])]
     if wrong:
         raise ValueError(
             f"the vgen card in {path} lacks {', '.join(wrong)}, or they are of another kind; {_AGAIN}"
         )
     return Card(**{k: v for k, v in data.items() if k in kinds})
+
+
+_KIND = {"dict": dict, "list": list, "str": str}
+_NEWER = ("version", "shapes", "base", "init")
+"""What older cards lack."""
+
+
+def in_slot(components: Mapping[str, nn.Module], slot: str) -> dict[str, nn.Parameter]:
+    """Parameters by the names that a file gives them: those of inserted layers of ``slot`` without the slot's
+    name, and none of other slots'."""
+    out = {}
+    for part, module in components.items():
+        for name, parameter in module.named_parameters():
+            found = _INSERTED.match(name)
+            if found is None:
+                out[f"{part}.{name}"] = parameter
+            elif _slot_of(found["called"]) == slot:
+                out[f"{part}.{found['head']}{_bare(found['called'])}.{found['rest']}"] = parameter
+    return out
+
+
+_INSERTED = re.compile(r"^(?P<head>inserted\.[^.@]+)(?P<called>@[^.]*)?\.(?P<rest>.+)$")
+
+
+def _slot_of(called: str | None) -> str:
+    return (called or "@").rpartition("+")[2] if "+" in (called or "") else ""
+
+
+def _bare(called: str | None) -> str:
+    return (called or "").partition("+")[0].rstrip("@")
 
 
 @torch.no_grad()
@@ -142,12 +208,11 @@ def put(
     tensors: Mapping[str, Tensor],
     learns: Sequence[str],
     whose: str = "adapter",
+    slot: str = "",
 ) -> None:
     """Copy learnt tensors (``component.NAME``) into place; every one must fit, and all that ``learns`` names
     must be there."""
-    named = {
-        f"{part}.{name}": p for part, module in components.items() for name, p in module.named_parameters()
-    }
+    named = in_slot(components, slot)
     unknown = [name for name in tensors if name not in named]
     wrong = [
         f"{name} {tuple(value.shape)} for {tuple(named[name].shape)}"

@@ -36,7 +36,8 @@ class Inserted(Silent):
     """A layer that runs after its site: on ``(b f) c h w``, on ``(b f) n c`` inside a transformer block.
 
     ``READS_INPUT`` says that it wants the site's own input beside the site's output. ``recomputed`` says
-    whether backward runs the layer again instead of keeping what lies within it.
+    whether backward runs the layer again instead of keeping what lies within it. ``strength`` scales what it
+    adds.
     """
 
     READS_INPUT: ClassVar[bool] = False
@@ -45,6 +46,7 @@ class Inserted(Silent):
         super().__init__()
         self.context = context
         self.recomputed = False
+        self.strength = 1.0
 
     @abstractmethod
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
@@ -58,6 +60,8 @@ class Inserted(Silent):
             changed = self.context.checkpoint(self, x, *given)
         else:
             changed = self(x, *given)
+        if self.strength != 1:
+            changed = x + self.strength * (changed - x)
         return (changed, *out[1:]) if isinstance(out, tuple) else changed
 
 

@@ -1,21 +1,39 @@
-"""From a recipe and an image model to the one denoiser."""
+"""From recipes and an image model to the one denoiser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
+from vgen.attention.keys import FrameKeys
 from vgen.attention.processor import control_of, route
 from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Site, sites
 from vgen.backbones.video_unet import Sidecar, VideoUNet
+from vgen.conditions.condition import Condition
 from vgen.diffusion.schedule import Prediction, Schedule
+from vgen.layers.insertion import Inserted
 from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._recipe import UNET, Conditioned, Insertion, Recipe
+from vgen.methods._recipe import UNET, Insertion, Recipe
 from vgen.methods._video_model import VideoModel
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One layer of learning in a stack: a recipe in the slot ``name``, and how loud its inserted layers are.
+
+    The layers of the slot without a name keep the state-dict keys of their sites; those of others carry the
+    slot's name. A file has the keys of the slot without a name, whatever slot it is put into.
+    """
+
+    name: str
+    recipe: Recipe
+    scale: float = 1.0
 
 
 def assemble(recipe: Recipe, model: ImageModel) -> VideoModel:
@@ -23,27 +41,61 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoModel:
 
     Raises ValueError where a filter matches no site.
     """
-    wired = recipe.conditions()
+    return assemble_stack([Part("", recipe)], model)
+
+
+def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
+    """The image model with what every part inserts and listens to; one of them leads: the schedule, the
+    prediction and the scope of the image model's norms are its own.
+
+    Raises ValueError where two lead by different values, or give one name to different things.
+    """
+    leading = leader(parts, model)
     video_model = VideoModel(
         model=model,
         unet=VideoUNet(model.unet),
-        modules=_modules(wired, model),
-        conditions={name: one.condition for name, one in wired.items()},
-        process=partial(_process, recipe, model),
+        modules=nn.ModuleDict(),
+        conditions={},
+        process=partial(_process, leading, model),
     )
+    for part in parts:
+        _listen(video_model, part)
     nets = _routed(video_model)
-    for net, keys in recipe.attention_keys().items():
+    for net, keys in _attention_keys(parts).items():
         control_of(_net(nets, net)).keys = tuple(keys)
-    add(video_model, [*recipe.insertions(), *_of_conditions(wired)])
-    if recipe.image_norms() is NormScope.CLIP:
+    for part in parts:
+        wired = part.recipe.conditions().values()
+        own = [*part.recipe.insertions(), *(i for one in wired for i in one.insertions)]
+        add(video_model, own, part.name, part.scale)
+    if leading.image_norms() is NormScope.CLIP:
         pool_image_norms(video_model.unet)
     video_model.enter(None)
     return video_model
 
 
-def add(video_model: VideoModel, insertions: Iterable[Insertion]) -> None:
-    """Insert further layers. Raises ValueError where a filter matches no site."""
-    nets = _routed(video_model, again=False)
+def leader(parts: Sequence[Part], model: ImageModel) -> Recipe:
+    """The recipe whose schedule, prediction and norm scope hold for all."""
+    leading = [part for part in parts if part.recipe.leads]
+    for other in leading[1:]:
+        first = leading[0]
+        for knob in ("noise_schedule", "prediction", "image_norms"):
+            ours, theirs = (_fact(part.recipe, knob, model) for part in (first, other))
+            if ours != theirs:
+                raise ValueError(
+                    f"stack.{first.name} and stack.{other.name} both lead and differ in {knob} ({ours} and "
+                    f"{theirs}); stack one of them, or give both the same knob"
+                )
+    return (leading or list(parts))[0].recipe
+
+
+def _fact(recipe: Recipe, knob: str, model: ImageModel) -> Any:
+    member = getattr(recipe, knob)
+    return member() if knob == "image_norms" else member(model)
+
+
+def add(video_model: VideoModel, insertions: Iterable[Insertion], slot: str = "", scale: float = 1.0) -> None:
+    """Insert further layers, into a slot of a stack. Raises ValueError where a filter matches no site."""
+    nets = _nets(video_model)
     places: dict[str, list[Site]] = {}
     for insertion in insertions:
         net = _net(nets, insertion.into)
@@ -56,25 +108,59 @@ def add(video_model: VideoModel, insertions: Iterable[Insertion]) -> None:
                 "them"
             )
         for site in hits:
-            module = net.guest.get_submodule(site.path)
-            net.insert(site.path, insertion.layer.build(site, module, net.context), insertion.name)
+            _insert(net, site, insertion, slot, scale)
     route_inserted(video_model.unet, control_of(video_model.unet))
 
 
-def _modules(wired: dict[str, Conditioned], model: ImageModel) -> nn.ModuleDict:
-    built = {name: one.module(model) for name, one in wired.items() if one.module is not None}
-    return nn.ModuleDict(built)
+def _insert(net: Sidecar, site: Site, insertion: Insertion, slot: str, scale: float) -> None:
+    layer = insertion.layer.build(site, net.guest.get_submodule(site.path), net.context)
+    assert isinstance(layer, Inserted)
+    layer.strength = scale
+    net.insert(site.path, layer, slotted(insertion.name, slot))
 
 
-def _of_conditions(wired: dict[str, Conditioned]) -> list[Insertion]:
-    return [insertion for one in wired.values() for insertion in one.insertions]
+def slotted(name: str, slot: str) -> str:
+    """What a layer is called in a slot of a stack: its own name, and behind a plus sign the slot's."""
+    return f"{name}+{slot}" if slot else name
 
 
-def _routed(video_model: VideoModel, again: bool = True) -> dict[str, Sidecar]:
-    """Every net that has a sidecar, by name, its attention run by vgen."""
+def _listen(video_model: VideoModel, part: Part) -> None:
+    """Take in the conditions of a part, and the nets that they speak through."""
+    for name, one in part.recipe.conditions().items():
+        known = video_model.conditions.get(name)
+        if known is not None and not _same(known, one.condition):
+            raise ValueError(
+                f"stack.{part.name} gives the condition {name!r} another meaning than the parts before it; "
+                "stack one of them"
+            )
+        if known is None:
+            video_model.conditions[name] = one.condition
+        if one.module is not None and name not in video_model.modules:
+            video_model.modules[name] = one.module(video_model.model)
+
+
+def _same(a: Condition, b: Condition) -> bool:
+    return type(a) is type(b) and a == b
+
+
+def _attention_keys(parts: Sequence[Part]) -> dict[str, list[FrameKeys]]:
+    out: dict[str, list[FrameKeys]] = {}
+    for part in parts:
+        for net, keys in part.recipe.attention_keys().items():
+            out.setdefault(net, []).extend(keys)
+    return out
+
+
+def _nets(video_model: VideoModel) -> dict[str, Sidecar]:
+    """Every net that has a sidecar, by name."""
     beside = {name: net for name, net in video_model.modules.items() if isinstance(net, Sidecar)}
-    nets: dict[str, Sidecar] = {UNET: video_model.unet, **beside}
-    for net in nets.values() if again else ():
+    return {UNET: video_model.unet, **beside}
+
+
+def _routed(video_model: VideoModel) -> dict[str, Sidecar]:
+    """The same, their attention run by vgen."""
+    nets = _nets(video_model)
+    for net in nets.values():
         if hasattr(net.guest, "attn_processors"):
             route(net)
     return nets

@@ -78,6 +78,28 @@ class Conditioned:
     optional: bool = False
 
 
+@spec
+class Training:
+    """A paper's numbers for training; None: those of every training."""
+
+    lr: float | None = None
+    weight_decay: float | None = None
+    ema_decay: float | None = None
+    max_steps: int | None = None
+
+    def settings(self) -> dict[str, dict[str, float]]:
+        """By the sections of a run's configuration."""
+        optim = {"lr": self.lr, "weight_decay": self.weight_decay, "ema_decay": self.ema_decay}
+        trainer: dict[str, float | None] = {"max_steps": self.max_steps}
+        sections = {"optim": optim, "trainer": trainer}
+        given = {name: _given(section) for name, section in sections.items()}
+        return {name: section for name, section in given.items() if section}
+
+
+def _given(section: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in section.items() if value is not None}
+
+
 class Writes(NamedTuple):
     """What a training of a method leaves: an adapter, an image model, or both."""
 
@@ -91,6 +113,9 @@ class Recipe:
 
     paper: ClassVar[Paper]
     regime: ClassVar[Regime]
+    leads: ClassVar[bool] = True
+    """Whether its schedule, prediction and norm scope hold for a stack that it is in; False for mere
+    layers."""
 
     def objective(self, model: ImageModel) -> Objective:
         """What is minimised, given the facts of the image model."""
@@ -130,6 +155,10 @@ class Recipe:
     def sampling(self) -> Sampling:
         """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""
         return Sampling()
+
+    def training(self) -> Training:
+        """The paper's numbers for training; ``optim.*`` and ``trainer.*`` override them."""
+        return Training()
 
     def dropout(self) -> list[Drop]:
         """What shares of the training clips do not hear."""

@@ -16,7 +16,7 @@ from vgen.diffusion.schedule import Betas, Schedule
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
-from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, method
+from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
@@ -63,6 +63,9 @@ class AnimateDiff(Recipe):
 
     def sampling(self) -> Sampling:
         return Sampling(num_frames=16, num_steps=25, guidance=7.5)
+
+    def training(self) -> Training:
+        return Training(lr=1e-4, weight_decay=1e-2)
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*",)

@@ -19,7 +19,7 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import Acting, Edited, Editing, EditSession, check_fixed_point
-from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, method
+from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
@@ -69,6 +69,9 @@ class TuneAVideo(Recipe, Editing):
 
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=12.5)
+
+    def training(self) -> Training:
+        return Training(lr=3e-5, weight_decay=1e-2, ema_decay=0.0, max_steps=500)
 
     def edit(self, session: EditSession) -> Edited:
         prompt, again = self.inversion_prompt, self.fixed_point_steps

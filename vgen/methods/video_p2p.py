@@ -27,7 +27,7 @@ from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
-from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, method
+from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Encodings
 from vgen.spec import field, spec
@@ -72,6 +72,9 @@ class VideoP2P(Recipe, Editing):
 
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=7.5)
+
+    def training(self) -> Training:
+        return Training(lr=3e-5, weight_decay=1e-2, ema_decay=0.0, max_steps=300)
 
     def cross_window(self) -> StepWindow:
         return self.cross

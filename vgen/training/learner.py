@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +15,8 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.methods import Recipe, VideoModel, assemble
+from vgen.methods import Recipe, VideoModel
+from vgen.methods._assembly import Part, assemble_stack
 from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
 
@@ -35,6 +37,7 @@ class Learner(pl.LightningModule):
         seed: int,
         max_steps: int,
         frozen_dtype: torch.dtype = torch.float32,
+        beneath: Sequence[Part] = (),
     ) -> None:
         super().__init__()
         self.recipe, self.optimisation, self.seed, self.max_steps = recipe, optimisation, seed, max_steps
@@ -43,7 +46,7 @@ class Learner(pl.LightningModule):
             tuple[nn.Parameter, Tensor]
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
-        self._assembled = (assemble(recipe, model),)
+        self._assembled = (assemble_stack([*beneath, Part("", recipe)], model),)
         have = self.video_model.components()
         if lacking := [name for name in recipe.engages() if name not in have]:
             raise ValueError(
@@ -52,7 +55,7 @@ class Learner(pl.LightningModule):
                 "give a backbone.path with that part"
             )
         self.parts = nn.ModuleDict({name: have[name] for name in recipe.engages()})
-        self.learning = select(self.parts, recipe.learns())
+        self.learning = select(self.parts, recipe.learns(), _foreign(beneath))
         self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
         self.objective = recipe.objective(model)
@@ -178,10 +181,18 @@ class Learner(pl.LightningModule):
         rewind(checkpoint, checkpoint["global_step"] * self.trainer.accumulate_grad_batches)
 
 
-def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Parameter]:
+def _foreign(beneath: Sequence[Part]) -> tuple[str, ...]:
+    """What in the names of parameters says that they belong to a part beneath."""
+    return tuple(f"+{part.name}." for part in beneath)
+
+
+def select(
+    parts: nn.ModuleDict, patterns: tuple[str, ...], foreign: tuple[str, ...] = ()
+) -> dict[str, nn.Parameter]:
     """Require gradients of exactly the parameters that match; every pattern must hit. Names are
     ``component.parameter``."""
-    named = dict(parts.named_parameters())
+    everything = dict(parts.named_parameters())
+    named = {n: p for n, p in everything.items() if not any(mark in n for mark in foreign)}
     for pattern in patterns:
         if not fnmatch.filter(named, pattern):
             first = ", ".join(list(named)[:3])
@@ -189,6 +200,6 @@ def select(parts: nn.ModuleDict, patterns: tuple[str, ...]) -> dict[str, nn.Para
                 f"learns() pattern {pattern!r} matches none of {len(named)} parameters; they start with "
                 f"{first}"
             )
-    for name, parameter in named.items():
-        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, p) for p in patterns))
-    return {name: p for name, p in named.items() if p.requires_grad}
+    for name, parameter in everything.items():
+        parameter.requires_grad_(name in named and any(fnmatch.fnmatchcase(name, p) for p in patterns))
+    return {name: p for name, p in everything.items() if p.requires_grad}

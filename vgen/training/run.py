@@ -8,8 +8,8 @@ import random
 import signal
 import string
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, name_of
+from vgen.methods._assembly import Part
 from vgen.methods._objectives import Denoising
 from vgen.methods._recipe import UNET
 from vgen.methods._sampling import position_rows, refuse_impossible
@@ -57,6 +58,16 @@ log = logging.getLogger(__name__)
 FACTS = "vgen.json"  # in image_model/
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beneath:
+    """An adapter that lies frozen beneath what is trained: its slot and recipe, its tensors, and how the card
+    of what is trained names it."""
+
+    part: Part
+    tensors: dict[str, Tensor]
+    said: dict[str, Any]
+
+
 @dataclass(slots=True, kw_only=True)
 class Job:
     """Everything a run needs, typed.
@@ -65,7 +76,7 @@ class Job:
     all random draws follow from, and the W&B run.
 
     ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh
-    ones.
+    ones, ``init`` where they are from; ``beneath`` are the adapters that stay frozen under what learns.
     """
 
     recipe: Recipe
@@ -81,6 +92,8 @@ class Job:
     resume: bool
     plain: dict[str, Any]
     start: dict[str, Tensor] | None = None
+    beneath: Sequence[Beneath] = ()
+    init: dict[str, Any] = field(default_factory=dict)
     begin: Callable[[], None] = lambda: None
     """Called when nothing speaks against training any more."""
 
@@ -146,7 +159,13 @@ def fit(job: Job) -> Path:
         job.folder,
     )
     card = Card.of(
-        name_of(job.recipe), job.recipe, job.model, job.plain, {"steps": settings.max_steps, "clips": clips}
+        name_of(job.recipe),
+        job.recipe,
+        job.model,
+        job.plain,
+        {"steps": settings.max_steps, "clips": clips},
+        [one.said for one in job.beneath],
+        job.init,
     )
     if found:
         log.info(
@@ -206,7 +225,11 @@ def _learner(job: Job) -> Learner:
         job.seed,
         job.settings.max_steps,
         FROZEN_DTYPE[job.settings.precision],
+        [one.part for one in job.beneath],
     )
+    for one in job.beneath:
+        learns, slot = one.part.recipe.learns(), one.part.name
+        put(learner.video_model.components(), one.tensors, learns, f"stack.{slot}", slot)
     if job.start is not None:
         put(learner.video_model.components(), job.start, job.recipe.learns())
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames

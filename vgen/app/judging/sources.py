@@ -17,7 +17,8 @@ from vgen.app.judging.evaluation import EvaluateRun
 from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
 from vgen.app.judging.video_set import open_videos
-from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, adapter_path, load_backbone, open_checkpoint
+from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, load_backbone, open_checkpoint
+from vgen.app.stacks import adapter_path
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.windows import windows

@@ -1,0 +1,153 @@
+"""Adapters and what lies beneath them: one layer of learning upon another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vgen.app.plain import from_plain
+from vgen.backbones.image_model import ImageModel
+from vgen.formats.adapter import Card, file_sha256, load_adapter, unet_shapes
+from vgen.methods import Recipe, catalogue
+from vgen.resources import data_dir
+from vgen.spec import spec
+
+TOYBOX, SHIPPED, UNTRAINED = "toybox", "shipped", "untrained"
+RETIRED = frozenset({"num_steps", "guidance"})
+"""Knobs in the cards of adapters written before these numbers were those of sampling."""
+
+
+@spec
+class StackEntry:
+    """One slot of a stack: an adapter, and how loud its layers are; 1 is as trained, 0 unheard."""
+
+    name: str = ""
+    file: str = ""
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(
+                f"a slot of a stack is named in letters and digits, as stack.pan.file=FILE, got {self.name!r}"
+            )
+        if not self.file:
+            raise ValueError(f"stack.{self.name} names no adapter; give stack.{self.name}.file=FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """An adapter that was read: its tensors, card and recipe, the slot it goes into, and how it was named."""
+
+    slot: str
+    path: Path
+    tensors: dict[str, Tensor]
+    card: Card
+    recipe: Recipe
+    named: str
+    scale: float = 1.0
+
+    def refuse_misfit(self, model: ImageModel, name: str, fingerprint: str) -> None:
+        """Raises ValueError where the image model is another than the layer was trained on."""
+        if fingerprint == self.card.backbone:
+            return
+        if self.card.shapes and self.card.shapes != unet_shapes(model.unet):
+            raise ValueError(
+                f"{self.named} was trained on an image model of other shapes, {self.card.backbone_source}; "
+                f"{name} "
+                "does not fit: give the backbone it was trained on, or one of its family"
+            )
+        raise ValueError(
+            f"{self.named} was trained on image model {self.card.backbone_source} (fingerprint "
+            f"{self.card.backbone}), {name} is {fingerprint}; give the backbone it was trained on"
+        )
+
+    def as_base(self) -> dict[str, Any]:
+        """How the card of what is trained upon it names it."""
+        return {
+            "name": self.slot,
+            "file": str(self.path.absolute()),
+            "sha256": file_sha256(self.path),
+            "scale": self.scale,
+            "recipe": self.card.recipe,
+        }
+
+
+def opened(adapter: str, named: str, slot: str = "", scale: float = 1.0) -> list[Layer]:
+    """An adapter, and before it those that it was trained on. Raises ValueError where one of them is gone or
+    is no longer the file that it was."""
+    path = adapter_path(adapter, named.partition("=")[0])
+    tensors, card = load_adapter(path)
+    beneath = [layer for base in card.base for layer in _beneath(base, path, named)]
+    return [*beneath, Layer(slot, path, tensors, card, recipe_of(card, named), named, scale)]
+
+
+def _beneath(base: dict[str, Any], path: Path, named: str) -> list[Layer]:
+    found = Path(base["file"])
+    if not found.is_file():
+        found = path.parent / found.name
+    if not found.is_file():
+        raise ValueError(
+            f"{named} was trained upon {base['file']} (sha256 {base['sha256'][:16]}), which is gone; put "
+            "that file "
+            f"back, or beside {path.name}"
+        )
+    if file_sha256(found) != base["sha256"]:
+        raise ValueError(
+            f"{named} was trained upon {found}, which has changed since (sha256 {file_sha256(found)[:16]}, "
+            "was "
+            f"{base['sha256'][:16]}); put the file back that it was trained upon"
+        )
+    return opened(str(found), f"base {found}", base["name"] or "base", base.get("scale", 1.0))
+
+
+def unique(layers: Sequence[Layer]) -> list[Layer]:
+    """Each file once; two that want one slot are refused."""
+    out: list[Layer] = []
+    for layer in layers:
+        if any(layer.path.samefile(other.path) for other in out):
+            continue
+        if any(layer.slot == other.slot for other in out):
+            raise ValueError(
+                f"two adapters want the slot {layer.slot or 'adapter'!r}: {layer.path} and "
+                f"{next(o.path for o in out if o.slot == layer.slot)}; give them slots of their own"
+            )
+        out.append(layer)
+    return out
+
+
+def adapter_path(adapter: str, key: str = "adapter") -> Path:
+    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is
+    none."""
+    path = (
+        data_dir() / TOYBOX / "motion_module" / "adapter.safetensors"
+        if adapter == SHIPPED
+        else Path(adapter).expanduser()
+    )
+    if path.is_dir():
+        path = path / "adapter.safetensors"
+    if not path.is_file():
+        words = (
+            f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"
+        )  # the others want something learnt
+        raise ValueError(f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors{words}")
+    return path
+
+
+def recipe_of(card: Card, named: str = "adapter") -> Recipe:
+    """The recipe a card names, with its knobs; plain data only, nothing is instantiated by a name in the
+    file. ``named`` says whose card it is where it cannot be read."""
+    if card.recipe not in catalogue():
+        raise ValueError(
+            f"{named} was made by method {card.recipe!r}, which this vgen does not have; it has "
+            f"{', '.join(catalogue())}"
+        )
+    try:
+        return from_plain(catalogue()[card.recipe], {k: v for k, v in card.knobs.items() if k not in RETIRED})
+    except ValueError as error:
+        raise ValueError(
+            f"the vgen card of {named} cannot be read ({error}); copy or export the file again"
+        ) from error
