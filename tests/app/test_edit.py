@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 
 from vgen.app import edit as edit_command
-from vgen.app.control_net import ControlNetRun
+from vgen.app.control_net import ControlNetRun, Structure
 from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
 from vgen.app.loading import UNTRAINED
 from vgen.attention.store import Place, StoreSpec
@@ -32,7 +32,7 @@ from vgen.data.one_clip import read_clip
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import load_adapter
-from vgen.methods._structure import Structure
+from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
@@ -61,7 +61,14 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def wish(video: str, backbone: str, **how) -> EditRun:
-    how = {"method": FateZero(num_steps=2), "source": SOURCE, "target": TARGET, "num_frames": FRAMES} | how
+    few = SamplingOverrides(num_steps=2)
+    how = {
+        "method": FateZero(),
+        "sampling": few,
+        "source": SOURCE,
+        "target": TARGET,
+        "num_frames": FRAMES,
+    } | how
     return EditRun(video=video, backbone=backbone, **how)
 
 
@@ -123,23 +130,26 @@ def test_two_edits_never_write_into_one_folder(
     assert not (tmp_path / "refused").exists()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"guidance": math.nan}, {"guidance": -1.0}, {"num_steps": 0}, {"fixed_point_steps": -1}]
-)
-@pytest.mark.parametrize("method", [FateZero, PromptToPrompt, TuneAVideo])
-def test_an_edit_by_numbers_that_mean_nothing_is_refused(method: type, wrong: dict) -> None:
+@pytest.mark.parametrize("wrong", [{"guidance": math.nan}, {"guidance": -1.0}, {"num_steps": 0}])
+def test_numbers_of_sampling_that_mean_nothing_are_refused(wrong: dict) -> None:
     with pytest.raises(
-        ValueError,
-        match=r"guidance must be a number that is not negative|an edit needs num_steps of at least 1",
+        ValueError, match=r"guidance must be a number that is not negative|num_steps of at least 1"
     ):
-        method(**wrong)
+        SamplingOverrides(**wrong)
+
+
+@pytest.mark.parametrize("method", [FateZero, PromptToPrompt, TuneAVideo])
+def test_fixed_point_steps_are_not_negative(method: type) -> None:
+    with pytest.raises(ValueError, match="fixed_point_steps must not be negative, got -1"):
+        method(fixed_point_steps=-1)
 
 
 def test_five_lines_of_python(video: str, backbone: str, tmp_path: Path) -> None:
     program = f"""
 from vgen.app.edit import EditRun, edit
+from vgen.methods import SamplingOverrides
 from vgen.methods.fatezero import FateZero
-done = edit(EditRun(method=FateZero(num_steps=2), video={video!r}, source={SOURCE!r}, target={TARGET!r}, backbone={backbone!r}))
+done = edit(EditRun(method=FateZero(), sampling=SamplingOverrides(num_steps=2), video={video!r}, source={SOURCE!r}, target={TARGET!r}, backbone={backbone!r}))
 done.save({str(tmp_path / "edit")!r})
 """  # noqa: E501
     assert len(program.strip().splitlines()) <= 5
@@ -163,7 +173,7 @@ def test_from_python_as_from_the_command_line(video: str, backbone: str, tmp_pat
         ValueError, match="python is not empty; choose another folder, nothing is overwritten"
     ):
         done.save(tmp_path / "python")
-    with pytest.raises(ValueError, match=r"an edit needs a method, as EditRun\(method=FateZero"):
+    with pytest.raises(ValueError, match=r"an edit needs a method, as EditRun\(method=METHOD"):
         edit(EditRun(video=video, source=SOURCE, target=TARGET))
 
 
@@ -171,7 +181,7 @@ def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -
     run = wish(
         video,
         backbone,
-        method=FateZero(num_steps=10),
+        sampling=SamplingOverrides(num_steps=10),
         cross_replace_steps=["blue:0.4"],
         amplify=["black:2"],
         blend=["circle"],
@@ -188,7 +198,7 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
     run = wish(
         video,
         backbone,
-        method=FateZero(num_steps=2),
+        method=FateZero(),
         num_frames=8,
         window=Sliding(num_frames=4, overlap=1),
         blend=["circle"],
@@ -202,7 +212,7 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
         "(window.num_frames=0 for all" in plan
     )
     assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
-    alone = PromptToPrompt(num_steps=2)
+    alone = PromptToPrompt()
     assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
 
 
@@ -230,7 +240,7 @@ def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path
         "vgen",
         "edit",
         "method=fatezero",
-        "method.num_steps=2",
+        "sampling.num_steps=2",
         f"video={video}",
         f"source={SOURCE}",
         f"target={TARGET}",
@@ -246,11 +256,11 @@ def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path
         net=net.eval().requires_grad_(False),
         pictures=torch.from_numpy(seen).permute(0, 3, 1, 2)[None].float() / 255,
     )
-    run = wish(video, backbone, method=FateZero(num_steps=2))
+    run = wish(video, backbone, method=FateZero())
     files = wish(
         video,
         backbone,
-        method=FateZero(num_steps=2),
+        method=FateZero(),
         control_net=ControlNetRun(path=tmp_path / "net", video=shown),
     )
     assert np.array_equal(edit(run, structure=structure).video, edit(files).video)
@@ -309,7 +319,7 @@ def test_a_control_net_from_python(video: str, backbone: str) -> None:
 
 def test_without_a_video_the_source_is_drawn(backbone: str, tmp_path: Path) -> None:
     out = edit_files(
-        wish("", backbone, method=PromptToPrompt(num_steps=2), num_frames=1, out=str(tmp_path / "edit")), {}
+        wish("", backbone, method=PromptToPrompt(), num_frames=1, out=str(tmp_path / "edit")), {}
     )
     assert frames_of(out / "side_by_side.mp4").shape == (1, 256, 2 * 256 + 8, 3)
     assert "ceiling_psnr" not in json.loads((out / "card.json").read_text())["report"]
@@ -331,14 +341,14 @@ def test_a_poor_reconstruction_is_told_with_its_figures(capsys: pytest.CaptureFi
 
 def test_phases_are_told(video: str, backbone: str) -> None:
     phases: list[str] = []
-    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=1))
+    recipe = PromptToPrompt(null_text=NullText(inner_steps=1))
     edit(wish(video, backbone, method=recipe, num_frames=1), lambda phase, done, total: phases.append(phase))
     assert list(dict.fromkeys(phases)) == ["invert", "null text", "edit", "decode"]
 
 
 def test_frames_one_by_one_fill_one_bar(video: str, backbone: str) -> None:
     told: dict[str, list[tuple[int, int]]] = {}
-    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=0))
+    recipe = PromptToPrompt(null_text=NullText(inner_steps=0))
     run = wish(video, backbone, method=recipe, num_frames=3)
     edit(run, lambda phase, done, total: told.setdefault(phase, []).append((done, total)))
     assert told["invert"] == told["edit"] == [(done, 6) for done in range(1, 7)]
@@ -347,7 +357,7 @@ def test_frames_one_by_one_fill_one_bar(video: str, backbone: str) -> None:
 def test_a_picture_is_edited_too(backbone: str, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.fromarray(np.full((90, 120, 3), 200, np.uint8)).save(path)
-    recipe = PromptToPrompt(num_steps=2, null_text=NullText(inner_steps=0))
+    recipe = PromptToPrompt(null_text=NullText(inner_steps=0))
     assert edit(wish(str(path), backbone, method=recipe, num_frames=1)).video.shape == (1, 64, 64, 3)
     with pytest.raises(ValueError, match="is a picture, and 4 frames were asked for"):
         edit(wish(str(path), backbone))
@@ -378,7 +388,7 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
     tensors, card = load_adapter(tmp_path / "tuned" / "adapter.safetensors")
     assert card.recipe == "tune_a_video"
     assert any(".attn_temp." in name for name in tensors)
-    for recipe in (TuneAVideo(num_steps=2), FateZero(num_steps=2, frames=[])):
+    for recipe in (TuneAVideo(), FateZero(frames=[])):
         assert edit(wish(video, backbone, method=recipe, adapter=str(tmp_path / "tuned"))).video.shape == (
             FRAMES,
             64,
@@ -388,14 +398,14 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
     other = tmp_path / "other"
     blank(Blank.TOYBOX, seed=1).freeze().save(other, torch.float32)
     with pytest.raises(ValueError, match="was trained on image model"):
-        edit(wish(video, str(other), method=TuneAVideo(num_steps=2), adapter=str(tmp_path / "tuned")))
+        edit(wish(video, str(other), method=TuneAVideo(), adapter=str(tmp_path / "tuned")))
 
 
 def test_a_module_that_was_not_tuned_on_the_clip_is_refused(video: str) -> None:
     with pytest.raises(
         ValueError, match="adapter=shipped was made by method=animatediff and is not tuned on the clip"
     ):
-        edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter="shipped"))
+        edit(wish(video, "toybox", method=TuneAVideo(), adapter="shipped"))
 
 
 @pytest.mark.parametrize("published", ["pipeline", "unet.bin"])
@@ -405,7 +415,7 @@ def test_a_published_checkpoint_is_sent_to_the_import(video: str, tmp_path: Path
     with pytest.raises(
         ValueError, match=r"import it first with 'vgen export from=.* to=vgen backbone=FOLDER out=NEW'"
     ):
-        edit(wish(video, "toybox", method=TuneAVideo(num_steps=2), adapter=str(tmp_path / published)))
+        edit(wish(video, "toybox", method=TuneAVideo(), adapter=str(tmp_path / published)))
 
 
 @pytest.mark.parametrize(
@@ -462,21 +472,20 @@ def test_a_refusal_has_no_empty_bar_before_it(
 
 
 def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
-    recipe = FateZero(num_steps=900, store=StoreSpec(max_queries=2**30))
+    recipe, long = FateZero(store=StoreSpec(max_queries=2**30)), SamplingOverrides(num_steps=900)
+    run = wish(video, backbone, method=recipe, sampling=long, num_frames=8, size_px=2048)
     with pytest.raises(
         ValueError, match=r"are free; set method.store.max_memory_gb=\S+ \(the rest goes to disk\)"
     ):
-        edit(wish(video, backbone, method=recipe, num_frames=8, size_px=2048))
+        edit(run)
     assert (
-        edit(wish(video, backbone, method=FateZero(num_steps=2, store=StoreSpec(place=Place.DISK)))).report[
-            "store_bytes"
-        ]
+        edit(wish(video, backbone, method=FateZero(store=StoreSpec(place=Place.DISK)))).report["store_bytes"]
         > 0
     )
 
 
 def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, backbone: str) -> None:
-    whole, bounded = FateZero(num_steps=2), FateZero(num_steps=2, store=StoreSpec(max_memory_gb=1e-4))
+    whole, bounded = FateZero(), FateZero(store=StoreSpec(max_memory_gb=1e-4))
     session, _ = _session(
         wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None
     )
@@ -487,7 +496,7 @@ def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, b
 
 def test_words_of_the_inversion_that_are_left_out_are_counted(video: str, backbone: str) -> None:
     told = Console(record=True, file=StringIO(), width=200)
-    method = TuneAVideo(num_steps=1, reconstruct=False, inversion_prompt="red " * 50)
+    method = TuneAVideo(reconstruct=False, inversion_prompt="red " * 50)
     edit(wish(video, backbone, method=method, adapter=UNTRAINED, num_frames=1), console=told)
     assert (
         "reads 46 tokens, of 'red red red red red red red red red red ...' the last 4 are cut off; say it"
@@ -496,10 +505,7 @@ def test_words_of_the_inversion_that_are_left_out_are_counted(video: str, backbo
 
 
 def test_a_method_may_be_seen_without_tuning(video: str, backbone: str) -> None:
-    assert (
-        edit(wish(video, backbone, method=TuneAVideo(num_steps=2), adapter=UNTRAINED)).reconstruction
-        is not None
-    )
+    assert edit(wish(video, backbone, method=TuneAVideo(), adapter=UNTRAINED)).reconstruction is not None
 
 
 @pytest.mark.parametrize("verb", ["edit", "generate"])

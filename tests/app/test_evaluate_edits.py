@@ -23,11 +23,11 @@ from vgen.attention.processor import control_of
 from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
-from vgen.diffusion.moment import Rows
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
 from vgen.methods._editing import Edited, EditSession, Wish, start_noise
+from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
@@ -39,12 +39,11 @@ SUITE = Suite(
     kind=Kind.EDIT, iid=3, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=2, stride_ticks=4
 )
 DDIM = PromptToPrompt(
-    num_steps=2,
     cross=StepWindow(end=0.0),
     self_attention=StepWindow(end=0.0),
     null_text=NullText(inner_steps=0),
-    guidance=2.0,
 )
+FEW = SamplingOverrides(num_steps=2, guidance=2.0)
 
 
 def run(folder: Path, method, **settings) -> EvaluateRun:
@@ -53,6 +52,7 @@ def run(folder: Path, method, **settings) -> EvaluateRun:
             "suite": SUITE,
             "suite_name": "edit",
             "method": method,
+            "sampling": FEW,
             "out": str(folder),
             "selftest": 2,
             **settings,
@@ -126,7 +126,7 @@ def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> N
     """The UNet is counted at work: two steps back, two forth, with a row for each guidance and branch."""
     seen = {
         "ddim": (DDIM, 2 + 2 * 4),
-        "fatezero": (FateZero(num_steps=2, guidance=2.0, reconstruct=False), 2 + 2 * 2),
+        "fatezero": (FateZero(reconstruct=False), 2 + 2 * 2),
     }
     for name, (method, calls) in seen.items():
         found = settle(tmp_path / name, method, method_name=name, n=1).summary
@@ -142,7 +142,9 @@ def test_every_method_ends_on_one_leaderboard_with_its_cost(tmp_path: Path) -> N
 
 def test_a_clip_does_not_depend_on_those_beside_it() -> None:
     todo = tasks(SUITE)[:2]
-    editor = Editor(recipe=DDIM, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=DDIM))
+    editor = Editor(
+        recipe=DDIM, sampling=FEW, open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=DDIM)
+    )
     together, alone = editor(todo), np.concatenate([editor([task]) for task in todo])
     assert np.array_equal(together, alone)
     assert together.shape == (2, 2, 64, 64, 3)
@@ -152,11 +154,12 @@ def test_a_clip_does_not_depend_on_those_beside_it() -> None:
 def test_a_suite_of_long_clips_is_edited_in_windows_as_a_file_is(tmp_path: Path) -> None:
     """What the UNet sees is counted: four frames in windows of three that overlap by two are six frames for
     every evaluation."""
-    method, suite = FateZero(num_steps=2, guidance=2.0, reconstruct=False), replace(SUITE, num_frames=4)
+    method, suite = FateZero(reconstruct=False), replace(SUITE, num_frames=4)
 
     def edited(window: Sliding) -> tuple[np.ndarray, int]:
         editor = Editor(
             recipe=method,
+            sampling=FEW,
             open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method),
             window=window,
         )
@@ -200,13 +203,13 @@ def test_a_killed_run_keeps_every_edit_that_was_made(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_method_that_learns_is_taught_every_clip(tmp_path: Path) -> None:
     """Each from the image model as it is: the same clip comes out whatever was taught before it."""
-    method, todo = TuneAVideo(num_steps=2, guidance=2.0, reconstruct=False), tasks(SUITE)[:2]
+    method, todo = TuneAVideo(reconstruct=False), tasks(SUITE)[:2]
     opened = lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method)  # noqa: E731
-    taught = Editor(recipe=method, open=opened, tune=Tune(num_steps=2, lr=1e-2))
+    taught = Editor(recipe=method, sampling=FEW, open=opened, tune=Tune(num_steps=2, lr=1e-2))
     both = taught(todo)
-    again = Editor(recipe=method, open=opened, tune=Tune(num_steps=2, lr=1e-2))([todo[1]])
+    again = Editor(recipe=method, sampling=FEW, open=opened, tune=Tune(num_steps=2, lr=1e-2))([todo[1]])
     assert np.array_equal(both[1], again[0])
-    assert not np.array_equal(both[1], Editor(recipe=method, open=opened)([todo[1]])[0])
+    assert not np.array_equal(both[1], Editor(recipe=method, sampling=FEW, open=opened)([todo[1]])[0])
     found = settle(tmp_path, method, tune=Tune(num_steps=1), n=1).summary
     assert list(found["checkpoints"]) == ["tune_a_video"]
     assert found["checkpoints"]["tune_a_video"]["cost"]["unet_calls"] == 1 + 2 + 2 * 2
@@ -217,7 +220,7 @@ def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> Non
     """On the checkpoint that Tune-A-Video makes of each clip, with its frames (shape editing, section 4.3) or
     with FateZero's own."""
     own, todo, teacher = (
-        FateZero(num_steps=2, guidance=2.0, frames=[], reconstruct=False),
+        FateZero(frames=[], reconstruct=False),
         tasks(SUITE)[:1],
         "tune_a_video",
     )
@@ -225,6 +228,7 @@ def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> Non
     def edited(method: FateZero, tune: Tune) -> tuple[np.ndarray, Editor]:
         editor = Editor(
             recipe=method,
+            sampling=FEW,
             open=lambda: open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=method),
             tune=tune,
         )
@@ -235,7 +239,7 @@ def test_fatezero_edits_on_what_another_method_was_taught(tmp_path: Path) -> Non
     )
     assert not np.array_equal(taught, plain)
     unet = editor._opened.unet
-    assert len(unet.inserted) == len(assemble(TuneAVideo(), blank(Blank.TOYBOX, seed=0)).inserted), (
+    assert len(unet.inserted) == len(assemble(TuneAVideo(), blank(Blank.TOYBOX, seed=0)).unet.inserted), (
         "the temporal layers are there"
     )
     assert [keys.frames for keys in control_of(unet).keys] == [[Frame.FIRST, Frame.PREVIOUS]]
@@ -251,20 +255,18 @@ def test_shared_keys_make_frames_agree_where_words_leave_appearance_open() -> No
     starts from noise of its own and no word says a colour, so the grounds of neighbouring frames are as far
     apart as the model likes, unless they read the same keys. Where the caption names all colours the words
     make frames agree, and shared keys have nothing to mend (benchmarks/frame_keys.py)."""
-    recipe = PromptToPrompt(num_steps=8)
+    recipe = PromptToPrompt()
     checkpoint = open_checkpoint(UNTRAINED, "toybox", "cpu", untrained=recipe)
-    control, objective = control_of(checkpoint.unet), recipe.objective(checkpoint.model)
+    control = control_of(checkpoint.unet)
 
     def apart(seed: int, *frames: Frame) -> float:
         noise = start_noise(checkpoint.model, 4, (8, 8), seed, torch.device("cpu"))
         own = EditSession(
-            model=checkpoint.model, unet=checkpoint.unet, objective=objective, wish=Wish(), noise=noise
+            video_model=checkpoint.video_model, wish=Wish(), noise=noise, sampling=Sampling(num_steps=8)
         )
         control.keys = (FrameKeys(frames=list(frames)),)
-        context = own.text("a circle moves on a background")
-        video = checkpoint.model.decode(
-            own.sample(noise, Rows(), lambda _: context, Cfg(scale=1.0), recipe.num_steps)
-        )[0]
+        given = own.encoded("a circle moves on a background")
+        video = checkpoint.model.decode(own.sample(noise, lambda _: given, Cfg(scale=1.0)))[0]
         return video.flatten(2).median(2).values.diff(dim=0).norm(dim=1).mean().item()
 
     alone = sum(apart(seed, Frame.SELF) for seed in range(3))
@@ -274,7 +276,7 @@ def test_shared_keys_make_frames_agree_where_words_leave_appearance_open() -> No
 
 def test_a_grid_is_about_the_methods_own_settings(tmp_path: Path) -> None:
     points = run(tmp_path, DDIM, suite=replace(SUITE, grid=Grid(num_steps=[2, 3]))).points()
-    assert [point.method.num_steps for point in points] == [2, 3]
+    assert [point.sampling.num_steps for point in points] == [2, 3]
     assert [point.said() for point in points] == ["guidance 2, steps 2", "guidance 2, steps 3"]
     with pytest.raises(ValueError, match="has a grid of num_steps, which method=copy does not have"):
         evaluate_points(run(tmp_path, Copy(), suite=replace(SUITE, grid=Grid(num_steps=[2, 3]))))
@@ -290,10 +292,18 @@ def test_a_knob_of_several_methods_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         sys,
         "argv",
-        ["vgen evaluate", "-m", "suite=edit", "method=ddim,fatezero", "method.num_steps=6", "sweep=s"],
+        [
+            "vgen evaluate",
+            "-m",
+            "suite=edit",
+            "method=ddim,fatezero",
+            "method.fixed_point_steps=2",
+            "sweep=s",
+        ],
     )
     with pytest.raises(
-        ValueError, match=r"method.num_steps=6 belongs to one method, and method=ddim,fatezero are several"
+        ValueError,
+        match=r"method.fixed_point_steps=2 belongs to one method, and method=ddim,fatezero are several",
     ):
         main()
 

@@ -75,7 +75,7 @@ def assert_same(got: dict[str, torch.Tensor], want: dict[str, torch.Tensor]) -> 
 
 
 def gradients(made: Learner, of: Batch, scale: float = 1.0) -> dict[str, torch.Tensor]:
-    (made.objective.loss(made.model, made.unet, of, Draws(0, of.keys))["loss"] * scale).backward()
+    (made.objective.loss(made.video_model, of, Draws(0, of.keys))["loss"] * scale).backward()
     return {name: p.grad.clone() for name, p in made.learning.items()}
 
 
@@ -99,7 +99,7 @@ def test_gradient_checkpointing_keeps_little_of_the_inserted_layers() -> None:
             return value
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-            made.objective.loss(made.model, made.unet, batch(), Draws(0, batch().keys))
+            made.objective.loss(made.video_model, batch(), Draws(0, batch().keys))
         return total
 
     plain, blocks, checked = learner(), learner(), learner()

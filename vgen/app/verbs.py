@@ -117,7 +117,7 @@ VERBS = {
                 "a ControlNet, and the clip of edges, depth or poses that it is shown",
             ),
             (
-                "save out method.num_steps",
+                "save out sampling.num_steps",
                 "also write [reconstruction,mask]; a new folder; steps forth and back",
             ),
         ),
@@ -157,7 +157,7 @@ VERBS = {
         examples=(
             "vgen evaluate adapter=[untrained,runs/mine]",
             "vgen evaluate -m adapter=untrained,shipped sampling.guidance=1,3,7.5 suite=demo sweep=first",
-            "vgen evaluate suite=edit method=fatezero method.num_steps=20 sweep=edits",
+            "vgen evaluate suite=edit method=fatezero sampling.num_steps=20 sweep=edits",
             "vgen evaluate stage=prompts suite=demo out=theirs && vgen evaluate videos=theirs suite=demo",
             "torchrun --nproc-per-node=8 -m vgen.app.evaluate adapter=runs/mine out=outputs/mine",
         ),

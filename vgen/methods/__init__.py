@@ -7,6 +7,7 @@ import pkgutil
 
 from vgen.methods._assembly import assemble
 from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, catalogue, method, name_of
+from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.methods._video_model import VideoModel
 
 
@@ -25,6 +26,8 @@ __all__ = [
     "Paper",
     "Recipe",
     "Regime",
+    "Sampling",
+    "SamplingOverrides",
     "VideoModel",
     "assemble",
     "catalogue",

@@ -423,13 +423,15 @@ class Editing(ABC):
     """A recipe that edits clips.
 
     ``frame_by_frame`` where every frame is an image of its own; ``tuned`` where it edits with a checkpoint of
-    its own that was tuned on the clip; ``draws_source`` where it can draw the source from its prompt.
+    its own that was tuned on the clip; ``draws_source`` where it can draw the source from its prompt;
+    ``sampled`` where numbers of sampling mean something to it.
     """
 
     __slots__ = ()
     frame_by_frame: ClassVar[bool] = False
     tuned: ClassVar[bool] = False
     draws_source: ClassVar[bool] = False
+    sampled: ClassVar[bool] = True
 
     def cross_window(self) -> StepWindow | None:
         """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""

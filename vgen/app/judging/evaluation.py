@@ -18,7 +18,7 @@ from vgen.app.loading import SHIPPED, SHIPPED_GUIDANCE, UNTRAINED
 from vgen.diffusion.windows import Sliding, windows
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe
-from vgen.methods._editing import long_clips
+from vgen.methods._editing import Editing, long_clips
 from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.metrics.learned.settings import LearnedMetrics
 from vgen.metrics.suite import Grid, Suite, Task, tasks
@@ -141,11 +141,16 @@ class EvaluateRun:
                 len(windows(self.suite.num_frames, self.window)) > 1
             ):  # a window that no clip fills is no setting
                 named["window"] = plain(asdict(self.window))
-            drawn = self.drawn()
-            own = {**asdict(self.method), "num_steps": drawn.num_steps, "guidance": drawn.guidance}
+            own = asdict(self.method)
+            if self._samples():
+                own |= {"num_steps": self.drawn().num_steps, "guidance": self.drawn().guidance}
         else:
             own = asdict(self.drawn())
         return {**named, **plain(own), "num_frames": self.suite.num_frames}
+
+    def _samples(self) -> bool:
+        """Whether numbers of sampling mean something here."""
+        return not isinstance(self.method, Editing) or self.method.sampled
 
     def drawn(self) -> Sampling:
         """The numbers of drawing or editing: of the method that edits, of the rig where nothing is edited,
@@ -176,15 +181,13 @@ class EvaluateRun:
 
     def _point(self, point: dict[str, Any], root: Path) -> EvaluateRun:
         group = self.logger.group or self.sweep or root.name
-        if self.method is None or all(hasattr(self.sampling, key) for key in point):
+        if self._samples():
             drawn: dict[str, Any] = {"sampling": replace(self.sampling, **point)}
-        elif lacking := [key for key in point if not hasattr(self.method, key)]:
+        else:
             raise ValueError(
-                f"suite {self.suite_name} has a grid of {', '.join(lacking)}, which "
+                f"suite {self.suite_name} has a grid of {', '.join(point)}, which "
                 f"method={self.method_name} does not have"
             )
-        else:
-            drawn = {"method": replace(self.method, **point)}
         suite, logger = replace(self.suite, grid=Grid()), replace(self.logger, group=group)
         bare = replace(self, suite=suite, videos=None, logger=logger, **drawn)
         return replace(bare, videos=None, sweep="", out=str(root / bare.label()))

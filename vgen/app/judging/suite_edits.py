@@ -32,6 +32,7 @@ class Copy(Recipe, Editing):
     """The source handed back through encoder and decoder: the trick that must not pay, on every clip."""
 
     regime: ClassVar[Regime] = Regime.EDIT
+    sampled: ClassVar[bool] = False
 
     def edit(self, session: EditSession) -> Edited:
         assert session.latents is not None, "a suite of edits always has a clip"
