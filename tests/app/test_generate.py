@@ -18,7 +18,7 @@ from vgen.app import folders, generate
 from vgen.app.config import _act
 from vgen.app.edit import EditRun
 from vgen.app.generate import Dtype, GenerateRun, generate_files
-from vgen.app.loading import UNTRAINED, open_checkpoint
+from vgen.app.loading import UNTRAINED, open_checkpoint, refuse_undrawable
 from vgen.backbones.blank import Blank, blank
 from vgen.diffusion.solvers import Solver
 from vgen.diffusion.windows import Sliding
@@ -380,12 +380,14 @@ def test_a_cut_adapter_and_a_foreign_file_are_refused(backbone: Path, adapter: P
 
 def test_what_learns_no_denoising_draws_nothing(backbone: Path) -> None:
     with pytest.raises(ValueError, match="ClipPair learns Agreement, not Denoising, so no clip can be drawn"):
-        open_checkpoint(UNTRAINED, str(backbone), untrained=ClipPair())
+        refuse_undrawable(open_checkpoint(UNTRAINED, str(backbone), untrained=ClipPair()))
 
 
 def test_an_untrained_module_leaves_every_frame_to_the_image_model(backbone: Path) -> None:
     checkpoint = open_checkpoint(UNTRAINED, str(backbone))
-    assert len(checkpoint.unet.inserted) == len(assemble(AnimateDiff(), blank(Blank.TOYBOX)).inserted) == 9
+    assert (
+        len(checkpoint.unet.inserted) == len(assemble(AnimateDiff(), blank(Blank.TOYBOX)).unet.inserted) == 9
+    )
     clip = checkpoint.sample([Prompt("a red circle", seed=1)], SMALL)[0].numpy()
     assert not np.allclose(clip[0], clip[1], atol=0.05), (
         "without motion modules every frame has noise of its own"

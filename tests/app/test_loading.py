@@ -37,7 +37,7 @@ def adapter(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = load_backbone("models/toy")
     tensors = {
         f"unet.{n}": p.clone()
-        for n, p in assemble(AnimateDiff(), model).named_parameters()
+        for n, p in assemble(AnimateDiff(), model).unet.named_parameters()
         if n.startswith("inserted.")
     }
     save_adapter(home / "adapter.safetensors", tensors, Card.of("animatediff", AnimateDiff(), model, {}, {}))

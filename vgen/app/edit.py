@@ -172,7 +172,7 @@ class EditedClip:
                 write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
         card = {
             "vgen": vgen.__version__,
-            "method": name_of(run.method),
+            "method_name": name_of(run.method),
             **plain(asdict(run)),
             "report": self.report,
         }

@@ -46,6 +46,11 @@ class Sampling:
                 "is the image model's own size"
             )
 
+    def over(self, row: Sampling) -> Sampling:
+        """Itself: numbers that are given whole override all of a method's own, as :class:`SamplingOverrides`
+        does some of them."""
+        return self
+
 
 @spec
 class SamplingOverrides:
