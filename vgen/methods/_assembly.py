@@ -24,11 +24,13 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoModel:
     Raises ValueError where a filter matches no site.
     """
     wired = recipe.conditions()
+    spare = recipe.never_heard() | {name for name, one in wired.items() if one.optional}
     video_model = VideoModel(
         model=model,
         unet=VideoUNet(model.unet),
         modules=_modules(wired, model),
         conditions={name: one.condition for name, one in wired.items()},
+        needed=frozenset(wired) - spare,
         process=partial(_process, recipe, model),
     )
     nets = _routed(video_model)
@@ -63,6 +65,12 @@ def add(video_model: VideoModel, insertions: Iterable[Insertion]) -> None:
 
 def _modules(wired: dict[str, Conditioned], model: ImageModel) -> nn.ModuleDict:
     built = {name: one.module(model) for name, one in wired.items() if one.module is not None}
+    taken = sorted(built.keys() & {*model.components(), UNET})
+    if taken:
+        raise ValueError(
+            f"a condition called {', '.join(taken)} brings a module, but a part of the image model has that "
+            "name; give the condition another one"
+        )
     return nn.ModuleDict(built)
 
 
@@ -72,8 +80,7 @@ def _of_conditions(wired: dict[str, Conditioned]) -> list[Insertion]:
 
 def _routed(video_model: VideoModel, again: bool = True) -> dict[str, Sidecar]:
     """Every net that has a sidecar, by name, its attention run by vgen."""
-    beside = {name: net for name, net in video_model.modules.items() if isinstance(net, Sidecar)}
-    nets: dict[str, Sidecar] = {UNET: video_model.unet, **beside}
+    nets = video_model.nets()
     for net in nets.values() if again else ():
         if hasattr(net.guest, "attn_processors"):
             route(net)
