@@ -422,3 +422,17 @@ class Named(Tenant):
 
     def learns(self) -> tuple[str, ...]:
         return ("unet.inserted.*.attn_temp.*",)
+
+
+@spec
+class TakenName(Tenant):
+    def conditions(self) -> dict[str, Conditioned]:
+        return {"text": Conditioned(Text()), "vae": Conditioned(Pose(), module=pose_encoder)}
+
+
+@spec
+class DropsNothing(Tenant):
+    """A slip of the pen, which would train without dropout in silence."""
+
+    def dropout(self) -> list[Drop]:
+        return [Drop(0.1, frozenset({"imag"}))]

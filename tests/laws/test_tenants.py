@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tenants
 import torch
+from diffusers.models import ControlNetModel
+from diffusers.models.resnet import ResnetBlock2D
 from tenants import (
     LearningControl,
     Named,
@@ -21,20 +25,26 @@ from tenants import (
     WordsAlone,
 )
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.utils.checkpoint import checkpoint
 
-from vgen.backbones.blank import Blank, blank
-from vgen.backbones.conditioning import Conditioning, ForwardContext
+from vgen.backbones.blank import Blank, blank, blank_unet
+from vgen.backbones.conditioning import Conditioning, ForwardContext, Prepared
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.sites import Kind, Stage, sites
 from vgen.backbones.video_unet import Sidecar
+from vgen.conditions.text import Text
 from vgen.data.batch import Batch
+from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Dual, drawn
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import VideoModel, assemble
 from vgen.training.learner import Learner
+from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
+from vgen.training.preparing import Preparer, needs_of
 
 FRAMES, SIDE = 3, 32
 T = torch.tensor([7, 700])
@@ -429,3 +439,171 @@ def test_a_layer_that_is_not_there_is_not_ejected(toy: ImageModel) -> None:
     unet = assemble(Named(), toy).unet
     with pytest.raises(ValueError, match="holds no layer called 'third'"):
         unet.eject("mid_block", "third")
+
+
+# -- sites of any net ----------------------------------------------------------------------------------------
+def counted(net: torch.nn.Module) -> Counter:
+    return Counter(site.kind for site in sites(net))
+
+
+def leaves(net: torch.nn.Module, *kinds: type) -> int:
+    return sum(type(m) in kinds for m in net.modules())
+
+
+def test_sites_of_stable_diffusion() -> None:
+    with torch.device("meta"):
+        unet = blank_unet(Blank.SD15)
+    found = counted(unet)
+    for kind in (Kind.ATTN1, Kind.ATTN2, Kind.FF, Kind.BLOCK, Kind.ATTENTION):
+        assert found[kind] == 16, kind
+    assert found[Kind.RESNET] == 8 + 2 + 12
+    assert found[Kind.PAIR] == 8 + 1 + 12
+    assert found[Kind.CONV_IN] == found[Kind.TIME_EMBEDDING] == 1
+    ends = [(s.stage, s.level) for s in sites(unet) if s.kind is Kind.RESOLUTION]
+    down, up = [(Stage.DOWN, i) for i in range(4)], [(Stage.UP, i) for i in (3, 2, 1, 0)]
+    assert ends == [*down, (Stage.MID, 3), *up]
+    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    assert found[Kind.LINEAR] == sum(leaves(b, torch.nn.Linear) for b in blocks)
+    assert found[Kind.CONV] == sum(leaves(b, torch.nn.Conv2d) for b in blocks)
+
+
+def test_sites_of_a_control_net_are_those_of_half_a_unet() -> None:
+    with torch.device("meta"):
+        unet = blank_unet(Blank.SD15)
+        net = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+    half = [s.path for s in sites(unet) if s.stage is not Stage.UP]
+    assert [s.path for s in sites(net)] == half
+    found = counted(net)
+    assert found[Kind.BLOCK] == found[Kind.ATTN1] == 7
+    assert found[Kind.RESNET] == 8 + 2
+
+
+@torch.no_grad()
+def test_the_output_of_a_site_is_as_wide_as_the_site_says(toy: ImageModel) -> None:
+    x, text = noisy(1, 1)[:, 0], toy.encode_text(["a red circle"])
+    net = ControlNetModel.from_unet(toy.unet, conditioning_embedding_out_channels=(8, 8, 8))
+    runs: list[tuple[torch.nn.Module, Callable[[], Any]]] = [
+        (toy.unet, lambda: toy.unet(x, 7, text.tokens)),
+        (net, lambda: net(x, 7, text.tokens, torch.zeros(1, 3, SIDE, SIDE))),
+        (toy.vae, lambda: toy.vae.decode(x)),
+        (toy.text_encoders[0], lambda: toy.encode_text(["a red circle"])),
+    ]
+    for guest, run in runs:
+        found = list(sites(guest))
+        seen: dict[str, int] = {}
+        for path in {site.path for site in found}:
+            guest.get_submodule(path).register_forward_hook(partial(remember_width, seen, path))
+        run()
+        assert not [site for site in found if seen.get(site.path, site.channels) != site.channels]
+        assert len(seen) > len({site.path for site in found}) / 2
+
+
+def remember_width(seen: dict[str, int], path: str, _module: Any, _args: Any, out: Any) -> None:
+    x = out[0] if isinstance(out, tuple) else getattr(out, "sample", out)
+    seen[path] = x.shape[1 if x.ndim == 4 else -1]
+
+
+def test_any_net_has_its_convolutions_and_projections_as_sites(toy: ImageModel) -> None:
+    layer = assemble(Named(), toy).unet.inserted
+    encoder = toy.text_encoders[0]
+    assert counted(encoder)[Kind.LINEAR] == leaves(encoder, torch.nn.Linear) > 0
+    assert counted(layer)[Kind.LINEAR] == leaves(layer, torch.nn.Linear) == 4 * len(layer)
+    found = counted(toy.vae)
+    blocks = [toy.vae.decoder.mid_block, *toy.vae.decoder.up_blocks]
+    assert found[Kind.RESNET] == sum(leaves(b, ResnetBlock2D) for b in blocks)
+    assert found[Kind.CONV] == sum(leaves(b, torch.nn.Conv2d) for b in blocks)
+    assert all(site.path.startswith("decoder.") for site in sites(toy.vae))
+
+
+# -- one graph -----------------------------------------------------------------------------------------------
+@torch.no_grad()
+def test_one_graph_serves_all_conditionings_of_equal_names(toy: ImageModel) -> None:
+    video_model = assemble(WidenedGuest(), toy)
+    stir(video_model.unet.inserted)
+    unet, count = video_model.unet, CompileCounter()
+    run = torch.compile(unet, fullgraph=True, backend=count)
+    for i in range(3):
+        text = toy.encode_text(["a red circle", f"a blue star {'rests ' * i}"])
+        x, concat = noisy() + i, {"image": noisy() * i}
+        given = Conditioning(text, concat=concat, vector={"loud": torch.tensor([1.0 * i, 2])})
+        torch.testing.assert_close(run(x, T + i, given), unet(x, T + i, given), atol=1e-4, rtol=1e-4)
+    assert count.frame_count == 1
+    torch._dynamo.reset()
+
+
+# -- bad input speaks ----------------------------------------------------------------------------------------
+def test_a_training_without_a_needed_field_speaks(toy: ImageModel) -> None:
+    learner, batch = learner_of(PoseModule(), toy), batch_of()
+    del batch.fields["pose"]
+    with pytest.raises(ValueError, match=r"the condition 'pose' reads pose, and the clips have only caption"):
+        learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))
+    spared = learner_of(PoseModule(optional=True), blank(Blank.TOYBOX).freeze())
+    loss = spared.objective.loss(spared.video_model, batch, Draws(0, batch.keys))["loss"]
+    assert torch.isfinite(loss)
+
+
+def test_shards_without_a_needed_field_are_refused(toy_shards: Path) -> None:
+    corpus = Corpus(path=str(toy_shards), window=Window(num_frames=2), val_clips=4)
+    with pytest.raises(ValueError, match="pose"):
+        split(corpus, 0, 32, needs_of(PoseModule()))
+
+
+def test_two_owners_of_the_cross_attention_are_refused(toy: ImageModel) -> None:
+    video_model = assemble(tenants.TwoOwners(), toy)
+    with pytest.raises(ValueError, match="two conditions own the cross-attention; one owns it, the others"):
+        video_model.predict(encoded_of(video_model), [NOTHING] * 2, noisy(), T)
+
+
+def test_a_layer_for_a_net_that_is_not_there_is_refused(toy: ImageModel) -> None:
+    with pytest.raises(ValueError, match="speaks of the net 'control', but it has unet"):
+        assemble(tenants.NowhereNet(), toy)
+
+
+def test_layers_that_nobody_trains_are_refused(toy: ImageModel) -> None:
+    with pytest.raises(ValueError, match=r"inserts layers and learns none of them .*unet\.inserted\.\*"):
+        learner_of(tenants.InsertsForNothing(), toy)
+
+
+def test_a_module_of_the_name_of_a_part_is_refused(toy: ImageModel) -> None:
+    with pytest.raises(ValueError, match="a condition called vae brings a module, but a part of the image"):
+        assemble(tenants.TakenName(), toy)
+
+
+def test_dropping_what_is_not_there_is_refused(toy: ImageModel) -> None:
+    with pytest.raises(ValueError, match="dropout names imag, which is no condition of this method; it has"):
+        assemble(tenants.DropsNothing(), toy)
+
+
+def test_an_adapter_whose_module_is_missing_is_refused(toy: ImageModel) -> None:
+    learner = learner_of(PoseModule(), toy)
+    tensors = dict(learner.learning)
+    bare = assemble(Tenant(), blank(Blank.TOYBOX).freeze())
+    with pytest.raises(ValueError, match=r"adapter does not fit .*8 unknown tensors \(first: \['pose\.stem"):
+        put(bare.components(), tensors, ())
+    lacking = {name: value for name, value in tensors.items() if "stem" in name}
+    with pytest.raises(ValueError, match=r"adapter lacks 6 tensors that its method trains"):
+        put(learner.video_model.components(), lacking, PoseModule().learns())
+
+
+# -- what runs around them -----------------------------------------------------------------------------------
+def test_what_is_frozen_is_prepared_without_gradient(toy: ImageModel, monkeypatch: Any) -> None:
+    seen: list[bool] = []
+
+    def prepare(self: Text, model: ImageModel, fields: Any) -> Prepared:
+        seen.append(torch.is_grad_enabled())
+        return Prepared()
+
+    monkeypatch.setattr(Text, "prepare", prepare)
+    encoded_of(assemble(Tenant(), toy))
+    assert seen == [False, False]
+
+
+def test_a_cache_keeps_no_text_of_an_encoder_that_learns(tiny: ImageModel) -> None:
+    frozen = Preparer(assemble(Tenant(), copy.deepcopy(tiny)))
+    learning = Preparer(learner_of(TextEncoderToo(), tiny).video_model)
+    fields = {
+        k: v for k, v in batch_of(frames=1, side=64).fields_by_name().items() if k in ("video", "caption")
+    }
+    assert set(frozen.prepare(fields, torch.device("cpu")).fields()) == {"latents", "text"}
+    assert set(learning.prepare(fields, torch.device("cpu")).fields()) == {"latents"}
+    assert frozen.fingerprint() != learning.fingerprint()

@@ -23,8 +23,8 @@ class Encoded:
     """What a condition made of its fields, one row per clip.
 
     ``clip`` holds tensors ``b ...``, ``frames`` tensors ``b f ...``. ``null`` holds, under the same names,
-    what is said in a row that drops the condition, of one row or one per clip, and of one frame or all; a name
-    without null stays as it is.
+    what is said in a row that drops the condition, of one row or one per clip, and of one frame or all. A
+    name without null stays as it is.
     """
 
     clip: Mapping[str, Tensor] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Site, sites
 from vgen.backbones.video_unet import Sidecar, VideoUNet
+from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
 from vgen.layers.norm import NormScope, pool_image_norms
 from vgen.methods._recipe import UNET, Conditioned, Insertion, Recipe
@@ -24,6 +25,7 @@ def assemble(recipe: Recipe, model: ImageModel) -> VideoModel:
     Raises ValueError where a filter matches no site.
     """
     wired = recipe.conditions()
+    _refuse_unknown(recipe, wired)
     spare = recipe.never_heard() | {name for name, one in wired.items() if one.optional}
     video_model = VideoModel(
         model=model,
@@ -61,6 +63,17 @@ def add(video_model: VideoModel, insertions: Iterable[Insertion]) -> None:
             module = net.guest.get_submodule(site.path)
             net.insert(site.path, insertion.layer.build(site, module, net.context), insertion.name)
     route_inserted(video_model.unet, control_of(video_model.unet))
+
+
+def _refuse_unknown(recipe: Recipe, wired: dict[str, Conditioned]) -> None:
+    """Raises ValueError where what is to be dropped is nothing that a clip hears."""
+    for drop in recipe.dropout():
+        unknown = sorted(drop.dropped - {*wired, TIME})
+        if unknown:
+            raise ValueError(
+                f"dropout names {', '.join(unknown)}, which is no condition of this method; it has "
+                f"{', '.join(wired)}, and {TIME}"
+            )
 
 
 def _modules(wired: dict[str, Conditioned], model: ImageModel) -> nn.ModuleDict:

@@ -45,8 +45,8 @@ class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
-    ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that needs no image
-    model.
+    ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
+    needs no image model.
     """
 
     model: ImageModel
