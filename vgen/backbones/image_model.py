@@ -77,7 +77,7 @@ class ImageModel:
     image_encoder: CLIPVisionModelWithProjection | None = None
     image_processor: Any = None
     source: str = ""
-    _empty: dict[str, Context] = field(default_factory=dict)
+    _empty: dict[tuple[int, ...], Context] = field(default_factory=dict)
 
     # -- facts -----------------------------------------------------------------------------------------------
     @property
@@ -189,14 +189,25 @@ class ImageModel:
         return Context(torch.cat([o.hidden_states[-2] for o in outs], -1), outs[1].text_embeds)
 
     def empty_text(self) -> Context:
-        """The context of the empty prompt, one row; computed once where the text encoders are frozen."""
+        """The context of the empty prompt, one row; computed once for every state of frozen text
+        encoders."""
         if any(p.requires_grad for encoder in self.text_encoders for p in encoder.parameters()):
             self._empty.clear()
             return self.encode_text([""])
-        if "" not in self._empty:
+        state = self._text_state()
+        if state not in self._empty:
+            self._empty.clear()
             with torch.no_grad():
-                self._empty[""] = self.encode_text([""])
-        return self._empty[""]
+                self._empty[state] = self.encode_text([""])
+        return self._empty[state]
+
+    def _text_state(self) -> tuple[int, ...]:
+        """Changes with every change of the text encoders' weights in place, and with their place."""
+        out: list[int] = []
+        for encoder in self.text_encoders:
+            for p in encoder.parameters():
+                out += (p._version, p.data_ptr())
+        return tuple(out)
 
     # -- disk ------------------------------------------------------------------------------------------------
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vgen.backbones.conditioning import Conditioning, ForwardContext, Residuals
 from vgen.backbones.image_model import size_conditioning
+from vgen.backbones.silent import Silent
 from vgen.shapes import fold, unfold
 
 
@@ -143,8 +144,9 @@ class VideoUNet(Sidecar):
         return unfold(out, num_frames)
 
 
-class VideoControlNet(Sidecar):
-    """diffusers' ControlNet for clips (Zhang et al. 2023, section 3)."""
+class VideoControlNet(Sidecar, Silent):
+    """diffusers' ControlNet for clips (Zhang et al. 2023, section 3). A new one is silent: its last
+    convolutions are zero."""
 
     GUEST: ClassVar[str] = "control_net"
     control_net: ControlNetModel
@@ -162,6 +164,11 @@ class VideoControlNet(Sidecar):
             fold(x), t, text.tokens, shown, scale, added_cond_kwargs=sizes, return_dict=False
         )
         return Residuals(tuple(down), mid)
+
+    def silent_outputs(self) -> list[nn.Parameter]:
+        net = self.control_net
+        last = (net.controlnet_cond_embedding.conv_out, *net.controlnet_down_blocks, net.controlnet_mid_block)
+        return [p for convolution in last for p in convolution.parameters()]
 
 
 class VideoDecoder(Sidecar):

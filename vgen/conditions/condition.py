@@ -23,8 +23,8 @@ class Encoded:
     """What a condition made of its fields, one row per clip.
 
     ``clip`` holds tensors ``b ...``, ``frames`` tensors ``b f ...``. ``null`` holds, under the same names,
-    what is said in a row that drops the condition, of one row or one per clip; a name without null stays as
-    it is.
+    what is said in a row that drops the condition, of one row or one per clip, and of one frame or all. A
+    name without null stays as it is.
     """
 
     clip: Mapping[str, Tensor] = field(default_factory=dict)
@@ -63,12 +63,15 @@ class Encoded:
         """Every frame as a clip of one frame."""
 
         def spread(name: str, x: Tensor) -> Tensor:
-            if name in self.frames:
-                return x.flatten(0, 1)[:, None]
-            return x if len(x) == 1 else x.repeat_interleave(num_frames, 0)
+            if name not in self.frames:
+                return x if len(x) == 1 else x.repeat_interleave(num_frames, 0)
+            if x.shape[:2] == (1, 1):
+                return x
+            rows = len(self.frames[name])
+            return x.expand(rows, num_frames, *x.shape[2:]).flatten(0, 1)[:, None]
 
         clip = {name: x.repeat_interleave(num_frames, 0) for name, x in self.clip.items()}
-        frames = {name: spread(name, x) for name, x in self.frames.items()}
+        frames = {name: x.flatten(0, 1)[:, None] for name, x in self.frames.items()}
         null = {name: spread(name, x) for name, x in self.null.items()}
         return Encoded(clip, frames, null)
 
@@ -112,7 +115,7 @@ class Condition(ABC):
         """The fields that it needs."""
 
     def prepare(self, model: ImageModel, fields: Fields) -> Prepared:
-        """Further fields, from the encoders that are frozen."""
+        """Further fields, from the encoders that are frozen; none that are there already, out of a cache."""
         return Prepared()
 
     def fingerprint(self) -> str:

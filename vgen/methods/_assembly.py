@@ -16,10 +16,11 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Site, sites
 from vgen.backbones.video_unet import Sidecar, VideoUNet
 from vgen.conditions.condition import Condition
+from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
 from vgen.layers.insertion import Inserted
 from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._recipe import UNET, Insertion, Recipe
+from vgen.methods._recipe import UNET, Conditioned, Insertion, Recipe
 from vgen.methods._video_model import VideoModel
 
 
@@ -56,9 +57,11 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         unet=VideoUNet(model.unet),
         modules=nn.ModuleDict(),
         conditions={},
+        needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
     )
     for part in parts:
+        _refuse_unknown(part.recipe, part.recipe.conditions())
         _listen(video_model, part)
     nets = _routed(video_model)
     for net, keys in _attention_keys(parts).items():
@@ -95,7 +98,7 @@ def _fact(recipe: Recipe, knob: str, model: ImageModel) -> Any:
 
 def add(video_model: VideoModel, insertions: Iterable[Insertion], slot: str = "", scale: float = 1.0) -> None:
     """Insert further layers, into a slot of a stack. Raises ValueError where a filter matches no site."""
-    nets = _nets(video_model)
+    nets = video_model.nets()
     places: dict[str, list[Site]] = {}
     for insertion in insertions:
         net = _net(nets, insertion.into)
@@ -119,6 +122,26 @@ def _insert(net: Sidecar, site: Site, insertion: Insertion, slot: str, scale: fl
     net.insert(site.path, layer, slotted(insertion.name, slot))
 
 
+def _refuse_unknown(recipe: Recipe, wired: dict[str, Conditioned]) -> None:
+    """Raises ValueError where what is to be dropped is nothing that a clip hears."""
+    for drop in recipe.dropout():
+        unknown = sorted(drop.dropped - {*wired, TIME})
+        if unknown:
+            raise ValueError(
+                f"dropout names {', '.join(unknown)}, which is no condition of this method; it has "
+                f"{', '.join(wired)}, and {TIME}"
+            )
+
+
+def _refuse_taken(video_model: VideoModel, name: str) -> None:
+    """Raises ValueError for a module that would be called as a part of the image model."""
+    if name in {*video_model.model.components(), UNET}:
+        raise ValueError(
+            f"a condition called {name} brings a module, but a part of the image model has that "
+            "name; give the condition another one"
+        )
+
+
 def slotted(name: str, slot: str) -> str:
     """What a layer is called in a slot of a stack: its own name, and behind a plus sign the slot's."""
     return f"{name}+{slot}" if slot else name
@@ -136,7 +159,15 @@ def _listen(video_model: VideoModel, part: Part) -> None:
         if known is None:
             video_model.conditions[name] = one.condition
         if one.module is not None and name not in video_model.modules:
+            _refuse_taken(video_model, name)
             video_model.modules[name] = one.module(video_model.model)
+
+
+def _needed(recipe: Recipe) -> frozenset[str]:
+    """The conditions that some training clip hears, and that may not be absent."""
+    wired = recipe.conditions()
+    spare = recipe.never_heard() | {name for name, one in wired.items() if one.optional}
+    return frozenset(wired) - spare
 
 
 def _same(a: Condition, b: Condition) -> bool:
@@ -151,15 +182,9 @@ def _attention_keys(parts: Sequence[Part]) -> dict[str, list[FrameKeys]]:
     return out
 
 
-def _nets(video_model: VideoModel) -> dict[str, Sidecar]:
-    """Every net that has a sidecar, by name."""
-    beside = {name: net for name, net in video_model.modules.items() if isinstance(net, Sidecar)}
-    return {UNET: video_model.unet, **beside}
-
-
 def _routed(video_model: VideoModel) -> dict[str, Sidecar]:
-    """The same, their attention run by vgen."""
-    nets = _nets(video_model)
+    """Every net that has a sidecar, by name, its attention run by vgen."""
+    nets = video_model.nets()
     for net in nets.values():
         if hasattr(net.guest, "attn_processors"):
             route(net)

@@ -56,9 +56,13 @@ class Denoising(Objective):
     def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         device = video_model.device
         fields = video_model.prepare(batch.fields_by_name())
+        video_model.refuse_lacking(fields)
         latents = fields["latents"].to(device).float()
         # the purpose's name is older than other things to drop: runs that were begun go on with their draws
         dropped = drawn(self.dropout, draws.uniform("text_drop", device).tolist()) if self.dropout else None
+        if batch.present:
+            absent = video_model.absent(batch.present, len(batch))
+            dropped = [a | b for a, b in zip(absent, dropped or absent, strict=True)]
         num = video_model.schedule.num_timesteps
         t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
         noise = draws.normal("noise", latents)

@@ -168,12 +168,12 @@ class Recipe:
         """The fields that it reads, and whether a batch may lack them."""
         out: dict[str, bool] = {}
         for name, wired in self.conditions().items():
-            spare = wired.optional or name in self._never_heard()
+            spare = wired.optional or name in self.never_heard()
             for reading in wired.condition.reads():
                 out[reading] = out.get(reading, True) and spare
         return out
 
-    def _never_heard(self) -> frozenset[str]:
+    def never_heard(self) -> frozenset[str]:
         """Conditions that every training clip drops."""
         always = [drop.dropped for drop in self.dropout() if drop.share >= 1]
         return frozenset().union(*always)
@@ -181,6 +181,11 @@ class Recipe:
     def engages(self) -> tuple[str, ...]:
         """Components that hold a learning parameter: what an optimiser, a strategy and a checkpoint see."""
         return tuple(dict.fromkeys(pattern.split(".")[0] for pattern in self.learns()))
+
+    def runs_unet(self) -> bool:
+        """Whether its training asks the UNet: it or a net beside it learns, not parts of the image model
+        alone."""
+        return not set(self.engages()) <= set(GUESTS)
 
     def writes(self) -> Writes:
         """An image model where a part of it learns as a whole, an adapter for everything else."""

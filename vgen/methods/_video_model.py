@@ -44,14 +44,16 @@ class Course:
 class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
 
-    ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them. ``model``
-    is None for a method that needs no image model.
+    ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
+    ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
+    needs no image model.
     """
 
     model: ImageModel
     unet: VideoUNet
     modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     conditions: dict[str, Condition] = field(default_factory=dict)
+    needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
 
     # -- facts -----------------------------------------------------------------------------------------------
@@ -86,10 +88,17 @@ class VideoModel:
 
     def controls(self) -> list[Control]:
         """What steers attention in the UNet, and in the sidecars beside it."""
-        routed = [
-            m for m in self.modules.values() if isinstance(m, Sidecar) and hasattr(m.guest, "attn_processors")
-        ]
-        return [control_of(net) for net in (self.unet, *routed)]
+        return [control_of(net) for net in self.nets().values() if hasattr(net.guest, "attn_processors")]
+
+    def nets(self) -> dict[str, Sidecar]:
+        """Those that layers are inserted into, by name."""
+        beside = {name: net for name, net in self.modules.items() if isinstance(net, Sidecar)}
+        return {"unet": self.unet, **beside}
+
+    def enable_gradient_checkpointing(self) -> None:
+        """In every net that layers are inserted into."""
+        for net in self.nets().values():
+            net.enable_gradient_checkpointing()
 
     def enter(self, moment: Moment | None) -> None:
         """A step begins, for every attention; None: training."""
@@ -116,10 +125,31 @@ class VideoModel:
         out = {}
         for name, condition in self.conditions.items():
             if self._reads(condition, fields):
-                there = {**fields, **condition.prepare(self.model, fields).fields()}
+                with torch.no_grad():
+                    there = {**fields, **condition.prepare(self.model, fields).fields()}
                 encoded = condition.encode(self.model, self._module(name), there)
                 out[name] = encoded.to(self.device, self.dtype)
         return out
+
+    def refuse_lacking(self, fields: Fields) -> None:
+        """Raises ValueError where a condition that is needed would say nothing."""
+        for name in self.needed:
+            lacking = [reading for reading in self.conditions[name].reads() if reading not in fields]
+            if lacking:
+                raise ValueError(
+                    f"the condition {name!r} reads {', '.join(lacking)}, and the clips have only "
+                    f"{', '.join(sorted(fields))}; write the field into the shards, or make the condition "
+                    "optional"
+                )
+
+    def absent(self, present: Mapping[str, Tensor], num_rows: int) -> list[Dropped]:
+        """The conditions that each clip can't hear, since it lacks a field of theirs."""
+        out = [set[str]() for _ in range(num_rows)]
+        for name, condition in self.conditions.items():
+            for there in (present[reading] for reading in condition.reads() if reading in present):
+                for row in (~there).nonzero()[:, 0].tolist():
+                    out[row].add(name)
+        return [frozenset(row) for row in out]
 
     def _reads(self, condition: Condition, fields: Fields) -> bool:
         return all(name in fields for name in condition.reads())

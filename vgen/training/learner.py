@@ -47,6 +47,8 @@ class Learner(pl.LightningModule):
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self._assembled = (assemble_stack([*beneath, Part("", recipe)], model),)
+        for part in (self.unet, *self.video_model.modules.values()):
+            part.requires_grad_(False)
         have = self.video_model.components()
         if lacking := [name for name in recipe.engages() if name not in have]:
             raise ValueError(
@@ -56,6 +58,10 @@ class Learner(pl.LightningModule):
             )
         self.parts = nn.ModuleDict({name: have[name] for name in recipe.engages()})
         self.learning = select(self.parts, recipe.learns(), _foreign(beneath))
+        self._refuse_idle_layers()
+        for name, module in self.video_model.modules.items():
+            if name not in self.parts:
+                module.eval()
         self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
         self.objective = recipe.objective(model)
@@ -72,6 +78,17 @@ class Learner(pl.LightningModule):
     @property
     def unet(self) -> VideoUNet:
         return self.video_model.unet
+
+    def _refuse_idle_layers(self) -> None:
+        """Raises ValueError where layers are inserted and stay as they were born."""
+        inserted = []
+        for name, net in self.video_model.nets().items():
+            inserted += [f"{name}.inserted.{n}" for n, _ in net.inserted.named_parameters()]
+        if inserted and not set(inserted) & self.learning.keys():
+            raise ValueError(
+                f"this method inserts layers and learns none of them ({len(inserted)} tensors, first: "
+                f"{inserted[0]}); its learns() must name what it inserts, as unet.inserted.*"
+            )
 
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:

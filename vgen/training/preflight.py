@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from vgen.backbones.silent import Silent
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
-from vgen.layers.insertion import Silent
 from vgen.training.learner import Learner
 
 MAX_NAMED = 12

@@ -22,16 +22,24 @@ class Preparer:
     def fingerprint(self) -> str:
         """Of the encoders alone where no condition prepares anything of its own: caches are shared by
         methods."""
-        own = [text for c in self.video_model.conditions.values() if (text := c.fingerprint())]
+        own = ["text learns"] if self._text_learns() else []
+        own += [text for c in self.video_model.conditions.values() if (text := c.fingerprint())]
         if not own:
             return self.encoders.fingerprint()
         return hashlib.blake2b(
             "".join([self.encoders.fingerprint(), *own]).encode(), digest_size=16
         ).hexdigest()
 
+    def _text_learns(self) -> bool:
+        encoders = self.video_model.model.text_encoders
+        return any(p.requires_grad for encoder in encoders for p in encoder.parameters())
+
     @torch.no_grad()
     def prepare(self, fields: dict[str, Any], device: torch.device) -> Prepared:
         out = self.encoders.prepare(fields, device)
+        if self._text_learns():  # what is encoded now would be kept for good
+            for name in ("text", "pooled"):
+                out.clip.pop(name, None)
         for condition in self.video_model.conditions.values():
             there = {**fields, **out.fields()}
             if all(name in there for name in condition.reads()):

@@ -29,7 +29,6 @@ from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, name_of
 from vgen.methods._assembly import Part
 from vgen.methods._objectives import Denoising
-from vgen.methods._recipe import UNET
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
@@ -243,7 +242,7 @@ def _learner(job: Job) -> Learner:
         sampling = job.samples.sampling.over(job.recipe.sampling())
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
-        learner.unet.enable_gradient_checkpointing()
+        learner.video_model.enable_gradient_checkpointing()
     return learner
 
 
@@ -318,7 +317,7 @@ def _check_clips(job: Job, parts: Split) -> None:
     seen = job.corpus.path or job.corpus.video
     for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
         video = clips[0, 0].video
-        if video is not None and (UNET in job.recipe.engages() or job.corpus.cache):
+        if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
             _check_size(job, video, path)
 
 
