@@ -283,7 +283,12 @@ class EditSession:
                 self.progress(phase, min(asked, num_steps), num_steps)
 
         course = Course(
-            num_steps=num_steps, branches=branches, solver=solver, direction=direction, window=self.window
+            num_steps=num_steps,
+            branches=branches,
+            solver=solver,
+            spacing=self.sampling.spacing,
+            direction=direction,
+            window=self.window,
         )
         return self.video_model.denoiser(encoded, guidance, course, told)
 
@@ -310,7 +315,12 @@ class EditSession:
         )
         with self.control.acting(keys=keys, recorders=recorders):
             return ddim_invert(
-                ask, self.latents.float(), schedule, self.num_steps, fixed_point_steps=fixed_point_steps
+                ask,
+                self.latents.float(),
+                schedule,
+                self.num_steps,
+                self.sampling.spacing,
+                fixed_point_steps=fixed_point_steps,
             )
 
     def sample(
@@ -330,7 +340,16 @@ class EditSession:
         ask = self.denoiser(encoded, guidance, branches=branches, solver=solver, phase=phase)
         x = start.expand(len(branches), *start.shape[1:]).contiguous()
         with self.control.acting(keys=acting.keys, edits=acting.edits):
-            return solve(ask, x, schedule, self.num_steps, solver, hooks=hooks, first_step=first_step)
+            return solve(
+                ask,
+                x,
+                schedule,
+                self.num_steps,
+                solver,
+                self.sampling.spacing,
+                hooks=hooks,
+                first_step=first_step,
+            )
 
     def reconstruct(self, start: Tensor, prompt: str, keys: Sequence[FrameKeys] | None = None) -> Tensor:
         """Forth again with the inversion's own settings: what no edit can be closer to the source than."""
@@ -365,7 +384,9 @@ class EditSession:
 
         start, schedule = encoded["text"].null["text"].float(), self.video_model.schedule
         with self.control.acting(keys=keys):
-            return null_text(predict, trajectory, schedule, start, settings, on_step=told)
+            return null_text(
+                predict, trajectory, schedule, start, settings, self.sampling.spacing, on_step=told
+            )
 
     def blending(self, settings: MaskSpec, window: StepWindow) -> Blending | None:
         """What lets a run of source and target differ only where the words to blend are; None without such
