@@ -333,7 +333,9 @@ def _untuned() -> list[str]:
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    words = session.previews(recipe.cross_window(), recipe.amplifies_in(), recipe.blends())
+    one_by_one = session.replaces
+    windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
+    words = session.previews(*windows, recipe.blends())
     beside = ["a ControlNet beside the UNet, forth and back"] if session.fields else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]

@@ -209,9 +209,9 @@ class EditSession:
         heeded = {"blend": blends, "cross_replace_steps": cross is not None}
         ignored = [key for key, heeds in heeded.items() if getattr(wish, key) and not heeds]
         if ignored:
+            alone = "leaves the source's attention maps alone and " if cross is None else ""
             raise ValueError(
-                "this method leaves the source's attention maps alone and can't heed "
-                f"{' and '.join(ignored)}; "
+                f"this method {alone}can't heed {' and '.join(ignored)}; "
                 "leave it out, or edit with a method that heeds them on the same adapter"
             )
         self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
@@ -452,16 +452,17 @@ class Editing(ABC):
     tuned: ClassVar[bool] = False
     draws_source: ClassVar[bool] = False
 
-    def cross_window(self) -> StepWindow | None:
-        """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""
+    def cross_window(self, replaces: bool = True) -> StepWindow | None:
+        """The steps in which the edit has the source's cross-attention, by whether words are replaced one by
+        one; None: it leaves that alone."""
         return None
 
     def blends(self) -> bool:
         """Whether it heeds words to blend."""
         return self.cross_window() is not None
 
-    def amplifies_in(self) -> StepWindow | None:
-        """The steps in which words are amplified; None: in all."""
+    def amplifies_in(self, replaces: bool = True) -> StepWindow | None:
+        """The steps in which words are amplified, likewise; None: in all."""
         return None
 
     def prompts(self) -> list[str]:

@@ -73,10 +73,10 @@ class VideoP2P(Recipe, Editing):
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=7.5)
 
-    def cross_window(self) -> StepWindow:
+    def cross_window(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
-    def amplifies_in(self) -> StepWindow:
+    def amplifies_in(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
     def edit(self, session: EditSession) -> Edited:
