@@ -224,7 +224,10 @@ class EditSession:
             said = _said(cross.of_rows(self.num_steps), self.num_steps)
             lines.append(", ".join(["cross-attention of the source in steps " + said, *by_word]))
         lines += self._amplify_preview(amplifies_in)
-        lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
+        place = f"changes only where {', '.join(wish.blend)} is"
+        if cross is None:  # nothing is blended: its words part what is read
+            place = f"foreground, which reads foreground alone, is where {', '.join(wish.blend)} is"
+        lines += [place] if wish.blend else []
         return lines
 
     def _amplify_preview(self, window: StepWindow | None) -> list[str]:
