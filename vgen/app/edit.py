@@ -29,6 +29,7 @@ from vgen.attention.store import Place
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
+from vgen.diffusion.solvers import Solver
 from vgen.diffusion.step_window import StepWindow
 from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
@@ -310,13 +311,19 @@ def _session(
     if keys and _another(checkpoint, recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
+    sampling = run.sampling.over(recipe.sampling())
+    if source is not None and sampling.solver is not Solver.DDIM:
+        raise ValueError(
+            f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={sampling.solver.value}; "
+            "leave it out"
+        )
     side = size_px // checkpoint.model.vae_factor
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device)
     session = EditSession(
         video_model=video_model,
         wish=wish,
         noise=noise,
-        sampling=run.sampling.over(recipe.sampling()),
+        sampling=sampling,
         fields={} if structure is None else structure.beside(video_model, noise),
         progress=progress,
         window=run.window,
@@ -336,7 +343,9 @@ def _untuned() -> list[str]:
 def _plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    words = session.previews(recipe.cross_window(), recipe.amplifies_in(), recipe.blends())
+    one_by_one = session.replaces
+    windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
+    words = session.previews(*windows, recipe.blends())
     beside = ["a ControlNet beside the UNet, forth and back"] if session.fields else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]

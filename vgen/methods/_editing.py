@@ -209,9 +209,9 @@ class EditSession:
         heeded = {"blend": blends, "cross_replace_steps": cross is not None}
         ignored = [key for key, heeds in heeded.items() if getattr(wish, key) and not heeds]
         if ignored:
+            alone = "leaves the source's attention maps alone and " if cross is None else ""
             raise ValueError(
-                "this method leaves the source's attention maps alone and can't heed "
-                f"{' and '.join(ignored)}; "
+                f"this method {alone}can't heed {' and '.join(ignored)}; "
                 "leave it out, or edit with a method that heeds them on the same adapter"
             )
         self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
@@ -224,7 +224,10 @@ class EditSession:
             said = _said(cross.of_rows(self.num_steps), self.num_steps)
             lines.append(", ".join(["cross-attention of the source in steps " + said, *by_word]))
         lines += self._amplify_preview(amplifies_in)
-        lines += [f"changes only where {', '.join(wish.blend)} is"] if wish.blend else []
+        place = f"changes only where {', '.join(wish.blend)} is"
+        if cross is None:  # nothing is blended: its words part what is read
+            place = f"foreground, which reads foreground alone, is where {', '.join(wish.blend)} is"
+        lines += [place] if wish.blend else []
         return lines
 
     def _amplify_preview(self, window: StepWindow | None) -> list[str]:
@@ -283,7 +286,12 @@ class EditSession:
                 self.progress(phase, min(asked, num_steps), num_steps)
 
         course = Course(
-            num_steps=num_steps, branches=branches, solver=solver, direction=direction, window=self.window
+            num_steps=num_steps,
+            branches=branches,
+            solver=solver,
+            spacing=self.sampling.spacing,
+            direction=direction,
+            window=self.window,
         )
         return self.video_model.denoiser(encoded, guidance, course, told)
 
@@ -310,7 +318,12 @@ class EditSession:
         )
         with self.control.acting(keys=keys, recorders=recorders):
             return ddim_invert(
-                ask, self.latents.float(), schedule, self.num_steps, fixed_point_steps=fixed_point_steps
+                ask,
+                self.latents.float(),
+                schedule,
+                self.num_steps,
+                self.sampling.spacing,
+                fixed_point_steps=fixed_point_steps,
             )
 
     def sample(
@@ -330,7 +343,16 @@ class EditSession:
         ask = self.denoiser(encoded, guidance, branches=branches, solver=solver, phase=phase)
         x = start.expand(len(branches), *start.shape[1:]).contiguous()
         with self.control.acting(keys=acting.keys, edits=acting.edits):
-            return solve(ask, x, schedule, self.num_steps, solver, hooks=hooks, first_step=first_step)
+            return solve(
+                ask,
+                x,
+                schedule,
+                self.num_steps,
+                solver,
+                self.sampling.spacing,
+                hooks=hooks,
+                first_step=first_step,
+            )
 
     def reconstruct(self, start: Tensor, prompt: str, keys: Sequence[FrameKeys] | None = None) -> Tensor:
         """Forth again with the inversion's own settings: what no edit can be closer to the source than."""
@@ -365,7 +387,9 @@ class EditSession:
 
         start, schedule = encoded["text"].null["text"].float(), self.video_model.schedule
         with self.control.acting(keys=keys):
-            return null_text(predict, trajectory, schedule, start, settings, on_step=told)
+            return null_text(
+                predict, trajectory, schedule, start, settings, self.sampling.spacing, on_step=told
+            )
 
     def blending(self, settings: MaskSpec, window: StepWindow) -> Blending | None:
         """What lets a run of source and target differ only where the words to blend are; None without such
@@ -433,16 +457,17 @@ class Editing(ABC):
     draws_source: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
 
-    def cross_window(self) -> StepWindow | None:
-        """The steps in which the edit has the source's cross-attention; None: it leaves that alone."""
+    def cross_window(self, replaces: bool = True) -> StepWindow | None:
+        """The steps in which the edit has the source's cross-attention, by whether words are replaced one by
+        one; None: it leaves that alone."""
         return None
 
     def blends(self) -> bool:
         """Whether it heeds words to blend."""
         return self.cross_window() is not None
 
-    def amplifies_in(self) -> StepWindow | None:
-        """The steps in which words are amplified; None: in all."""
+    def amplifies_in(self, replaces: bool = True) -> StepWindow | None:
+        """The steps in which words are amplified, likewise; None: in all."""
         return None
 
     def prompts(self) -> list[str]:

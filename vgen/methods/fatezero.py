@@ -68,10 +68,10 @@ class FateZero(Recipe, Recording):
     def image_norms(self) -> NormScope:
         return self.image_norm_scope
 
-    def cross_window(self) -> StepWindow:
+    def cross_window(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
-    def amplifies_in(self) -> StepWindow | None:
+    def amplifies_in(self, replaces: bool = True) -> StepWindow | None:
         return None if self.amplify_in_all_steps else self.cross
 
     def sampling(self) -> Sampling:

@@ -70,6 +70,11 @@ class MasaCtrl(Recipe, Editing):
         return [self.inversion_prompt]
 
     def edit(self, session: EditSession) -> Edited:
+        if not self.mutual.window.steps(session.num_steps):
+            raise ValueError(
+                f"mutual.window holds none of the {session.num_steps} steps: the source would not be read; "
+                "lower method.mutual.window.start or raise sampling.num_steps"
+            )
         wish, tokens = session.wish, session.blend_tokens()
         own_words = session.latents is None or bool(tokens)
         said = wish.source if own_words else self.inversion_prompt

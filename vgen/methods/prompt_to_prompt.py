@@ -57,10 +57,10 @@ class PromptToPrompt(Recipe, Editing):
     def __post_init__(self) -> None:
         check_fixed_point(self.fixed_point_steps)
 
-    def cross_window(self) -> StepWindow:
+    def cross_window(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
-    def amplifies_in(self) -> StepWindow | None:
+    def amplifies_in(self, replaces: bool = True) -> StepWindow | None:
         return None if self.amplify_in_all_steps else self.cross
 
     def sampling(self) -> Sampling:

@@ -56,11 +56,11 @@ class Vid2VidZero(Recipe, Editing):
     def sampling(self) -> Sampling:
         return Sampling(num_steps=50, guidance=7.5)
 
-    def cross_window(self) -> StepWindow:
-        return self.cross
+    def cross_window(self, replaces: bool = True) -> StepWindow:
+        return self.cross if replaces else self.cross_refined
 
-    def amplifies_in(self) -> StepWindow:
-        return self.cross
+    def amplifies_in(self, replaces: bool = True) -> StepWindow:
+        return self.cross_window(replaces)
 
     def blends(self) -> bool:
         return False
@@ -88,7 +88,7 @@ class Vid2VidZero(Recipe, Editing):
 
     def _edits(self, session: EditSession) -> list[Edit]:
         alignment, words = session.alignment(), session.cross_by_word(session.alignment())
-        window = (self.cross if session.replaces else self.cross_refined).of_rows(session.num_steps)
+        window = self.cross_window(session.replaces).of_rows(session.num_steps)
         swap = SwapCross(source=Sibling(), window=window, words=words, alignment=alignment)
         return [swap, *session.amplified(window, words)]
 

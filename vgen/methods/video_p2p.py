@@ -76,10 +76,10 @@ class VideoP2P(Recipe, Editing):
     def training(self) -> Training:
         return Training(lr=3e-5, weight_decay=1e-2, ema_decay=0.0, max_steps=300)
 
-    def cross_window(self) -> StepWindow:
+    def cross_window(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
-    def amplifies_in(self) -> StepWindow:
+    def amplifies_in(self, replaces: bool = True) -> StepWindow:
         return self.cross
 
     def edit(self, session: EditSession) -> Edited:
