@@ -10,8 +10,9 @@ import torch
 
 from vgen.app import cli
 from vgen.app import export as exporting
-from vgen.app.export import Export, Format, Width, cast, export, of_card
+from vgen.app.export import Export, Width, cast, export
 from vgen.app.loading import load_backbone
+from vgen.app.pieces import of_card
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.schedule import Betas, Schedule
@@ -256,7 +257,7 @@ def test_another_image_model_is_refused(vgen, home):
 )
 def test_a_card_that_lies_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        of_card(text, AnimateDiff(), "file")
+        of_card(text, AnimateDiff(), AnimateDiff.formats[0], "file")
 
 
 NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
@@ -387,7 +388,7 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     export(
         Export(
             source=str(tmp_path / "tuned"),
-            to=Format.VGEN,
+            to="vgen",
             backbone="toybox",
             out=str(tmp_path / "ours.safetensors"),
         )

@@ -65,6 +65,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"objective: {_objective(recipe, model)}",
         f"sampling: {_settings(recipe.sampling())}",
         f"writes: {_writes(recipe)}",
+        f"formats: {_formats(recipe)}",
     ]
     return "\n".join(lines)
 
@@ -148,6 +149,12 @@ def _writes(recipe: Recipe) -> str:
     return " and ".join(
         [*(["an adapter"] if what.adapter else []), *(["an image model"] if what.image_model else [])]
     )
+
+
+def _formats(recipe: Recipe) -> str:
+    """Those of other programs."""
+    named = [one.name if one.containers else f"{one.name} (read only)" for one in recipe.formats]
+    return ", ".join(["vgen", *named])
 
 
 def _shapes(backbone: str) -> ImageModel:

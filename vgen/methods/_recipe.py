@@ -20,6 +20,7 @@ from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import Drop
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
+from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
 from vgen.methods._objectives import Denoising, Objective
@@ -91,6 +92,9 @@ class Recipe:
 
     paper: ClassVar[Paper]
     regime: ClassVar[Regime]
+    formats: ClassVar[tuple[Foreign, ...]] = ()
+    """Formats of other programs that its tensors come and go in; the first one is written where nobody names
+    one."""
 
     def objective(self, model: ImageModel) -> Objective:
         """What is minimised, given the facts of the image model."""
