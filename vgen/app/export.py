@@ -162,6 +162,7 @@ def export(wish: Export) -> Table:
     wish, foreign = chosen(wish, given)
     path = unused(wish)
     piece = opened(wish, given)
+    del given  # it holds all of the file that was read
     piece.tensors = cast(piece.tensors, wish.dtype)
     with beside(path) as place:
         rows = write_vgen(place, piece) if foreign is None else foreign.write(place, piece.learnt())

@@ -152,9 +152,9 @@ def _writes(recipe: Recipe) -> str:
 
 
 def _formats(recipe: Recipe) -> str:
-    """Those of other programs."""
+    """Formats of other programs, by the names that ``vgen export to=`` knows."""
     named = [one.name if one.containers else f"{one.name} (read only)" for one in recipe.formats]
-    return ", ".join(["vgen", *named])
+    return ", ".join(named) or "none but vgen's own"
 
 
 def _shapes(backbone: str) -> ImageModel:
