@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from vgen.app import cli
 from vgen.app import export as exporting
-from vgen.app.export import Export, Format, Width, cast, export, of_card
+from vgen.app.export import Export, Width, cast, export
 from vgen.app.loading import load_backbone
+from vgen.app.pieces import of_card
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.schedule import Betas, Schedule
@@ -21,6 +23,8 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.masactrl import MasaCtrl
+from vgen.methods.tune_a_video import TuneAVideo
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +260,7 @@ def test_another_image_model_is_refused(vgen, home):
 )
 def test_a_card_that_lies_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        of_card(text, AnimateDiff(), "file")
+        of_card(text, AnimateDiff(), AnimateDiff.formats[0], "file")
 
 
 NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
@@ -361,16 +365,118 @@ def test_a_wider_type_is_no_remedy_where_there_is_none():
         cast({"a": torch.full((2,), float("nan"))}, Width.FP16)
 
 
+@pytest.fixture(scope="module")
+def tuned(home: Path) -> str:
+    """A run of Tune-A-Video beside the others."""
+    model, draw = load_backbone(str(home / "image")), torch.Generator().manual_seed(1)
+    recipe = TuneAVideo(inversion_prompt="a jeep")
+    unet = assemble(recipe, model).unet
+    learnt = {
+        f"unet.{n}": p.detach() + 0.05 * torch.randn(p.shape, generator=draw)
+        for n, p in unet.named_parameters()
+        if any(fnmatchcase(f"unet.{n}", q) for q in recipe.learns())
+    }
+    unet.eject()
+    card = Card.of("tune_a_video", recipe, model, {}, {"steps": 3})
+    save_adapter(home / "tuned_run" / "adapter.safetensors", learnt, card)
+    return "run=tuned_run"
+
+
+def test_a_tuned_unet_there_and_back(vgen, home, tuned):
+    """The recipe's own format is written where none is named."""
+    code, text, err = vgen(tuned, "out=unet.safetensors")
+    assert code == 0, err
+    for words in (
+        "tune_a_video, fp32",
+        "imported again they are the adapter's",
+        "could not be proved: it is no package",
+        "reads first + previous, as Tune-A-Video's code does",
+        "the recipe has image frame; the released code always has image clip",
+    ):
+        assert words in text
+    code, text, err = vgen("from=unet.safetensors", "to=vgen", "backbone=image", "out=tuned_back")
+    assert code == 0, err
+    assert "its knobs come from the vgen card" in text
+    (tensors, card), (before, first) = adapter(home / "tuned_back"), adapter(home / "tuned_run")
+    assert same(tensors, before)
+    assert (card.recipe, card.knobs) == (first.recipe, first.knobs)
+
+
+def test_one_file_may_be_of_several_methods(vgen, home, tuned):
+    assert vgen(tuned, "out=unet.ckpt")[0] == 0
+    code, text, err = vgen("from=unet.ckpt", "to=vgen", "backbone=image", "out=guessed")
+    assert code == 0, err
+    assert "taken for method tune_a_video's" in text
+    assert "method=video_p2p imports it as that" in " ".join(text.split())
+    code, text, err = vgen("from=unet.ckpt", "to=vgen", "backbone=image", "out=said", "method=video_p2p")
+    assert code == 0, err
+    assert "taken for" not in text
+    assert same(adapter(home / "said")[0], adapter(home / "guessed")[0])
+    assert [adapter(home / run)[1].recipe for run in ("guessed", "said")] == ["tune_a_video", "video_p2p"]
+    assert vgen("run=said", "out=as_said")[0] == 0
+    code, text, err = vgen("from=as_said.safetensors", "to=vgen", "backbone=image", "out=said_again")
+    assert code == 0, err
+    assert adapter(home / "said_again")[1].recipe == "video_p2p", "its card says so"
+    other = ("from=as_said.safetensors", "to=vgen", "backbone=image", "method=tune_a_video")
+    code, text, err = vgen(*other, "out=overruled")
+    assert code == 0, err
+    assert "the vgen card that it carries is method video_p2p's and was left unread" in text
+    assert adapter(home / "overruled")[1].knobs["image_norm_scope"] == "clip"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run=tuned_run", "to=diffusers", "out=a"],
+            "run=tuned_run was made by method tune_a_video, for which to=diffusers has no names; export it "
+            "to=vgen or to=tune_a_video",
+        ),
+        (
+            ["from=unet.ckpt", "to=animatediff", "backbone=image", "out=a"],
+            "from=unet.ckpt is of method tune_a_video, for which to=animatediff has no names; import it "
+            "to=vgen or to=tune_a_video",
+        ),
+        (
+            ["from=unet.ckpt", "to=vgen", "backbone=image", "out=a", "num_positions=24"],
+            "whose attention knows no positions, got num_positions=24",
+        ),
+        (
+            ["from=image", "to=vgen", "backbone=image", "out=a", "method=tune_a_video"],
+            "from=image holds no temporal layers",
+        ),
+        (
+            ["from=unet.ckpt", "to=vgen", "backbone=image", "out=a", "method=masactrl"],
+            "method=masactrl has no format of other programs to import; those that have are animatediff, ",
+        ),
+        (["run=run", "out=a", "method=video_p2p"], "a run knows its own, leave it out"),
+        (["run=bare", "out=a"], "made by method masactrl, for which no other program has names; export it"),
+        (
+            ["run=run", "to=difusers", "out=a"],
+            "'difusers' is no format; expected one of [vgen, animatediff, diffusers, tune_a_video, "
+            "image_model]",
+        ),
+    ],
+)
+def test_formats_that_a_method_does_not_have(vgen, home, tuned, arguments, message):
+    if not (home / "unet.ckpt").exists():
+        assert vgen(tuned, "out=unet.ckpt")[0] == 0
+    model = load_backbone(str(home / "image"))
+    card = Card.of("masactrl", MasaCtrl(), model, {}, {})
+    save_adapter(home / "bare" / "adapter.safetensors", {"x": torch.zeros(1)}, card)
+    code, _, err = vgen(*arguments)
+    assert code == 2
+    assert message in err
+    assert not (home / "a").exists()
+
+
 def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     """Tune-A-Video saves whole pipelines; the UNet in one is found, read as data and written as an adapter
     that vgen opens."""
-    from fnmatch import fnmatchcase
-
     from safetensors.torch import save_file
 
     from vgen.app.loading import open_checkpoint
     from vgen.formats import tune_a_video
-    from vgen.methods.tune_a_video import TuneAVideo
 
     model = load_backbone("toybox")
     unet = assemble(TuneAVideo(), model).unet
@@ -387,7 +493,7 @@ def test_a_tuned_pipelines_folder_is_imported(tmp_path: Path) -> None:
     export(
         Export(
             source=str(tmp_path / "tuned"),
-            to=Format.VGEN,
+            to="vgen",
             backbone="toybox",
             out=str(tmp_path / "ours.safetensors"),
         )

@@ -10,7 +10,7 @@ import torch
 from diffusers.loaders.single_file_utils import DIFFUSERS_TO_LDM_MAPPING
 from torch import Tensor
 
-from vgen.app.export import Export, Format, export
+from vgen.app.export import Export, export
 from vgen.backbones.blank import Blank
 from vgen.backbones.image_model import ImageModel, load
 from vgen.formats import single_file, state_file
@@ -182,7 +182,7 @@ def test_the_command_unfolds_a_file(bench, folder, tmp_path):
     export(
         Export(
             source=str(folder / "sd.ckpt"),
-            to=Format.IMAGE_MODEL,
+            to="image_model",
             backbone=str(folder / "configs"),
             out=str(tmp_path / "sd"),
         )

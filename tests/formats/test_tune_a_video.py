@@ -53,9 +53,9 @@ def test_the_forks_spelling_is_read_and_norms_come_along(tiny: ImageModel, tuned
         found.tensors["unet.inserted.down_blocks/0/attentions/0/transformer_blocks/0.norm_temp.weight"],
         state[norm],
     )
-    assert "attn_temporal" in found.notes[0]
-    assert "norm scope is clip" in found.notes[1]
-    assert "norms were tuned too" in found.notes[2]
+    assert "attn_temporal" in found.origin
+    assert "norm scope is clip" in found.assumed
+    assert "norms were tuned too" in found.notes[0]
     put(assemble(TuneAVideo(), tiny).components(), found.tensors, TuneAVideo().learns())
 
 

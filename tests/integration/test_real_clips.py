@@ -12,7 +12,7 @@ from rich.console import Console
 
 from vgen.app.config import RunSettings, TrainRun
 from vgen.app.edit import EditRun, edit
-from vgen.app.export import Export, Format, export
+from vgen.app.export import Export, export
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, Backbone
 from vgen.app.train import train
@@ -80,8 +80,8 @@ def test_prepare_train_export_generate(tmp_path: Path) -> None:
         "the modules must have left their silent birth"
     )
 
-    Console().print(export(Export(run=str(folder), to=Format.DIFFUSERS, out=str(tmp_path / "adapter"))))
-    Console().print(export(Export(run=str(folder), to=Format.ANIMATEDIFF, out=str(tmp_path / "mm.ckpt"))))
+    Console().print(export(Export(run=str(folder), to="diffusers", out=str(tmp_path / "adapter"))))
+    Console().print(export(Export(run=str(folder), to="animatediff", out=str(tmp_path / "mm.ckpt"))))
     sampling = Sampling(num_frames=4, num_steps=2, width_px=64, height_px=64)
     wish = GenerateRun(
         prompt="a man is skiing", adapter=str(folder), sampling=sampling, out=str(tmp_path / "clips")

@@ -15,10 +15,6 @@ CHOOSES = {"vgen/app/demo.py"}
 SHOWS_EXAMPLES = {"vgen/app/verbs.py"}
 """Files whose strings are examples for people; a name outside of a string is refused there, too."""
 KNOWN = {
-    ("vgen/app/export.py", "AnimateDiff"),
-    ("vgen/app/export.py", "TuneAVideo"),
-    ("vgen/app/export.py", "animatediff"),
-    ("vgen/app/export.py", "tune_a_video"),
     ("vgen/app/loading.py", "AnimateDiff"),
     ("vgen/app/loading.py", "animatediff"),
 }

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vgen.app.config import RunSettings, TrainRun
 from vgen.app.evaluate import Evaluated, EvaluateRun, evaluate
-from vgen.app.export import Export, Format, export
+from vgen.app.export import Export, export
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.judging.results import worded
 from vgen.app.loading import SHIPPED, TOYBOX, UNTRAINED, Backbone, load_backbone
@@ -180,10 +180,8 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
         ),
         training=training,
         exports=(
-            Export(
-                run=str(run), to=Format.ANIMATEDIFF, out=str(out / _EXPORTS / "motion_module.safetensors")
-            ),
-            Export(run=str(run), to=Format.DIFFUSERS, out=str(out / _EXPORTS / "motion_adapter")),
+            Export(run=str(run), to="animatediff", out=str(out / _EXPORTS / "motion_module.safetensors")),
+            Export(run=str(run), to="diffusers", out=str(out / _EXPORTS / "motion_adapter")),
         ),
         drawing=GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=sampling, fps=6, out=str(out / _CLIPS)),
         evaluation=EvaluateRun(

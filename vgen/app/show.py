@@ -66,6 +66,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"sampling: {_settings(recipe.sampling())}",
         f"training: {recipe.training().settings() or 'numbers of every training'}",
         f"writes: {_writes(recipe)}",
+        f"formats: {_formats(recipe)}",
     ]
     return "\n".join(lines)
 
@@ -149,6 +150,12 @@ def _writes(recipe: Recipe) -> str:
     return " and ".join(
         [*(["an adapter"] if what.adapter else []), *(["an image model"] if what.image_model else [])]
     )
+
+
+def _formats(recipe: Recipe) -> str:
+    """Formats of other programs, by the names that ``vgen export to=`` knows."""
+    named = [one.name if one.containers else f"{one.name} (read only)" for one in recipe.formats]
+    return ", ".join(named) or "none but vgen's own"
 
 
 def _shapes(backbone: str) -> ImageModel:

@@ -202,12 +202,14 @@ VERBS = {
             ("run", "a run folder or an adapter of vgen's"),
             (
                 "from",
-                "instead: an AnimateDiff file or a diffusers MotionAdapter folder to import; with backbone",
+                "instead: an AnimateDiff file, a diffusers MotionAdapter folder or a tuned UNet to import; "
+                "with backbone",
             ),
-            ("to", "animatediff, diffusers, vgen; image_model for a Stable Diffusion file"),
+            ("to", "a format that 'vgen show METHOD' lists; image_model for a Stable Diffusion file"),
             ("out", "file or folder to write, never overwritten"),
             ("dtype", "fp32 or fp16"),
-            ("container", "safetensors or ckpt, for to=animatediff"),
+            ("container", "safetensors or ckpt, for formats that are files"),
+            ("method", "whose file it is that is imported, where several methods have its names"),
             ("backbone", "the image model: toybox or a diffusers folder; a run knows its own"),
         ),
         examples=(

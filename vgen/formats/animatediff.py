@@ -16,6 +16,7 @@ import torch
 from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
+from vgen.formats.foreign import Imported
 from vgen.formats.motion_names import depth_of, homes, listed, positions, refuse_difference, shapes
 from vgen.spec import Choice
 
@@ -23,6 +24,7 @@ INNER = "temporal_transformer"
 ROWS_IF_ABSENT = 24  # the default of the trainer whose files carry no table
 CONFIG = "animatediff_config"
 SDXL_CHANNELS = (320, 640, 1280)
+_MODULE = re.compile(rf"\.motion_modules\.\d+\.{INNER}\.norm\.weight$")
 
 
 class Version(Choice):
@@ -60,16 +62,12 @@ class Layout:
         return f"AnimateDiff {self.version.value}: {', '.join(parts)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
-    """``tensors`` as an adapter holds them, the recipe's ``knobs`` that they imply as plain data, and what
-    should be said about both: ``notes`` of the file, and what is ``assumed`` where no card says it."""
-
-    tensors: dict[str, Tensor]
-    knobs: dict[str, Any]
-    origin: str
-    notes: list[str]
-    assumed: str
+def recognises(entries: Mapping[str, Any]) -> bool:
+    """Whether a motion module's first norm is in it, wrapped or not."""
+    state: Any = entries
+    while isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    return any(isinstance(name, str) and _MODULE.search(name) for name in state)
 
 
 def export(

@@ -17,7 +17,8 @@ from diffusers.models import MotionAdapter, UNet2DConditionModel
 from torch import Tensor
 
 from vgen.formats import state_file
-from vgen.formats.animatediff import INNER, Imported
+from vgen.formats.animatediff import INNER
+from vgen.formats.foreign import Imported
 from vgen.formats.motion_names import Depth, homes, positions, refuse_difference, shapes
 
 OURS_TO_THEIRS = {
@@ -34,6 +35,11 @@ WEIGHTS = (
     "diffusion_pytorch_model.bin",
 )
 ATTENTIONS = 2  # diffusers' motion block knows no other number
+
+
+def recognises(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and '"MotionAdapter"' in path.read_text(encoding="utf-8", errors="replace")
 
 
 def config(unet: UNet2DConditionModel, motion: Mapping[str, Any], mid_block: bool) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats import diffusers_motion
+from vgen.formats.foreign import Learnt
 
 TOLERANCE = 1e-4
+FRAMES = 4
+"""The length of a clip for a proof, where the method has no lower limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,14 @@ def inputs(unet: UNet2DConditionModel, num_frames: int, seed: int = 0) -> Inputs
 def ours(video: VideoUNet, given: Inputs) -> Tensor:
     """b f c h w."""
     return video(given.x, given.t, Conditioning(given.context))
+
+
+def forward(
+    learnt: Learnt, knobs: Mapping[str, Any], tensors: Mapping[str, Tensor], num_frames: int
+) -> Tensor:
+    """One pass of the method with these knobs and tensors, b f c h w; the image UNet is left as it was."""
+    with learnt.assembled(knobs, tensors) as video:
+        return ours(video, inputs(learnt.unet, num_frames))
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import Drop
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
+from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
 from vgen.methods._objectives import Denoising, Objective
@@ -116,6 +117,9 @@ class Recipe:
     leads: ClassVar[bool] = True
     """Whether its schedule, prediction and norm scope hold for a stack that it is in; False for mere
     layers."""
+    formats: ClassVar[tuple[Foreign, ...]] = ()
+    """Formats of other programs that its tensors come and go in; the first one is written where nobody names
+    one."""
 
     def objective(self, model: ImageModel) -> Objective:
         """What is minimised, given the facts of the image model."""

@@ -9,10 +9,14 @@ frozen. The domain adapter and MotionLoRA are later stages.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, Stage, after
 from vgen.diffusion.guidance import Drop
 from vgen.diffusion.schedule import Betas, Schedule
+from vgen.formats.foreign import Foreign
+from vgen.formats.motion_files import MotionFile, MotionFolder
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
@@ -35,6 +39,7 @@ class AnimateDiff(Recipe):
     """Knobs that no checkpoint stores (norm scopes, schedule) are part of the recipe and travel in its
     card."""
 
+    formats: ClassVar[tuple[Foreign, ...]] = (MotionFile(), MotionFolder())
     motion: MotionModuleSpec = field(default_factory=MotionModuleSpec)
     mid_block: bool = False
     image_norm_scope: NormScope = NormScope.FRAME

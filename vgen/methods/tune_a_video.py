@@ -16,6 +16,8 @@ from vgen.attention.keys import Frame, FrameKeys
 from vgen.backbones.sites import Kind, after
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.step_window import StepWindow
+from vgen.formats.foreign import Foreign
+from vgen.formats.tune_a_video import TunedUNet
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import Acting, Edited, Editing, EditSession, check_fixed_point
@@ -38,6 +40,7 @@ class TuneAVideo(Recipe, Editing):
     """``inversion_prompt`` is what the clip is inverted with; the paper's is empty."""
 
     tuned: ClassVar[bool] = True
+    formats: ClassVar[tuple[Foreign, ...]] = (TunedUNet(),)
     temporal: TemporalAttentionSpec = field(default_factory=TemporalAttentionSpec)
     frames: list[Frame] = field(default_factory=lambda: [Frame.FIRST, Frame.PREVIOUS])
     image_norm_scope: NormScope = NormScope.FRAME

@@ -24,6 +24,8 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
+from vgen.formats.foreign import Foreign
+from vgen.formats.tune_a_video import TunedUNet
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
@@ -44,6 +46,7 @@ class VideoP2P(Recipe, Editing):
     amplified inside ``cross``. Words to blend let the edit act where they are alone, frame by frame."""
 
     tuned: ClassVar[bool] = True
+    formats: ClassVar[tuple[Foreign, ...]] = (TunedUNet(),)
     temporal: TemporalAttentionSpec = field(default_factory=TemporalAttentionSpec)
     frames: list[Frame] = field(default_factory=lambda: [Frame.FIRST])
     image_norm_scope: NormScope = NormScope.CLIP
