@@ -26,14 +26,15 @@ import torch
 from torch import Tensor
 
 from vgen.app.loading import TOYBOX, load_backbone
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import ddim_invert
 from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import assemble
-from vgen.methods._editing import TARGET, EditSession, Wish, start_noise
+from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._sampling import Sampling
 from vgen.methods.fatezero import FateZero
 
 SOURCE, TARGET_TEXT = (
@@ -52,22 +53,20 @@ class Bench:
         self.latents = start_noise(self.model, self.frames, (side, side), 1, self.device) * 0.5
         always = StepWindow()
         self.recipe = FateZero(
-            num_steps=self.steps,
-            guidance=GUIDANCE,
             cross=always,
             self_attention=always,
             frames=[],
             reconstruct=False,
         )
-        self.objective = self.recipe.objective(self.model)
         self.session = self._session()
+        self.schedule, self.prediction = self.session.video_model.process()
 
     def _session(self) -> EditSession:
-        unet = assemble(self.recipe, self.model).unet.requires_grad_(False)
+        video_model = assemble(self.recipe, self.model)
+        video_model.unet.requires_grad_(False)
         return EditSession(
-            model=self.model,
-            unet=unet,
-            objective=self.objective,
+            video_model=video_model,
+            sampling=Sampling(num_steps=self.steps, guidance=GUIDANCE),
             wish=Wish(source=SOURCE, target=TARGET_TEXT),
             noise=torch.zeros_like(self.latents),
             latents=self.latents,
@@ -86,21 +85,19 @@ class Bench:
                 if rows == 2:
                     null, given = out.chunk(2)
                     out = null + GUIDANCE * (given - null)
-                alpha, sigma = self.objective.schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
-                return to_sample_and_noise(self.objective.prediction, out[None], x, alpha, sigma)
+                alpha, sigma = self.schedule.alpha_sigma(torch.tensor([t], device=x.device), x)
+                return to_sample_and_noise(self.prediction, out[None], x, alpha, sigma)
 
             return denoiser
 
-        start = ddim_invert(asked(source, 1), self.latents, self.objective.schedule, self.steps).start
-        return solve(asked(both, 2), start, self.objective.schedule, self.steps)
+        start = ddim_invert(asked(source, 1), self.latents, self.schedule, self.steps).start
+        return solve(asked(both, 2), start, self.schedule, self.steps)
 
     @torch.no_grad()
     def fast(self) -> Tensor:
         own = self.session
-        context = Context.cat([own.text(""), own.text(TARGET_TEXT)])
-        return own.sample(
-            own.invert(SOURCE, self.steps).start, TARGET, lambda _: context, Cfg(scale=GUIDANCE), self.steps
-        )
+        given = own.encoded(TARGET_TEXT)
+        return own.sample(own.invert(SOURCE).start, lambda _: given, Cfg(scale=GUIDANCE))
 
     @torch.no_grad()
     def record(self) -> Tensor:

@@ -31,14 +31,13 @@ from scipy.ndimage import map_coordinates
 from vgen.app.judging.suite_edits import encoded
 from vgen.app.loading import TOYBOX, load_backbone
 from vgen.attention.keys import Frame, FrameKeys
-from vgen.backbones.image_model import Context
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import noised
-from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import solve
 from vgen.methods import assemble
-from vgen.methods._editing import TARGET, EditSession, Wish, start_noise
+from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._sampling import Sampling
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure
@@ -86,7 +85,8 @@ class Bench:
         self.words = WORDS[options.get("words", "open")]
         self.model = load_backbone(options.get("backbone", TOYBOX))
         self.recipe = PromptToPrompt()  # plain attention, nothing inserted
-        self.unet = assemble(self.recipe, self.model).unet.requires_grad_(False)
+        self.video_model = assemble(self.recipe, self.model)
+        self.video_model.unet.requires_grad_(False)
 
     def session(self, task: Task) -> EditSession:
         given = task.inputs(self.model.size_px)
@@ -95,9 +95,8 @@ class Bench:
             self.model, latents.shape[1], tuple(latents.shape[-2:]), task.seed, latents.device
         )
         return EditSession(
-            model=self.model,
-            unet=self.unet,
-            objective=self.recipe.objective(self.model),
+            video_model=self.video_model,
+            sampling=Sampling(num_steps=self.num_steps, guidance=self.guidance),
             noise=noise,
             latents=latents,
             wish=Wish(source=given.source_caption, target=self.words(task.caption)),
@@ -106,15 +105,15 @@ class Bench:
     @torch.no_grad()
     def clips(self, task: Task) -> Iterator[tuple[str, np.ndarray]]:
         own = self.session(task)
-        schedule, first = own.objective.schedule, 0
+        schedule, first = own.video_model.schedule, 0
         if self.options.get("start", "noised") == "inverted":
-            start = own.invert(own.wish.source, self.num_steps).start
+            start = own.invert(own.wish.source).start
         else:
             first, start = noised(
                 own.latents, own.noise, schedule, self.num_steps, float(self.options.get("strength", 0.7))
             )
-        context, guidance = Context.cat([own.text(""), own.text(own.wish.target)]), Cfg(scale=self.guidance)
-        ask = own.denoiser(TARGET, lambda _: context, guidance, self.num_steps, Direction.DENOISE, "")
+        given = own.encoded(own.wish.target)
+        ask = own.denoiser(lambda _: given, Cfg(scale=self.guidance))
         for name, frames in LISTS.items():
             with own.control.acting(keys=[FrameKeys(frames=frames)]):
                 latents = solve(ask, start, schedule, self.num_steps, first_step=first)

@@ -38,6 +38,7 @@ from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vgen.backbones.blank import Blank, blank, blank_unet
+from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.formats import diffusers_motion
 from vgen.layers.motion_module import MotionModuleSpec
@@ -128,7 +129,8 @@ class Bench:
 
         def forward() -> torch.Tensor:
             with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-                return unet(self.x.to(dtype), self.t, context.to(self.device, dtype)).float()
+                given = Conditioning(context.to(self.device, dtype))
+                return unet(self.x.to(dtype), self.t, given).float()
 
         return forward, lambda: self._step(forward, optimiser)
 

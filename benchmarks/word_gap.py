@@ -20,11 +20,9 @@ import torch
 from torch import Tensor
 
 from vgen.app.loading import load_backbone
-from vgen.backbones.image_model import ImageModel
-from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
-from vgen.methods import assemble
-from vgen.methods._objectives import Denoising, denoising_as_trained
+from vgen.methods import VideoModel, assemble
+from vgen.methods._objectives import Denoising
 from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.toybox.captions import caption
 from vgen.toybox.contrast import distractors
@@ -46,8 +44,7 @@ def stills(num: int, two: bool) -> Iterator[tuple[Tensor, str]]:
 
 @torch.no_grad()
 def losses(
-    model: ImageModel,
-    unet: VideoUNet,
+    video_model: VideoModel,
     objective: Denoising,
     latents: Tensor,
     captions: dict[int, str],
@@ -57,8 +54,9 @@ def losses(
     out = []
     for rows in (list(captions)[at : at + CHUNK] for at in range(0, len(captions), CHUNK)):
         noise = Draws(SEED, [(str(row), level) for row in rows]).normal("noise", latents[rows])
-        words = model.encode_text([captions[row] for row in rows]).to(latents.device, latents.dtype)
-        out.append(objective.errors(unet, latents[rows], torch.full((len(rows),), level), noise, words))
+        words = video_model.encode({"caption": [captions[row] for row in rows]})
+        t = torch.full((len(rows),), level)
+        out.append(objective.errors(video_model, words, latents[rows], t, noise))
     return torch.cat(out)
 
 
@@ -74,15 +72,16 @@ def main() -> None:
     wrong = [distractors(text, (str(i), 0), len(KINDS) + 3) for i, text in enumerate(captions)]
     for name in options.get("backbones", "toybox").split(","):
         model = load_backbone(name).freeze()
-        unet, objective = assemble(LatentDiffusion(), model).unet.eval(), denoising_as_trained(model)
+        video_model, objective = assemble(LatentDiffusion(), model), Denoising()
+        video_model.unet.eval()
         latents = model.encode(torch.stack(frames).to(model.vae.device)).float()
         for level in levels:
-            right = losses(model, unet, objective, latents, dict(enumerate(captions)), level)
+            right = losses(video_model, objective, latents, dict(enumerate(captions)), level)
             line = [f"{name}  {1 + two} things  t {level}  loss {float(right.mean()):.4f}"]
             for kind in KINDS:
                 texts = {i: found[kind] for i, found in enumerate(wrong) if kind in found}
                 line.append(
-                    f"{kind} {said(losses(model, unet, objective, latents, texts, level) - right[list(texts)])}"  # noqa: E501
+                    f"{kind} {said(losses(video_model, objective, latents, texts, level) - right[list(texts)])}"  # noqa: E501
                 )
             print("  ".join(line), flush=True)
 
