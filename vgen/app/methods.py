@@ -15,12 +15,12 @@ HEADINGS = ("method", "what it is", "regime", "paper")
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """Name, first line of the module, regime and paper of every method; parts of the image model last."""
+    """Name, first sentence of the module, regime and paper of every method; parts of the image model last."""
     out = []
     for name, recipe in sorted(
         catalogue().items(), key=lambda item: (item[1].regime is Regime.IMAGE, item[0])
     ):
-        sentence = (sys.modules[recipe.__module__].__doc__ or "").split("\n")[0].split(" (")[0].rstrip(".")
+        sentence = _first_sentence(sys.modules[recipe.__module__].__doc__ or "")
         out.append(
             (
                 name,
@@ -30,6 +30,12 @@ def rows() -> list[tuple[str, str, str, str]]:
             )
         )
     return out
+
+
+def _first_sentence(text: str) -> str:
+    """Of the first paragraph, without what stands in brackets behind it."""
+    paragraph = " ".join(text.strip().split("\n\n")[0].split())
+    return paragraph.split(" (")[0].split(". ")[0].rstrip(".")
 
 
 def markdown() -> str:
