@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -363,6 +364,25 @@ def test_a_wider_type_is_no_remedy_where_there_is_none():
         cast({"a": torch.full((2,), float("nan"))}, Width.FP32)
     with pytest.raises(ValueError, match=r"diverged, or dtype=fp32 is needed$"):
         cast({"a": torch.full((2,), float("nan"))}, Width.FP16)
+
+
+def test_an_adapter_beneath_is_said_to_stay_behind(vgen, home):
+    tensors, card = adapter(home / "run")
+    base = [{"name": "domain", "file": "domain.safetensors", "sha256": "0", "scale": 1.0}]
+    save_adapter(home / "stacked" / "adapter.safetensors", tensors, replace(card, base=base))
+    code, text, err = vgen("run=stacked", "out=stacked.safetensors")
+    assert code == 0, err
+    assert "it was trained on domain.safetensors, which is not in what was written" in text
+
+
+def test_a_card_with_knobs_of_an_older_vgen_is_written_without_them(vgen, home, tuned):
+    tensors, card = adapter(home / "tuned_run")
+    older = replace(card, knobs=card.knobs | {"num_steps": 50, "guidance": 12.5})
+    save_adapter(home / "older" / "adapter.safetensors", tensors, older)
+    assert vgen("run=older", "out=older.safetensors")[0] == 0
+    code, _, err = vgen("from=older.safetensors", "to=vgen", "backbone=image", "out=older_back")
+    assert code == 0, err
+    assert adapter(home / "older_back")[1].knobs == card.knobs
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,11 @@ class Piece:
 
     def learnt(self) -> Learnt:
         assert self.model is not None  # a copy in vgen's own format alone needs none
+        knobs = knobs_of(self.recipe)
         return Learnt(
             tensors=self.tensors,
-            knobs=knobs_of(self.recipe),
-            card=self.card,
+            knobs=knobs,
+            card=replace(self.card, knobs=knobs),  # an older card has knobs that are none any more
             unet=self.model.unet,
             assembled=partial(assembled, type(self.recipe), self.model),
         )
@@ -91,7 +92,8 @@ class Adapter:
                 f"{card.backbone}), {model.source} is {unet_fingerprint(model.unet)}; give its own with "
                 "backbone="
             )
-        return Piece(self.tensors, self._recipe, model, card)
+        beneath = [f"it was trained on {one['file']}, which is not in what was written" for one in card.base]
+        return Piece(self.tensors, self._recipe, model, card, beneath)
 
 
 # -- theirs --------------------------------------------------------------------------------------------------
