@@ -380,18 +380,18 @@ def test_amplifying_acts_in_the_window_of_cross_attention(model: ImageModel) -> 
     """Outside of it the factor does nothing, as released; in all steps, as written, it does."""
 
     def edited(recipe: PromptToPrompt | FateZero, **wish) -> torch.Tensor:
-        return recipe.edit(session(model, recipe, **wish)).latents
+        return recipe.edit(session(model, recipe, steps=2, **wish)).latents
 
     for how in (
-        PromptToPrompt(num_steps=2, cross=NEVER, null_text=NullText(inner_steps=0)),
-        FateZero(num_steps=2, cross=NEVER, store=EXACT, reconstruct=False),
+        PromptToPrompt(cross=NEVER, null_text=NullText(inner_steps=0)),
+        FateZero(cross=NEVER, store=EXACT, reconstruct=False),
     ):
         plain = edited(how)
         torch.testing.assert_close(edited(how, amplify={"blue": 5.0}), plain)
         everywhere = replace(how, amplify_in_all_steps=True)
         assert not torch.allclose(edited(everywhere, amplify={"blue": 5.0}), plain)
     with pytest.raises(ValueError, match="amplify acts in the steps of cross-attention, of which 'blue' has"):
-        session(model, FateZero(), amplify={"blue": 5.0}).previews(2, NEVER, amplify_in_all_steps=False)
+        session(model, FateZero(), amplify={"blue": 5.0}).previews(NEVER, NEVER)
 
 
 def test_self_maps_are_copied_as_far_as_either_notebook_does(model: ImageModel) -> None:
