@@ -8,7 +8,8 @@ from torch import Tensor
 
 from vgen.app.show import describe
 from vgen.backbones.blank import Blank, blank_unet
-from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
@@ -17,6 +18,7 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods._objectives import Denoising
+from vgen.methods._video_model import Encodings, VideoModel
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.latent_diffusion import LatentDiffusion
 
@@ -34,14 +36,15 @@ def test_trainable_counts_on_sd15(tiny: ImageModel, mid_block: bool, modules: in
 
 def test_the_schedule_is_its_own(tiny: ImageModel) -> None:
     assert tiny.scheduler_config["beta_schedule"] == "scaled_linear"
-    assert AnimateDiff().objective(tiny).schedule.betas is Betas.LINEAR
+    assert assemble(AnimateDiff(), tiny).schedule.betas is Betas.LINEAR
 
 
 @torch.no_grad()
 def test_more_frames_than_positions_names_the_remedy(tiny: ImageModel) -> None:
-    unet = assemble(AnimateDiff(motion=MotionModuleSpec(num_positions=4)), tiny)
+    unet = assemble(AnimateDiff(motion=MotionModuleSpec(num_positions=4)), tiny).unet
+    given = Conditioning(tiny.encode_text(["a"]))
     with pytest.raises(ValueError, match=r"5 frames.*4 position rows.*window"):
-        unet(torch.randn(1, 5, 4, 8, 8), torch.tensor([1]), tiny.encode_text(["a"]))
+        unet(torch.randn(1, 5, 4, 8, 8), torch.tensor([1]), given)
 
 
 @torch.no_grad()
@@ -50,9 +53,9 @@ def test_image_norms_over_the_clip_change_the_picture_and_leave_again(tiny: Imag
     x, t = torch.randn(1, 3, 4, 8, 8, dtype=torch.float64), torch.tensor([5])
     alone = tiny.unet(x[:, 0], t, context.tokens).sample
     pooled = assemble(AnimateDiff(image_norm_scope=NormScope.CLIP), tiny).unet.double()
-    assert not torch.allclose(pooled(x, t, context)[:, 0], alone, atol=1e-3)
+    assert not torch.allclose(pooled(x, t, Conditioning(context))[:, 0], alone, atol=1e-3)
     still = x[:, :1].expand(-1, 3, -1, -1, -1)
-    torch.testing.assert_close(pooled(still, t, context)[:, 0], alone)
+    torch.testing.assert_close(pooled(still, t, Conditioning(context))[:, 0], alone)
     pooled.eject()
     assert torch.equal(tiny.unet(x[:, 0], t, context.tokens).sample, alone)
 
@@ -93,16 +96,17 @@ def test_a_clip_has_one_timestep_and_a_share_of_them_the_empty_text(
     )
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def asked(self: VideoUNet, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        seen.append((t, context.tokens))
+    def asked(self: VideoUNet, x: Tensor, t: Tensor, given: Conditioning) -> Tensor:
+        seen.append((t, given.text().tokens))
         return torch.zeros_like(x)
 
     monkeypatch.setattr(VideoUNet, "forward", asked)
     empty, full = (tiny.encode_text([text]).tokens[0] for text in ("", "a red circle"))
     for drop in (0.0, 0.1, 1.0):
-        AnimateDiff(text_drop=drop).objective(tiny).loss(
-            tiny, VideoUNet(tiny.unet), batch, Draws(0, batch.keys)
-        )
+        recipe = AnimateDiff(text_drop=drop)
+        video_model = assemble(recipe, tiny)
+        recipe.objective(tiny).loss(video_model, batch, Draws(0, batch.keys))
+        video_model.unet.eject()
         t, tokens = seen.pop()
         assert t.shape == (num,)
         assert len(t.unique()) > 150
@@ -123,15 +127,17 @@ def test_a_timestep_shift_trains_on_the_shifted_timesteps(
     seen: list[Tensor] = []
 
     def errors(
-        self: Denoising, unet: VideoUNet, latents: Tensor, t: Tensor, noise: Tensor, context: Context
+        self: Denoising, video_model: VideoModel, encoded: Encodings, latents: Tensor, t: Tensor, *_
     ) -> Tensor:
         seen.append(t)
         return torch.zeros(len(t))
 
     monkeypatch.setattr(Denoising, "errors", errors)
-    unet = VideoUNet(tiny.unet)
     for shift in (1.0, 3.0):
-        LatentDiffusion(timestep_shift=shift).objective(tiny).loss(tiny, unet, batch, Draws(0, batch.keys))
+        recipe = LatentDiffusion(timestep_shift=shift)
+        video_model = assemble(recipe, tiny)
+        recipe.objective(tiny).loss(video_model, batch, Draws(0, batch.keys))
+        video_model.unet.eject()
     plain, shifted_ones = seen
     assert torch.equal(shifted_ones, shifted(plain, 3.0, 1000))
     assert shifted_ones.float().mean() > plain.float().mean() + 100
