@@ -173,8 +173,8 @@ def test_a_suite_of_long_clips_is_edited_in_windows_as_a_file_is(tmp_path: Path)
 
 
 def test_windows_are_a_setting_where_a_clip_is_longer(tmp_path: Path) -> None:
-    assert "window" not in run(tmp_path, DDIM).sampling()
-    assert run(tmp_path, DDIM, window=Sliding(num_frames=1, overlap=0)).sampling()["window"] == {
+    assert "window" not in run(tmp_path, DDIM).settings()
+    assert run(tmp_path, DDIM, window=Sliding(num_frames=1, overlap=0)).settings()["window"] == {
         "num_frames": 1,
         "overlap": 0,
     }
