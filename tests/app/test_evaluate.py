@@ -353,7 +353,7 @@ def test_drawing_and_scoring_are_separate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "name", "words"),
     [
-        ({"sampler": Sampling(guidance=2.0)}, "x", "sampler"),
+        ({"sampling": SamplingOverrides(guidance=2.0)}, "x", "sampler"),
         ({"suite": Suite(iid=5, num_frames=8)}, "x", "suite"),
         ({}, "y", "checkpoint perfect"),
     ],
@@ -388,7 +388,7 @@ def test_of_two_evaluations_that_start_at_once_one_has_the_folder(tmp_path: Path
     assert [task.id for task in store.missing("x", todo)] == ["iid-0000", "iid-0001", "pair-0001"], (
         "none of the other's clips"
     )
-    assert store.manifest()["sampler"]["guidance"] == Sampling().guidance
+    assert store.manifest()["sampler"]["guidance"] == run(tmp_path).drawn().guidance
 
 
 def test_clips_that_are_not_square_are_refused_before_one_is_drawn() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vgen.attention.control import Edit, MapEdit, Maps, OutputEdit, QkSwap, Recorder
 from vgen.attention.edits import CopySelf, Recorded, Sibling
@@ -196,7 +197,14 @@ def _at_one_position(unet: VideoUNet, model: ImageModel) -> Tensor:
 def test_inside_a_mask_the_target_keeps_its_own(unet: VideoUNet, model: ImageModel) -> None:
     def masked(value: bool) -> Tensor:
         mask = torch.full((FRAMES, SIDE, SIDE), value)
-        return run(unet, model, copied(mask=lambda _: mask, size=(SIDE, SIDE)))
+        return run(
+            unet,
+            model,
+            copied(
+                mask=lambda moment, cells: F.adaptive_max_pool2d(mask[:, None].float(), cells)[:, 0] > 0,
+                size=(SIDE, SIDE),
+            ),
+        )
 
     torch.testing.assert_close(masked(True), run(unet, model))
     torch.testing.assert_close(masked(False), run(unet, model, copied()))

@@ -202,8 +202,7 @@ VERBS = {
             ("run", "a run folder or an adapter of vgen's"),
             (
                 "from",
-                "instead: an AnimateDiff file, a diffusers MotionAdapter folder or a tuned UNet to import; "
-                "with backbone",
+                "instead: an AnimateDiff file, a MotionAdapter folder or a tuned UNet; with backbone",
             ),
             ("to", "a format that 'vgen show METHOD' lists; image_model for a Stable Diffusion file"),
             ("out", "file or folder to write, never overwritten"),

@@ -18,7 +18,7 @@ TWO = "a red ring that drifts left fast and a small blue star that rests on a na
 def test_one_thing_is_right_until_the_encoder_moves_away_from_its_teacher() -> None:
     model: ImageModel = load_backbone(TOYBOX)
     recipe = TextBinding()
-    objective, unet = recipe.objective(model), assemble(recipe, model)
+    objective, video_model = recipe.objective(model), assemble(recipe, model)
     objective.begin(model)
 
     def loss(*captions: str) -> dict[str, float]:
@@ -26,7 +26,7 @@ def test_one_thing_is_right_until_the_encoder_moves_away_from_its_teacher() -> N
         with torch.no_grad():
             return {
                 k: float(v)
-                for k, v in objective.loss(model, unet, Batch(keys, list(captions)), Draws(0, keys)).items()
+                for k, v in objective.loss(video_model, Batch(keys, list(captions)), Draws(0, keys)).items()
             }
 
     assert loss(ONE) == {"loss": 0.0, "bound": 0.0}
