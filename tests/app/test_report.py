@@ -17,7 +17,7 @@ from vgen.app.judging.clip_store import ClipStore, truth
 from vgen.app.judging.overlay import read_seen
 from vgen.app.judging.page import PageSettings, gallery_order, passed
 from vgen.app.judging.scorer import overlay_path
-from vgen.metrics.kinds.control import Control
+from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.suite import Kind, Suite, Task, tasks
 from vgen.toybox.renderer import render
 
@@ -216,7 +216,7 @@ def test_512_clips_open_fast_and_hold_few_players(report: Path, tmp_path: Path, 
 
 def test_a_figures_joints_are_drawn_where_the_oracle_reads_them(tmp_path: Path, browser) -> None:
     """Limbs and dots follow the figure from frame to frame; an empty picture has none."""
-    suite = replace(SUITE, kind=Kind.CONTROL, control=Control.POSE, iid=1, pair=0)
+    suite = replace(SUITE, kind=Kind.CONTROL, control=AskedControl(control=Control.POSE), iid=1, pair=0)
     [task] = tasks(suite)
     samplers = {"good": perfect, "blank": lambda todo: np.zeros((len(todo), 4, 64, 64, 3), np.uint8)}
     run = EvaluateRun(suite=suite, out=str(tmp_path), selftest=0)

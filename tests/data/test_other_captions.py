@@ -19,7 +19,8 @@ def clips(num: int, **more: object) -> list[Clip]:
             key=(f"toybox-{i:08d}", 0),
             caption=caption(scene, rng_of(0, i)).text,
             metadata={"scene": scene.to_dict()} | more,
-            video=np.zeros((4, 3, 8, 8), np.uint8),
+            at=np.arange(4),
+            fields={"video": np.zeros((4, 3, 8, 8), np.uint8)},
         )
         for i, scene in enumerate(scenes)
     ]
