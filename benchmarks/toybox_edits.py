@@ -11,6 +11,8 @@ edit, against per-frame edits.
 ``first`` the same with the keys of the first frame at every level, ``self_middle`` with the frame's own and
 the middle one's (the paper's text) at every level, ``tav`` Tune-A-Video, ``fatezero_tav`` FateZero on the
 checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
+``masactrl`` is MasaCtrl frame by frame, ``unread`` the same with nothing read from the source (its control),
+``vid2vid_zero`` vid2vid-zero, ``video_p2p`` Video-P2P in its fast mode.
 ``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to
 keep. Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with
 the next clip, a finished method is only scored again, and other settings in the same folder are refused.
@@ -38,21 +40,28 @@ from vgen.app.loading import TOYBOX
 from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame
 from vgen.data.files import write_json
+from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import Recipe
+from vgen.methods._editing import Edited, EditSession
+from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.fatezero import FateZero
+from vgen.methods.masactrl import MasaCtrl
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
+from vgen.methods.vid2vid_zero import Vid2VidZero
+from vgen.methods.video_p2p import VideoP2P
 from vgen.metrics.kinds.edit import AskedEdits
 from vgen.metrics.statistics import Interval, interval, paired_difference
 from vgen.metrics.suite import Kind, Suite
+from vgen.spec import spec
 
 BASE = "p2p"
 SHOWN = ("edit", "edit_acc", "keep_acc", "traj", "bg", "tc", "tc_edited")
 FEWEST = 8
 WORDS = {"told": 0.0, "open": 1.0}
-TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video"}
+TAUGHT_BY = {"tav": "", "fatezero_tav": "tune_a_video", "video_p2p": ""}
 """Methods for which each clip is tuned first, and what learns it; empty: they themselves."""
 DEFAULTS = {
     "n": "64",
@@ -65,10 +74,22 @@ DEFAULTS = {
     "steps_tuned": "500",
     "lr": "3e-4",
     "words": "told",
-    "methods": "p2p,copy,ddim,fatezero,first,self_middle,tav,fatezero_tav",
+    "methods": "p2p,copy,ddim,fatezero,first,self_middle,tav,fatezero_tav,"
+    "masactrl,unread,vid2vid_zero,video_p2p",
     "backbone": TOYBOX,
     "out": "outputs/toybox_edits",
 }
+
+
+@spec
+class Unread(MasaCtrl):
+    """MasaCtrl's inverted noise and prompt, with nothing read from the source."""
+
+    def edit(self, session: EditSession) -> Edited:
+        trajectory = session.invert(self.inversion_prompt)
+        said = session.encoded(session.wish.target)
+        guidance = Cfg(scale=session.sampling.guidance)
+        return Edited(session.sample(trajectory.start, lambda _: said, guidance))
 
 
 def options_of(words: Sequence[str]) -> dict[str, str]:
@@ -87,20 +108,22 @@ def options_of(words: Sequence[str]) -> dict[str, str]:
 
 
 def recipes(options: dict[str, str]) -> dict[str, Recipe]:
-    both = {"num_steps": int(options["steps"]), "guidance": float(options["guidance"])}
     cross, own, never = (StepWindow(end=float(end)) for end in (options["cross"], options["self"], 0))
     maps = {"cross": cross, "self_attention": own}
+    null_text, fast = NullText(inner_steps=int(options["null_text"])), NullText(inner_steps=0)
     return {
-        "p2p": PromptToPrompt(**both, **maps, null_text=NullText(inner_steps=int(options["null_text"]))),
+        "p2p": PromptToPrompt(**maps, null_text=null_text),
         "copy": Copy(),
-        "ddim": PromptToPrompt(**both, cross=never, self_attention=never, null_text=NullText(inner_steps=0)),
-        "fatezero": FateZero(**both, **maps, reconstruct=False),
-        "first": FateZero(**both, **maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
-        "self_middle": FateZero(
-            **both, **maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False
-        ),
-        "tav": TuneAVideo(**both, reconstruct=False),
-        "fatezero_tav": FateZero(**both, **maps, frames=[], reconstruct=False),
+        "ddim": PromptToPrompt(cross=never, self_attention=never, null_text=fast),
+        "fatezero": FateZero(**maps, reconstruct=False),
+        "first": FateZero(**maps, frames=[Frame.FIRST], from_level=0, reconstruct=False),
+        "self_middle": FateZero(**maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False),
+        "tav": TuneAVideo(reconstruct=False),
+        "fatezero_tav": FateZero(**maps, frames=[], reconstruct=False),
+        "masactrl": MasaCtrl(),
+        "unread": Unread(),
+        "vid2vid_zero": Vid2VidZero(),
+        "video_p2p": VideoP2P(null_text=fast),
     }
 
 
@@ -131,6 +154,7 @@ def evaluated(name: str, options: dict[str, str], console: Console) -> Path:
             method_name=name,
             backbone=options["backbone"],
             tune=tune_of(name, options),
+            sampling=SamplingOverrides(num_steps=int(options["steps"]), guidance=float(options["guidance"])),
             selftest=min(num, 24),
             out=str(out),
         ),

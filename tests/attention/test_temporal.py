@@ -263,6 +263,7 @@ def test_ejecting_leaves_no_trace(model: ImageModel, recipe: Recipe) -> None:
     after.eject()
 
 
+@pytest.mark.slow
 def test_the_fast_path_compiles_without_a_break(unet: VideoUNet, model: ImageModel) -> None:
     x, t = clip(), torch.tensor(300)
     given = Conditioning(model.encode_text(["a red circle"] * 2))

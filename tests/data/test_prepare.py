@@ -106,6 +106,7 @@ def test_every_reject_is_named(tmp_path, studio):
     assert done.manifest.counts["rejected_by_reason"]["corrupt"] == 3
 
 
+@pytest.mark.slow
 def test_too_many_rejects_stop_with_the_reasons(tmp_path, studio):
     break_things(tmp_path / "in", studio)
     with pytest.raises(
@@ -162,6 +163,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(videos, tmp_path, stud
     assert studio.contents(tmp_path / "out") == undisturbed
 
 
+@pytest.mark.slow
 def test_interrupted_at_every_step_is_as_if_nothing_had_happened(
     videos, tmp_path, studio, undisturbed, monkeypatch
 ):
@@ -225,6 +227,7 @@ def test_a_complete_folder_that_was_damaged_is_not_called_complete(videos, tmp_p
         studio.run(videos, tmp_path / "out", shard_megabytes=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["shard-000000.tar", "shard-000001.tar"])
 def test_a_shard_lost_between_two_runs_is_made_again(videos, tmp_path, studio, undisturbed, lost):
     def stop(done: int, total: int, counts: object) -> None:
@@ -324,6 +327,7 @@ class SleepyJob(Job):
         yield Sample(self.key, np.zeros((1, 8, 8, 3), np.uint8), "a", {"fps": 8.0})
 
 
+@pytest.mark.slow
 def test_a_hung_row_is_named_and_tried_again(tmp_path, studio):
     def wish(out: str, most: float) -> Prepare:
         source = SleepySource(alarm=str(tmp_path / "alarm"))

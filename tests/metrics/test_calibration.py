@@ -283,6 +283,7 @@ def _blinking(video: np.ndarray, scene: Scene) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "cell", "bounds"), _BOUNDS)
 def test_the_table_of_controls(
     controlled: tuple[dict[str, dict[str, float]], float], row: str, cell: str, bounds: str

@@ -410,6 +410,7 @@ def test_a_torn_checkpoint_is_not_chosen(tmp_path: Path) -> None:
     assert latest(tmp_path) == tmp_path / "step-0000002.ckpt"
 
 
+@pytest.mark.slow
 def test_mixed_precision_runs(tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every pass through the UNet is under autocast, those of hooks too: CUDA refuses bfloat16 beside
     float32, a CPU mostly does not."""
