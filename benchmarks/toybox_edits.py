@@ -11,7 +11,8 @@ edit, against per-frame edits.
 ``first`` the same with the keys of the first frame at every level, ``self_middle`` with the frame's own and
 the middle one's (the paper's text) at every level, ``tav`` Tune-A-Video, ``fatezero_tav`` FateZero on the
 checkpoint that Tune-A-Video makes of each clip, with that one's frames (its way to edit shapes).
-``masactrl`` is MasaCtrl frame by frame, ``unread`` the same with nothing read from the source (its control),
+``masactrl`` is MasaCtrl frame by frame, which reads its source from .08 of the steps on (4 of 50, as
+published), ``unread`` the same with nothing read (its control),
 ``vid2vid_zero`` vid2vid-zero, ``video_p2p`` Video-P2P in its fast mode.
 ``words=open`` leaves size, speed and a ground that stays out of the prompts, so that they are the clip's to
 keep. Each is one ``vgen evaluate suite=edit method=...`` into a folder of ``out``: a killed run goes on with
@@ -39,6 +40,7 @@ from vgen.app.judging.suite_edits import Copy, Tune
 from vgen.app.loading import TOYBOX
 from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame
+from vgen.attention.mutual import Mutual
 from vgen.data.files import write_json
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
@@ -120,7 +122,7 @@ def recipes(options: dict[str, str]) -> dict[str, Recipe]:
         "self_middle": FateZero(**maps, frames=[Frame.SELF, Frame.MIDDLE], from_level=0, reconstruct=False),
         "tav": TuneAVideo(reconstruct=False),
         "fatezero_tav": FateZero(**maps, frames=[], reconstruct=False),
-        "masactrl": MasaCtrl(),
+        "masactrl": MasaCtrl(mutual=Mutual(window=StepWindow(start=0.08))),
         "unread": Unread(),
         "vid2vid_zero": Vid2VidZero(),
         "video_p2p": VideoP2P(null_text=fast),
