@@ -1,4 +1,4 @@
-"""A file that is written tensor by tensor is a safetensors file, and no more than one tensor is whole at once."""
+"""A file written tensor by tensor is a safetensors file, and no more than one tensor is whole at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """A safetensors file that is written one tensor after another, and hashed as it is written.
 
-The library's own writer holds all tensors in memory, and a copy of their bytes. Here a tensor is asked for when
-its turn comes, so that what lies in parts on many processes is whole one tensor at a time. Files are read by
-the library.
+The library's own writer holds all tensors in memory. Here a tensor is asked for when its turn comes, so that
+what lies in parts on many processes is whole one tensor at a time. Files are read by the library.
 """
 
 from __future__ import annotations

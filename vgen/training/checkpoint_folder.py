@@ -129,7 +129,7 @@ def point_to(folder: Path) -> None:
     write_whole(folder.parent / LATEST, f"{folder.name}\n".encode())
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------------
 def opened(folder: Path) -> Checkpoint:
     """The checkpoint in ``folder``. Raises Unsound where it is not what was written."""
     files = _manifest(folder)
@@ -137,7 +137,7 @@ def opened(folder: Path) -> Checkpoint:
         _compare(folder / name, written)
     total = sum(written.num_bytes for written in files.values())
     names = {name: _names(folder / name) for name in files if name != STATE}
-    return Checkpoint(folder, _state(folder / STATE), total, names)
+    return Checkpoint(folder, state_in(folder), total, names)
 
 
 def _json(path: Path) -> Any:
@@ -184,7 +184,9 @@ def _names(path: Path) -> list[str]:
         raise Unsound(f"{path} is no safetensors file ({_first_line(error)})") from error
 
 
-def _state(path: Path) -> State:
+def state_in(folder: Path) -> State:
+    """What the folder says of itself, without a look at its tensors or hashes."""
+    path = folder / STATE
     found = _json(path)
     try:
         state = State(**found)
