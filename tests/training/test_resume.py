@@ -4,6 +4,7 @@ whole one."""
 from __future__ import annotations
 
 import errno
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,17 +15,19 @@ import pytest
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vgen.app.refusals import refusal
 from vgen.app.train import claim
 from vgen.backbones.blank import Blank, blank
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
+from vgen.formats import tensor_file
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.latent_diffusion import LatentDiffusion
-from vgen.training.checkpoints import KeepBest, latest
+from vgen.training import checkpoint_folder as room
+from vgen.training.checkpoint_folder import AVERAGES, WEIGHTS
+from vgen.training.checkpoints import latest
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation, Optimiser
@@ -154,7 +157,7 @@ def test_a_finished_run_has_its_last_step_and_can_be_extended(
     folder = fit(job(tmp_path / "run", toy_shards, steps, **settings))
     found = latest(folder / "checkpoints")
     assert found is not None
-    assert found.name == f"step-{steps:07d}.ckpt"
+    assert found.folder.name == f"step-{steps:07d}"
     fit(job(folder, toy_shards, steps + 2, resume=True, **settings))
     assert seen == want
     assert len(list((folder / "checkpoints").glob("step-*"))) <= 2
@@ -200,10 +203,10 @@ def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_
     ):
         fit(wish)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
-    for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
-        assert all(
-            torch.isfinite(v).all() for v in torch.load(path, weights_only=True)["state_dict"].values()
-        )
+    for path in (tmp_path / "run" / "checkpoints").glob("*/"):
+        found = room.opened(path)
+        tensors = [value for file in found.names for value in found.tensors(file).values()]
+        assert all(torch.isfinite(value).all() for value in tensors)
 
 
 def test_what_is_not_finite_never_becomes_an_adapter(
@@ -229,7 +232,7 @@ def test_a_signal_ends_with_its_code_and_says_what_is_kept(
     with caplog.at_level("WARNING"), pytest.raises(SystemExit) as ended:
         fit(job(tmp_path / "run", toy_shards, 8))
     assert ended.value.code == 128 + signal.SIGTERM
-    assert "stopped at step 3; run.resume=auto goes on from step-0000002.ckpt" in caplog.text
+    assert "stopped at step 3; run.resume=auto goes on from step-0000002" in caplog.text
     end_at(1, KeyboardInterrupt())
     with caplog.at_level("WARNING"), pytest.raises(KeyboardInterrupt):
         fit(job(tmp_path / "other", toy_shards, 8))
@@ -242,8 +245,8 @@ def test_the_best_checkpoint_stays_until_it_is_beaten(
     end_at(3, Killed())
     with pytest.raises(Killed):
         fit(job(tmp_path / "run", toy_shards, 8, val_every_steps=2))
-    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    before = best.read_bytes()
+    best = tmp_path / "run" / "checkpoints" / "best"
+    before = room.opened(best)
     step = Learner.validation_step
 
     def worse(self: Learner, batch: Batch, index: int) -> None:
@@ -252,19 +255,22 @@ def test_the_best_checkpoint_stays_until_it_is_beaten(
     monkeypatch.setattr(Learner, "validation_step", worse)
     fit(job(tmp_path / "run", toy_shards, 6, val_every_steps=2, resume=True))
     monkeypatch.setattr(Learner, "validation_step", step)
-    assert best.read_bytes() == before
-    score = torch.load(best, weights_only=True)["callbacks"][KeepBest(best.parent).state_key][
-        "best_model_score"
-    ]
-    assert float(score) < 9
+    after = room.opened(best)
+    assert after == before
+    assert after.state.val_loss is not None
+    assert after.state.val_loss < 9
+    assert set(after.names) == {WEIGHTS, AVERAGES}, "for use, not to go on from"
 
 
 def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(
     tmp_path: Path, toy_shards: Path
 ) -> None:
     folder = fit(job(tmp_path / "run", toy_shards, 2))
-    record = torch.load(latest(folder / "checkpoints"), weights_only=True)["record"]
-    assert record == {
+    found = latest(folder / "checkpoints")
+    assert found is not None
+    assert (found.state.step, found.state.samples, found.state.ema_updates) == (2, 4, 2)
+    assert found.state.record.pop("card")["recipe"] == "animatediff"
+    assert found.state.record == {
         "run": {"note": "test"},
         "seed": 3,
         "global_batch": 2,
@@ -276,36 +282,121 @@ def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(
         fit(job(folder, toy_shards, 4, resume=True, batch_size=1))
 
 
+def test_an_altered_newest_is_passed_over_and_a_poisoned_best_blocks_nothing(
+    tmp_path: Path, toy_shards: Path, seen: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fit(job(tmp_path / "run", toy_shards, 4))
+    want, seen[:] = list(seen), []
+    kept = folder / "checkpoints"
+    harm(kept / "step-0000004" / WEIGHTS)
+    (kept / "best" / WEIGHTS).write_bytes(b"cut")
+    with caplog.at_level("INFO"):
+        fit(job(folder, toy_shards, 4, resume=True))
+    assert seen == want[2 * 2 :], "from step 2 on, the same order"
+    assert "step-0000004/weights.safetensors is not what was written (sha256 differs)" in caplog.text
+    assert "taken: step-0000002" in caplog.text
+    assert "resuming step-0000002 at step 2" in caplog.text
+    assert (kept / "step-0000004.unsound").is_dir()
+    assert room.opened(kept / "step-0000004").state.step == 4
+    assert room.opened(kept / "best").state.val_loss is not None
+
+
+def harm(path: Path) -> None:
+    payload = bytearray(path.read_bytes())
+    payload[len(payload) // 2] ^= 1
+    path.write_bytes(payload)
+
+
 def test_a_run_whose_checkpoints_are_all_torn_does_not_begin_anew(tmp_path: Path, toy_shards: Path) -> None:
     folder = fit(job(tmp_path / "run", toy_shards, 2))
-    for path in (folder / "checkpoints").iterdir():
+    for path in (folder / "checkpoints").rglob("*.json"):
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
         fit(job(folder, toy_shards, 4, resume=True))
 
 
-def test_a_full_disk_is_named_and_leaves_no_half_checkpoint(
-    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+def test_checkpoints_of_an_older_format_are_named(tmp_path: Path) -> None:
+    kept = tmp_path / "run" / "checkpoints"
+    kept.mkdir(parents=True)
+    (kept / "step-0000002.ckpt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"of an older vgen; 'vgen checkpoints \S+run convert' makes new"):
+        fit(job(tmp_path / "run", tmp_path / "nowhere", 4, resume=True))
+
+
+def test_a_full_disk_is_said_once_and_ends_nothing(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """torch's writer reports an error of its own and has the disk's only behind it."""
-
-    def full(_: object, file: Any) -> None:
-        file.write(b"half")
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError:
-            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904
-
+    """Full at steps 2 and 4, with room again at 6: the checkpoint of the step before stays until then."""
     folder = tmp_path / "run" / "checkpoints"
     folder.mkdir(parents=True)
-    (folder / ".step-0000002.ckpt.1.tmp").write_bytes(b"of a process that was killed")
-    monkeypatch.setattr("vgen.training.checkpoints.torch.save", full)
-    with pytest.raises(OSError, match="No space left") as ended:
-        fit(job(tmp_path / "run", toy_shards, 2))
-    said = refusal(ended.value)
-    assert said is not None
-    assert "step-0000002.ckpt can't be written to (No space left on device)" in said
-    assert list(folder.iterdir()) == []
+    (folder / ".step-0000002.1.tmp").mkdir()
+    write = tensor_file.write
+    tries = []
+
+    def full(path: Path, shelf: Any) -> Any:
+        tries.append(path)
+        if len(tries) <= 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, shelf)
+
+    monkeypatch.setattr("vgen.training.checkpoint_folder.write_tensors", full)
+    with caplog.at_level("WARNING"):
+        fit(job(tmp_path / "run", toy_shards, 6, val_every_steps=200))
+    assert caplog.text.count("CHECKPOINT NOT WRITTEN") == 1
+    assert "step-0000002 (No space left on device). Training goes on" in caplog.text
+    assert "checkpoints are written again" in caplog.text
+    assert sorted(path.name for path in folder.iterdir()) == ["LATEST", "step-0000006"]
+    assert (tmp_path / "run" / "adapter.safetensors").is_file()
+
+
+def test_a_deleted_run_folder_is_a_sentence(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Learner.training_step
+
+    def deleting(self: Learner, batch: Batch, index: int) -> torch.Tensor:
+        if self.trainer.global_step == 3:
+            shutil.rmtree(tmp_path / "run")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Learner, "training_step", deleting)
+    with pytest.raises(ValueError, match=r"the run's folder \S+run was deleted or moved while it trained"):
+        fit(job(tmp_path / "run", toy_shards, 6))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_curve_reaches_as_far_as_the_checkpoint(tmp_path: Path, toy_shards: Path, end_at: Any) -> None:
+    end_at(4, Killed())
+    with pytest.raises(Killed):
+        fit(job(tmp_path / "run", toy_shards, 8))
+    found = latest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    header, *rows = (tmp_path / "run" / "metrics" / "metrics.csv").read_text().splitlines()
+    at, step = (header.split(",").index(name) for name in ("train/loss", "step"))
+    written = [int(row.split(",")[step]) for row in rows if row.split(",")[at]]
+    assert written == [*range(found.state.step)]
+
+
+@pytest.mark.parametrize("kind", list(Optimiser))
+def test_a_run_goes_on_with_every_optimiser(
+    tmp_path: Path, toy_shards: Path, end_at: Any, kind: Optimiser
+) -> None:
+    def wish(folder: str, **more: Any) -> Job:
+        made = job(tmp_path / folder, toy_shards, 4, val_every_steps=200, **more)
+        return replace(made, optimisation=replace(made.optimisation, kind=kind))
+
+    whole = fit(wish("whole"))
+    end_at(3, Killed())
+    with pytest.raises(Killed):
+        fit(wish("parts"))
+    parts = fit(wish("parts", resume=True))
+    a, b = (room.opened(folder / "checkpoints" / "step-0000004") for folder in (whole, parts))
+    assert a.state.optimizer_steps == b.state.optimizer_steps
+    assert a.names == b.names
+    for file in a.names:
+        want, got = a.tensors(file), b.tensors(file)
+        assert all(torch.equal(got[name], value) for name, value in want.items()), file
 
 
 def test_the_configuration_of_a_run_changes_when_training_goes_on_and_not_before(tmp_path: Path) -> None:

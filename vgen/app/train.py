@@ -22,7 +22,7 @@ from vgen.formats.adapter import plain as plain_of
 from vgen.methods import Regime, name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
-from vgen.training.checkpoints import latest
+from vgen.training.checkpoint_folder import steps
 from vgen.training.run import Beneath, Job, fit
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             resume=resume,
             plain=plain,
             begin=begin,
-            start=None if resume and latest(folder / "checkpoints") else start_of(run),
+            start=None if resume and steps(folder / "checkpoints") else start_of(run),
         )
         fit(job)
     except BaseException:

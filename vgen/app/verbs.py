@@ -230,6 +230,21 @@ VERBS = {
         keys=(),
         examples=("vgen adapters runs/mine", "vgen adapters shipped"),
     ),
+    "checkpoints": Verb(
+        summary="what a run keeps: list, verify, prune, convert, export",
+        usage="vgen checkpoints RUN [list|verify|prune|convert|export] [key=value ...]",
+        keys=(
+            ("verify", "read every byte and compare its hash"),
+            ("prune", "delete all but the newest keep=1 sound ones, and what was left half written"),
+            ("convert", "make new ones of an older vgen's step-N.ckpt, which are read as data only"),
+            ("export", "write an adapter of step=N, step=best or the newest, to out=FILE.safetensors"),
+        ),
+        examples=(
+            "vgen checkpoints runs/mine",
+            "vgen checkpoints runs/mine prune keep=2",
+            "vgen checkpoints runs/mine export step=best out=mine.safetensors",
+        ),
+    ),
     "show": Verb(
         summary="print a method's expanded row, the sites it hits and its trainable parameters",
         usage="vgen show METHOD [backbone=NAME] [KNOB=VALUE ...]",

@@ -154,6 +154,11 @@ def _card(path: Path, text: str) -> Card:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"the vgen card in {path} is no JSON ({error}); {_AGAIN}") from error
+    return card_of(path, data)
+
+
+def card_of(path: Path, data: Any) -> Card:
+    """A card as plain data, read from ``path``. Raises ValueError where it is none."""
     if not isinstance(data, dict):
         raise ValueError(
             f"the vgen card in {path} is no section of names and values but {str(data)[:40]}; {_AGAIN}"

@@ -69,8 +69,6 @@ class Ema(pl.Callback):
         if self.average:
             self._context.__exit__(None, None, None)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"num_updates": self.num_updates, "average": self.average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.num_updates, self.average = state["num_updates"], state["average"]
+    def load(self, average: dict[str, Tensor], num_updates: int) -> None:
+        """Go on from the averages' own parts, before training starts."""
+        self.average, self.num_updates = average, num_updates

@@ -17,7 +17,6 @@ from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe, VideoModel
 from vgen.methods._assembly import Part, assemble_stack
-from vgen.training.checkpoints import rewind
 from vgen.training.optimisation import Optimisation
 
 
@@ -26,8 +25,6 @@ class Learner(pl.LightningModule):
 
     The rest of the image model stays outside, so that no strategy wraps, moves or saves it.
     """
-
-    strict_loading = False  # a checkpoint holds what learns; on_load_checkpoint compares the keys itself
 
     def __init__(
         self,
@@ -163,39 +160,6 @@ class Learner(pl.LightningModule):
         for parameter, value in self._before:
             parameter.data = value.to(parameter.device)
         self._before.clear()
-
-    # -- checkpoints hold what changed -----------------------------------------------------------------------
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = {f"parts.{name}" for name in self.learning}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
-        checkpoint["record"] = self.record
-        checkpoint["learning"] = sorted(
-            keep
-        )  # DeepSpeed takes the state_dict away and keeps the weights in files of its own
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        want, have = (
-            {f"parts.{name}" for name in self.learning},
-            set(checkpoint.get("state_dict") or checkpoint.get("learning", ())),
-        )
-        if want != have:
-            raise ValueError(
-                f"checkpoint does not fit the run: {len(want - have)} learning parameters are missing from "
-                "it "
-                f"(first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: "
-                f"{sorted(have - want)[:3]}); "
-                "resume with the method it was written by, or start a new run.name"
-            )
-        for name in ("seed", "global_batch"):
-            before, now = (record.get(name) for record in (checkpoint.get("record", {}), self.record))
-            if before != now and None not in (before, now):
-                raise ValueError(
-                    f"the run was begun with {name} {before}, now it is {now}, and its clips would come in "
-                    "another order; resume with the "
-                    "same run.seed and data.batch_size x processes x trainer.accumulate, or start a new "
-                    "run.name"
-                )
-        rewind(checkpoint, checkpoint["global_step"] * self.trainer.accumulate_grad_batches)
 
 
 def _foreign(beneath: Sequence[Part]) -> tuple[str, ...]:

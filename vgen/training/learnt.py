@@ -3,13 +3,12 @@ apart, or from a checkpoint."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
+from vgen.training.checkpoint_folder import AVERAGES, WEIGHTS, Checkpoint
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned, wholes
 
@@ -34,14 +33,6 @@ class Learnt(pl.Callback):
             self.values = {name: value.to("cpu", copy=True) for name, value in self.ema.average.items()}
 
 
-def saved(checkpoint: Path, ema: Ema | None) -> dict[str, Tensor]:
-    """The same out of a checkpoint file."""
-    if checkpoint.is_dir():
-        raise ValueError(
-            f"checkpoint {checkpoint} is in parts and the run is at its last step; "
-            "set trainer.max_steps one higher, so that one more step writes the adapter"
-        )
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if ema is not None:
-        return state["callbacks"][ema.state_key]["average"]
-    return {name.removeprefix("parts."): value for name, value in state["state_dict"].items()}
+def saved(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The same out of a checkpoint."""
+    return checkpoint.tensors(AVERAGES if AVERAGES in checkpoint.names else WEIGHTS)

@@ -85,6 +85,11 @@ def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], num_step
     return x.mT if tall else x
 
 
+def is_matrix(value: Tensor) -> bool:
+    """Whether Muon steps it."""
+    return value.ndim >= 2 and min(value.shape[0], value[0].numel()) >= LEAST_SIDE
+
+
 def as_matrix(value: Tensor, parameter: nn.Parameter) -> Tensor:
     """``value`` as out x the rest, in the order in which ``parameter`` lies in memory, so that of the
     parameter itself it is a view."""
@@ -93,12 +98,22 @@ def as_matrix(value: Tensor, parameter: nn.Parameter) -> Tensor:
     return value.reshape(len(value), -1)
 
 
+def as_parameter(matrix: Tensor, parameter: Tensor) -> Tensor:
+    """The inverse of :func:`as_matrix`: the values in the shape of ``parameter``; what has it stays."""
+    if matrix.shape == parameter.shape:
+        return matrix
+    if parameter.ndim == 4 and not parameter.is_contiguous():
+        out, inner, height, width = parameter.shape
+        return matrix.reshape(out, height, width, inner).permute(0, 3, 1, 2)
+    return matrix.reshape(parameter.shape)
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Convolutions are matrices, out x (in kernel); the two parts share this optimiser's ``param_groups``, so
     one schedule drives both."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, weight_decay: float, **adamw: Any) -> None:
-        matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[0], p[0].numel()) >= LEAST_SIDE]
+        matrices = [p for p in parameters if is_matrix(p)]
         taken = {id(p) for p in matrices}
         self._pairs = [(p, nn.Parameter(as_matrix(p.detach(), p))) for p in matrices]
         flats = [flat for _, flat in self._pairs]
@@ -137,6 +152,13 @@ class MuonAdamW(torch.optim.Optimizer):
                 p.grad.zero_()
         for part in self._parts:
             part.zero_grad(set_to_none)
+
+    def place_of(self, parameter: nn.Parameter) -> tuple[torch.optim.Optimizer, nn.Parameter]:
+        """The part that steps ``parameter``, and what it steps for it."""
+        for p, flat in self._pairs:
+            if p is parameter:
+                return self._parts[0], flat
+        return self._parts[-1], parameter
 
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self._parts]}

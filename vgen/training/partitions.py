@@ -3,6 +3,7 @@ part is the whole."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,35 @@ def put_part(parameter: nn.Parameter, value: Tensor) -> None:
     held.ds_tensor.copy_(value)
     if held.ds_persist:
         held.all_gather(param_list=[parameter])
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    held: Any = parameter  # DeepSpeed adds the attributes
+    return tuple(held.ds_shape if is_partitioned(parameter) else parameter.shape)
+
+
+def gathered(parameter: nn.Parameter, part: Tensor) -> Tensor:
+    """The whole of what every rank holds a ``part`` of, cut as ``parameter`` is. Every rank has to ask."""
+    if not is_partitioned(parameter):
+        return part
+    size = torch.distributed.get_world_size()
+    flat = torch.empty(size * part.numel(), dtype=part.dtype, device=part.device)
+    torch.distributed.all_gather_into_tensor(flat, part.contiguous())
+    shape = whole_shape(parameter)
+    return flat[: math.prod(shape)].view(shape)
+
+
+def part_of(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """This rank's part of a whole ``value``, cut and padded as ``parameter`` is."""
+    if not is_partitioned(parameter):
+        return value
+    held: Any = parameter  # DeepSpeed adds the attributes
+    size = held.ds_tensor.numel()
+    start = size * torch.distributed.get_rank()
+    part = torch.zeros(size, dtype=value.dtype)
+    mine = value.flatten()[start : start + size]
+    part[: mine.numel()] = mine
+    return part
 
 
 @contextmanager

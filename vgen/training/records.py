@@ -18,6 +18,22 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30.0  # a server that says nothing for so long is not waited for
 
 
+class PatientCsv(CSVLogger):
+    """Figures that a full disk refuses wait in memory: it is said once, and ends no training."""
+
+    _refused = False
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except OSError as error:
+            if not self._refused:
+                log.warning("figures are not written to %s for now (%s)", self.log_dir, error.strerror)
+            self._refused = True
+        else:
+            self._refused = False
+
+
 class WandbMode(Choice):
     ONLINE = "online"
     OFFLINE = "offline"
@@ -94,7 +110,7 @@ def loggers(
     version = (
         f"metrics-from-{steps_done}" if steps_done else "metrics"
     )  # CSVLogger empties a folder that it finds
-    out: list[Logger] = [CSVLogger(folder, name="", version=version, flush_logs_every_n_steps=10)]
+    out: list[Logger] = [PatientCsv(folder, name="", version=version, flush_logs_every_n_steps=10)]
     if run_id is None:
         return out
     mode = effective_mode(settings)

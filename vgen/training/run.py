@@ -9,7 +9,7 @@ import signal
 import string
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,16 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
-from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
+from vgen.training.checkpoint_folder import Checkpoint, remove_leftovers, set_aside, step_of, steps
+from vgen.training.checkpoints import (
+    GoOn,
+    KeepBest,
+    KeepLast,
+    Saver,
+    latest,
+    refuse_diverged,
+    refuse_misfit,
+)
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
@@ -111,7 +120,7 @@ def fit(job: Job) -> Path:
     refuse_missing_gpus(settings)
     rank = ranks.rank(settings.devices)
     found = _resumable(job)
-    steps_done = _steps_of(found) if found else 0
+    steps_done = found.state.step if found else 0
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
@@ -142,21 +151,6 @@ def fit(job: Job) -> Path:
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
-    learner.record = {
-        "run": job.plain,
-        "seed": job.seed,
-        "global_batch": global_batch,
-        "wandb_run_id": run_id,
-    }
-    figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
-    fitter = trainer(
-        settings,
-        job.corpus.batch_size,
-        job.optimisation.grad_clip,
-        [*_callbacks(job, learner, ema), learnt],
-        figures,
-        job.folder,
-    )
     card = Card.of(
         name_of(job.recipe),
         job.recipe,
@@ -166,39 +160,57 @@ def fit(job: Job) -> Path:
         [one.said for one in job.beneath],
         job.init,
     )
+    learner.record = {
+        "run": job.plain,
+        "card": asdict(replace(card, run={})),  # for an adapter of a checkpoint
+        "seed": job.seed,
+        "global_batch": global_batch,
+        "wandb_run_id": run_id,
+    }
+    if found:
+        refuse_misfit(found, learner.learning, job.optimisation.kind.value, learner.record)
+    figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
+    fitter = trainer(
+        settings,
+        job.corpus.batch_size,
+        job.optimisation.grad_clip,
+        [*([GoOn(found, ema)] if found else []), *_callbacks(job, learner, ema), learnt],
+        figures,
+        job.folder,
+    )
     if found:
         log.info(
             "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
             "the data goes on at sample %d of the same order",
-            found.name,
+            found.folder.name,
             steps_done,
             consumed,
         )
     job.begin()
     if rank == 0:
-        remove_torn(job.folder / "checkpoints")
+        _clear(job.folder / "checkpoints", found)
     if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
-        learnt.values = saved(found, ema)
+        learnt.values = saved(found)
     else:
         if settings.compile:
             learner.unet.compile()
-        _run(fitter, learner, train, val, found)
+        _run(fitter, learner, train, val)
     if rank == 0:
         _write(job, learner, learnt.values, card, val)
     return job.folder
 
 
-def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path | None) -> None:
+def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
     """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to
     see that it is not done."""
     try:
-        fitter.fit(learner, train, val, ckpt_path=found, weights_only=True)
+        fitter.fit(learner, train, val, weights_only=True)
     except SystemExit as ended:
         kept = latest(Path(fitter.default_root_dir) / "checkpoints")
         log.warning(
             "stopped at step %d; %s",
             fitter.global_step,
-            f"run.resume=auto goes on from {kept.name}"
+            f"run.resume=auto goes on from {kept.folder.name}"
             if kept
             else "no checkpoint was due yet, so nothing of it is kept",
         )
@@ -275,27 +287,34 @@ def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
     )
 
 
-def _resumable(job: Job) -> Path | None:
-    """The checkpoint to go on from, if there is one and it is of the kind that this trainer reads."""
+def _resumable(job: Job) -> Checkpoint | None:
+    """The newest sound checkpoint, if the run is to go on and has any."""
     folder = job.folder / "checkpoints"
     found = latest(folder) if job.resume else None
-    if job.resume and found is None and any(folder.glob("step-*")):
+    if job.resume and found is None and any(folder.glob("step-*.ckpt")):
+        raise ValueError(
+            f"{job.folder} holds checkpoints of an older vgen; 'vgen checkpoints {job.folder} convert' makes "
+            "new ones of them, then go on, or start a new run.name"
+        )
+    if job.resume and found is None and steps(folder):
         raise ValueError(
             f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name"
-        )
-    if found and found.is_dir() != job.settings.sharded:
-        raise ValueError(
-            f"checkpoint {found} was {'' if found.is_dir() else 'not '}written by DeepSpeed and "
-            "trainer.strategy is "
-            f"{job.settings.strategy.value}; resume with the trainer it was written by, or start a new "
-            "run.name"
         )
     return found
 
 
+def _clear(folder: Path, found: Checkpoint | None) -> None:
+    """What killed processes left half written, and checkpoints that were passed over."""
+    if freed := remove_leftovers(folder):
+        log.info("removed %.1f MB of checkpoints that were never finished", freed / 1e6)
+    newer = [path for path in steps(folder) if found and step_of(path) > found.state.step]
+    for path in newer:
+        log.warning("%s is set aside as %s", path.name, set_aside(path).name)
+
+
 def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]:
-    """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at
-    what validation found."""
+    """In this order: what is due is written before validation, validation and samples run on the averages
+    that ``ema`` puts in place, the best is kept by what validation found."""
     every = job.settings.log_every_steps
     out = [
         Divergence(every),
@@ -307,8 +326,9 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
     if draws_samples(job, learner):
         out.append(SampleClips(job.samples, job.folder / "samples", ema))
     folder = job.folder / "checkpoints"
-    keep = [KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last), KeepBest(folder)]
-    return [*([ema] if ema else []), *out, *keep]
+    saver = Saver(ema)
+    last = KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last, saver)
+    return [last, *([ema] if ema else []), *out, KeepBest(folder, saver)]
 
 
 def _check_clips(job: Job, parts: Split) -> None:
@@ -329,10 +349,6 @@ def _check_size(job: Job, video: np.ndarray, path: str) -> None:
             f"clips of {path} are {width} x {height} px; this image model needs multiples of {multiple}: "
             f"prepare them with size_px={job.model.size_px}"
         )
-
-
-def _steps_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-").split(".")[0])
 
 
 def _run_id(folder: Path) -> str:

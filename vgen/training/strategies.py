@@ -12,7 +12,6 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from vgen.spec import Choice, spec
 from vgen.training import ranks
-from vgen.training.checkpoints import AtomicCheckpointIO
 from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.zero import ZeroStrategy
 
@@ -147,13 +146,12 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
     gpu = settings.on_gpu()
     match settings.strategy:
         case Spread.SINGLE:
-            return SingleDeviceStrategy(device="cuda:0" if gpu else "cpu", checkpoint_io=AtomicCheckpointIO())
+            return SingleDeviceStrategy(device="cuda:0" if gpu else "cpu")
         case Spread.DDP:
             # No broadcast of buffers: they are constant tables, and it would be a collective in every
             # validation batch.
             return DDPStrategy(
                 process_group_backend="nccl" if gpu else "gloo",
-                checkpoint_io=AtomicCheckpointIO(),
                 gradient_as_bucket_view=True,
                 broadcast_buffers=False,
             )
@@ -200,6 +198,7 @@ def trainer(
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
+        enable_checkpointing=False,  # ours are callbacks that write them for every strategy alike
         plugins=[place] if place else None,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
     )

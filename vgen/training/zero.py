@@ -1,28 +1,28 @@
-"""DeepSpeed through Lightning, where Lightning's strategy falls short: CPUs, whole checkpoints, the scheduler
-of a resumed run."""
+"""DeepSpeed through Lightning, where Lightning's strategy falls short: CPUs, and checkpoints that fit any
+strategy."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import Tensor, nn
 
-FACTS = "vgen.json"
+from vgen.formats.tensor_file import Entry
+from vgen.training.moments import ADAM_KEYS, STEP, step_count
+from vgen.training.partitions import is_partitioned, part_of, put_part, whole_shape
 
 
 class ZeroStrategy(DeepSpeedStrategy):
     """ZeRO ``stage`` 2 or 3, over NCCL on GPUs and gloo on CPUs (for tests and for trying a configuration
     out).
 
-    A checkpoint is a folder that appears under its name only when every rank has written its part. DeepSpeed
-    unpickles it: resume only runs of your own. It fits the number of processes and the stage it was written
-    with.
+    DeepSpeed's own checkpoints, which it unpickles, are neither written nor read.
     """
 
     def __init__(self, stage: int, on_gpu: bool, batch_size: int, grad_clip: float) -> None:
@@ -78,49 +78,96 @@ class ZeroStrategy(DeepSpeedStrategy):
         )
         return engine, optimiser
 
-    # -- checkpoints -----------------------------------------------------------------------------------------
+    def held(self) -> InParts:
+        """What the engine holds of the learning parameters."""
+        return InParts(self.deepspeed_engine.optimizer)
+
+
+@dataclass(frozen=True)
+class InParts:
+    """Weights and moments that DeepSpeed keeps in parts, each whole for a moment. ``zero`` is its optimiser
+    around ours; weights are its fp32 ones."""
+
+    zero: Any
+
     @property
-    def stage(self) -> int:
-        assert self.config is not None
-        return self.config["zero_optimization"]["stage"]
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.zero.optimizer
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: str | os.PathLike, storage_options: Any = None
-    ) -> None:
-        path = Path(self.broadcast(str(filepath)))
-        temporary, former = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.former")
-        if self.is_global_zero:
-            for leftover in (temporary, former):
-                shutil.rmtree(leftover, ignore_errors=True)
-        self.barrier()
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        self.barrier()
-        if self.is_global_zero:
-            (temporary / FACTS).write_text(
-                json.dumps({"stage": self.stage, "num_processes": self.world_size})
-            )
-            if path.exists():
-                os.replace(path, former)
-            os.replace(temporary, path)
-            shutil.rmtree(former, ignore_errors=True)
-        self.barrier()
+    def weight(self, parameter: nn.Parameter) -> Entry:
+        from deepspeed.utils import safe_get_full_fp32_param
 
-    def load_checkpoint(
-        self, checkpoint_path: str | Path, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        facts_file = Path(checkpoint_path) / FACTS
-        if not facts_file.is_file():
-            raise ValueError(
-                f"checkpoint {checkpoint_path} is not one that vgen's DeepSpeed runs write (no {FACTS} in "
-                "it); start a new run.name"
-            )
-        facts = json.loads(facts_file.read_text())
-        here = {"stage": self.stage, "num_processes": self.world_size}
-        if facts != here:
-            raise ValueError(
-                f"checkpoint {checkpoint_path} was written by {facts['num_processes']} processes with "
-                f"ZeRO-{facts['stage']}, "
-                f"this run has {here['num_processes']} with ZeRO-{here['stage']}; "
-                "resume with the same trainer, or start a new run.name"
-            )
-        return super().load_checkpoint(checkpoint_path, weights_only)
+        return Entry(torch.float32, whole_shape(parameter), lambda: safe_get_full_fp32_param(parameter))
+
+    def moments(self, parameter: nn.Parameter) -> dict[str, Entry]:
+        if not self._have_stepped():
+            return {}
+        shape = whole_shape(parameter)
+        return {key: Entry(torch.float32, shape, _fetch_moment(parameter, key)) for key in ADAM_KEYS}
+
+    def steps(self, parameter: nn.Parameter) -> int:
+        counts = [self.optimizer.state[flat][STEP] for flat in self._flats() if flat in self.optimizer.state]
+        return int(max(counts, default=0))
+
+    @torch.no_grad()
+    def put_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+        part = part_of(parameter, value)
+        put_part(parameter, part)
+        if is_partitioned(parameter):
+            safe_set_local_fp32_param(parameter, part)
+        else:
+            safe_set_full_fp32_param(parameter, value)
+
+    @torch.no_grad()
+    def put_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None:
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        self._make_room()
+        for flat in self._flats():
+            count = self.optimizer.state[flat][STEP]
+            count.fill_(max(float(count), steps))
+        for key, value in moments.items():
+            if is_partitioned(parameter):
+                safe_set_local_optimizer_state(parameter, part_of(parameter, value), key)
+            else:
+                safe_set_full_optimizer_state(parameter, value, key)
+
+    def scale(self) -> dict[str, float] | None:
+        scaler = self.zero.loss_scaler
+        if not scaler.dynamic:
+            return None
+        since = (scaler.cur_iter - scaler.last_overflow_iter - 1) % scaler.scale_window
+        return {"scale": scaler.cur_scale, "steps_since": since}
+
+    def put_scale(self, scale: dict[str, float]) -> None:
+        scaler = self.zero.loss_scaler
+        if scaler.dynamic:
+            scaler.cur_scale = scale["scale"]
+            scaler.last_overflow_iter = scaler.cur_iter - 1 - int(scale["steps_since"])
+
+    def _flats(self) -> list[Tensor]:
+        """The flat fp32 weights that this rank steps: a part of many parameters, end to end."""
+        zero = self.zero
+        name = "fp32_partitioned_groups_flat" if hasattr(zero, "fp32_partitioned_groups_flat") else None
+        return list(getattr(zero, name or "single_partition_of_fp32_groups"))
+
+    def _have_stepped(self) -> bool:
+        return any(flat in self.optimizer.state for flat in self._flats())
+
+    def _make_room(self) -> None:
+        """The optimiser's state as its first step would make it: DeepSpeed has none before."""
+        if self._have_stepped():
+            return
+        for flat in self._flats():
+            state = {key: torch.zeros_like(flat) for key in ADAM_KEYS}
+            self.optimizer.state[flat] = {STEP: step_count(self.optimizer, flat.device, 0), **state}
+        if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-2 links them to the parameters
+            self.zero._lazy_init_hp_params_optimizer_state()
+
+
+def _fetch_moment(parameter: nn.Parameter, key: str) -> Callable[[], Tensor]:
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    return lambda: safe_get_full_optimizer_state(parameter, key)
