@@ -25,6 +25,7 @@ from vgen.training import ranks
 from vgen.training.checkpoints import latest
 from vgen.training.lock import LOCK, OfAnother, RunLock
 from vgen.training.run import Beneath, Job, fit
+from vgen.training.signals import Signals
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
@@ -52,15 +53,18 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         )
     name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
     folder = Path(run.run.dir) / name
-    if rank > 0:
-        return _fit(run, plain, folder, OfAnother())
-    with RunLock(folder) as lock:
-        _fit(run, plain, folder, lock)
+    with Signals() as signals:
+        if rank > 0:
+            return _fit(run, plain, folder, OfAnother(), signals)
+        with RunLock(folder) as lock:
+            _fit(run, plain, folder, lock, signals)
     print(f"run: {folder}", flush=True)
     return folder
 
 
-def _fit(run: TrainRun, plain: dict[str, Any], folder: Path, lock: RunLock | OfAnother) -> Path:
+def _fit(
+    run: TrainRun, plain: dict[str, Any], folder: Path, lock: RunLock | OfAnother, signals: Signals
+) -> Path:
     """Train in a folder that is this run's own. Where it ends before it began nothing stays of it."""
     resume, fresh = run.run.resume is Resume.AUTO, lock.made_folder
     if lock.is_mine:
@@ -92,6 +96,8 @@ def _fit(run: TrainRun, plain: dict[str, Any], folder: Path, lock: RunLock | OfA
             resume=resume,
             plain=plain,
             begin=begin,
+            signals=signals,
+            is_lost=lambda: lock.lost,
             start=None if resume and latest(folder / "checkpoints") else start_of(run),
         )
         return fit(job)
