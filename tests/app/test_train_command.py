@@ -15,6 +15,7 @@ from vgen.app import cli
 from vgen.app.loading import open_checkpoint
 from vgen.app.train import claim
 from vgen.formats.adapter import load_adapter
+from vgen.training.lock import RunLock
 
 TINY = [
     "method.motion.heads=4",
@@ -72,6 +73,10 @@ REFUSED = {
     "several processes without a strategy": (
         ["trainer.devices=2"],
         "trainer.strategy=single runs one process, got devices=2",
+    ),
+    "a name that leads elsewhere": (
+        ["run.name=../../x"],
+        "run.name names one folder and holds no / or \\, got '../../x'",
     ),
     "no data": ([*TINY, "run.name=a"], "data.path names no folder of shards; make one with 'vgen prepare'"),
     "data that is not there": ([*TINY, "run.name=a", "data.path=nowhere"], "nowhere"),
@@ -152,6 +157,14 @@ def test_a_run_that_exists_is_not_overwritten(vgen, capfd: pytest.CaptureFixture
         in capfd.readouterr().err
     )
     assert (tmp_path / "runs" / "a" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_run_at_work_is_left_alone(vgen, capfd: pytest.CaptureFixture, tmp_path: Path, resume: str) -> None:
+    with RunLock(tmp_path / "runs" / "a"):
+        assert vgen(*TINY, "run.name=a", f"run.resume={resume}") == cli.REFUSED
+    assert f"run runs/a belongs to process {os.getpid()} on" in capfd.readouterr().err
+    assert not (tmp_path / "runs" / "a").exists()
 
 
 def test_a_run_is_resumed_with_its_own_settings(vgen, capfd: pytest.CaptureFixture, tmp_path: Path) -> None:

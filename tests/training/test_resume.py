@@ -232,11 +232,11 @@ def test_a_signal_ends_with_its_code_and_says_what_is_kept(
     with caplog.at_level("WARNING"), pytest.raises(SystemExit) as ended:
         fit(job(tmp_path / "run", toy_shards, 8))
     assert ended.value.code == 128 + signal.SIGTERM
-    assert "stopped at step 3; run.resume=auto goes on from step-0000002" in caplog.text
+    assert "stopped at step 3 by an interrupt; run.resume=auto goes on from step-0000002" in caplog.text
     end_at(1, KeyboardInterrupt())
     with caplog.at_level("WARNING"), pytest.raises(KeyboardInterrupt):
         fit(job(tmp_path / "other", toy_shards, 8))
-    assert "stopped at step 1; no checkpoint was due yet" in caplog.text
+    assert "stopped at step 1 by an interrupt; no checkpoint was due yet" in caplog.text
 
 
 def test_the_best_checkpoint_stays_until_it_is_beaten(

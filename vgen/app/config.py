@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from vgen.app.folders import refuse_unsafe_name
 from vgen.app.loading import Backbone
 from vgen.app.refusals import unknown_key
 from vgen.app.stacks import StackEntry
@@ -37,7 +38,8 @@ class Resume(Choice):
 
 @spec
 class RunSettings:
-    """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten.
+    """``name`` empty means method and time; a run's folder is ``dir/name`` and is never overwritten. A name
+    is one folder, so that no experiment file writes elsewhere.
 
     ``init_from`` (a run, an ``adapter.safetensors`` or ``shipped``) gives the weights that learning starts
     from; all else begins anew.
@@ -52,6 +54,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"run.seed must lie in 0..{2**32 - 1}, got {self.seed}; 0 is the default")
+        refuse_unsafe_name(self.name, "run.name")
 
 
 @spec

@@ -1,15 +1,45 @@
-"""Folders that one run writes and no other: claimed before minutes are spent, never overwritten, gone again
-where nothing came."""
+"""Folders that one run writes and no other: named by one safe word, claimed before minutes are spent, never
+overwritten, gone again where nothing came."""
 
 from __future__ import annotations
 
+import re
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLAIM = ".drawing"
 """In a folder into which a run draws, until it ends."""
+_LONGEST = 200
+"""Bytes of a name: file systems take 255, and what vgen adds has to fit."""
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|multirun", re.IGNORECASE)
+"""Devices of Windows, and the folder of ``--multirun``."""
+
+
+def refuse_unsafe_name(name: str, key: str) -> None:
+    """Raises ValueError where ``name``, the value of setting ``key``, is not one folder below the one it
+    belongs to: settings come from files of others, too."""
+    if lack := _lack(name):
+        raise ValueError(
+            f"{key} names one folder and {lack}, got {name!r}; use letters, digits, - _ and . alone"
+        )
+
+
+def _lack(name: str) -> str | None:
+    """What speaks against a name, in words."""
+    if "/" in name or "\\" in name:
+        return "holds no / or \\"
+    if any(unicodedata.category(letter).startswith("C") for letter in name):
+        return "holds no control characters"
+    if name != name.strip(" .") or name.startswith(("-", "~")):
+        return "neither starts nor ends with a dot or a blank, nor starts with - or ~"
+    if _RESERVED.fullmatch(name):
+        return "is not a reserved word"
+    if len(name.encode()) > _LONGEST:
+        return f"has at most {_LONGEST} bytes"
+    return None
 
 
 @contextmanager

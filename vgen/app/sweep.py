@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from vgen.app.folders import refuse_unsafe_name
 from vgen.app.judging.evaluation import SWEEPS
 from vgen.app.judging.leaderboard import alike, board, table
 from vgen.app.judging.page import PageSettings, write_report
@@ -53,6 +54,7 @@ class Sweep:
 
     def folder(self, more: Sequence[str]) -> Path:
         named = dict(word.split("=", 1) for word in (*self.fixed, *more) if "=" in word)
+        refuse_unsafe_name(named["sweep"], "sweep")
         return SWEEPS / named["sweep"]
 
 

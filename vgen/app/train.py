@@ -23,7 +23,9 @@ from vgen.methods import Regime, name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
+from vgen.training.lock import LOCK, OfAnother, RunLock
 from vgen.training.run import Beneath, Job, fit
+from vgen.training.signals import Signals
 
 log = logging.getLogger(__name__)
 BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
@@ -51,9 +53,21 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         )
     name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
     folder = Path(run.run.dir) / name
-    resume = run.run.resume is Resume.AUTO
-    fresh = not folder.exists()
-    if rank == 0:
+    with Signals() as signals:
+        if rank > 0:
+            return _fit(run, plain, folder, OfAnother(), signals)
+        with RunLock(folder) as lock:
+            _fit(run, plain, folder, lock, signals)
+    print(f"run: {folder}", flush=True)
+    return folder
+
+
+def _fit(
+    run: TrainRun, plain: dict[str, Any], folder: Path, lock: RunLock | OfAnother, signals: Signals
+) -> Path:
+    """Train in a folder that is this run's own. Where it ends before it began nothing stays of it."""
+    resume, fresh = run.run.resume is Resume.AUTO, lock.made_folder
+    if lock.is_mine:
         claim(folder, plain, resume)
 
     begun = False
@@ -61,7 +75,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
     def begin() -> None:
         nonlocal begun
         begun = True
-        if rank == 0 and not fresh:
+        if lock.is_mine and not fresh:
             save_config(folder, plain)
 
     try:
@@ -73,30 +87,37 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             init=init_of(run),
             corpus=run.data,
             optimisation=run.optim,
-            settings=settings,
+            settings=run.trainer,
             logger=run.logger,
             samples=run.callbacks,
             folder=folder,
-            name=name,
+            name=folder.name,
             seed=run.run.seed,
             resume=resume,
             plain=plain,
             begin=begin,
+            signals=signals,
+            is_lost=lambda: lock.lost,
             start=None if resume and steps(folder / "checkpoints") else start_of(run),
         )
-        fit(job)
+        return fit(job)
     except BaseException:
-        if (
-            rank == 0
-            and fresh
-            and not begun
-            and {path.name for path in folder.iterdir()} <= BEFORE_THE_FIRST_STEP
-        ):
-            shutil.rmtree(folder)  # ended before it began: the name stays free for the next try
+        if fresh and not begun:
+            _discard(folder)
         raise
-    if rank == 0:
-        print(f"run: {folder}", flush=True)
-    return folder
+
+
+def _discard(folder: Path) -> None:
+    """Empty the folder of a run that ended before it began, unless there is more in it: the name stays free
+    for the next try. The lock goes last, and the folder with it."""
+    there = {path for path in folder.iterdir() if not path.name.startswith(LOCK)}
+    if not {path.name for path in there} <= BEFORE_THE_FIRST_STEP:
+        return
+    for path in there:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def start_of(run: TrainRun) -> dict[str, Tensor] | None:

@@ -33,6 +33,11 @@ def rank(devices: int) -> int:
     return int(os.environ.get("NODE_RANK", 0)) * devices + int(os.environ.get("LOCAL_RANK", 0))
 
 
+def is_started_by_lightning() -> bool:
+    """Whether rank 0 of this machine has started this process, and watches over it."""
+    return not (by_torchrun() or by_srun()) and int(os.environ.get("LOCAL_RANK", 0)) > 0
+
+
 def check(devices: int, num_nodes: int) -> None:
     """Raises ValueError where the launcher started another number of processes than the trainer is set to."""
     wanted = devices * num_nodes

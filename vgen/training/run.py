@@ -43,6 +43,7 @@ from vgen.training.checkpoints import (
     refuse_misfit,
 )
 from vgen.training.ema import Ema
+from vgen.training.exits import Stopped, code_of
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
@@ -53,6 +54,7 @@ from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers
 from vgen.training.samples import SampleClips, SampleSettings
+from vgen.training.signals import Boundary, Signals
 from vgen.training.strategies import (
     FROZEN_DTYPE,
     Precision,
@@ -104,6 +106,9 @@ class Job:
     init: dict[str, Any] = field(default_factory=dict)
     begin: Callable[[], None] = lambda: None
     """Called when nothing speaks against training any more."""
+    signals: Signals = field(default_factory=Signals)
+    is_lost: Callable[[], bool] = lambda: False
+    """Whether the folder has gone to another process."""
 
 
 def fit(job: Job) -> Path:
@@ -206,17 +211,21 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
     try:
         fitter.fit(learner, train, val, weights_only=True)
     except SystemExit as ended:
-        kept = latest(Path(fitter.default_root_dir) / "checkpoints")
-        log.warning(
-            "stopped at step %d; %s",
-            fitter.global_step,
-            f"run.resume=auto goes on from {kept.folder.name}"
-            if kept
-            else "no checkpoint was due yet, so nothing of it is kept",
-        )
+        _say_what_is_kept(fitter, ended.by if isinstance(ended, Stopped) else "an interrupt")
+        if ended.code != code_of(signal.SIGINT) and isinstance(ended, Stopped):
+            raise
         if isinstance(ended, SIGTERMException):
-            raise SystemExit(128 + signal.SIGTERM) from ended
+            raise SystemExit(code_of(signal.SIGTERM)) from ended
         raise KeyboardInterrupt from ended
+
+
+def _say_what_is_kept(fitter: pl.Trainer, by: str) -> None:
+    if not fitter.is_global_zero:
+        return
+    kept = latest(Path(fitter.default_root_dir) / "checkpoints")
+    goes_on = f"run.resume=auto goes on from {kept.folder.name}" if kept else "no checkpoint was due yet"
+    rest = "" if kept else ", so nothing of it is kept"
+    log.warning("stopped at step %d by %s; %s%s", fitter.global_step, by, goes_on, rest)
 
 
 def _written_at(job: Job) -> int | None:
@@ -328,7 +337,8 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
     folder = job.folder / "checkpoints"
     saver = Saver(ema)
     last = KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last, saver)
-    return [last, *([ema] if ema else []), *out, KeepBest(folder, saver)]
+    boundary = Boundary(job.signals, job.is_lost, job.folder)
+    return [last, *([ema] if ema else []), *out, KeepBest(folder, saver), boundary]
 
 
 def _check_clips(job: Job, parts: Split) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from vgen.app.folders import refuse_unsafe_name
 from vgen.app.judging.page import PageSettings
 from vgen.app.judging.shares import share
 from vgen.app.judging.suite_edits import Tune, check_method, known_as
@@ -105,6 +106,8 @@ class EvaluateRun:
                 f"sweep is the name of a folder below {SWEEPS} and must hold letters, digits, - _ and . "
                 f"only, got {self.sweep}"
             )
+        refuse_unsafe_name(self.sweep, "sweep")
+        refuse_unsafe_name(self.suite_name, "suite_name")
         if self.sweep and self.out:
             raise ValueError(
                 f"an evaluation stands in its sweep's folder or in one of its own, got sweep={self.sweep} "
