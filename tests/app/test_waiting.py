@@ -40,7 +40,7 @@ def test_a_users_own_setting_stays() -> None:
 def test_every_way_in_sets_it_before_torch_is_loaded(
     way_in: list[str], given: dict[str, str], found: str, tmp_path: Path
 ) -> None:
-    """OpenMP reads its variables once, when torch loads it; what follows at the end shows what it has read."""
+    """OpenMP reads its variables once, when torch loads it."""
     (tmp_path / "sitecustomize.py").write_text(f"import atexit\natexit.register(lambda: exec({SHOW!r}))\n")
     kept = {name: value for name, value in os.environ.items() if name not in OWN}
     path = os.pathsep.join([str(tmp_path), kept.get("PYTHONPATH", "")])

@@ -1,4 +1,7 @@
-"""How the threads of OpenMP wait for each other; standard library only, since it acts before torch is loaded."""
+"""How the threads of OpenMP wait for each other.
+
+Standard library only, since it acts before torch is loaded.
+"""
 
 from __future__ import annotations
 

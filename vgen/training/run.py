@@ -51,6 +51,7 @@ from vgen.training.strategies import (
     refuse_missing_gpus,
     refuse_unfit,
     trainer,
+    warn_of_slow_bf16,
 )
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def fit(job: Job) -> Path:
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)
     rank = ranks.rank(settings.devices)
+    if rank == 0:
+        warn_of_slow_bf16(settings)
     found = _resumable(job)
     steps_done = _steps_of(found) if found else 0
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
