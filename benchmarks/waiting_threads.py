@@ -3,8 +3,9 @@ and beside busy programs.
 
     python benchmarks/waiting_threads.py [rounds=2] [busy=0,1,3] [steps=4]
 
-Each figure is of a process of its own (benchmarks/toybox_step.py, 2 clips of 8 frames, fp32, two threads),
-the two policies in turn, so that what else the machine does meets both. One JSON line a process, then medians.
+Each figure is of a process of its own: benchmarks/toybox_step.py, 2 clips of 8 frames, fp32, two threads. The
+two policies come in turn, so that what else the machine does meets both. Prints one
+JSON line a process, then medians.
 """
 
 from __future__ import annotations

@@ -61,6 +61,6 @@ def test_the_rule_is_by_type_keys_and_width(
 ) -> None:
     """Which kernel ran is seen by the graph of its gradient."""
     monkeypatch.setattr(kernels, "HAS_BF16", has_bf16)
-    q = torch.randn(2, keys, width, dtype=dtype, requires_grad=True)
+    q = torch.randn(2, 2, keys, width, dtype=dtype, requires_grad=True)
     plain = "Attention" not in type(attend(q, q, q).grad_fn).__name__
     assert plain is (has_bf16 if dtype is torch.bfloat16 else keys <= FEW_FRAMES and width <= NARROW)

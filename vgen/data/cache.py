@@ -148,7 +148,7 @@ class LatentCache:
                 "data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn "
                 "one of them off"
             )
-        facts = [encoder.fingerprint(), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]
+        facts = [encoder.fingerprint(), clips.reader.content_hash, list(clips.rows), 1]
         if clips.needs != Needs():  # what every cache held before there were others has the name it had
             facts.append(clips.needs.names)
         key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()

@@ -42,7 +42,7 @@ from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
-from vgen.training.records import LoggerSettings, loggers
+from vgen.training.records import LoggerSettings, loggers, recorded
 from vgen.training.samples import SampleClips, SampleSettings
 from vgen.training.strategies import (
     FROZEN_DTYPE,
@@ -120,6 +120,7 @@ def fit(job: Job) -> Path:
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
     _check_clips(job, parts)
+    log.info("%s", parts.told)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(
@@ -152,42 +153,43 @@ def fit(job: Job) -> Path:
         "wandb_run_id": run_id,
     }
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
-    fitter = trainer(
-        settings,
-        job.corpus.batch_size,
-        job.optimisation.grad_clip,
-        [*_callbacks(job, learner, ema), learnt],
-        figures,
-        job.folder,
-    )
-    card = Card.of(
-        name_of(job.recipe),
-        job.recipe,
-        job.model,
-        job.plain,
-        {"steps": settings.max_steps, "clips": clips},
-        [one.said for one in job.beneath],
-        job.init,
-    )
-    if found:
-        log.info(
-            "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
-            "the data goes on at sample %d of the same order",
-            found.name,
-            steps_done,
-            consumed,
+    with recorded(figures):
+        fitter = trainer(
+            settings,
+            job.corpus.batch_size,
+            job.optimisation.grad_clip,
+            [*_callbacks(job, learner, ema), learnt],
+            figures,
+            job.folder,
         )
-    job.begin()
-    if rank == 0:
-        remove_torn(job.folder / "checkpoints")
-    if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
-        learnt.values = saved(found, ema)
-    else:
-        if settings.compile:
-            learner.unet.compile()
-        _run(fitter, learner, train, val, found)
-    if rank == 0:
-        _write(job, learner, learnt.values, card, val)
+        card = Card.of(
+            name_of(job.recipe),
+            job.recipe,
+            job.model,
+            job.plain,
+            {"steps": settings.max_steps, "clips": clips, "held_out": parts.told},
+            [one.said for one in job.beneath],
+            job.init,
+        )
+        if found:
+            log.info(
+                "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
+                "the data goes on at sample %d of the same order",
+                found.name,
+                steps_done,
+                consumed,
+            )
+        job.begin()
+        if rank == 0:
+            remove_torn(job.folder / "checkpoints")
+        if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
+            learnt.values = saved(found, ema)
+        else:
+            if settings.compile:
+                learner.unet.compile()
+            _run(fitter, learner, train, val, found)
+        if rank == 0:
+            _write(job, learner, learnt.values, card, val)
     return job.folder
 
 
@@ -355,13 +357,13 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
             for name, value in values.items():
                 learner.learning[name].copy_(value)
         learner.put_back()
-        finish_image_model(job, learner, val)
+        finish_image_model(job, learner, val, card)
     if job.recipe.writes().adapter:
         save_adapter(job.folder / "adapter.safetensors", values, card)
         log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
 
-def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:
+def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch], card: Card) -> None:
     """Write the image model; where its latents changed they are standardised, so that every channel meets the
     noise on equal terms."""
     if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
@@ -374,5 +376,6 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None
     facts = job.folder / "image_model" / FACTS
     facts.unlink(missing_ok=True)  # it says that the folder is whole
     job.model.save(facts.parent)
-    write_whole(facts, json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2).encode())
+    said = {"run": job.plain, "steps": job.settings.max_steps, "held_out": card.summary["held_out"]}
+    write_whole(facts, json.dumps(said, indent=2).encode())
     log.info("wrote %s", job.folder / "image_model")
