@@ -30,7 +30,7 @@ class Trained:
         found = [
             (float(row[VAL_LOSS]), int(row["step"]) + 1)
             for path in self.folder.glob("metrics*/metrics.csv")
-            for row in csv.DictReader(path.open(newline=""))
+            for row in csv.DictReader(path.read_text().splitlines())
             if row.get(VAL_LOSS)
         ]
         return min(found, default=None)

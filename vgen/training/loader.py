@@ -31,8 +31,9 @@ class Corpus:
 
     ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step,
     into ``cache_dir`` (by default beside the shards). ``val_clips`` samples are held out, whole videos that
-    ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases`` adds another caption of the same scene to every sample,
-    ``num_distractors`` up to so many that are wrong in one fact (toybox corpora only).
+    ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases``
+    adds another caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong
+    in one fact (toybox corpora only).
 
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).

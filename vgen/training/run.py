@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.latents import standardise
+from vgen.backbones.latents import plain_units, standardise
 from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
@@ -368,7 +368,7 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch], card: C
     noise on equal terms."""
     if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
         with torch.no_grad():
-            job.model.vae.register_to_config(scaling_factor=1.0)
+            plain_units(job.model.vae)
             latents = torch.cat(
                 [job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val]
             )
