@@ -3,6 +3,7 @@ at hand.
 
     python benchmarks/toybox_step.py part=image batch=1024                    # the UNet on stills
     python benchmarks/toybox_step.py part=motion batch=64 frames=16 layout=last
+    python benchmarks/toybox_step.py part=motion batch=2 frames=8 precision=fp32 steps=4 warm_up=1 threads=2
 
 Random latents, autocast to bf16 (``precision=fp32``: none). Prints one JSON line: seconds a step, of them
 forward and backward, and of those the time until the last kernel was queued ("host"): where the two are
@@ -28,25 +29,35 @@ from vgen.training.learner import Learner
 from vgen.training.monitors import peak_memory_gb
 from vgen.training.optimisation import Optimisation, Optimiser
 
-WARM_UP, STEPS = 3, 12
-DEFAULTS = {"part": "image", "batch": "1024", "frames": "1", "precision": "bf16", "layout": "contiguous"}
+DEFAULTS = {
+    "part": "image",
+    "batch": "1024",
+    "frames": "1",
+    "precision": "bf16",
+    "layout": "contiguous",
+    "warm_up": "3",
+    "steps": "12",
+    "threads": "0",
+}
 
 
-def seconds(act: Callable[[], None]) -> tuple[float, float]:
-    """Mean over ``STEPS`` calls: until the device is done, and until the host is."""
+def seconds(act: Callable[[], None], steps: int) -> tuple[float, float]:
+    """Mean over ``steps`` calls: until the device is done, and until the host is."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     wait()
     began = time.perf_counter()
-    for _ in range(STEPS):
+    for _ in range(steps):
         act()
     host = time.perf_counter() - began
     wait()
-    return (time.perf_counter() - began) / STEPS, host / STEPS
+    return (time.perf_counter() - began) / steps, host / steps
 
 
 def main() -> None:
     options = DEFAULTS | dict(a.split("=", 1) for a in sys.argv[1:])
     device, mixed = "cuda" if torch.cuda.is_available() else "cpu", options["precision"] == "bf16"
+    if int(options["threads"]):
+        torch.set_num_threads(int(options["threads"]))
     num, frames, frozen = (
         int(options["batch"]),
         int(options["frames"]),
@@ -83,10 +94,10 @@ def main() -> None:
         optimiser.step()
         optimiser.zero_grad()
 
-    for _ in range(WARM_UP):
+    for _ in range(int(options["warm_up"])):
         step()
-    whole, _ = seconds(step)
-    both, host = seconds(gradients)
+    whole, _ = seconds(step, int(options["steps"]))
+    both, host = seconds(gradients, int(options["steps"]))
     figures = {"step_s": whole, "forward_backward_s": both, "host_s": host, "peak_gb": peak_memory_gb()}
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     print(

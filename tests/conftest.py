@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from vgen.backbones.blank import Blank, blank
-from vgen.backbones.image_model import ImageModel
+import vgen.app  # noqa: F401  # before torch is loaded: threads that wait sleep
+
+if TYPE_CHECKING:
+    from vgen.backbones.image_model import ImageModel
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,6 +21,8 @@ CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device; this machine has none"))
@@ -31,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def tiny() -> ImageModel:
     """SD-1.5's block structure at a tenth of its width, fixed random weights."""
+    from vgen.backbones.blank import Blank, blank
+
     return blank(Blank.SD15_NARROW, seed=0).freeze()
 
 

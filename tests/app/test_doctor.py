@@ -11,6 +11,7 @@ from vgen.app.checkups import TOYBOX_FILES, Driver, Finding, Reply, State
 
 BASH = shutil.which("bash")
 TORCH = {"version": "2.13.0+cpu", "cuda": None, "hip": None, "gpus": [], "bf16": None, "num_threads": 2}
+TORCH |= {"cpu": "AVX2", "cpu_bf16": False}
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,15 @@ def test_probe_returns_values_errors_and_crashes(monkeypatch: pytest.MonkeyPatch
 def test_torch_too_old_is_broken() -> None:
     assert checkups.torch(Reply({**TORCH, "version": "2.9.1"}, None))[0].state is State.BROKEN
     assert checkups.torch(Reply(TORCH, None))[0].state is State.WORKS
+
+
+@pytest.mark.parametrize(
+    ("has_it", "told"), [(True, "AVX2 with bf16"), (False, "AVX2 without bf16: on the CPU use fp32")]
+)
+def test_it_says_whether_the_cpu_has_bf16(has_it: bool, told: str) -> None:
+    cpu = checkups.torch(Reply({**TORCH, "cpu_bf16": has_it}, None))[-1]
+    assert (cpu.subject, cpu.state) == ("CPU", State.WORKS)
+    assert told in cpu.found
 
 
 @pytest.mark.parametrize(("cuda", "word"), [(None, "CPU build"), ("13.0", "does not serve CUDA 13.0")])

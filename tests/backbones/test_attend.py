@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vgen.backbones.attend import FEW_KEYS, attend
+from vgen.backbones import attend as kernels
+from vgen.backbones.attend import FEW_FRAMES, FEW_KEYS, NARROW, attend
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -49,3 +50,17 @@ def test_in_bf16_it_rounds_as_attention_without_a_fused_kernel_does(keys: int) -
     assert (
         ours < 2.5 * theirs < 0.01 * truth.abs().mean()
     )  # scores are rounded to bf16: .4 % of the output for .2 %
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("has_bf16", [False, True])
+@pytest.mark.parametrize("width", [NARROW, NARROW + 1])
+@pytest.mark.parametrize("keys", [FEW_FRAMES, FEW_FRAMES + 1])
+def test_the_rule_is_by_type_keys_and_width(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, has_bf16: bool, width: int, keys: int
+) -> None:
+    """Which kernel ran is seen by the graph of its gradient."""
+    monkeypatch.setattr(kernels, "HAS_BF16", has_bf16)
+    q = torch.randn(2, 2, keys, width, dtype=dtype, requires_grad=True)
+    plain = "Attention" not in type(attend(q, q, q).grad_fn).__name__
+    assert plain is (has_bf16 if dtype is torch.bfloat16 else keys <= FEW_FRAMES and width <= NARROW)

@@ -3,6 +3,7 @@ run."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from vgen.app.judging.page import merit
 from vgen.app.judging.results import Result
 from vgen.app.judging.tracking import mirror
 from vgen.data.mp4 import decode_mp4
-from vgen.training.records import LoggerSettings, WandbMode, effective_mode, loggers
+from vgen.training.records import LoggerSettings, WandbMode, effective_mode, loggers, recorded
 
 VGEN = Path(sys.executable).with_name("vgen")
 BLOCK, HEADER = 32768, 7
@@ -111,6 +112,59 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
         losses = [row["train/loss"] for row in history if "train/loss" in row]
         assert len(losses) == len(steps)
         assert all(0 < loss < 10 for loss in losses)
+
+
+def losses_of(path: Path) -> list[float]:
+    items = [item for r in records(path) if r.HasField("history") for item in r.history.item]
+    return [json.loads(i.value_json) for i in items if (i.key or ".".join(i.nested_key)) == "train/loss"]
+
+
+def test_three_trainings_of_one_process_are_three_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The middle one fails, and its run says so; each is closed at its end."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings = LoggerSettings(wandb=WandbMode.OFFLINE, group="three")
+    for number in range(3):
+        figures = loggers(settings, tmp_path / str(number), f"run-{number}", f"abcd123{number}", {})
+        with contextlib.suppress(ArithmeticError), recorded(figures):
+            figures[-1].log_metrics({"train/loss": float(number)}, step=1)
+            if number == 1:
+                raise ArithmeticError
+        assert wandb.run is None
+    for number in range(3):
+        [file] = (tmp_path / str(number) / "wandb").glob(f"offline-run-*/run-abcd123{number}.wandb")
+        assert losses_of(file) == [number]
+        [run] = [r.run for r in records(file) if r.HasField("run")][:1]
+        assert (run.display_name, run.run_group) == (f"run-{number}", "three")
+        assert [r.exit.exit_code for r in records(file) if r.HasField("exit")] == [int(number == 1)]
+
+
+def test_a_run_of_somebody_elses_stays_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    theirs = wandb.init(mode="offline", dir=str(tmp_path), id="theirs00")
+    with recorded(loggers(LoggerSettings(), tmp_path, "run", None, {})):
+        pass
+    assert wandb.run is theirs
+    theirs.finish()
+
+
+@pytest.mark.slow
+def test_a_multirun_is_one_run_a_job_in_one_group_and_a_table(train, environment, tmp_path: Path) -> None:
+    env = environment(WANDB_MODE="offline", HOME=str(tmp_path))
+    done = train("-m", "optim.lr=1e-3,1e-2", "logger=offline", "run.name=mr", env=env)
+    for job, rate in ((0, 1e-3), (1, 1e-2)):
+        folder = tmp_path / f"mr-{job}"
+        [file] = (folder / "wandb").glob("offline-run-*/*.wandb")
+        assert file.stem == f"run-{(folder / 'run_id.txt').read_text().strip()}"
+        assert f"{folder}/wandb/offline-run-*" in done.stderr, "what the terminal names is there"
+        run = next(r.run for r in records(file) if r.HasField("run"))
+        config = {u.key: json.loads(u.value_json) for u in run.config.update}
+        assert (run.display_name, run.run_group, config["optim"]["lr"]) == (f"mr-{job}", "mr", rate)
+        assert len(losses_of(file)) == 3
+    shown = done.stdout[done.stdout.index("val/loss") :]
+    assert shown.count("optim.lr=") == 2
+    assert "trainer.max_steps" not in shown, "only settings that differ"
 
 
 UNREACHABLE = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}

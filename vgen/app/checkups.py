@@ -36,6 +36,8 @@ import torch
 gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 say(version=torch.__version__, cuda=torch.version.cuda, hip=torch.version.hip, gpus=[[g.name, g.total_memory] for g in gpus],
     bf16=torch.cuda.is_bf16_supported() if gpus else None, num_threads=torch.get_num_threads())
+from vgen.backbones.cpu import HAS_BF16
+say(cpu=torch.backends.cpu.get_cpu_capability(), cpu_bf16=HAS_BF16)
 """,  # noqa: E501
     "deepspeed": "import deepspeed; say(version=deepspeed.__version__)",
     "lightning": "import pytorch_lightning; say()",
@@ -171,7 +173,15 @@ def torch(reply: Reply) -> list[Finding]:
                 "older than 2.10, whose torch.load can run code from a file: make setup",
             )
         ]
-    return [*findings, _gpu(reply, build)]
+    return [*findings, _gpu(reply, build), _cpu(reply)]
+
+
+def _cpu(reply: Reply) -> Finding:
+    """The instructions that torch uses, and whether bf16 is among them."""
+    kind = reply.values["cpu"]
+    if reply.values["cpu_bf16"]:
+        return Finding("CPU", State.WORKS, f"{kind} with bf16")
+    return Finding("CPU", State.WORKS, f"{kind} without bf16: on the CPU use fp32 (the default)")
 
 
 def _gpu(reply: Reply, build: str) -> Finding:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, unique
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats.adapter import Card, put, unet_fingerprint
@@ -189,6 +190,8 @@ def open_checkpoint(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if place == "cpu":
         keep_freed_memory()
+    if place == "cpu" and dtype is torch.bfloat16 and not HAS_BF16:
+        log.warning("dtype=bf16: %s; use dtype=fp32", BF16_COSTS)
     video_model.to(place, dtype)
     own = next((layer for layer in layers if not layer.slot), None)
     recipe = parts[0].recipe if own is None else own.recipe

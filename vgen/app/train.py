@@ -7,13 +7,15 @@ import logging
 import os
 import shutil
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
+from rich.console import Console
 from torch import Tensor
 
+from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.stacks import RETIRED, adapter_path, opened, recipe_of, unique
 from vgen.backbones.image_model import ImageModel
@@ -33,7 +35,27 @@ BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
 
 def main() -> None:
     offer_training()
-    run_hydra("train", None, train)
+    done: list[jobs.Trained] = []
+    try:
+        run_hydra("train", None, lambda run, plain: _one_of(done, run, plain))
+    finally:
+        jobs.show(done, Console())
+
+
+def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> None:
+    """A training, and its line in the table where it is a job of several."""
+    if not job_suffix():
+        train(run, plain)
+        return
+    run.run.name = run.run.name or f"{name_of(run.method)}-{ranks.stamp(run.trainer.devices)}"
+    group = run.logger.group or (done[0].group if done else run.run.name)
+    run.logger = replace(run.logger, group=group)
+    folder, ended = Path(run.run.dir) / (run.run.name + job_suffix()), False
+    try:
+        train(run, plain)
+        ended = True
+    finally:
+        done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
 
 
 def train(run: TrainRun, plain: dict[str, Any]) -> Path:

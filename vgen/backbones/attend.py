@@ -6,20 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgen.backbones.cpu import HAS_BF16
+
 FEW_KEYS = 256
 """Up to so many keys bf16 on a CPU is spared torch's fused kernel; more were not measured, and scores of
 queries x keys take memory."""
+FEW_FRAMES, NARROW = 16, 24
+"""Up to so many keys, and heads so narrow, fp32 on a CPU is spared it too."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """``... n d`` over ``... s d`` to ``... n d``; ``scale`` None is d^-.5 (Vaswani et al. 2017, eq. 1).
 
-    torch's fused kernel, but for bf16 on a CPU and few keys: there it makes a matrix product of every block
-    of every head, each prepared anew, and three plain operations take half to a tenth of the time with
-    backward (benchmarks/attention_kernels.py). They stand transposed, keys before queries: softmax over few
-    rows, side by side in memory, is what a CPU does well.
+    torch's fused kernel, but for few keys on a CPU: there it makes a matrix product of every block of every
+    head, each prepared anew. Three plain operations with backward take half to a tenth of its time in bf16
+    (where the CPU has bf16), and .5 to .9 in fp32 where heads are narrow, too
+    (benchmarks/attention_kernels.py). They stand transposed, keys before queries: softmax over few rows, side
+    by side in memory, is what a CPU does well.
     """
-    if q.device.type == "cpu" and q.dtype is torch.bfloat16 and k.shape[-2] <= FEW_KEYS and mask is None:
+    if q.device.type == "cpu" and mask is None and _plainly(q.dtype, k.shape[-2], k.shape[-1]):
         scores = k @ (q * (q.shape[-1] ** -0.5 if scale is None else scale)).mT
         return (v.mT @ scores.softmax(-2)).mT
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def _plainly(dtype: torch.dtype, num_keys: int, width: int) -> bool:
+    """Whether plain operations are the faster ones on a CPU."""
+    if dtype is torch.bfloat16:
+        return HAS_BF16 and num_keys <= FEW_KEYS
+    return dtype is torch.float32 and num_keys <= FEW_FRAMES and width <= NARROW

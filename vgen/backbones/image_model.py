@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from vgen.backbones.config_check import refuse_unread, scheduler_of
 from vgen.shapes import fold, unfold
 
 _TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
@@ -116,9 +117,10 @@ class ImageModel:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ImageModel:
         for module in self.modules():
+            kept = None if dtype is None else self.dtype_of(module, dtype)
             nn.Module.to(
-                module, device=device, dtype=dtype
-            )  # diffusers' own `to` warns of every cast, needed or not
+                module, device=device, dtype=kept
+            )  # diffusers' own warns of every cast, needed or not
         self._empty.clear()
         return self
 
@@ -127,24 +129,58 @@ class ImageModel:
         """Pixels in [-1, 1] ``b f 3 H W`` to scaled latents ``b f c h w``: the posterior mean, or a sample
         where a generator is given."""
         frames = fold(video).to(self.vae.device, self.vae.dtype)
-        shift = self.vae.config["shift_factor"] or 0.0
+        shift, scale = self._latent_units(frames.device)
         out = []
         for part in frames.split(chunk):
-            posterior = self.vae.encode(part).latent_dist
+            with self._vae_alone(frames):
+                posterior = self.vae.encode(part).latent_dist
             latents = posterior.mean
             if generator is not None:
                 latents = latents + posterior.std * torch.randn(latents.shape, generator=generator).to(
                     latents
                 )
-            out.append((latents - shift) * self.vae.config["scaling_factor"])
+            out.append(((latents - shift) * scale).to(latents))
         return unfold(torch.cat(out), video.shape[1])
 
     def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
         """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
-        shift = self.vae.config["shift_factor"] or 0.0
-        frames = fold(latents).to(self.vae.device, self.vae.dtype) / self.vae.config["scaling_factor"] + shift
-        pixels = torch.cat([self.vae.decode(part).sample for part in frames.split(chunk)])
+        frames = fold(latents).to(self.vae.device, self.vae.dtype)
+        shift, scale = self._latent_units(frames.device)
+        with self._vae_alone(frames):
+            latent_parts = [(part / scale + shift).to(part) for part in frames.split(chunk)]
+            pixels = torch.cat([self.vae.decode(part).sample for part in latent_parts])
         return unfold(pixels.clamp(-1, 1), latents.shape[1])
+
+    def _latent_units(self, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
+        """What is taken off the VAE's latents, and what they are multiplied with then: numbers, or fp32
+        ``c 1 1`` where they are per channel (``latents_mean`` and ``latents_std``, as diffusers' SDXL
+        pipelines read them)."""
+        config = self.vae.config
+        shift, scale = config["shift_factor"] or 0.0, config["scaling_factor"]
+        mean, std = (
+            torch.tensor(config[name], device=device)[:, None, None] if config[name] else None
+            for name in ("latents_mean", "latents_std")
+        )
+        return shift if mean is None else mean + shift, scale if std is None else scale / std
+
+    @property
+    def vae_needs_fp32(self) -> bool:
+        """Whether the VAE overflows in fp16: its file says ``force_upcast``, or it is an SDXL's and its file
+        does not say otherwise (diffusers' pipelines)."""
+        config = self.vae.config
+        said = "force_upcast" not in config.get("_use_default_values", ())
+        return config["force_upcast"] and (said or self.is_sdxl)
+
+    def dtype_of(self, module: nn.Module, dtype: torch.dtype) -> torch.dtype:
+        """``dtype``, but for a part that cannot be computed in it."""
+        kept = module is self.vae and dtype is torch.float16 and self.vae_needs_fp32
+        return torch.float32 if kept else dtype
+
+    def _vae_alone(self, frames: Tensor) -> AbstractContextManager[Any]:
+        """A VAE that stayed in fp32 is not brought to fp16 by autocast either."""
+        kind = frames.device.type
+        alone = frames.dtype is torch.float32 and self.vae_needs_fp32
+        return torch.autocast(kind, enabled=False) if alone else nullcontext()
 
     # -- words -----------------------------------------------------------------------------------------------
     def tokenize(self, prompts: list[str]) -> Tensor:
@@ -338,6 +374,7 @@ def load(folder: Path) -> ImageModel:
             f"image model {folder} lacks {', '.join(missing)}; "
             "a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/"
         )
+    refuse_unread(folder)
     local: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
     encoders: list[CLIPPreTrainedModel] = []
@@ -369,7 +406,7 @@ def load(folder: Path) -> ImageModel:
         second_tokenizer=second_tokenizer,
         image_encoder=image_encoder,
         image_processor=image_processor,
-        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        scheduler_config=scheduler_of(folder),
         source=str(folder),
     )
 

@@ -10,6 +10,11 @@ from diffusers.models import AutoencoderKL
 from torch import Tensor
 
 
+def plain_units(vae: AutoencoderKL) -> None:
+    """Its latents are read as they come."""
+    vae.register_to_config(scaling_factor=1.0, shift_factor=None, latents_mean=None, latents_std=None)
+
+
 @torch.no_grad()
 def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
     """Fold the mean and deviation of unscaled ``latents`` (n c h w) into ``quant_conv`` and
@@ -33,4 +38,4 @@ def standardise(vae: AutoencoderKL, latents: Tensor) -> None:
     # decode(z) sees s z' + m
     decode.bias += decode.weight[:, :, 0, 0] @ mean
     decode.weight *= std[None, :, None, None]
-    vae.register_to_config(scaling_factor=1.0)
+    plain_units(vae)

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTokenizer
 
+from vgen.backbones.config_check import refuse_unread, scheduler_of
 from vgen.backbones.image_model import ImageModel, text_class
 
 
@@ -28,6 +29,7 @@ def skeleton(folder: Path) -> ImageModel:
             f"{folder} lacks {', '.join(missing)}; give a diffusers-layout folder of the same family, its "
             "weights are not needed"
         )
+    refuse_unread(folder)
     listed = json.loads((folder / "model_index.json").read_text())
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
@@ -43,6 +45,6 @@ def skeleton(folder: Path) -> ImageModel:
         second_tokenizer=CLIPTokenizer.from_pretrained(second, local_files_only=True)
         if second.is_dir()
         else None,
-        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        scheduler_config=scheduler_of(folder),
         source=str(folder),
     )

@@ -31,15 +31,15 @@ _TELL_EVERY_SECONDS = 15.0
 _PIXELS_AT_ONCE = {"cuda": 2**23, "cpu": 2**18}
 """What is read before it is encoded, by device: 32 pictures of 512 px or 2048 of 64 px for a GPU, 64 of 64 px
 for a CPU."""
+_UNITS = ("shift_factor", "latents_mean", "latents_std")
 WAIT_SECONDS = 3600.0
 
 
 def encoders_fingerprint(model: ImageModel) -> str:
     """Hash of every weight of the VAE and the text encoders, and of the latent scale."""
-    digest = hashlib.blake2b(
-        json.dumps([model.vae.config["scaling_factor"], model.tokenizer.model_max_length]).encode(),
-        digest_size=16,
-    )
+    units: list[Any] = [model.vae.config["scaling_factor"], model.tokenizer.model_max_length]
+    units += [model.vae.config[name] for name in _UNITS if model.vae.config[name] is not None]
+    digest = hashlib.blake2b(json.dumps(units).encode(), digest_size=16)
     for module in (model.vae, *model.text_encoders):
         for name, value in sorted(module.state_dict().items()):
             digest.update(name.encode())
@@ -148,7 +148,7 @@ class LatentCache:
                 "data.window.flip cannot be used with data.cache: cached latents hold one orientation; turn "
                 "one of them off"
             )
-        facts = [encoder.fingerprint(), clips.reader.content_hash, clips.rows.start, clips.rows.stop, 1]
+        facts = [encoder.fingerprint(), clips.reader.content_hash, list(clips.rows), 1]
         if clips.needs != Needs():  # what every cache held before there were others has the name it had
             facts.append(clips.needs.names)
         key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()

@@ -22,7 +22,16 @@ MOST_PX = 4096
 
 
 def to_uint8(clip: Tensor) -> np.ndarray:
-    """Clip in [-1, 1], f 3 H W, to uint8 f H W 3: rounded, never truncated."""
+    """Clip in [-1, 1], f 3 H W, to uint8 f H W 3: rounded, never truncated.
+
+    Raises ValueError where a value is not finite: it would be black without a word.
+    """
+    lost = int((~clip.isfinite()).sum())
+    if lost:
+        raise ValueError(
+            f"the clip holds {lost:,} values of {clip.numel():,} that are not finite, which no picture can "
+            "show; draw it in fp32 (dtype=fp32, trainer.precision=fp32), or with one that has not diverged"
+        )
     return ((clip.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

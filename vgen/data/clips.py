@@ -4,7 +4,7 @@ epoch)."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -112,7 +112,7 @@ class Clips:
         reader: ShardReader | OneClip,
         window: Window,
         seed: int,
-        rows: range,
+        rows: Sequence[int],
         needs: Needs | None = None,
     ) -> None:
         self.needs = needs or Needs()

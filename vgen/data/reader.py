@@ -16,7 +16,7 @@ from typing import Any
 from vgen.data.fields import Needs, extensions
 from vgen.data.index import Entry, Member, ShardIndex
 from vgen.data.manifest import Manifest
-from vgen.data.sample import Sample, unpack
+from vgen.data.sample import Sample, unpack, unpack_metadata
 
 log = logging.getLogger(__name__)
 MAX_OPEN = 64
@@ -74,6 +74,14 @@ class ShardReader:
     def key(self, i: int) -> str:
         """The sample's id, without reading it."""
         return self._locate(i)[1].key
+
+    def metadata(self, i: int) -> dict[str, Any]:
+        """The sample's metadata; nothing else of it is read."""
+        shard, entry = self._locate(i)
+        try:
+            return unpack_metadata(entry.key, self._read(shard, f"{entry.key}.json", entry.members["json"]))
+        except KeyError as error:
+            raise ValueError(f"shard {self._path(shard)}: sample {entry.key!r} has no .json") from error
 
     def reading(self, needs: Needs) -> ShardReader:
         """The same shards, read for other needs; it opens files of its own."""

@@ -118,9 +118,7 @@ def unpack(key: str, members: Mapping[str, bytes], needs: Needs = EVERYTHING) ->
     if lacking or "json" not in members:
         wanted = " or ".join(f".{e}" for e in (*lacking, ("json",))[0])
         raise ValueError(f"sample {key!r} has no {wanted}; it has only {', '.join(sorted(members))}")
-    metadata = _read(f"{key}.json", members["json"], read_json)
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{key}.json can't be read: it must hold an object, not a {type(metadata).__name__}")
+    metadata = unpack_metadata(key, members["json"])
     caption = _read(f"{key}.txt", members["txt"], read_text) if "caption" in there else None
     decoded = {
         name: (VIDEO if name == "video" else FIELDS[name]).decode(members[e], f"{key}.{e}")
@@ -129,6 +127,14 @@ def unpack(key: str, members: Mapping[str, bytes], needs: Needs = EVERYTHING) ->
     }
     video = decoded.pop("video", None)
     return Sample(key, video, caption, metadata, decoded)
+
+
+def unpack_metadata(key: str, payload: bytes) -> dict[str, Any]:
+    """The metadata of a sample from its ``.json``. Raises ValueError where that is malformed."""
+    metadata = _read(f"{key}.json", payload, read_json)
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{key}.json can't be read: it must hold an object, not a {type(metadata).__name__}")
+    return metadata
 
 
 def _read(where: str, payload: bytes, reader: Callable[[bytes], Any]) -> Any:

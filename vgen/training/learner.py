@@ -145,11 +145,12 @@ class Learner(pl.LightningModule):
         model, dtype = self._outside
         engaged = {id(p) for p in self.parts.parameters()}
         for module in (*model.modules(), *self.video_model.components().values()):
+            kept = model.dtype_of(module, dtype)
             for parameter in module.parameters():
-                if not parameter.requires_grad and parameter.dtype != dtype:
+                if not parameter.requires_grad and parameter.dtype != kept:
                     if self.recipe.writes().image_model:
                         self._before.append((parameter, parameter.data.cpu()))
-                    parameter.data = parameter.data.to(dtype)
+                    parameter.data = parameter.data.to(kept)
                 if id(parameter) not in engaged:
                     parameter.data = parameter.data.to(device)
             for buffer in module.buffers():

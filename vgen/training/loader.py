@@ -22,6 +22,7 @@ from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
 from vgen.data.toybox import paraphrased, wrong_in_one_fact
 from vgen.spec import field, spec
+from vgen.training.held_out import HeldOut, held_out, source_of
 
 
 @spec
@@ -29,9 +30,10 @@ class Corpus:
     """Where the clips are and how they are read.
 
     ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step,
-    into ``cache_dir`` (by default beside the shards). The last ``val_clips`` samples are held out unless
-    ``val_path`` names others. ``paraphrases`` adds another caption of the same scene to every sample,
-    ``num_distractors`` up to so many that are wrong in one fact (toybox corpora only).
+    into ``cache_dir`` (by default beside the shards). ``val_clips`` samples are held out, whole videos that
+    ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases``
+    adds another caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong
+    in one fact (toybox corpora only).
 
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
@@ -47,6 +49,7 @@ class Corpus:
     batch_size: int = 4
     val_path: str | None = None
     val_clips: int = 32
+    val_seed: int = 0
     num_workers: int = 0
     cache: bool = False
     cache_dir: str | None = None
@@ -75,10 +78,11 @@ class Corpus:
 
 @dataclass(slots=True)
 class Split:
-    """Training and held-out clips."""
+    """Training and held-out clips, and how they were told apart."""
 
     train: Clips | LatentCache
     val: Clips | LatentCache
+    told: str = ""
 
     @property
     def num_train(self) -> int:
@@ -95,33 +99,41 @@ def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -
     needs = needs or Needs()
     if corpus.video:
         one = Clips(_one_clip(corpus, size_px, needs), corpus.window, seed, range(1), needs)
-        return Split(
-            one, one
-        )  # nothing is held out of a single clip: its validation figures are of the clip itself
+        told = "nothing is held out of a single clip: its validation figures are of the clip itself"
+        return Split(one, one, told)
     if not corpus.path:
         raise ValueError(
             "data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER"
         )
     reader = ShardReader(Path(corpus.path), needs)
     held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path), needs)
-    if corpus.val_path is None:
-        num_train = len(reader) - corpus.val_clips
-        if num_train < 1:
-            raise ValueError(
-                f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held "
-                "out; "
-                "lower data.val_clips or prepare more clips"
-            )
-        rows = range(num_train), range(num_train, len(reader))
-    else:
-        rows = range(len(reader)), range(min(len(held), corpus.val_clips))
+    rows = _rows(corpus, reader) if corpus.val_path is None else _all_and(corpus, reader, held)
     fixed = Window(num_frames=corpus.window.num_frames, stride_frames=corpus.window.stride_frames)
     parts = Split(
-        Clips(reader, corpus.window, seed, rows[0], needs), Clips(held, fixed, seed, rows[1], needs)
+        Clips(reader, corpus.window, seed, rows.train, needs),
+        Clips(held, fixed, seed, rows.val, needs),
+        rows.told,
     )
     for shards in {reader.folder: reader, held.folder: held}.values():
         shards.name_unread()
     return parts
+
+
+def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
+    if len(reader) <= corpus.val_clips:
+        raise ValueError(
+            f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; "
+            "lower data.val_clips or prepare more clips"
+        )
+    sources = [source_of(reader.metadata(row), reader.key(row)) for row in range(len(reader))]
+    return held_out(sources, corpus.val_clips, corpus.val_seed)
+
+
+def _all_and(corpus: Corpus, reader: ShardReader, held: ShardReader) -> HeldOut:
+    num = min(len(held), corpus.val_clips)
+    return HeldOut(
+        range(len(reader)), range(num), f"held out: {num} clips of data.val_path={corpus.val_path}"
+    )
 
 
 def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
@@ -144,7 +156,7 @@ def cached(parts: Split, corpus: Corpus, encoder: Encoder, device: torch.device,
         assert isinstance(clips, Clips)  # of split(): no cache of a cache
         folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
         out.append(LatentCache.open_or_build(folder, name, clips, encoder, device, build))
-    return Split(*out)
+    return Split(out[0], out[1], parts.told)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from vgen.backbones.cpu import matrix_dtype
+
 LEAST_SIDE = 9
 """Matrices with a side shorter than this (the last convolution of a latent UNet) are AdamW's."""
 LR_RATIO = 10.0
@@ -72,9 +74,9 @@ def _with_gradients(closure: Callable[[], float]) -> float:
 
 
 def orthogonal(stack: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
-    """``n rows columns``: singular values of each matrix brought near one by Newton-Schulz iterations in
-    bfloat16."""
-    x = stack.bfloat16()
+    """``n rows columns``: singular values of each matrix brought near one by Newton-Schulz iterations, in
+    bfloat16 where the device multiplies fast in it, else in fp32."""
+    x = stack.to(matrix_dtype(stack.device))
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,6 +152,28 @@ def loggers(
             folder,
         )
     return [*out, wandb]
+
+
+@contextmanager
+def recorded(figures: Sequence[Logger]) -> Iterator[None]:
+    """While it lasts these loggers write; at its end their W&B run is closed, so that the next training of
+    this process opens one of its own."""
+    failed = 1
+    try:
+        yield
+        failed = 0
+    finally:
+        for logger in figures:
+            if isinstance(logger, WandbLogger):
+                _close(logger, failed)
+
+
+def _close(logger: WandbLogger, exit_code: int) -> None:
+    """Lightning leaves the run open until the process ends. A run of somebody else's stays as it is."""
+    import wandb
+
+    if wandb.run is not None and wandb.run.id == logger.version:
+        wandb.finish(exit_code=exit_code)
 
 
 def taken_no_run(error: Exception) -> str:

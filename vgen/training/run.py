@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.latents import standardise
+from vgen.backbones.latents import plain_units, standardise
 from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
@@ -52,7 +52,7 @@ from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
-from vgen.training.records import LoggerSettings, loggers
+from vgen.training.records import LoggerSettings, loggers, recorded
 from vgen.training.samples import SampleClips, SampleSettings
 from vgen.training.signals import Boundary, Signals
 from vgen.training.strategies import (
@@ -62,6 +62,7 @@ from vgen.training.strategies import (
     refuse_missing_gpus,
     refuse_unfit,
     trainer,
+    warn_of_slow_bf16,
 )
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,8 @@ def fit(job: Job) -> Path:
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)
     rank = ranks.rank(settings.devices)
+    if rank == 0:
+        warn_of_slow_bf16(settings)
     found = _resumable(job)
     steps_done = found.state.step if found else 0
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
@@ -131,6 +134,7 @@ def fit(job: Job) -> Path:
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
     _check_clips(job, parts)
+    log.info("%s", parts.told)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(
@@ -161,7 +165,7 @@ def fit(job: Job) -> Path:
         job.recipe,
         job.model,
         job.plain,
-        {"steps": settings.max_steps, "clips": clips},
+        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told},
         [one.said for one in job.beneath],
         job.init,
     )
@@ -175,33 +179,34 @@ def fit(job: Job) -> Path:
     if found:
         refuse_misfit(found, learner.learning, job.optimisation.kind.value, learner.record)
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
-    fitter = trainer(
-        settings,
-        job.corpus.batch_size,
-        job.optimisation.grad_clip,
-        [*([GoOn(found, ema)] if found else []), *_callbacks(job, learner, ema), learnt],
-        figures,
-        job.folder,
-    )
-    if found:
-        log.info(
-            "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
-            "the data goes on at sample %d of the same order",
-            found.folder.name,
-            steps_done,
-            consumed,
+    with recorded(figures):
+        fitter = trainer(
+            settings,
+            job.corpus.batch_size,
+            job.optimisation.grad_clip,
+            [*([GoOn(found, ema)] if found else []), *_callbacks(job, learner, ema), learnt],
+            figures,
+            job.folder,
         )
-    job.begin()
-    if rank == 0:
-        _clear(job.folder / "checkpoints", found)
-    if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
-        learnt.values = saved(found)
-    else:
-        if settings.compile:
-            learner.unet.compile()
-        _run(fitter, learner, train, val)
-    if rank == 0:
-        _write(job, learner, learnt.values, card, val)
+        if found:
+            log.info(
+                "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
+                "the data goes on at sample %d of the same order",
+                found.folder.name,
+                steps_done,
+                consumed,
+            )
+        job.begin()
+        if rank == 0:
+            _clear(job.folder / "checkpoints", found)
+        if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
+            learnt.values = saved(found)
+        else:
+            if settings.compile:
+                learner.unet.compile()
+            _run(fitter, learner, train, val)
+        if rank == 0:
+            _write(job, learner, learnt.values, card, val)
     return job.folder
 
 
@@ -378,18 +383,18 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
             for name, value in values.items():
                 learner.learning[name].copy_(value)
         learner.put_back()
-        finish_image_model(job, learner, val)
+        finish_image_model(job, learner, val, card)
     if job.recipe.writes().adapter:
         save_adapter(job.folder / "adapter.safetensors", values, card)
         log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
 
-def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None:
+def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch], card: Card) -> None:
     """Write the image model; where its latents changed they are standardised, so that every channel meets the
     noise on equal terms."""
     if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
         with torch.no_grad():
-            job.model.vae.register_to_config(scaling_factor=1.0)
+            plain_units(job.model.vae)
             latents = torch.cat(
                 [job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val]
             )
@@ -397,5 +402,6 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch]) -> None
     facts = job.folder / "image_model" / FACTS
     facts.unlink(missing_ok=True)  # it says that the folder is whole
     job.model.save(facts.parent)
-    write_whole(facts, json.dumps({"run": job.plain, "steps": job.settings.max_steps}, indent=2).encode())
+    said = {"run": job.plain, "steps": job.settings.max_steps, "held_out": card.summary["held_out"]}
+    write_whole(facts, json.dumps(said, indent=2).encode())
     log.info("wrote %s", job.folder / "image_model")

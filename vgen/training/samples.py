@@ -3,6 +3,7 @@ weights."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from vgen.methods._sampling import Prompt, SamplingOverrides, generate
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
+
+log = logging.getLogger(__name__)
 
 
 @spec
@@ -58,6 +61,9 @@ class SampleClips(pl.Callback):
         with trainer.precision_plugin.forward_context():
             clips = generate(module.video_model, prompts, sampling)
         if not trainer.is_global_zero:
+            return
+        if not clips.isfinite().all():
+            log.warning("step %d: the samples hold values that are not finite, so none is written", step)
             return
         paths = [
             write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
+from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
 from vgen.spec import Choice, spec
 from vgen.training import ranks
 from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.zero import ZeroStrategy
+
+log = logging.getLogger(__name__)
 
 
 class Accelerator(Choice):
@@ -114,7 +118,8 @@ def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, writes_i
     optimiser that scales nothing; weights in parts, and an optimiser or an image model that needs them whole.
     """
     if settings.precision is Precision.FP16 and not settings.on_gpu():
-        raise ValueError("trainer.precision=fp16 needs a GPU; use trainer.precision=bf16, or fp32, on a CPU")
+        instead = "trainer.precision=bf16, or fp32, on a CPU" if HAS_BF16 else "fp32 on this CPU"
+        raise ValueError(f"trainer.precision=fp16 needs a GPU; use {instead}")
     if settings.precision is Precision.FP16 and optimisation.kind is Optimiser.MUON:
         raise ValueError(
             "optim.kind=muon does not know the scaled gradients of trainer.precision=fp16; use bf16, or "
@@ -132,6 +137,11 @@ def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, writes_i
             "parts; "
             "use trainer=deepspeed_zero2 or trainer=ddp"
         )
+
+
+def warn_of_slow_bf16(settings: TrainerSettings) -> None:
+    if settings.precision is Precision.BF16 and not settings.on_gpu() and not HAS_BF16:
+        log.warning("trainer.precision=bf16: %s; use trainer.precision=fp32", BF16_COSTS)
 
 
 def refuse_missing_gpus(settings: TrainerSettings) -> None:
