@@ -26,6 +26,7 @@ from vgen.diffusion.guidance import NOTHING, TIME, Drop
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter
+from vgen.layers.lora import LowRank
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
@@ -112,8 +113,10 @@ def beneath_of(unet: VideoUNet) -> dict[str, torch.Tensor]:
 def stir(unet: VideoUNet) -> None:
     """Give every inserted layer something to say."""
     torch.manual_seed(3)
-    for p in unet.inserted.parameters():
-        torch.nn.init.normal_(p, std=0.2)
+    for layer in unet.inserted.values():
+        std = 0.02 if isinstance(layer, LowRank) else 0.2  # hundreds of louder ones make chaos of rounding
+        for p in layer.parameters():
+            torch.nn.init.normal_(p, std=std)
 
 
 @inserting

@@ -18,9 +18,10 @@ from vgen.layers.lora import LowRank, LowRankSpec, merge
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack
+from vgen.methods._low_rank import Target
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.domain_adapter import DomainAdapter
-from vgen.methods.lora import Lora, Target
+from vgen.methods.lora import Lora
 from vgen.methods.motion_lora import MotionLora
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation

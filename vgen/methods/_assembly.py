@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from torch import nn
-from transformers import CLIPPreTrainedModel
 
 from vgen.attention.keys import FrameKeys
 from vgen.attention.processor import control_of, route
@@ -143,8 +142,8 @@ def _no_site(video_model: VideoModel, insertion: Insertion, num_sites: int) -> s
 def _sidecar(video_model: VideoModel, into: str) -> Sidecar:
     """The net that an insertion names; a text encoder gets a sidecar when it is first named."""
     name = into.removesuffix(f".{INSERTED}")
-    encoder = video_model.model.components().get(name)
-    if name not in video_model.nets() and isinstance(encoder, CLIPPreTrainedModel):
+    encoder = video_model.model.components().get(name) if name.startswith("text_encoder") else None
+    if encoder is not None and name not in video_model.nets():
         video_model.modules[name] = TextSidecar(encoder)
     return _net(video_model.nets(), name)
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vgen.diffusion.guidance import Drop
+from vgen.formats.foreign import Foreign
+from vgen.formats.low_rank_files import AdapterFile, LowRankFolder
 from vgen.layers.lora import LowRankSpec
+from vgen.methods._low_rank import Target, stills
 from vgen.methods._objectives import check_training_draws
 from vgen.methods._recipe import Insertion, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.lora import Target, stills
 from vgen.spec import field, spec
 
 
@@ -26,6 +28,7 @@ class DomainAdapter(Recipe):
     """Every frame of a clip is a still."""
 
     leads: ClassVar[bool] = False
+    formats: ClassVar[tuple[Foreign, ...]] = (AdapterFile(temporal=False), LowRankFolder(layer_knob=True))
     layer: LowRankSpec = field(default_factory=lambda: LowRankSpec(rank=128))
     text_drop: float = 0.1
 

@@ -6,39 +6,16 @@ alone, and beneath or beside every other method. ``alpha`` over ``rank`` is the 
 
 from __future__ import annotations
 
-from vgen.backbones.sites import INSERTED, Kind, Where
-from vgen.diffusion.guidance import TIME, Drop
-from vgen.layers.lora import LowRankSpec
-from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, Training, method
+from typing import ClassVar
+
+from vgen.diffusion.guidance import Drop
+from vgen.formats.foreign import Foreign
+from vgen.formats.low_rank_files import KohyaFile, LowRankFolder
+from vgen.methods._low_rank import Target, stills
+from vgen.methods._objectives import check_training_draws
+from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
-
-LORA = "lora"
-"""What low-rank layers are called at their sites."""
-ATTENTION = ["*.attn[12].to_[qkv]", "*.attn[12].to_out.0"]
-
-
-@spec
-class Target:
-    """Low-rank layers of one rank on the projections and convolutions of the net ``into`` whose paths match
-    ``paths`` (``fnmatch``). ``into`` is ``unet``, ``text_encoder``, ``text_encoder_2``, or
-    ``unet.inserted`` for the layers that were inserted into the UNet."""
-
-    into: str = UNET
-    paths: list[str] = field(default_factory=lambda: list(ATTENTION))
-    layer: LowRankSpec = field(default_factory=LowRankSpec)
-
-    def insertion(self) -> Insertion:
-        return Insertion(Where(kinds=[Kind.LINEAR, Kind.CONV], paths=self.paths), self.layer, self.into, LORA)
-
-    def learns(self) -> str:
-        return f"{self.into.removesuffix(f'.{INSERTED}')}.{INSERTED}.*@{LORA}.*"
-
-
-def stills(text_drop: float) -> list[Drop]:
-    """Every clip as single frames; a share of them without text."""
-    drops = [Drop(text_drop, frozenset({"text", TIME})), Drop(1 - text_drop, frozenset({TIME}))]
-    return [drop for drop in drops if drop.share]
 
 
 @method(
@@ -50,15 +27,15 @@ def stills(text_drop: float) -> list[Drop]:
 class Lora(Recipe):
     """Learns from single frames; the defaults are rank 64 on all attention of the UNet."""
 
-    leads = False
+    leads: ClassVar[bool] = False
+    formats: ClassVar[tuple[Foreign, ...]] = (KohyaFile(), LowRankFolder())
     targets: list[Target] = field(default_factory=lambda: [Target()])
     text_drop: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.targets:
             raise ValueError("lora has no targets; name at least one net, or leave method.targets out")
-        if not 0 <= self.text_drop <= 1:
-            raise ValueError(f"text_drop is a share in 0..1, got {self.text_drop}")
+        check_training_draws(self.text_drop, 1.0)
 
     def insertions(self) -> list[Insertion]:
         return [target.insertion() for target in self.targets]

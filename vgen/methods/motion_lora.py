@@ -11,12 +11,14 @@ from typing import ClassVar
 
 from vgen.backbones.sites import INSERTED
 from vgen.diffusion.guidance import Drop
+from vgen.formats.foreign import Foreign
+from vgen.formats.low_rank_files import AdapterFile, LowRankFolder
 from vgen.layers.lora import LowRankSpec
+from vgen.methods._low_rank import Target
 from vgen.methods._objectives import check_training_draws, share_of_text
 from vgen.methods._recipe import UNET, Insertion, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.lora import Target
 from vgen.spec import field, spec
 
 TEMPORAL = ["*.attention_blocks.*.to_[qkv]", "*.attention_blocks.*.to_out.0"]
@@ -28,6 +30,10 @@ class MotionLora(Recipe):
     """The noise schedule is that of the motion module beneath."""
 
     leads: ClassVar[bool] = False
+    formats: ClassVar[tuple[Foreign, ...]] = (
+        AdapterFile(temporal=True),
+        LowRankFolder(layer_knob=True, temporal=True),
+    )
     layer: LowRankSpec = field(default_factory=lambda: LowRankSpec(rank=64))
     text_drop: float = 0.1
 
