@@ -59,7 +59,8 @@ class RunSettings:
 
 @spec
 class TrainRun:
-    """What ``vgen train`` is told; the adapters of ``stack`` stay frozen beneath what is trained."""
+    """What ``vgen train`` is told; the adapters of ``stack`` and the low-rank layers of ``loras`` stay
+    frozen beneath what is trained."""
 
     method: Recipe = MISSING
     backbone: Backbone = field(default_factory=Backbone)
@@ -70,6 +71,7 @@ class TrainRun:
     callbacks: SampleSettings = field(default_factory=SampleSettings)
     run: RunSettings = field(default_factory=RunSettings)
     stack: list[StackEntry] = field(default_factory=list)
+    loras: list[StackEntry] = field(default_factory=list)
 
 
 def offer_training() -> None:

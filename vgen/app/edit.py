@@ -88,6 +88,7 @@ class EditRun:
     matching: Matching = Matching.AUTO
     adapter: str = ""
     stack: list[StackEntry] = field(default_factory=list)
+    loras: list[StackEntry] = field(default_factory=list)
     backbone: str | None = None
     num_frames: int = 8
     fps: float = 8.0
@@ -289,6 +290,7 @@ def _session(
         run.device,
         untrained=recipe,
         stack=run.stack,
+        loras=run.loras,
     )
     assert isinstance(recipe, Editing)  # others were refused
     if _another(checkpoint, recipe) and checkpoint.card is not None and recipe.tuned:

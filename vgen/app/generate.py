@@ -41,7 +41,8 @@ class GenerateRun:
     """``prompt`` or ``prompt_file`` (one a line).
 
     ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
-    stands alone. Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
+    stands alone; ``loras`` are files of low-rank layers by other programs. Clip ``i`` has seed ``seed + i``;
+    small clips are enlarged to ``least_px`` in the files.
     """
 
     prompt: str = ""
@@ -49,6 +50,7 @@ class GenerateRun:
     negative: str = ""
     adapter: str = ""
     stack: list[StackEntry] = field(default_factory=list)
+    loras: list[StackEntry] = field(default_factory=list)
     backbone: str | None = None
     seed: int = 0
     num_clips: int = 1
@@ -113,7 +115,9 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
 
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
-    checkpoint = open_checkpoint(run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack)
+    checkpoint = open_checkpoint(
+        run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
+    )
     refuse_undrawable(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
@@ -156,6 +160,7 @@ def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> d
         "image_model": {"source": checkpoint.model.source, "fingerprint": checkpoint.fingerprint},
         "adapter": run.adapter,
         "adapter_sha256": None if trained is None else _short_digest(adapter_path(run.adapter)),
+        "stack": checkpoint.beside,
         "recipe": None
         if trained is None
         else {"name": trained.recipe, "knobs": trained.knobs, "backbone": trained.backbone},

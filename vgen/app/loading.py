@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, unique
+from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, read_for, stacked
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats.adapter import Card, put, unet_fingerprint
 from vgen.methods import Recipe, VideoModel, usual
-from vgen.methods._assembly import Part, assemble_stack
+from vgen.methods._assembly import Part, assemble_stack, leader
 from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
 from vgen.resources import data_dir
@@ -126,7 +127,8 @@ def _gone(name: str, named_by: str) -> str:
 class Checkpoint:
     """An image model with a method assembled in it, ready to draw clips.
 
-    ``fingerprint`` is the image UNet's before it was cast.
+    ``fingerprint`` is the image UNet's before it was cast. ``beside`` names what lies in the slots of its
+    stack, with hashes and scales.
     """
 
     video_model: VideoModel
@@ -134,6 +136,7 @@ class Checkpoint:
     card: Card | None
     name: str
     fingerprint: str = ""
+    beside: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def model(self) -> ImageModel:
@@ -162,22 +165,21 @@ def open_checkpoint(
     dtype: torch.dtype = torch.float32,
     untrained: Recipe | None = None,
     stack: Sequence[StackEntry] = (),
+    loras: Sequence[StackEntry] = (),
 ) -> Checkpoint:
-    """The adapter in its image model, over the adapters that it was trained on and beside those of ``stack``.
+    """The adapter in its image model, over the adapters that it was trained on and beside those of ``stack``
+    and the low-rank layers of ``loras``.
 
     ``backbone`` overrides the card's; ``untrained`` is the recipe of ``adapter=untrained``. Raises ValueError
     where an adapter was trained on another image model, or its base is gone or has changed.
     """
-    layers: list[Layer] = []
-    if adapter not in (UNTRAINED, NONE):
-        layers = opened(adapter, f"adapter={adapter}")
-    for entry in stack:
-        layers += opened(entry.file, f"stack.{entry.name}.file={entry.file}", entry.name, entry.scale)
-    layers = unique(layers)
-    first = next((layer.card for layer in layers), None)
-    name = backbone or (first.backbone_source if first else TOYBOX)
-    model = load_backbone(name, "" if backbone else layers[0].named if layers else "")
+    found = [] if adapter in (UNTRAINED, NONE) else opened(adapter, f"adapter={adapter}")
+    found += stacked(stack, loras)
+    first = next((layer for layer in found if isinstance(layer, Layer)), None)
+    name = backbone or (first.card.backbone_source if first else TOYBOX)
+    model = load_backbone(name, "" if backbone or first is None else first.named)
     fingerprint = unet_fingerprint(model.unet)
+    layers = read_for(model, found)
     for layer in layers:
         layer.refuse_misfit(model, name, fingerprint)
     parts = [Part("", untrained or usual())] if adapter == UNTRAINED else []
@@ -194,8 +196,9 @@ def open_checkpoint(
         log.warning("dtype=bf16: %s; use dtype=fp32", BF16_COSTS)
     video_model.to(place, dtype)
     own = next((layer for layer in layers if not layer.slot), None)
-    recipe = parts[0].recipe if own is None else own.recipe
-    return Checkpoint(video_model, recipe, own.card if own else None, adapter, fingerprint)
+    recipe = leader(parts, model) if own is None else own.recipe
+    beside = [layer.as_base() for layer in layers if layer.slot]
+    return Checkpoint(video_model, recipe, own.card if own else None, adapter, fingerprint, beside)
 
 
 def refuse_undrawable(checkpoint: Checkpoint) -> None:

@@ -62,7 +62,7 @@ def assembled(
         put(video_model.components(), tensors, recipe.learns())
         yield video_model.unet
     finally:
-        video_model.unet.eject()
+        video_model.eject()
 
 
 # -- ours ----------------------------------------------------------------------------------------------------

@@ -45,24 +45,27 @@ def _backbone(verb: str, argument: str) -> list[str]:
     return ["backbone=folder", f"backbone.path={value}"]
 
 
-_SLOT = re.compile(r"stack\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
+_SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
 
 
 def stacked(arguments: list[str]) -> list[str]:
-    """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads; slots in the order in
-    which they are first named."""
-    slots: dict[str, dict[str, str]] = {}
+    """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads, and the same for
+    ``loras``; slots in the order in which they are first named."""
+    slots: dict[str, dict[str, dict[str, str]]] = {}
     others = []
     for argument in arguments:
         found = _SLOT.fullmatch(argument)
         if found is None:
             others.append(argument)
         else:
-            slots.setdefault(found["name"], {})[found["key"]] = found["value"]
-    if not slots:
-        return others
-    entries = [_entry(name, given) for name, given in slots.items()]
-    return [*others, f"stack=[{','.join(entries)}]"]
+            of_list = slots.setdefault(found["list"], {})
+            of_list.setdefault(found["name"], {})[found["key"]] = found["value"]
+    return [*others, *(_list(name, given) for name, given in slots.items())]
+
+
+def _list(name: str, given: dict[str, dict[str, str]]) -> str:
+    entries = [_entry(slot, said) for slot, said in given.items()]
+    return f"{name}=[{','.join(entries)}]"
 
 
 def _entry(name: str, given: dict[str, str]) -> str:

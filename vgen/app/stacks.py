@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vgen.app.plain import from_plain
 from vgen.backbones.image_model import ImageModel
+from vgen.formats import state_file
 from vgen.formats.adapter import Card, file_sha256, load_adapter, unet_shapes
-from vgen.methods import Recipe, catalogue
+from vgen.formats.low_rank_files import WEIGHTS
+from vgen.methods import Recipe, catalogue, given_low_rank, name_of
 from vgen.resources import data_dir
 from vgen.spec import spec
 
@@ -51,8 +53,9 @@ class Layer:
     scale: float = 1.0
 
     def refuse_misfit(self, model: ImageModel, name: str, fingerprint: str) -> None:
-        """Raises ValueError where the image model is another than the layer was trained on."""
-        if fingerprint == self.card.backbone:
+        """Raises ValueError where the image model is another than the layer was trained on. What another
+        program wrote says nothing of it; its shapes were compared."""
+        if self.card.backbone in (fingerprint, ""):
             return
         if self.card.shapes and self.card.shapes != unet_shapes(model.unet):
             raise ValueError(
@@ -73,10 +76,15 @@ class Layer:
             "sha256": file_sha256(self.path),
             "scale": self.scale,
             "recipe": self.card.recipe,
+            "given": not self.card.backbone,
         }
 
 
-def opened(adapter: str, named: str, slot: str = "", scale: float = 1.0) -> list[Layer]:
+Opened = list[Layer | StackEntry]
+"""Adapters that were read, and files of other programs that are read when their image model is known."""
+
+
+def opened(adapter: str, named: str, slot: str = "", scale: float = 1.0) -> Opened:
     """An adapter, and before it those that it was trained on. Raises ValueError where one of them is gone or
     is no longer the file that it was."""
     path = adapter_path(adapter, named.partition("=")[0])
@@ -85,7 +93,40 @@ def opened(adapter: str, named: str, slot: str = "", scale: float = 1.0) -> list
     return [*beneath, Layer(slot, path, tensors, card, recipe_of(card, named), named, scale)]
 
 
-def _beneath(base: dict[str, Any], path: Path, named: str) -> list[Layer]:
+def stacked(stack: Sequence[StackEntry], loras: Sequence[StackEntry]) -> Opened:
+    """What ``stack.NAME.file`` and ``loras.NAME.file`` name, with what lies beneath each."""
+    out: Opened = []
+    for entry in stack:
+        out += opened(entry.file, f"stack.{entry.name}.file={entry.file}", entry.name, entry.scale)
+    return [*out, *loras]
+
+
+def read_for(model: ImageModel, found: Opened) -> list[Layer]:
+    """Every file once, the low-rank layers of other programs by the names and shapes of the image model."""
+    return unique([one if isinstance(one, Layer) else _given(one, model) for one in found])
+
+
+def _given(entry: StackEntry, model: ImageModel) -> Layer:
+    """Low-rank layers that another program wrote. Raises ValueError where they do not fit the image model."""
+    named = f"loras.{entry.name}.file={entry.file}"
+    path = Path(entry.file).expanduser()
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"{named} is no file; give a .safetensors or .ckpt of low-rank layers")
+    entries, metadata = state_file.read(path)
+    if "vgen" in metadata:
+        raise ValueError(f"{named} is an adapter of vgen's; give it as stack.{entry.name}.file={entry.file}")
+    try:
+        tensors, recipe = given_low_rank(entries, metadata, model)
+    except ValueError as error:
+        raise ValueError(f"{named}: {error}") from error
+    card = Card(
+        recipe=name_of(recipe), knobs={}, backbone="", backbone_source=model.source, run={}, summary={}
+    )
+    return Layer(entry.name, path, tensors, card, recipe, named, entry.scale)
+
+
+def _beneath(base: dict[str, Any], path: Path, named: str) -> Opened:
     found = Path(base["file"])
     if not found.is_file():
         found = path.parent / found.name
@@ -101,6 +142,8 @@ def _beneath(base: dict[str, Any], path: Path, named: str) -> list[Layer]:
             "was "
             f"{base['sha256'][:16]}); put the file back that it was trained upon"
         )
+    if base.get("given"):
+        return [StackEntry(name=base["name"], file=str(found), scale=base.get("scale", 1.0))]
     return opened(str(found), f"base {found}", base["name"] or "base", base.get("scale", 1.0))
 
 

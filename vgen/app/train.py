@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
-from vgen.app.stacks import RETIRED, adapter_path, opened, recipe_of, unique
+from vgen.app.stacks import RETIRED, adapter_path, read_for, recipe_of, stacked
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
@@ -185,15 +185,11 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
 
 
 def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:
-    """The adapters of ``stack``, each over its own bases."""
-    found = [
-        layer
-        for entry in run.stack
-        for layer in opened(entry.file, f"stack.{entry.name}.file={entry.file}", entry.name, entry.scale)
-    ]
+    """The adapters of ``stack``, each over its own bases, and the low-rank layers of ``loras``."""
+    found = stacked(run.stack, run.loras)
     fingerprint = unet_fingerprint(model.unet) if found else ""
     out = []
-    for layer in unique(found):
+    for layer in read_for(model, found):
         layer.refuse_misfit(model, model.source, fingerprint)
         part = Part(layer.slot, layer.recipe, layer.scale)
         out.append(Beneath(part=part, tensors=layer.tensors, said=layer.as_base()))
@@ -219,7 +215,9 @@ def claim(folder: Path, plain: dict[str, Any], resume: bool) -> None:
         before = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(config)))  # written below
         now = json.loads(json.dumps(plain))
         changed = [
-            k for k in ("method", "backbone", "optim", "stack") if _settled(before, k) != _settled(now, k)
+            k
+            for k in ("method", "backbone", "optim", "stack", "loras")
+            if _settled(before, k) != _settled(now, k)
         ]
         if changed:
             raise ValueError(

@@ -227,7 +227,7 @@ class ImageModel:
     def empty_text(self) -> Context:
         """The context of the empty prompt, one row; computed once for every state of frozen text
         encoders."""
-        if any(p.requires_grad for encoder in self.text_encoders for p in encoder.parameters()):
+        if self.text_learns():
             self._empty.clear()
             return self.encode_text([""])
         state = self._text_state()
@@ -240,10 +240,20 @@ class ImageModel:
     def _text_state(self) -> tuple[int, ...]:
         """Changes with every change of the text encoders' weights in place, and with their place."""
         out: list[int] = []
-        for encoder in self.text_encoders:
-            for p in encoder.parameters():
-                out += (p._version, p.data_ptr())
+        for p in self._text_parameters():
+            out += (p._version, p.data_ptr())
         return tuple(out)
+
+    def text_learns(self) -> bool:
+        """Whether the text encoders learn, or layers inside them."""
+        return any(p.requires_grad for p in self._text_parameters())
+
+    def _text_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the text encoders, and of the layers that run inside them."""
+        for encoder in self.text_encoders:
+            yield from encoder.parameters()
+            for layer in attached(encoder):
+                yield from layer.parameters()
 
     # -- disk ------------------------------------------------------------------------------------------------
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -315,6 +325,15 @@ def text_class(folder: Path, named: str) -> type[CLIPPreTrainedModel]:
         if CLIPTextModelWithProjection.__name__ in (holds or [])
         else _TEXTS[named]
     )
+
+
+def attached(net: nn.Module) -> Iterator[nn.Module]:
+    """The layers that run inside ``net`` by a hook that is their bound method."""
+    for module in net.modules():
+        for hook in module._forward_hooks.values():
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, nn.Module):
+                yield owner
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class Kind(Choice):
     TIME_EMBEDDING = "time_embedding"
 
 
+INSERTED = "inserted"
+"""Behind the name of a net: its inserted layers, in place of the net itself."""
 COARSE = (Kind.RESNET, Kind.ATTENTION, Kind.PAIR, Kind.BLOCK)
 """The kinds that 'vgen sites' lists when it is asked for none by name."""
 
@@ -108,6 +110,14 @@ def sites(net: nn.Module) -> Iterator[Site]:
             yield from _of_decoder(net)
         case _:
             yield from _leaves(net, "", Stage.STEM, 0, 0, 0)
+
+
+def inserted_sites(inserted: nn.ModuleDict) -> Iterator[Site]:
+    """The convolutions and projections inside layers that were inserted, by their path in the sidecar; none
+    inside layers that host no others."""
+    for key, layer in inserted.items():
+        if getattr(layer, "HOSTS", False):
+            yield from _leaves(layer, f"{INSERTED}.{key}.", Stage.STEM, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

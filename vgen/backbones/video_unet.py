@@ -5,16 +5,19 @@ A net of the image model is a guest: never edited, and able to leave without tra
 
 from __future__ import annotations
 
+import re
 from abc import ABC
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, cast
 
 from diffusers.models import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPPreTrainedModel
 
 from vgen.backbones.conditioning import Conditioning, ForwardContext, Residuals
 from vgen.backbones.image_model import size_conditioning
 from vgen.backbones.silent import Silent
+from vgen.backbones.sites import INSERTED
 from vgen.shapes import fold, unfold
 
 
@@ -49,6 +52,11 @@ class Sidecar(nn.Module, ABC):
     def guest(self) -> nn.Module:
         return getattr(self, self.GUEST)
 
+    def module_at(self, path: str) -> nn.Module:
+        """The module at a site's path: in the guest, or in a layer that was inserted before."""
+        owner = self if path.startswith(f"{INSERTED}.") else self.guest
+        return owner.get_submodule(path)
+
     def insert(self, path: str, layer: nn.Module, name: str = "") -> None:
         """Run ``layer.after`` behind the module at ``path``; several at one site need a ``name`` each.
 
@@ -65,7 +73,7 @@ class Sidecar(nn.Module, ABC):
         self.inserted[key] = layer
         # for mypy, a module has no attributes but tensors and modules
         after = cast(Callable[[nn.Module, tuple, Any], Any], layer.after)
-        self._handles[key] = [self.guest.get_submodule(path).register_forward_hook(after)]
+        self._handles[key] = [self.module_at(path).register_forward_hook(after)]
 
     def around(self, path: str, wrapper: Wrapper) -> None:
         """Run ``wrapper.before`` ahead of the module at ``path`` and ``wrapper.after`` behind it.
@@ -118,9 +126,23 @@ class Sidecar(nn.Module, ABC):
 
 
 def address(path: str, name: str = "") -> str:
-    """The key of a layer in ``inserted``: its site, and its name where it has one."""
-    place = path.replace(".", "/")
+    """The key of a layer in ``inserted``: its site, and its name where it has one. A site in a layer that was
+    inserted is called the same in whatever slot of a stack that layer stands."""
+    place = _SLOT.sub("", path).replace(".", "/")
     return f"{place}@{name}" if name else place
+
+
+_SLOT = re.compile(r"@?\+[^./@]*")
+
+
+class TextSidecar(Sidecar):
+    """A text encoder of the image model, run by the image model itself."""
+
+    GUEST: ClassVar[str] = "guest_encoder"
+    guest_encoder: CLIPPreTrainedModel
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Nothing: a caption's activations are small."""
 
 
 class VideoUNet(Sidecar):

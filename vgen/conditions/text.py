@@ -20,7 +20,7 @@ class Text(Condition):
 
     def prepare(self, model: ImageModel, fields: Fields) -> Prepared:
         """``text`` b n d, and ``pooled`` b d of SDXL; nothing where the text encoders learn."""
-        if "text" in fields or _learns(model):
+        if "text" in fields or model.text_learns():
             return Prepared()
         return Prepared(clip=_named(model.encode_text(list(fields["caption"]))))
 
@@ -47,10 +47,6 @@ class Text(Condition):
         so_far: Conditioning,
     ) -> Conditioning:
         return Conditioning(crossattn=Context(encoded.clip["text"], encoded.clip.get("pooled")))
-
-
-def _learns(model: ImageModel) -> bool:
-    return any(p.requires_grad for e in model.text_encoders for p in e.parameters())
 
 
 def _named(context: Context) -> dict[str, Tensor]:

@@ -17,12 +17,13 @@ from vgen.spec import spec
 class Inserted(Silent):
     """A layer that runs after its site: on ``(b f) c h w``, on ``(b f) n c`` inside a transformer block.
 
-    ``READS_INPUT`` says that it wants the site's own input beside the site's output. ``recomputed`` says
-    whether backward runs the layer again instead of keeping what lies within it. ``strength`` scales what it
-    adds.
+    ``READS_INPUT`` says that it wants the site's own input beside the site's output, ``HOSTS`` that its own
+    projections are sites for others. ``recomputed`` says whether backward runs the layer again instead of
+    keeping what lies within it. ``strength`` scales what it adds.
     """
 
     READS_INPUT: ClassVar[bool] = False
+    HOSTS: ClassVar[bool] = True
 
     def __init__(self, context: ForwardContext) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ from vgen.attention.keys import FrameKeys
 from vgen.attention.processor import control_of, route
 from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.sites import Site, sites
-from vgen.backbones.video_unet import Sidecar, VideoUNet
+from vgen.backbones.sites import INSERTED, Site, inserted_sites, sites
+from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoUNet
 from vgen.conditions.condition import Condition
 from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
@@ -38,11 +38,17 @@ class Part:
 
 
 def assemble(recipe: Recipe, model: ImageModel) -> VideoModel:
-    """The image model with what ``recipe`` inserts and listens to.
+    """The image model with what ``recipe`` inserts and listens to, on what it stands on, untrained.
 
     Raises ValueError where a filter matches no site.
     """
-    return assemble_stack([Part("", recipe)], model)
+    return assemble_stack([*beneath(recipe), Part("", recipe)], model)
+
+
+def beneath(recipe: Recipe) -> list[Part]:
+    """What a recipe stands on, untrained."""
+    base = recipe.stands_on()
+    return [] if base is None else [Part("beneath", base)]
 
 
 def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
@@ -66,10 +72,12 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
     nets = _routed(video_model)
     for net, keys in _attention_keys(parts).items():
         control_of(_net(nets, net)).keys = tuple(keys)
-    for part in parts:
-        wired = part.recipe.conditions().values()
-        own = [*part.recipe.insertions(), *(i for one in wired for i in one.insertions)]
-        add(video_model, own, part.name, part.scale)
+    for inside in (False, True):  # what stands in inserted layers comes after them, in whatever order stacked
+        for part in parts:
+            wired = part.recipe.conditions().values()
+            own = [*part.recipe.insertions(), *(i for one in wired for i in one.insertions)]
+            now = [one for one in own if _is_inside(one) is inside]
+            add(video_model, now, part.name, part.scale)
     if leading.image_norms() is NormScope.CLIP:
         pool_image_norms(video_model.unet)
     video_model.enter(None)
@@ -98,25 +106,50 @@ def _fact(recipe: Recipe, knob: str, model: ImageModel) -> Any:
 
 def add(video_model: VideoModel, insertions: Iterable[Insertion], slot: str = "", scale: float = 1.0) -> None:
     """Insert further layers, into a slot of a stack. Raises ValueError where a filter matches no site."""
-    nets = video_model.nets()
     places: dict[str, list[Site]] = {}
     for insertion in insertions:
-        net = _net(nets, insertion.into)
-        here = places.setdefault(insertion.into, list(sites(net.guest)))
+        net = _sidecar(video_model, insertion.into)
+        if insertion.into not in places:
+            places[insertion.into] = _sites(net, _is_inside(insertion))
+        here = places[insertion.into]
         hits = [site for site in here if insertion.where(site)]
         if not hits:
-            source = video_model.model.source or "the image UNet"
-            raise ValueError(
-                f"{insertion.where} matches none of the {len(here)} sites of {source}; 'vgen sites' lists "
-                "them"
-            )
+            raise ValueError(_no_site(video_model, insertion, len(here)))
         for site in hits:
             _insert(net, site, insertion, slot, scale)
     route_inserted(video_model.unet, control_of(video_model.unet))
 
 
+def _is_inside(insertion: Insertion) -> bool:
+    """Whether it goes into layers that were inserted before."""
+    return insertion.into.endswith(f".{INSERTED}")
+
+
+def _sites(net: Sidecar, inside: bool) -> list[Site]:
+    return list(inserted_sites(net.inserted) if inside else sites(net.guest))
+
+
+def _no_site(video_model: VideoModel, insertion: Insertion, num_sites: int) -> str:
+    if not _is_inside(insertion):
+        source = video_model.model.source or "the image UNet"
+        return f"{insertion.where} matches none of the {num_sites} sites of {source}; 'vgen sites' lists them"
+    return (
+        f"{insertion.where} matches none of the {num_sites} projections of the layers that were inserted; "
+        "stack the adapter that has them beneath it, as stack.motion.file=FILE"
+    )
+
+
+def _sidecar(video_model: VideoModel, into: str) -> Sidecar:
+    """The net that an insertion names; a text encoder gets a sidecar when it is first named."""
+    name = into.removesuffix(f".{INSERTED}")
+    encoder = video_model.model.components().get(name) if name.startswith("text_encoder") else None
+    if encoder is not None and name not in video_model.nets():
+        video_model.modules[name] = TextSidecar(encoder)
+    return _net(video_model.nets(), name)
+
+
 def _insert(net: Sidecar, site: Site, insertion: Insertion, slot: str, scale: float) -> None:
-    layer = insertion.layer.build(site, net.guest.get_submodule(site.path), net.context)
+    layer = insertion.layer.build(site, net.module_at(site.path), net.context)
     assert isinstance(layer, Inserted)
     layer.strength = scale
     net.insert(site.path, layer, slotted(insertion.name, slot))

@@ -15,7 +15,7 @@ from torch import nn
 
 from vgen.attention.keys import FrameKeys
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.sites import Where
+from vgen.backbones.sites import INSERTED, Where
 from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import Drop
@@ -55,6 +55,7 @@ class Paper:
 class Insertion(NamedTuple):
     """Build ``layer`` at every site of the net ``into`` that ``where`` accepts.
 
+    ``into`` may also be a text encoder, or ``unet.inserted``: the layers that were inserted into the UNet.
     Layers without a ``name`` keep the state-dict keys of their site; a second one at a site needs a name.
     """
 
@@ -136,6 +137,10 @@ class Recipe:
         """What it listens to, by name, in the order in which it speaks."""
         return {"text": Conditioned(Text())}
 
+    def stands_on(self) -> Recipe | None:
+        """What must lie beneath it in a stack, with knobs as they come; None: the image model is enough."""
+        return None
+
     def insertions(self) -> Iterable[Insertion]:
         """What is inserted, beside what its conditions insert."""
         return ()
@@ -189,13 +194,19 @@ class Recipe:
     def runs_unet(self) -> bool:
         """Whether its training asks the UNet: it or a net beside it learns, not parts of the image model
         alone."""
-        return not set(self.engages()) <= set(GUESTS)
+        return not all(_of_guest(pattern) for pattern in self.learns())
 
     def writes(self) -> Writes:
         """An image model where a part of it learns as a whole, an adapter for everything else."""
         patterns = self.learns()
-        of_model = [p for p in patterns if p.split(".")[0] in GUESTS or p == f"{UNET}.image_unet.*"]
+        of_model = [p for p in patterns if _of_guest(p) or p == f"{UNET}.image_unet.*"]
         return Writes(adapter=len(of_model) < len(patterns), image_model=bool(of_model))
+
+
+def _of_guest(pattern: str) -> bool:
+    """Whether what learns is a part of the image model itself, not a layer that was inserted into it."""
+    part, _, inner = pattern.partition(".")
+    return part in GUESTS and not inner.startswith(f"{INSERTED}.")
 
 
 _catalogue: dict[str, type[Recipe]] = {}

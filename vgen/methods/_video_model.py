@@ -95,6 +95,11 @@ class VideoModel:
         beside = {name: net for name, net in self.modules.items() if isinstance(net, Sidecar)}
         return {"unet": self.unet, **beside}
 
+    def eject(self) -> None:
+        """Take every inserted layer out: the image model is as it came."""
+        for net in self.nets().values():
+            net.eject()
+
     def enable_gradient_checkpointing(self) -> None:
         """In every net that layers are inserted into."""
         for net in self.nets().values():

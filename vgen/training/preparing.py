@@ -6,10 +6,13 @@ import hashlib
 from typing import Any
 
 import torch
+from torch import nn
 
 from vgen.backbones.conditioning import Prepared
+from vgen.backbones.image_model import attached
 from vgen.data.cache import ImageModelEncoder
 from vgen.data.fields import NAMES, Needs
+from vgen.formats.adapter import unet_fingerprint
 from vgen.methods import Recipe, VideoModel
 
 
@@ -22,7 +25,8 @@ class Preparer:
     def fingerprint(self) -> str:
         """Of the encoders alone where no condition prepares anything of its own: caches are shared by
         methods."""
-        own = ["text learns"] if self._text_learns() else []
+        own = ["text learns"] if self.video_model.model.text_learns() else []
+        own += [unet_fingerprint(layer) for layer in self._inside_text()]
         own += [text for c in self.video_model.conditions.values() if (text := c.fingerprint())]
         if not own:
             return self.encoders.fingerprint()
@@ -30,14 +34,14 @@ class Preparer:
             "".join([self.encoders.fingerprint(), *own]).encode(), digest_size=16
         ).hexdigest()
 
-    def _text_learns(self) -> bool:
-        encoders = self.video_model.model.text_encoders
-        return any(p.requires_grad for encoder in encoders for p in encoder.parameters())
+    def _inside_text(self) -> list[nn.Module]:
+        """The layers inside the text encoders."""
+        return [layer for encoder in self.video_model.model.text_encoders for layer in attached(encoder)]
 
     @torch.no_grad()
     def prepare(self, fields: dict[str, Any], device: torch.device) -> Prepared:
         out = self.encoders.prepare(fields, device)
-        if self._text_learns():  # what is encoded now would be kept for good
+        if self.video_model.model.text_learns():  # what is encoded now would be kept for good
             for name in ("text", "pooled"):
                 out.clip.pop(name, None)
         for condition in self.video_model.conditions.values():

@@ -16,6 +16,7 @@ from vgen.app.judging.page import PageSettings
 from vgen.app.judging.shares import share
 from vgen.app.judging.suite_edits import Tune, check_method, known_as
 from vgen.app.loading import SHIPPED, SHIPPED_GUIDANCE, UNTRAINED
+from vgen.app.stacks import StackEntry
 from vgen.diffusion.windows import Sliding, windows
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe
@@ -58,6 +59,8 @@ class EvaluateRun:
     videos: Any = None
     prompts: str = ""
     backbone: str | None = None
+    stack: list[StackEntry] = field(default_factory=list)
+    loras: list[StackEntry] = field(default_factory=list)
     method: Recipe | None = None
     method_name: str | None = None
     tune: Tune = field(default_factory=Tune)

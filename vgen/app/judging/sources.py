@@ -18,11 +18,12 @@ from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
 from vgen.app.judging.video_set import open_videos
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, load_backbone, open_checkpoint
-from vgen.app.stacks import adapter_path
+from vgen.app.stacks import StackEntry, adapter_path
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.windows import windows
-from vgen.formats.adapter import load_adapter
+from vgen.formats.adapter import file_sha256, load_adapter
+from vgen.methods import Recipe
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.metrics.suite import Task, TaskKind
 from vgen.resources import data_dir
@@ -69,23 +70,40 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
     identity: dict[str, Any] = {"adapter": adapter, "backbone": run.backbone}
     if adapter != UNTRAINED:
         identity["sha256"] = hashlib.sha256(adapter_path(adapter).read_bytes()).hexdigest()
+    identity |= _stack_identity(run)
     identity["image_model"] = image_model_digest(backbone_of(run, adapter))
     if run.method is None:
         return Source(
             identity,
-            lambda: sampler_of(
-                open_checkpoint(adapter, run.backbone, device()), run.drawn(), run.suite.num_frames
-            ),
+            lambda: sampler_of(_opened(run, adapter), run.drawn(), run.suite.num_frames),
         )
     method = run.method
     editor = Editor(
         recipe=method,
         sampling=run.sampling,
-        open=lambda: open_checkpoint(adapter, run.backbone, device(), untrained=method),
+        open=lambda: _opened(run, adapter, method),
         tune=run.tune,
         window=run.window,
     )
     return Source(identity | {"method": run.method_name}, lambda: editor, work=editor.work)
+
+
+def _opened(run: EvaluateRun, adapter: str, method: Recipe | None = None) -> Checkpoint:
+    return open_checkpoint(
+        adapter, run.backbone, device(), untrained=method, stack=run.stack, loras=run.loras
+    )
+
+
+def _stack_identity(run: EvaluateRun) -> dict[str, Any]:
+    """What lies beside every checkpoint; nothing where there is none, as before there were stacks."""
+    beside = {"stack": run.stack, "loras": run.loras}
+    return {name: [_entry_identity(one) for one in entries] for name, entries in beside.items() if entries}
+
+
+def _entry_identity(entry: StackEntry) -> dict[str, Any]:
+    path = Path(entry.file).expanduser()
+    path = path if path.is_file() else adapter_path(entry.file, f"stack.{entry.name}.file")
+    return {"name": entry.name, "sha256": file_sha256(path), "scale": entry.scale}
 
 
 def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:

@@ -204,7 +204,7 @@ def teach(
     from vgen.training.learner import Learner
     from vgen.training.optimisation import Optimisation
 
-    checkpoint.unet.eject()
+    checkpoint.video_model.eject()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(tune.seed)  # what is inserted starts alike for every clip
         learner = Learner(
