@@ -29,8 +29,8 @@ from vgen.backbones.blank import Blank, blank
 from vgen.data.clip_files import write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.inversion import NullText
-from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import load_adapter
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff

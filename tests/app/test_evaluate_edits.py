@@ -21,10 +21,10 @@ from vgen.app.sweep import aggregate
 from vgen.attention.keys import Frame, FrameKeys
 from vgen.attention.processor import control_of
 from vgen.backbones.blank import Blank, blank
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
-from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
 from vgen.methods._editing import Edited, EditSession, Wish, start_noise
 from vgen.methods._sampling import Sampling, SamplingOverrides

@@ -20,8 +20,8 @@ from vgen.app.edit import EditRun
 from vgen.app.generate import Dtype, GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint, refuse_undrawable
 from vgen.backbones.blank import Blank, blank
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.solvers import Solver
-from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling

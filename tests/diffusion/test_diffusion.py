@@ -22,7 +22,6 @@ from vgen.diffusion.schedule import (
 )
 from vgen.diffusion.solvers import Solver, Spacing, levels, solve, timesteps
 from vgen.diffusion.step_window import StepWindow, Unit
-from vgen.diffusion.windows import Sliding, in_windows, windows
 
 SCHEDULE = Schedule(betas=Betas.LINEAR)
 
@@ -226,38 +225,6 @@ def test_no_usual_grid_shows_pure_noise_to_a_model_that_expects_little(num_steps
     )
     assert found == (trailing if num_steps < 10 or num_steps in (350, 501, 600) else leading)
     assert leading[0] == min((num_steps - 1) * (1000 // num_steps) + 1, 999), "as asked for"
-
-
-def test_windows_cover_and_end_with_the_clip() -> None:
-    for frames in (16, 17, 24, 40, 41):
-        parts = windows(frames, Sliding(num_frames=16, overlap=4))
-        assert {i for part in parts for i in part} == set(range(frames))
-        assert all(len(part) == 16 for part in parts)
-        assert parts[-1].stop == frames
-    assert windows(8, Sliding()) == [range(8)]
-    with pytest.raises(ValueError, match=r"window.overlap must lie in 0\.\.15"):
-        Sliding(num_frames=16, overlap=16)
-    with pytest.raises(
-        ValueError, match=r"window.num_frames must not be negative, got -3; 0 takes the whole clip"
-    ):
-        Sliding(num_frames=-3)
-
-
-def test_the_default_overlap_fits_short_windows() -> None:
-    assert [Sliding(num_frames=n).overlap for n in (0, 1, 2, 3, 4, 5, 16)] == [4, 0, 1, 1, 2, 4, 4]
-    assert windows(8, Sliding(num_frames=4)) == [range(4), range(2, 6), range(4, 8)]
-    with pytest.raises(
-        ValueError,
-        match=r"window.overlap must lie in 0..3 for windows of 4 frames, got 5; give window.overlap=2",
-    ):
-        Sliding(num_frames=4, overlap=5)
-
-
-def test_a_per_frame_model_is_the_same_in_windows() -> None:
-    x = torch.randn(2, 21, 3, 2, 2)
-    torch.testing.assert_close(
-        in_windows(lambda part, _: 2 * part, x, Sliding(num_frames=8, overlap=3)), 2 * x
-    )
 
 
 @pytest.mark.parametrize(

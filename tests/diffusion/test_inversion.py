@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vgen.diffusion.guidance import Cfg, Dual
-from vgen.diffusion.inversion import NullText, Trajectory, ddim_invert, noised, null_text, shared_over_frames
+from vgen.diffusion.inversion import NullText, Trajectory, ddim_invert, noised, null_text
 from vgen.diffusion.schedule import Schedule
 from vgen.diffusion.solvers import Solver, StepHooks, levels, solve, timesteps
 
@@ -207,11 +207,6 @@ def test_q_sample_starts_where_its_strength_says() -> None:
     torch.testing.assert_close(solve(exact, x, SCHEDULE, 20, first_step=first), X0)
     with pytest.raises(ValueError, match=r"strength must lie in 0\.\.1"):
         noised(X0, DRIFT, SCHEDULE, 20, 1.5)
-
-
-def test_shared_noise() -> None:
-    noise = shared_over_frames(torch.randn(1, 3, 4, 2, 2))
-    assert torch.equal(noise[:, 0], noise[:, 2])
 
 
 def test_guidance_values() -> None:

@@ -17,12 +17,12 @@ from vgen.attention.store import AttentionStore, Kept, Payload, Place, StoreSpec
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import Solver, solve
 from vgen.diffusion.step_window import StepWindow
-from vgen.diffusion.windows import Sliding
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods._editing import PAIR, Acting, EditSession, Wish, speaking, start_noise
@@ -432,7 +432,7 @@ WINDOWS = Sliding(num_frames=2, overlap=1)
 
 
 def in_windows_of_two(model: ImageModel, recipe, **wish) -> EditSession:
-    return replace(session(model, recipe, **wish), window=WINDOWS)
+    return replace(session(model, recipe, **wish), frames=WINDOWS)
 
 
 def test_windows_do_not_matter_to_frames_that_see_none_but_themselves(model: ImageModel) -> None:

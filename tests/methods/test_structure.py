@@ -20,8 +20,8 @@ from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Stage
 from vgen.conditions.text import context_of
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import NOTHING, Cfg
-from vgen.diffusion.windows import Sliding
 from vgen.methods import assemble
 from vgen.methods._editing import EditSession, Wish, start_noise
 from vgen.methods._sampling import Sampling
@@ -157,7 +157,7 @@ def test_it_has_addresses_and_may_read_other_frames(model: ImageModel, session: 
 )
 def test_methods_need_not_know(model: ImageModel, session: EditSession, recipe) -> None:
     """Frame by frame, in windows, with null-text: the session brings the net along."""
-    few = replace(session, window=Sliding(num_frames=2, overlap=1), sampling=Sampling(num_steps=2))
+    few = replace(session, frames=Sliding(num_frames=2, overlap=1), sampling=Sampling(num_steps=2))
     own = with_net(few, net_of(model))
     done, without = recipe.edit(own), recipe.edit(few)
     assert done.latents.shape == own.latents.shape
@@ -172,7 +172,7 @@ def test_in_windows_each_frame_has_its_own_picture(model: ImageModel, session: E
         return of.sample(of.noise, lambda _: given, Cfg(scale=1.0))
 
     torch.testing.assert_close(
-        drawn(replace(own, window=Sliding(num_frames=2, overlap=1))), drawn(own), atol=1e-4, rtol=1e-3
+        drawn(replace(own, frames=Sliding(num_frames=2, overlap=1))), drawn(own), atol=1e-4, rtol=1e-3
     )
 
 

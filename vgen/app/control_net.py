@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,8 @@ from vgen.backbones.video_unet import VideoControlNet
 from vgen.conditions.control_net import ControlNet, refuse_unfit
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
-from vgen.methods import VideoModel
+from vgen.layers.norm import NormScope, pool_image_norms
+from vgen.methods import Recipe, VideoModel
 from vgen.spec import spec
 
 
@@ -58,12 +59,17 @@ class ControlNetRun:
 class Structure:
     """A ControlNet beside the UNet for one clip: diffusers' ``net``, and ``pictures`` 1 f 3 H W in [0, 1],
     what it is shown, one per frame. ``keys`` say which frames its self-attentions read; none: each its
-    own."""
+    own. ``norms`` is the scope of its residual blocks' norms."""
 
     net: ControlNetModel
     pictures: Tensor
     scale: float = 1.0
     keys: tuple[FrameKeys, ...] = ()
+    norms: NormScope = NormScope.FRAME
+
+    def run_by(self, recipe: Recipe) -> Structure:
+        """With the scope of norms that the method has beside its UNet."""
+        return replace(self, norms=recipe.beside_norms())
 
     def beside(self, video_model: VideoModel, noise: Tensor) -> dict[str, Tensor]:
         """Add it to an assembled model, as one more condition; returns the field that it reads.
@@ -73,6 +79,8 @@ class Structure:
         condition, net = ControlNet(scale=self.scale), VideoControlNet(self.net)
         refuse_unfit(net, video_model.unet, self.pictures, noise)
         route(net).keys = self.keys
+        if self.norms is NormScope.CLIP:
+            pool_image_norms(net)
         video_model.modules["control"] = net
         video_model.conditions["control"] = condition
         return {condition.reading: self.pictures}

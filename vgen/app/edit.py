@@ -26,12 +26,13 @@ from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
+from vgen.conditions.control_net import ControlNet
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
+from vgen.diffusion.frames import Sliding, counted
 from vgen.diffusion.solvers import Solver
 from vgen.diffusion.step_window import StepWindow
-from vgen.diffusion.windows import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue, name_of
 from vgen.methods._editing import (
@@ -110,7 +111,9 @@ class EditRun:
         check_least_px(self.least_px)
 
     def wish(self) -> Wish:
-        if not self.target.strip() or not self.source.strip():
+        if not self.target.strip() and _along_pictures(self.method):
+            raise ValueError('nothing says what is to be seen; give target="what it should show"')
+        if not _along_pictures(self.method) and not (self.target.strip() and self.source.strip()):
             raise ValueError(
                 'an edit needs both prompts; give source="what the clip shows" target="what it should show"'
             )
@@ -149,7 +152,8 @@ def _share(text: str) -> tuple[str, StepWindow]:
 
 @dataclass(frozen=True, slots=True)
 class EditedClip:
-    """uint8 f h w 3 each; ``mask`` is the source, dimmed where the mask is shut. ``report`` holds figures:
+    """uint8 f h w 3 each; ``source`` is the pictures of a ControlNet where no clip was given, ``mask`` the
+    source, dimmed where the mask is shut. ``report`` holds figures:
     PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
 
     video: np.ndarray
@@ -204,9 +208,9 @@ def edit(
 ) -> EditedClip:
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
     place of the run's own."""
-    wish, console = run.wish(), console or Console(quiet=True)
     recipe = run.method
-    _check(run, recipe)
+    wish, console = run.wish(), console or Console(quiet=True)
+    _check(run, recipe, structure)
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     # refuses what cannot fit, before the first pixel is encoded
@@ -228,7 +232,9 @@ def edit(
         "seconds": round(time.perf_counter() - began, 2),
         "peak_gib": round(peak_memory_gb(), 2),
     }
-    if source is None or latents is None:
+    if source is None and recipe.along_pictures:
+        source = _pictures(session, video)
+    elif source is None or latents is None:
         assert back is not None  # the source is a row of the run that draws it
         source, back = back, None  # what was drawn is the source itself
     else:
@@ -240,7 +246,11 @@ def edit(
     return EditedClip(video, source, back, mask, report, run)
 
 
-def _check(run: EditRun, recipe: Recipe) -> None:
+def _along_pictures(recipe: Recipe) -> bool:
+    return isinstance(recipe, Editing) and recipe.along_pictures
+
+
+def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(
             "an edit needs a method, as EditRun(method=METHOD(), ...); those that edit are "
@@ -255,7 +265,12 @@ def _check(run: EditRun, recipe: Recipe) -> None:
             f"'vgen train method={name} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
             "and give adapter=RUN, or adapter=untrained to see it without"
         )
-    if not (run.video or recipe.draws_source):
+    if recipe.along_pictures and not run.control_net and structure is None:
+        raise ValueError(
+            f"method={name} draws along the pictures of a ControlNet; give control_net.path=FOLDER "
+            "control_net.video=FILE"
+        )
+    if not (run.video or recipe.draws_source or recipe.along_pictures):
         drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
         raise ValueError(
             f"method={name} edits a clip that exists; give video=FILE (the source is drawn from its prompt "
@@ -320,15 +335,16 @@ def _session(
             "leave it out"
         )
     side = size_px // checkpoint.model.vae_factor
-    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device)
+    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device, recipe.start())
     session = EditSession(
         video_model=video_model,
         wish=wish,
         noise=noise,
         sampling=sampling,
-        fields={} if structure is None else structure.beside(video_model, noise),
+        fields={} if structure is None else structure.run_by(recipe).beside(video_model, noise),
         progress=progress,
-        window=run.window,
+        frames=recipe.frames(run.window),
+        seed=run.seed,
     )
     return session, source
 
@@ -348,7 +364,8 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     one_by_one = session.replaces
     windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
     words = session.previews(*windows, recipe.blends())
-    beside = ["a ControlNet beside the UNet, forth and back"] if session.fields else []
+    way = "all the way" if recipe.along_pictures else "forth and back"
+    beside = [f"a ControlNet beside the UNet, {way}"] if session.fields else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
     )
@@ -374,16 +391,9 @@ def _placed(place: Place, held: int, need: int) -> str:
 
 
 def _frames(session: EditSession, recipe: Editing) -> str:
-    num, parts = session.num_frames, session.windows
     if recipe.frame_by_frame:
-        return f"{_counted(num)} one by one"
-    if len(parts) == 1:
-        return f"{_counted(num)} at once"
-    return (
-        f"{num} frames in {len(parts)} windows of {len(parts[0])} that overlap by {session.window.overlap} "
-        "or more and are averaged at "
-        "every step (window.num_frames=0 for all at once)"
-    )
+        return f"{counted(session.num_frames)} one by one"
+    return session.frames.told(session.num_frames)
 
 
 def _free_bytes() -> int | None:
@@ -392,6 +402,13 @@ def _free_bytes() -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
+    """What the ControlNet was shown, uint8 f h w 3 of the size of ``like``."""
+    shown = session.fields[ControlNet().reading][0].float()
+    sized = torch.nn.functional.interpolate(shown, like.shape[1:3], mode="nearest")
+    return to_uint8(2 * sized - 1)
 
 
 @torch.no_grad()
@@ -419,14 +436,10 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
         )
     _warn(console, done.report)
     console.print(
-        f"{_counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
+        f"{counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
         f"at the peak: {out}/"
     )
     return out
-
-
-def _counted(num_frames: int) -> str:
-    return f"{num_frames} frame{'s' * (num_frames != 1)}"
 
 
 def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere
+from vgen.diffusion.frames import Role
 from vgen.diffusion.moment import Direction, Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
@@ -32,8 +33,8 @@ class FrameKeys:
 
     Without ``self`` they substitute the frame's own. ``rows_from`` names the branch whose keys and values
     every branch reads (MasaCtrl, Cao et al. 2023, eq. 4), with ``beside_own`` end to end with its own (the
-    released code's union). Inside ``window``, in the given ``directions`` (none: all), at self-attentions
-    that ``where`` accepts.
+    released code's union). Inside ``window``, in the given ``directions`` and passes of the frame schedule
+    (``roles``; none: all), at self-attentions that ``where`` accepts.
     """
 
     frames: list[Frame] = field(default_factory=lambda: [Frame.SELF])
@@ -44,6 +45,7 @@ class FrameKeys:
     where: AttentionWhere = field(default_factory=AttentionWhere)
     window: StepWindow = field(default_factory=StepWindow)
     directions: list[Direction] = field(default_factory=list)
+    roles: list[Role] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not (self.frames or self.key_frames or self.references):
@@ -65,11 +67,11 @@ class FrameKeys:
     def acts(self, site: AttentionSite, moment: Moment | None) -> bool:
         if site.kind is not AttentionKind.SELF or not self.where(site):
             return False
-        if moment is None:  # training: every step, no direction
-            return True
-        return (not self.directions or moment.direction in self.directions) and self.window.holds(
-            moment.step, moment.num_steps
-        )
+        if moment is None:  # training: every step, no direction, the whole clip
+            return not self.roles or Role.WHOLE in self.roles
+        directed = not self.directions or moment.direction in self.directions
+        meant = not self.roles or moment.role in self.roles
+        return directed and meant and self.window.holds(moment.step, moment.num_steps)
 
     @property
     def plain(self) -> bool:

@@ -83,13 +83,14 @@ class WordHeat(MapEdit):
         return site.path in self.paths
 
     def __call__(self, maps: Maps) -> Tensor:
-        values, rows, seen = maps.values, maps.moment.rows, maps.moment.frames
-        first = 0 if seen is None else seen.start
+        values, rows = maps.values, maps.moment.rows
+        seen = maps.moment.frames or range(self.num_frames)
+        at = torch.tensor(seen[maps.frames], device=values.device)
         text = values[rows.guidance.index("text")]  # r f m n k
         for branch, tokens in self.tokens.items():
             found = text[rows.branch(branch)][..., list(tokens)].sum((1, 3))  # f n
             total = self._sums.setdefault(branch, values.new_zeros(self.num_frames, values.shape[-2]))
-            total[first + maps.frames.start : first + maps.frames.stop] += found
+            total.index_add_(0, at, found)
         return values
 
     def heat(self, branch: str) -> Tensor:

@@ -19,6 +19,7 @@ from vgen.attention.control import Recorder, Reference, Seen
 from vgen.attention.keys import FrameKeys, gathered
 from vgen.attention.maps import heads_of, probabilities
 from vgen.attention.sites import AttentionKind, AttentionSite, AttentionWhere, tokens
+from vgen.diffusion.frames import Frames
 from vgen.diffusion.moment import Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.spec import Choice, field, spec
@@ -92,7 +93,7 @@ class StoreSpec:
         return min(nbytes, int(self.max_memory_gb * 1e9)) if self.max_memory_gb else nbytes
 
 
-Address = tuple[int, str, range | None]
+Address = tuple[int, str, Frames | None]
 """Step, site path, frames of the window."""
 
 
@@ -275,8 +276,8 @@ def _address(site: AttentionSite, moment: Moment) -> Address:
     return moment.step, site.path, moment.frames
 
 
-def _named(frames: range | None) -> str:
-    return "the whole clip" if frames is None else f"frames {frames.start} to {frames.stop - 1}"
+def _named(frames: Frames | None) -> str:
+    return "the whole clip" if frames is None else f"frames {frames[0]} to {frames[-1]}"
 
 
 def stored_bytes(

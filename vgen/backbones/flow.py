@@ -60,3 +60,17 @@ def _targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     h, w = flow.shape[:2]
     y, x = np.mgrid[:h, :w].astype(np.float64)
     return x + flow[..., 0], y + flow[..., 1]
+
+
+def halfway(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The frame between two, float h w 3 in 0..255 each: both are carried half of the way along the flow
+    between them and averaged (Jiang et al. 2018, Super SloMo, equation 4 at t = 1/2). Where the way to one of
+    them leaves the picture, the other stands alone."""
+    seen = [np.clip(image, 0, 255).round().astype(np.uint8) for image in (first, second)]
+    there, back = farneback(*seen).astype(np.float64), farneback(*reversed(seen)).astype(np.float64)
+    total, weight = np.zeros_like(first, dtype=np.float64), np.zeros((*first.shape[:2], 1))
+    for image, flow in ((first, (back - there) / 4), (second, (there - back) / 4)):
+        shown = inside(flow)[..., None] + 1e-6
+        total += warped(image, flow) * shown
+        weight += shown
+    return total / weight

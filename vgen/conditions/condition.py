@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vgen.backbones.conditioning import Conditioning, Prepared
 from vgen.backbones.image_model import ImageModel
+from vgen.diffusion.frames import Frames, frames_of
 from vgen.diffusion.moment import Moment
 
 Fields = Mapping[str, Any]
@@ -52,11 +53,10 @@ class Encoded:
         """The rows that ``at`` picks."""
         return self._each(lambda x: x[at], lambda x: x if len(x) == 1 else x[at])
 
-    def at(self, frames: range) -> Encoded:
+    def at(self, frames: Frames) -> Encoded:
         """Of some frames of the clips."""
-        part = slice(frames.start, frames.stop)
-        cut = {name: x[:, part] for name, x in self.frames.items()}
-        null = {n: x[:, part] if n in cut and x.shape[1] > 1 else x for n, x in self.null.items()}
+        cut = {name: frames_of(x, frames) for name, x in self.frames.items()}
+        null = {n: frames_of(x, frames) if n in cut and x.shape[1] > 1 else x for n, x in self.null.items()}
         return Encoded(self.clip, cut, null)
 
     def stills(self, num_frames: int) -> Encoded:

@@ -179,8 +179,3 @@ def noised(
         return first, x0
     level = levels(schedule, timesteps(schedule, num_steps, Solver.DDIM, spacing))[first]
     return first, level.alpha * x0 + level.sigma * noise
-
-
-def shared_over_frames(noise: Tensor) -> Tensor:
-    """``b f c h w`` noise whose frames are all the first one's."""
-    return noise[:, :1].expand_as(noise).clone()

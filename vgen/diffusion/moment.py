@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vgen.diffusion.frames import Frames, Role
 from vgen.spec import Choice
 
 
@@ -66,12 +67,13 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Moment:
     """``step`` counts in the order of denoising also while inverting, so that what was recorded at a timestep
-    is found there again. A long clip is seen in windows: ``frames`` are those seen together (None: all), and
-    what is recorded of a window is found there."""
+    is found there again. A long clip is seen in passes: ``frames`` are those seen together (None: all), what
+    is recorded of a pass is found there, and ``role`` says what the pass is for."""
 
     step: int
     num_steps: int
     t: int
     direction: Direction
     rows: Rows
-    frames: range | None = None
+    frames: Frames | None = None
+    role: Role = Role.WHOLE

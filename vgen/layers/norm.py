@@ -9,7 +9,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from vgen.backbones.conditioning import ForwardContext
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.video_unet import Sidecar
 from vgen.spec import Choice
 
 
@@ -36,11 +36,13 @@ class ClipStatistics:
         return out.transpose(1, 2).flatten(0, 1)
 
 
-def pool_image_norms(video_unet: VideoUNet) -> None:
-    """Give the GroupNorms of the image UNet's residual blocks, and its last one, clip-wide statistics."""
-    net, scope = video_unet.image_unet, ClipStatistics(video_unet.context)
+def pool_image_norms(sidecar: Sidecar) -> None:
+    """Give the GroupNorms of the residual blocks of a UNet or ControlNet, and a UNet's last one, clip-wide
+    statistics."""
+    net, scope = sidecar.guest, ClipStatistics(sidecar.context)
     blocks = [path for path, module in net.named_modules() if isinstance(module, ResnetBlock2D)]
     inside = [f"{block}.{norm}" for block in blocks for norm in ("norm1", "norm2")]
-    for path in [*inside, "conv_norm_out"]:
+    last = ["conv_norm_out"] if hasattr(net, "conv_norm_out") else []
+    for path in [*inside, *last]:
         if isinstance(net.get_submodule(path), nn.GroupNorm):
-            video_unet.around(path, scope)
+            sidecar.around(path, scope)

@@ -65,6 +65,8 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         conditions={},
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
+        start=leading.start(),
+        frames=leading.frames,
     )
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())

@@ -23,12 +23,13 @@ from vgen.attention.words import Alignment, Words, align
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.condition import Encoded
 from vgen.diffusion.draws import Draws
+from vgen.diffusion.frames import Frames, FrameSchedule, Sliding, Whole
 from vgen.diffusion.guidance import Cfg, Guidance
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory, ddim_invert, null_text
 from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve
+from vgen.diffusion.start import Iid, Start
 from vgen.diffusion.step_window import StepWindow
-from vgen.diffusion.windows import Sliding, windows
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Course, Encodings, VideoModel
 from vgen.spec import Choice, spec
@@ -105,9 +106,9 @@ class EditSession:
     from ``noise``. ``sampling`` says in how many steps and with how much guidance. ``fields`` are what else
     the clip has, 1 f ... each, as the pictures of a ControlNet.
 
-    A clip longer than ``window`` is seen in overlapping windows of frames whose predictions are averaged at
-    every step, forth and back, so that there is one latent and one trajectory for the whole of it; attention,
-    and what it records, stays within a window.
+    A long clip is seen in passes of the schedule ``frames`` at every step, forth and back, so that there is
+    one latent and one trajectory for the whole of it; attention, and what it records, stays within a pass.
+    ``seed`` is that of what a method draws beside ``noise``.
     """
 
     video_model: VideoModel
@@ -117,12 +118,13 @@ class EditSession:
     latents: Tensor | None = None
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Progress = lambda phase, done, total: None
-    window: Sliding = field(default_factory=Sliding)
+    frames: FrameSchedule = field(default_factory=Whole)
+    seed: int = 0
 
     @property
-    def windows(self) -> list[range]:
+    def windows(self) -> list[Frames]:
         """The frames that the UNet sees together."""
-        return windows(self.num_frames, self.window)
+        return [one.frames for one in self.frames.passes(self.num_frames)]
 
     @property
     def model(self) -> ImageModel:
@@ -156,11 +158,12 @@ class EditSession:
         return replace(self, latents=latents, noise=self.noise[:, i : i + 1], fields=fields, progress=told)
 
     @torch.no_grad()
-    def encoded(self, *prompts: str) -> dict[str, Encoded]:
-        """What the conditions make of the clip, one row per prompt; the null of the text is the empty
-        prompt."""
+    def encoded(self, *prompts: str, negative: str = "") -> dict[str, Encoded]:
+        """What the conditions make of the clip, one row per prompt; the null of the text is the empty prompt,
+        or ``negative``."""
         fields = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in self.fields.items()}
-        return self.video_model.encode({"caption": list(prompts), **fields})
+        told = {"negative": [negative] * len(prompts)} if negative else {}
+        return self.video_model.encode({"caption": list(prompts), **told, **fields})
 
     @property
     def replaces(self) -> bool:
@@ -215,7 +218,7 @@ class EditSession:
                 "leave it out, or edit with a method that heeds them on the same adapter"
             )
         self.blend_tokens(), self.amplified(StepWindow()), self.cross_by_word(alignment)
-        lines = [alignment.preview()]
+        lines = [alignment.preview()] if wish.source else []
         if cross is not None:
             by_word = [
                 f"{word} {_said(window.of_rows(self.num_steps), self.num_steps)}"
@@ -291,7 +294,7 @@ class EditSession:
             solver=solver,
             spacing=self.sampling.spacing,
             direction=direction,
-            window=self.window,
+            frames=self.frames,
         )
         return self.video_model.denoiser(encoded, guidance, course, told)
 
@@ -448,7 +451,8 @@ class Editing(ABC):
 
     ``frame_by_frame`` where every frame is an image of its own; ``tuned`` where it edits with a checkpoint of
     its own that was tuned on the clip; ``draws_source`` where it can draw the source from its prompt;
-    ``sampled`` where numbers of sampling mean something to it.
+    ``sampled`` where numbers of sampling mean something to it; ``along_pictures`` where it draws along the
+    pictures of a ControlNet, which it needs, and needs neither a clip nor words for one.
     """
 
     __slots__ = ()
@@ -456,6 +460,7 @@ class Editing(ABC):
     tuned: ClassVar[bool] = False
     draws_source: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
+    along_pictures: ClassVar[bool] = False
 
     def cross_window(self, replaces: bool = True) -> StepWindow | None:
         """The steps in which the edit has the source's cross-attention, by whether words are replaced one by
@@ -503,8 +508,13 @@ def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tenso
 
 
 def start_noise(
-    model: ImageModel, num_frames: int, size: tuple[int, int], seed: int, device: torch.device
+    model: ImageModel,
+    num_frames: int,
+    size: tuple[int, int],
+    seed: int,
+    device: torch.device,
+    start: Start | None = None,
 ) -> Tensor:
-    """``1 f c h w`` standard normal, a function of the seed alone."""
+    """``1 f c h w`` standard normal, a function of the seed alone; every frame its own without ``start``."""
     like = torch.empty(1, num_frames, model.latent_channels, *size, device=device)
-    return Draws(0, [("clip", seed)]).normal("start", like)
+    return (start or Iid()).noise(Draws(0, [("clip", seed)]), like)

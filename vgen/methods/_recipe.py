@@ -18,8 +18,10 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Where
 from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
+from vgen.diffusion.frames import FrameSchedule, Sliding
 from vgen.diffusion.guidance import Drop
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
+from vgen.diffusion.start import Iid, Start
 from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
@@ -160,6 +162,18 @@ class Recipe:
     def prediction(self, model: ImageModel) -> Prediction:
         """What the UNet's output means; what its frozen weights were trained for."""
         return prediction_of(model.scheduler_config)
+
+    def beside_norms(self) -> NormScope:
+        """The same for the nets beside the UNet."""
+        return NormScope.FRAME
+
+    def start(self) -> Start:
+        """The noise that drawing starts from."""
+        return Iid()
+
+    def frames(self, window: Sliding) -> FrameSchedule:
+        """How clips are seen in drawing and editing, given the windows that a person asks for."""
+        return window
 
     def sampling(self) -> Sampling:
         """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.diffusion.draws import Draws
+from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import Cfg, check_scale
 from vgen.diffusion.solvers import Solver, Spacing, solve
-from vgen.diffusion.windows import Sliding
 from vgen.layers.motion_module import PositionalEncoding
 from vgen.methods._video_model import Course, VideoModel
 from vgen.spec import field, spec
@@ -103,7 +103,7 @@ def refuse_impossible(video_model: VideoModel, sampling: Sampling, key: str = "s
     at once than position rows."""
     latent_size(video_model.model, sampling)
     rows = position_rows(video_model.unet)
-    at_once = min(sampling.num_frames, sampling.window.num_frames or sampling.num_frames)
+    at_once = video_model.frames(sampling.window).at_once(sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
             f"{key}.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
@@ -139,12 +139,12 @@ def generate(
         branches=tuple(f"clip{i}" for i in range(len(prompts))),
         solver=sampling.solver,
         spacing=sampling.spacing,
-        window=sampling.window,
+        frames=video_model.frames(sampling.window),
     )
     denoiser = video_model.denoiser(lambda _: encoded, Cfg(scale=sampling.guidance), course, on_step)
     latents = solve(
         denoiser,
-        draws.normal("start", like),
+        video_model.start.noise(draws, like),
         video_model.schedule,
         sampling.num_steps,
         sampling.solver,

@@ -15,11 +15,12 @@ from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import Sidecar, VideoUNet
 from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.diffusion.frames import FrameSchedule, Pass, Role, Sliding, Whole, in_passes
 from vgen.diffusion.guidance import NOTHING, TIME, Dropped, Guidance
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.schedule import Prediction, Schedule, to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, Spacing, timesteps
-from vgen.diffusion.windows import Sliding, in_windows
+from vgen.diffusion.start import Iid, Start
 
 Encodings = Mapping[str, Encoded]
 """What each condition made of its fields, by the condition's name."""
@@ -37,7 +38,12 @@ class Course:
     solver: Solver = Solver.DDIM
     spacing: Spacing = Spacing.AUTO
     direction: Direction = Direction.DENOISE
-    window: Sliding = field(default_factory=Sliding)
+    frames: FrameSchedule = field(default_factory=Whole)
+
+
+def as_given(window: Sliding) -> FrameSchedule:
+    """The windows themselves."""
+    return window
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +52,8 @@ class VideoModel:
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
     ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
-    needs no image model.
+    needs no image model. ``start`` is what drawing starts from, ``frames`` how clips are seen where a person
+    gives windows.
     """
 
     model: ImageModel
@@ -55,6 +62,8 @@ class VideoModel:
     conditions: dict[str, Condition] = field(default_factory=dict)
     needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
+    start: Start = field(default_factory=Iid)
+    frames: Callable[[Sliding], FrameSchedule] = as_given
 
     # -- facts -----------------------------------------------------------------------------------------------
     @property
@@ -246,13 +255,14 @@ class VideoModel:
             given = encoded(step)
             ts = torch.full((len(x),), t, device=x.device)
 
-            def predict(part: Tensor, frames: range) -> Tensor:
-                moment = Moment(step, course.num_steps, t, course.direction, rows, frames)
+            def predict(part: Tensor, one: Pass) -> Tensor:
+                moment = Moment(step, course.num_steps, t, course.direction, rows, one.frames, one.role)
                 self.enter(moment)
-                seen = given if len(frames) == x.shape[1] else {n: e.at(frames) for n, e in given.items()}
+                whole = one.role is Role.WHOLE
+                seen = given if whole else {n: e.at(one.frames) for n, e in given.items()}
                 return self.predict_guided(seen, guidance, part, ts, moment)
 
-            out = in_windows(predict, x, course.window)
+            out = in_passes(predict, x, course.frames)
             on_step()
             alpha, sigma = schedule.alpha_sigma(ts[:1], x)
             return to_sample_and_noise(prediction, out, x, alpha, sigma)

@@ -160,7 +160,7 @@ class FateZero(Recipe, Recording):
         out = torch.zeros(session.num_frames, *session.size, dtype=torch.bool)
         for frames in session.windows:
             at = Moment(session.num_steps // 2, session.num_steps, 0, Direction.DENOISE, Rows(), frames)
-            out[frames.start : frames.stop] |= mask(at, session.size).cpu()
+            out[list(frames)] |= mask(at, session.size).cpu()
         return out
 
     def _keys_of(self, session: EditSession) -> Callable[[AttentionSite], FrameKeys | None]:

@@ -17,7 +17,7 @@ from vgen.app.judging.shares import share
 from vgen.app.judging.suite_edits import Tune, check_method, known_as
 from vgen.app.loading import SHIPPED, SHIPPED_GUIDANCE, UNTRAINED
 from vgen.app.stacks import StackEntry
-from vgen.diffusion.windows import Sliding, windows
+from vgen.diffusion.frames import Sliding
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe
 from vgen.methods._editing import Editing, long_clips
@@ -144,7 +144,7 @@ class EvaluateRun:
         if self.method is not None:
             named = {"method": self.method_name, "tune": plain(self.tune.settings())}
             if (
-                len(windows(self.suite.num_frames, self.window)) > 1
+                len(self.window.passes(self.suite.num_frames)) > 1
             ):  # a window that no clip fills is no setting
                 named["window"] = plain(asdict(self.window))
             own = asdict(self.method)

@@ -21,7 +21,6 @@ from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, load_backbone, open_
 from vgen.app.stacks import StackEntry, adapter_path
 from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
-from vgen.diffusion.windows import windows
 from vgen.formats.adapter import file_sha256, load_adapter
 from vgen.methods import Recipe
 from vgen.methods._sampling import Prompt, Sampling
@@ -187,7 +186,7 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
 
 def cost(sampling: Sampling, num_frames: int) -> int:
     """Times that the UNet sees the frames of one clip: what a clip costs on any machine."""
-    seen = sum(len(part) for part in windows(num_frames, sampling.window)) / num_frames
+    seen = sampling.window.frames_seen(num_frames) / num_frames
     return round(sampling.num_steps * seen) * (1 if sampling.guidance == 1 else 2)
 
 

@@ -17,7 +17,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.windows import Sliding
+from vgen.diffusion.frames import Sliding
 from vgen.methods import Recipe, catalogue
 from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, long_clips, start_noise
 from vgen.methods._recipe import UNET, Regime
@@ -166,14 +166,16 @@ class Editor:
             )
             self._route(checkpoint, self.tune.teacher(self.recipe))
         num_frames, _, h, w = latents.shape[1:]
-        noise = start_noise(checkpoint.model, num_frames, (h, w), task.seed, latents.device)
+        start = self.recipe.start()
+        noise = start_noise(model, num_frames, (h, w), task.seed, latents.device, start)
         session = EditSession(
             video_model=checkpoint.video_model,
             wish=Wish(source=given.source_caption, target=task.caption),
             noise=noise,
             sampling=self.sampling.over(self.recipe.sampling()),
             latents=latents,
-            window=self.window,
+            frames=self.recipe.frames(self.window),
+            seed=task.seed,
         )
         assert isinstance(self.recipe, Editing), "the run was checked"
         done = self.recipe.edit(session)

@@ -1,0 +1,36 @@
+"""Noise that drawing starts from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from vgen.diffusion.draws import Draws
+from vgen.spec import spec
+
+
+class Start(ABC):
+    """How the start noise of the frames of a clip belongs together. Each frame alone is standard normal."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def noise(self, draws: Draws, like: Tensor) -> Tensor:
+        """Shape and device of ``like``, b f c h w."""
+
+
+@spec
+class Iid(Start):
+    """Every frame has noise of its own."""
+
+    def noise(self, draws: Draws, like: Tensor) -> Tensor:
+        return draws.normal("start", like)
+
+
+@spec
+class Shared(Start):
+    """All frames have the noise that :class:`Iid` gives the first one."""
+
+    def noise(self, draws: Draws, like: Tensor) -> Tensor:
+        return draws.normal("start", like[:, :1]).expand_as(like).clone()
