@@ -20,10 +20,16 @@ from rich.table import Table
 from vgen.data.prepare import Prepare, Prepared, prepare
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
+from vgen.data.toybox_edits import ToyboxEdits
 from vgen.data.workspace import Counts
 from vgen.resources import conf_dir
 
-SOURCES = {"folder": FolderSource, "listing": ListingSource, "toybox": ToyboxSource}
+SOURCES = {
+    "folder": FolderSource,
+    "listing": ListingSource,
+    "toybox": ToyboxSource,
+    "toybox_edits": ToyboxEdits,
+}
 
 
 def offer() -> None:

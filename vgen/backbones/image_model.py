@@ -141,10 +141,14 @@ class ImageModel:
 
     def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
         """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
-        shift = self.vae.config["shift_factor"] or 0.0
-        frames = fold(latents).to(self.vae.device, self.vae.dtype) / self.vae.config["scaling_factor"] + shift
+        frames = self.unscaled(fold(latents).to(self.vae.device, self.vae.dtype))
         pixels = torch.cat([self.vae.decode(part).sample for part in frames.split(chunk)])
         return unfold(pixels.clamp(-1, 1), latents.shape[1])
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Scaled latents as the VAE itself gives them."""
+        shift = self.vae.config["shift_factor"] or 0.0
+        return latents / self.vae.config["scaling_factor"] + shift
 
     # -- words -----------------------------------------------------------------------------------------------
     def tokenize(self, prompts: list[str]) -> Tensor:
