@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vgen.app.drawn_pairs import DrawnPairs
 from vgen.data.prepare import Prepare, Prepared, prepare
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
@@ -29,6 +30,7 @@ SOURCES = {
     "listing": ListingSource,
     "toybox": ToyboxSource,
     "toybox_edits": ToyboxEdits,
+    "pairs": DrawnPairs,
 }
 
 
