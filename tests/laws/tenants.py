@@ -28,6 +28,7 @@ from vgen.diffusion.guidance import Cfg, Drop
 from vgen.diffusion.schedule import add_noise, target
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.layers.temporal_attention import TemporalAttentionSpec
+from vgen.layers.widened import Widened
 from vgen.methods._objectives import Denoising, Objective
 from vgen.methods._recipe import UNET, Conditioned, Insertion, Paper, Recipe, Regime
 from vgen.methods._video_model import VideoModel
@@ -40,33 +41,6 @@ NAME = "tenant"
 
 
 # -- layers --------------------------------------------------------------------------------------------------
-class ZeroConv(Inserted):
-    """conv_in([x, c]) = conv_in(x) + W c, with W zero at birth."""
-
-    def __init__(self, reading: str, channels: int, like: nn.Conv2d, context: ForwardContext) -> None:
-        super().__init__(context)
-        self.reading = reading
-        self.conv = nn.Conv2d(channels, like.out_channels, like.kernel_size, padding=like.padding, bias=False)
-        nn.init.zeros_(self.conv.weight)
-
-    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        beside = self.context.conditioning.concat.get(self.reading)
-        return x if beside is None else x + self.conv(fold(beside))
-
-    def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.conv.weight]
-
-
-@spec
-class Widened(LayerSpec):
-    reading: str = "image"
-    channels: int = 4
-
-    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> Inserted:
-        assert isinstance(module, nn.Conv2d)
-        return ZeroConv(self.reading, self.channels, module, context)
-
-
 class AddFeature(Inserted):
     """Adds a map of the context; holds no parameters."""
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -32,7 +33,7 @@ from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._editing import EditSession, Wish, heard, start_noise
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
@@ -213,6 +214,8 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         captions=["a small red circle rests", "a large blue star moves up fast"],
         video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
     )
+    if "source" in recipe.reads():
+        batch.fields["source"] = batch.video.flip(1)
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
@@ -282,8 +285,12 @@ def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: 
     video_model.unet.to(torch.float64).requires_grad_(False)  # the inserted layers too
     noise, latents = (start_noise(tiny, FRAMES, (8, 8), seed, torch.device("cpu")) for seed in (0, 1))
     wish = Wish(
-        source="a large red circle on a black background", target="a large blue circle on a black background"
+        source="a large red circle on a black background",
+        target="a large blue circle on a black background",
+        instruction="make the circle blue",
     )
+    side = 8 * tiny.vae_factor
+    fields = heard(recipe, np.full((FRAMES, side, side, 3), 99, np.uint8), torch.device("cpu"))
     few: dict[str, Any] = {"null_text": NullText(inner_steps=1)} if hasattr(recipe, "null_text") else {}
     if hasattr(recipe, "mutual"):
         few["mutual"] = replace(
@@ -297,6 +304,7 @@ def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: 
             noise=noise,
             sampling=Sampling(num_steps=2, guidance=guidance),
             latents=0.5 * latents,
+            fields=fields,
         )
         return replace(recipe, **few).edit(session).latents
 

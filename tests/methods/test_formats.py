@@ -35,7 +35,7 @@ def learnt_by(name: str, model: ImageModel) -> Learnt:
         tensors={n: v.detach() for n, v in tensors.items()},
         knobs=knobs_of(recipe),
         card=Card.of(name, recipe, model, {}, {}),
-        unet=model.unet,
+        model=model,
         assembled=partial(assembled, type(recipe), model),
     )
 

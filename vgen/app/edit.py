@@ -27,7 +27,7 @@ from vgen.app.stacks import StackEntry
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
 from vgen.conditions.control_net import ControlNet
-from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_mp4
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_grid, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
 from vgen.diffusion.frames import Sliding, counted
@@ -42,6 +42,7 @@ from vgen.methods._editing import (
     Recording,
     Wish,
     encoded,
+    heard,
     long_clips,
     start_noise,
 )
@@ -76,13 +77,16 @@ class EditRun:
     ``amplify``, ``blend`` and ``cross_replace_steps`` are as in :class:`Wish`, a factor written ``word:1.5``,
     a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than ``window`` is
     edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt,
-    every frame anew. ``control_net`` stands beside the UNet while the clip is inverted and while it is
-    edited."""
+    every frame anew. ``image`` is a picture in ``video``'s place, one frame. A method that was trained to
+    follow an ``instruction`` takes that in place of ``source`` and ``target``. ``control_net`` stands beside
+    the UNet while the clip is inverted and while it is edited."""
 
     method: Recipe = MISSING
     video: str = ""
+    image: str = ""
     source: str = ""
     target: str = ""
+    instruction: str = ""
     amplify: list[str] = field(default_factory=list)
     blend: list[str] = field(default_factory=list)
     cross_replace_steps: list[str] = field(default_factory=list)
@@ -108,9 +112,16 @@ class EditRun:
         self.video, self.adapter, self.out = (
             str(given) for given in (self.video, self.adapter, self.out)
         )  # Python hands over paths too
+        self.image = str(self.image)
         check_least_px(self.least_px)
+        if self.image and self.video:
+            raise ValueError(f"image={self.image} and video={self.video} are both given; edit one of them")
+        if self.image:
+            self.video, self.num_frames = self.image, 1
 
     def wish(self) -> Wish:
+        if self.instruction.strip():
+            return Wish(instruction=self.instruction)
         if not self.target.strip() and _along_pictures(self.method):
             raise ValueError('nothing says what is to be seen; give target="what it should show"')
         if not _along_pictures(self.method) and not (self.target.strip() and self.source.strip()):
@@ -183,6 +194,8 @@ class EditedClip:
             "report": self.report,
         }
         write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
+        if run.image:
+            write_grid(out / "edited.png", self.video, card, columns=1)
         write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
         (out / "card.json").write_text(json.dumps(card, indent=2))
 
@@ -208,15 +221,16 @@ def edit(
 ) -> EditedClip:
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
     place of the run's own."""
-    recipe = run.method
-    wish, console = run.wish(), console or Console(quiet=True)
+    console, recipe = console or Console(quiet=True), run.method
+    _check_words(run, recipe)
+    wish = run.wish()
     _check(run, recipe, structure)
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     # refuses what cannot fit, before the first pixel is encoded
     console.print(_plan(session, recipe), soft_wrap=True)
     # source and target are refused where they are longer
-    warn_of_cut(session.model, recipe.prompts(), console)
+    warn_of_cut(session.model, [*recipe.prompts(), wish.instruction], console)
     session.latents = latents = (
         None if source is None else encoded(session.model, source, session.noise.device)
     )
@@ -250,6 +264,25 @@ def _along_pictures(recipe: Recipe) -> bool:
     return isinstance(recipe, Editing) and recipe.along_pictures
 
 
+def _check_words(run: EditRun, recipe: Recipe) -> None:
+    """Raises ValueError where the run says in an instruction what the method wants in prompts, or the other
+    way round."""
+    if not isinstance(recipe, Editing):
+        return
+    followers = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.instructed]
+    given = [key for key in ("source", "target", "amplify", "blend") if getattr(run, key)]
+    if recipe.instructed and (given or not run.instruction.strip()):
+        told = f", and leave out {', '.join(given)}" if given else ""
+        raise ValueError(
+            f'method={name_of(recipe)} is told what to do; give instruction="make it snow"{told}'
+        )
+    if run.instruction and not recipe.instructed:
+        raise ValueError(
+            f"method={name_of(recipe)} follows no instruction, it wants source=... and target=...; methods "
+            f"that follow one are {', '.join(followers)}"
+        )
+
+
 def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(
@@ -269,6 +302,12 @@ def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
         raise ValueError(
             f"method={name} draws along the pictures of a ControlNet; give control_net.path=FOLDER "
             "control_net.video=FILE"
+        )
+    if recipe.instructed and not run.adapter:
+        raise ValueError(
+            f"method={name} edits with what it has learnt of instructions; give adapter=RUN of a training, "
+            "or import a published folder with 'vgen export from=FOLDER to=vgen backbone=BASE out=NEW' and "
+            "give adapter=NEW"
         )
     if not (run.video or recipe.draws_source or recipe.along_pictures):
         drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
@@ -315,6 +354,11 @@ def _session(
             "of "
             f"the methods that edit on any checkpoint: {', '.join(_untuned())}"
         )
+    if _another(checkpoint, recipe) and recipe.instructed:
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
+            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
+        )
     size_px = run.size_px or checkpoint.model.size_px
     step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
     if size_px % step:
@@ -329,7 +373,7 @@ def _session(
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     sampling = run.sampling.over(recipe.sampling())
-    if source is not None and sampling.solver is not Solver.DDIM:
+    if recipe.inverts and source is not None and sampling.solver is not Solver.DDIM:
         raise ValueError(
             f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={sampling.solver.value}; "
             "leave it out"
@@ -341,7 +385,10 @@ def _session(
         wish=wish,
         noise=noise,
         sampling=sampling,
-        fields={} if structure is None else structure.run_by(recipe).beside(video_model, noise),
+        fields={
+            **({} if structure is None else structure.run_by(recipe).beside(video_model, noise)),
+            **({} if source is None else heard(recipe, source, device)),
+        },
         progress=progress,
         frames=recipe.frames(run.window),
         seed=run.seed,
@@ -363,9 +410,11 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     assert isinstance(recipe, Editing)
     one_by_one = session.replaces
     windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
-    words = session.previews(*windows, recipe.blends())
+    words = [f"instruction: {session.wish.instruction}"]
+    if not recipe.instructed:
+        words = session.previews(*windows, recipe.blends())
     way = "all the way" if recipe.along_pictures else "forth and back"
-    beside = [f"a ControlNet beside the UNet, {way}"] if session.fields else []
+    beside = [f"a ControlNet beside the UNet, {way}"] if session.video_model.modules else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
     )

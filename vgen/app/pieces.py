@@ -42,7 +42,7 @@ class Piece:
             tensors=self.tensors,
             knobs=knobs,
             card=replace(self.card, knobs=knobs),  # an older card has knobs that are none any more
-            unet=self.model.unet,
+            model=self.model,
             assembled=partial(assembled, type(self.recipe), self.model),
         )
 
@@ -58,10 +58,13 @@ def assembled(
     """The video UNet of a method with these knobs and tensors; afterwards the image model is as it was."""
     recipe = from_plain(method, dict(knobs))
     video_model = assemble(recipe, model)
+    guest = {f"unet.image_unet.{name}": value for name, value in model.unet.state_dict().items()}
+    before = {name: guest[name].clone() for name in tensors if name in guest}
     try:
         put(video_model.components(), tensors, recipe.learns())
         yield video_model.unet
     finally:
+        put(video_model.components(), before, ())
         video_model.eject()
 
 

@@ -17,13 +17,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vgen.app.drawn_pairs import DrawnPairs
 from vgen.data.prepare import Prepare, Prepared, prepare
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
+from vgen.data.toybox_edits import ToyboxEdits
 from vgen.data.workspace import Counts
 from vgen.resources import conf_dir
 
-SOURCES = {"folder": FolderSource, "listing": ListingSource, "toybox": ToyboxSource}
+SOURCES = {
+    "folder": FolderSource,
+    "listing": ListingSource,
+    "toybox": ToyboxSource,
+    "toybox_edits": ToyboxEdits,
+    "pairs": DrawnPairs,
+}
 
 
 def offer() -> None:

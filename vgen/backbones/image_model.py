@@ -145,10 +145,8 @@ class ImageModel:
     def decode(self, latents: Tensor, chunk: int = 16) -> Tensor:
         """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
         frames = fold(latents).to(self.vae.device, self.vae.dtype)
-        shift, scale = self._latent_units(frames.device)
         with self._vae_alone(frames):
-            latent_parts = [(part / scale + shift).to(part) for part in frames.split(chunk)]
-            pixels = torch.cat([self.vae.decode(part).sample for part in latent_parts])
+            pixels = torch.cat([self.vae.decode(self.unscaled(part)).sample for part in frames.split(chunk)])
         return unfold(pixels.clamp(-1, 1), latents.shape[1])
 
     def _latent_units(self, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
@@ -181,6 +179,11 @@ class ImageModel:
         kind = frames.device.type
         alone = frames.dtype is torch.float32 and self.vae_needs_fp32
         return torch.autocast(kind, enabled=False) if alone else nullcontext()
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Scaled latents as the VAE itself gives them."""
+        shift, scale = self._latent_units(latents.device)
+        return (latents / scale + shift).to(latents)
 
     # -- words -----------------------------------------------------------------------------------------------
     def tokenize(self, prompts: list[str]) -> Tensor:

@@ -29,6 +29,7 @@ class Reason(Enum):
     UNREACHABLE = "unreachable"
     TIMED_OUT = "timed out"
     WORKER_DIED = "worker died"
+    FILTERED = "filtered"
     FAILED = "failed"
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
+from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats import state_file
 from vgen.formats.adapter import Card
@@ -66,13 +67,17 @@ class Imported:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
     """What a format writes: learnt ``tensors`` by vgen's names, all ``knobs`` of their recipe as plain data,
-    the ``card`` that goes along, and the image UNet that they were learnt in."""
+    the ``card`` that goes along, and the image model, with its UNet, that they were learnt in."""
 
     tensors: dict[str, Tensor]
     knobs: dict[str, Any]
     card: Card
-    unet: UNet2DConditionModel
+    model: ImageModel
     assembled: Assembled
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self.model.unet
 
     def card_text(self, indent: int | None = None) -> str:
         return json.dumps(asdict(self.card), sort_keys=True, indent=indent)

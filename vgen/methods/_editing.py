@@ -30,6 +30,7 @@ from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import Denoiser, Solver, StepHooks, solve
 from vgen.diffusion.start import Iid, Start
 from vgen.diffusion.step_window import StepWindow
+from vgen.methods._recipe import Recipe
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Course, Encodings, VideoModel
 from vgen.spec import Choice, spec
@@ -58,12 +59,14 @@ class Matching(Choice):
 
 @spec
 class Wish:
-    """What a person asks for: ``amplify`` multiplies the attention that a target word receives, ``blend``
-    names words (of either prompt) whose place alone may change, ``cross_replace_steps`` gives target words
-    another window in which they have the source's attention."""
+    """What a person asks for: ``source`` and ``target`` in words, or an ``instruction`` that says what to do
+    (for methods that were trained to follow one); ``amplify`` multiplies the attention that a target word
+    receives, ``blend`` names words (of either prompt) whose place alone may change, ``cross_replace_steps``
+    gives target words another window in which they have the source's attention."""
 
     source: str = ""
     target: str = ""
+    instruction: str = ""
     amplify: dict[str, float] = spec_field(default_factory=dict)
     blend: list[str] = spec_field(default_factory=list)
     cross_replace_steps: dict[str, StepWindow] = spec_field(default_factory=dict)
@@ -104,7 +107,8 @@ class Acting:
 class EditSession:
     """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated
     from ``noise``. ``sampling`` says in how many steps and with how much guidance. ``fields`` are what else
-    the clip has, 1 f ... each, as the pictures of a ControlNet.
+    the clip has, 1 f ... each, as the pictures of a ControlNet. ``seed`` gives the noise of solvers that add
+    some at every step; it is the same for all frames where ``shared_noise`` says so.
 
     A long clip is seen in passes of the schedule ``frames`` at every step, forth and back, so that there is
     one latent and one trajectory for the whole of it; attention, and what it records, stays within a pass.
@@ -120,6 +124,7 @@ class EditSession:
     progress: Progress = lambda phase, done, total: None
     frames: FrameSchedule = field(default_factory=Whole)
     seed: int = 0
+    shared_noise: bool = False
 
     @property
     def windows(self) -> list[Frames]:
@@ -156,6 +161,16 @@ class EditSession:
         latents = None if self.latents is None else self.latents[:, i : i + 1]
         fields = {name: x[:, i : i + 1] for name, x in self.fields.items()}
         return replace(self, latents=latents, noise=self.noise[:, i : i + 1], fields=fields, progress=told)
+
+    def with_shared_noise(self) -> EditSession:
+        """The same, every frame with the noise of the first."""
+        noise = self.noise[:, :1].expand_as(self.noise)
+        return replace(self, noise=noise, shared_noise=True)
+
+    def fresh(self, step: int) -> Tensor:
+        """New noise 1 f c h w for a step: a function of seed and step alone."""
+        like = self.noise[:, :1] if self.shared_noise else self.noise
+        return Draws(0, [("clip", self.seed)]).normal(f"step{step}", like)
 
     @torch.no_grad()
     def encoded(self, *prompts: str, negative: str = "") -> dict[str, Encoded]:
@@ -353,6 +368,7 @@ class EditSession:
                 self.num_steps,
                 solver,
                 self.sampling.spacing,
+                noise=self.fresh,
                 hooks=hooks,
                 first_step=first_step,
             )
@@ -452,7 +468,9 @@ class Editing(ABC):
     ``frame_by_frame`` where every frame is an image of its own; ``tuned`` where it edits with a checkpoint of
     its own that was tuned on the clip; ``draws_source`` where it can draw the source from its prompt;
     ``sampled`` where numbers of sampling mean something to it; ``along_pictures`` where it draws along the
-    pictures of a ControlNet, which it needs, and needs neither a clip nor words for one.
+    pictures of a ControlNet, which it needs, and needs neither a clip nor words for one; ``instructed`` where
+    it was trained to follow an instruction, and hears that in place of source and target; ``inverts`` where
+    it goes back to noise by DDIM's rule.
     """
 
     __slots__ = ()
@@ -461,6 +479,8 @@ class Editing(ABC):
     draws_source: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
     along_pictures: ClassVar[bool] = False
+    instructed: ClassVar[bool] = False
+    inverts: ClassVar[bool] = True
 
     def cross_window(self, replaces: bool = True) -> StepWindow | None:
         """The steps in which the edit has the source's cross-attention, by whether words are replaced one by
@@ -498,6 +518,13 @@ class Recording(Editing):
     @abstractmethod
     def store_bytes(self, session: EditSession) -> int:
         """What an edit will keep, by arithmetic alone."""
+
+
+def heard(recipe: Recipe, video: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+    """The field ``source`` 1 f 3 H W of a clip uint8 f h w 3, where the recipe reads it."""
+    if "source" not in recipe.reads():
+        return {}
+    return {"source": torch.tensor(video, device=device).permute(0, 3, 1, 2)[None]}
 
 
 @torch.no_grad()

@@ -19,13 +19,15 @@ from vgen.toybox.splits import Bucket
 class Inputs:
     """What a method is given beside the caption; what its kind of task does not have is None or empty.
 
-    ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words. ``control`` is what
+    ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words, ``instruction`` what is to be
+    done. ``control`` is what
     ``control_name`` says: ``edges``, ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest),
     ``pose`` float32 f 17 2 in canvas widths, COCO order. ``references`` uint8 n h w 3 are stills of the
     subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
 
     source: np.ndarray | None = None
     source_caption: str = ""
+    instruction: str = ""
     control: np.ndarray | None = None
     control_name: str = ""
     references: np.ndarray | None = None

@@ -189,25 +189,33 @@ def fit(job: Job) -> Path:
             job.folder,
         )
         if found:
-            log.info(
-                "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
-                "the data goes on at sample %d of the same order",
-                found.folder.name,
-                steps_done,
-                consumed,
-            )
+            _say_resumed(found, consumed)
         job.begin()
         if rank == 0:
             _clear(job.folder / "checkpoints", found)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
         else:
-            if settings.compile:
-                learner.unet.compile()
+            _compile(learner, settings)
             _run(fitter, learner, train, val)
         if rank == 0:
             _write(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _compile(learner: Learner, settings: TrainerSettings) -> None:
+    if settings.compile:
+        learner.unet.compile()
+
+
+def _say_resumed(found: Checkpoint, consumed: int) -> None:
+    log.info(
+        "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
+        "the data goes on at sample %d of the same order",
+        found.folder.name,
+        found.state.step,
+        consumed,
+    )
 
 
 def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:

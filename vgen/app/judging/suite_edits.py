@@ -19,7 +19,7 @@ from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
 from vgen.methods import Recipe, catalogue
-from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, long_clips, start_noise
+from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, heard, long_clips, start_noise
 from vgen.methods._recipe import UNET, Regime
 from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.task import Task
@@ -109,6 +109,11 @@ def check_method(recipe: Recipe, name: str, tune: Tune, adapters: list[str]) -> 
         raise ValueError(
             f"tune starts from the image model, got adapter={','.join(adapters)}; give one of the two"
         )
+    if recipe.instructed and not adapters:
+        raise ValueError(
+            f"method={name} edits with what it has learnt of instructions; give adapter=RUN, or "
+            "adapter=untrained to see it without"
+        )
     if recipe.regime is Regime.CLIP and not tune.num_steps and not adapters:
         raise ValueError(
             f"method={name} edits with what it has learnt from the clip; give tune.num_steps=200 to teach "
@@ -170,8 +175,9 @@ class Editor:
         noise = start_noise(model, num_frames, (h, w), task.seed, latents.device, start)
         session = EditSession(
             video_model=checkpoint.video_model,
-            wish=Wish(source=given.source_caption, target=task.caption),
+            wish=Wish(source=given.source_caption, target=task.caption, instruction=given.instruction),
             noise=noise,
+            fields=heard(self.recipe, given.source, latents.device),
             sampling=self.sampling.over(self.recipe.sampling()),
             latents=latents,
             frames=self.recipe.frames(self.window),

@@ -45,7 +45,12 @@ def source_clip(task: Task, size_px: int) -> np.ndarray:
 
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
-    return Inputs(source=source_clip(task, size_px).copy(), source_caption=task.about.source)
+    pair: EditPair = task.about
+    return Inputs(
+        source=source_clip(task, size_px).copy(),
+        source_caption=pair.source,
+        instruction=pair.instruction,
+    )
 
 
 KIND = TaskKind(
