@@ -36,9 +36,9 @@ NEAR = 2e-3  # half precision, twice over
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    return any(
-        isinstance(name, str) and _TEMPORAL.match(name) for name in state
-    )  # a foreign file can have numbers for names
+    """A file with convolutions over frames beside the attention is Follow Your Pose's."""
+    names = [name for name in state if isinstance(name, str)]  # a foreign file can have numbers for names
+    return any(_TEMPORAL.match(name) for name in names) and not any(".conv_temporal." in n for n in names)
 
 
 def import_(state: Mapping[str, Tensor], unet: UNet2DConditionModel) -> Imported:

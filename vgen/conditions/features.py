@@ -1,0 +1,76 @@
+"""Structure that a clip keeps, told as feature maps: a net sees the pictures once, not at every evaluation
+(T2I-Adapter, Mou et al. 2023; Follow Your Pose, Ma et al. 2024, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model import ImageModel
+from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.conditions.pictures import picture_of
+from vgen.diffusion.moment import Moment
+from vgen.shapes import fold, unfold
+from vgen.spec import spec
+
+
+@spec
+class FeatureMaps(Condition):
+    """``reading`` is the field that the net is shown as pictures, and the name of its maps. ``scale`` 1 is as
+    trained. A row that drops it hears zeros."""
+
+    reading: str = "pose"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale) or self.scale < 0:
+            raise ValueError(
+                f"the scale of feature maps must be 0 or more, got {self.scale}; 1 is as trained"
+            )
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.reading,)
+
+    def louder(self, factor: float) -> FeatureMaps:
+        return replace(self, scale=self.scale * factor)
+
+    def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
+        assert module is not None  # the wiring's
+        height, width = _canvas(model, fields)
+        pictures = picture_of(self.reading, fields[self.reading], height, width)
+        if tuple(pictures.shape[-2:]) != (height, width):
+            raise ValueError(
+                f"{self.reading} has pictures of {pictures.shape[-2]} x {pictures.shape[-1]} px where the "
+                f"clips have {height} x {width}; give them in the clips' size"
+            )
+        first = next(module.parameters())
+        maps = module(fold(pictures).to(first))
+        frames = {str(level): unfold(m, pictures.shape[1]) for level, m in enumerate(maps)}
+        return Encoded(frames=frames, null={name: torch.zeros_like(m[:1]) for name, m in frames.items()})
+
+    def conditioning(
+        self,
+        module: nn.Module | None,
+        encoded: Encoded,
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        so_far: Conditioning,
+    ) -> Conditioning:
+        levels = [encoded.frames[str(level)] for level in range(len(encoded.frames))]
+        maps = tuple(fold(m.expand(len(x), *m.shape[1:])) * self.scale for m in levels)
+        return Conditioning(features={self.reading: maps})
+
+
+def _canvas(model: ImageModel, fields: Fields) -> tuple[int, int]:
+    """Height and width in pixels: of the clips' latents, or of those to be drawn."""
+    if "latents" in fields:
+        factor = 2 ** (len(model.vae.config["block_out_channels"]) - 1)
+        height, width = fields["latents"].shape[-2:]
+        return factor * height, factor * width
+    _, height, width = fields["canvas"]
+    return height, width

@@ -1,0 +1,59 @@
+"""Feature maps of a net beside the UNet, added to it resolution by resolution (T2I-Adapter, Mou et al. 2023,
+section 3.3)."""
+
+from __future__ import annotations
+
+from diffusers.models import T2IAdapter
+from torch import Tensor, nn
+
+from vgen.backbones.conditioning import ForwardContext
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.sites import Site
+from vgen.layers.insertion import Inserted, LayerSpec
+from vgen.spec import spec
+
+RESIDUAL_BLOCKS = 2
+
+
+def feature_net(model: ImageModel) -> nn.Module:
+    """diffusers' T2I-Adapter for the UNet of ``model``: pictures n 3 H W to one map per level, n c h w."""
+    widths = list(model.unet.config["block_out_channels"])
+    factor = 2 ** (len(model.vae.config["block_out_channels"]) - 1)
+    return T2IAdapter(
+        in_channels=3,
+        channels=widths,
+        num_res_blocks=RESIDUAL_BLOCKS,
+        downscale_factor=factor,
+        adapter_type="full_adapter",
+    )
+
+
+class AddFeature(Inserted):
+    """Adds the map of its site's level to ``(b f) c h w``, and nothing where the clips have none.
+
+    It holds no parameters.
+    """
+
+    def __init__(self, feature: str, level: int, context: ForwardContext) -> None:
+        super().__init__(context)
+        self.feature = feature
+        self.level = level
+
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        maps = self.context.conditioning.features.get(self.feature)
+        if maps is None:
+            return x
+        return x + maps[self.level].to(x)
+
+    def silent_outputs(self) -> list[nn.Parameter]:
+        return []
+
+
+@spec
+class AddFeatureSpec(LayerSpec):
+    """``feature`` is the name of the maps in what the net is given."""
+
+    feature: str = "pose"
+
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> AddFeature:
+        return AddFeature(self.feature, site.level, context)
