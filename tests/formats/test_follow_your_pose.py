@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from vgen.backbones.feature_net import feature_net
 from vgen.backbones.image_model import ImageModel
 from vgen.formats import state_file, tune_a_video
 from vgen.formats.follow_your_pose import PosedUNet, export, import_, recognises
 from vgen.formats.foreign import Source
 from vgen.formats.pose_encoder import PREFIX, PoseEncoderFile, own_name, their_name
 from vgen.formats.state_file import Container
-from vgen.layers.features import feature_net
 from vgen.methods import assemble
 from vgen.methods.follow_your_pose import FollowYourPose
 

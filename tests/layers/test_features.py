@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from vgen.backbones.conditioning import Conditioning, ForwardContext
+from vgen.backbones.feature_net import feature_net
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, Site, Stage
 from vgen.backbones.video_unet import VideoUNet
 from vgen.conditions.features import FeatureMaps
-from vgen.layers.features import feature_net
 from vgen.layers.low_rank_conv import LowRankConvSpec
 from vgen.methods import assemble
 from vgen.methods.follow_your_pose import FollowYourPoseEncoder

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
+from vgen.backbones.feature_net import RESIDUAL_BLOCKS
 from vgen.formats import proof, state_file
 from vgen.formats.foreign import CARD_KEY, Foreign, Imported, Learnt, Rows, Source
 from vgen.formats.state_file import Container
-from vgen.layers.features import RESIDUAL_BLOCKS
 
 PREFIX = "skeleton_adapter."
 """What the names of a pose encoder begin with inside a Follow Your Pose UNet."""

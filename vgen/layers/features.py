@@ -3,29 +3,12 @@ section 3.3)."""
 
 from __future__ import annotations
 
-from diffusers.models import T2IAdapter
 from torch import Tensor, nn
 
 from vgen.backbones.conditioning import ForwardContext
-from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Site
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
-
-RESIDUAL_BLOCKS = 2
-
-
-def feature_net(model: ImageModel) -> nn.Module:
-    """diffusers' T2I-Adapter for the UNet of ``model``: pictures n 3 H W to one map per level, n c h w."""
-    widths = list(model.unet.config["block_out_channels"])
-    factor = 2 ** (len(model.vae.config["block_out_channels"]) - 1)
-    return T2IAdapter(
-        in_channels=3,
-        channels=widths,
-        num_res_blocks=RESIDUAL_BLOCKS,
-        downscale_factor=factor,
-        adapter_type="full_adapter",
-    )
 
 
 class AddFeature(Inserted):

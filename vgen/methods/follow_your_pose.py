@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vgen.attention.keys import Frame, FrameKeys
+from vgen.backbones.feature_net import feature_net
 from vgen.backbones.sites import Kind, Stage, after
 from vgen.conditions.features import FeatureMaps
 from vgen.conditions.text import Text
 from vgen.formats.follow_your_pose import PosedUNet
 from vgen.formats.foreign import Foreign
 from vgen.formats.pose_encoder import PoseEncoderFile
-from vgen.layers.features import AddFeatureSpec, feature_net
+from vgen.layers.features import AddFeatureSpec
 from vgen.layers.low_rank_conv import LowRankConvSpec
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
