@@ -285,13 +285,13 @@ def test_a_checkpoint_says_what_run_it_is_of_and_refuses_another_order(
 def test_an_altered_newest_is_passed_over_and_a_poisoned_best_blocks_nothing(
     tmp_path: Path, toy_shards: Path, seen: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = fit(job(tmp_path / "run", toy_shards, 4))
+    folder = fit(job(tmp_path / "run", toy_shards, 4, val_every_steps=2))
     want, seen[:] = list(seen), []
     kept = folder / "checkpoints"
     harm(kept / "step-0000004" / WEIGHTS)
     (kept / "best" / WEIGHTS).write_bytes(b"cut")
     with caplog.at_level("INFO"):
-        fit(job(folder, toy_shards, 4, resume=True))
+        fit(job(folder, toy_shards, 4, val_every_steps=2, resume=True))
     assert seen == want[2 * 2 :], "from step 2 on, the same order"
     assert "step-0000004/weights.safetensors is not what was written (sha256 differs)" in caplog.text
     assert "taken: step-0000002" in caplog.text

@@ -3,7 +3,6 @@ of any of it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vgen.app.stacks import recipe_of
+from vgen.data.leftovers import is_abandoned
 from vgen.formats.adapter import card_of, save_adapter
 from vgen.training import checkpoint_folder as room
 from vgen.training.checkpoint_folder import Checkpoint, Unsound
@@ -134,7 +134,8 @@ def pruned(folder: Path, keep: str = "1") -> str:
     staying |= {path for path in (folder / BEST,) if _is_sound(path)}
     newest = room.step_of(sound[0])
     staying |= {path for path in older(folder) if _step_of_older(path) > newest}
-    going = [path for path in folder.iterdir() if path not in staying and not _is_being_written(path)]
+    staying |= {path for path in folder.glob("*.tmp") if not is_abandoned(path)}  # being written
+    going = [path for path in folder.iterdir() if path not in staying]
     freed = sum(room.size_of(path) for path in going)
     for path in going:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -147,20 +148,6 @@ def _is_sound(path: Path) -> bool:
         room.opened(path)
     except Unsound:
         return False
-    return True
-
-
-def _is_being_written(path: Path) -> bool:
-    """Whether a living process of this machine has it under its hands."""
-    parts = path.name.split(".")
-    if not (path.name.startswith(".") and path.suffix == ".tmp" and parts[-2].isdigit()):
-        return False
-    try:
-        os.kill(int(parts[-2]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
     return True
 
 

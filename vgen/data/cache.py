@@ -23,6 +23,8 @@ from vgen.backbones.image_model import ImageModel
 from vgen.data.batch import Encoder
 from vgen.data.clips import Clip, Clips, clip_rng, numbers, per_frame, windowed
 from vgen.data.fields import FIELDS, VIDEO, Needs
+from vgen.data.leftovers import remove_abandoned
+from vgen.data.leftovers import temporary as temporary_of
 from vgen.data.npy import GrowingArray
 from vgen.data.sample import Sample
 
@@ -176,7 +178,9 @@ def _await(folder: Path, seconds: float) -> None:
 
 @torch.no_grad()
 def _build(folder: Path, clips: Clips, encoder: Encoder, device: torch.device) -> None:
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(folder)
+    for gone in remove_abandoned(folder.parent):
+        log.info("removed %s, which a process that is gone left unfinished", gone)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     ids, captions, starts = [], [], [0]

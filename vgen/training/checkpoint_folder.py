@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vgen.data.files import write_whole
+from vgen.data.leftovers import temporary as temporary_of
 from vgen.formats.tensor_file import Shelf, Written, hashed, num_bytes
 from vgen.formats.tensor_file import write as write_tensors
 
@@ -85,7 +86,7 @@ def write(folder: Path, shelves: Mapping[str, Shelf], state: State) -> None:
     needed = sum(num_bytes(shelf) for shelf in shelves.values()) + _ROOM_BYTES
     if shutil.disk_usage(folder.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(folder.with_name(f".{folder.name}"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
