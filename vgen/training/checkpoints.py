@@ -120,8 +120,8 @@ def refuse_diverged(learning: Mapping[str, Tensor], when: str) -> None:
         raise ValueError(
             f"training diverged: {len(broken)} of {len(learning)} learning tensors are not finite {when} "
             f"(first: {broken[0]}); "
-            "nothing of it was written: resume from the last checkpoint or start again with a lower "
-            "optim.lr or with optim.grad_clip"
+            "nothing of it was written: go on from an earlier checkpoint, where there is one, or start again "
+            "with a lower optim.lr or with optim.grad_clip"
         )
 
 

@@ -33,12 +33,14 @@ from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
+from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
+from vgen.training.heartbeats import Beating, StepBegins, StepEnds
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
-from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
+from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
@@ -54,6 +56,7 @@ from vgen.training.strategies import (
     refuse_unfit,
     trainer,
 )
+from vgen.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 FACTS = "vgen.json"  # in image_model/
@@ -101,6 +104,11 @@ class Job:
     is_lost: Callable[[], bool] = lambda: False
     """Whether the folder has gone to another process."""
 
+    def is_busy(self, step: int) -> bool:
+        """Whether a rank draws or saves after ``step`` steps."""
+        draws = bool(self.samples.prompts) and step % self.samples.every_steps == 0
+        return draws or step % self.settings.checkpoint_every_steps == 0
+
 
 def fit(job: Job) -> Path:
     """Train and return the run's folder.
@@ -108,6 +116,13 @@ def fit(job: Job) -> Path:
     The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself
     learnt.
     """
+    settings = job.settings
+    rank = ranks.rank(settings.devices)
+    with Watchdog(job.folder, rank, settings.hang_seconds, settings.phase_seconds) as watchdog:
+        return _fit(job, watchdog)
+
+
+def _fit(job: Job, watchdog: Watchdog) -> Path:
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
     refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
@@ -127,7 +142,7 @@ def fit(job: Job) -> Path:
         parts = cached(
             parts,
             job.corpus,
-            Preparer(learner.video_model),
+            Beating(Preparer(learner.video_model), watchdog),
             torch.device("cuda" if settings.on_gpu() else "cpu"),
             build=rank == 0,
         )
@@ -158,7 +173,7 @@ def fit(job: Job) -> Path:
         settings,
         job.corpus.batch_size,
         job.optimisation.grad_clip,
-        [*_callbacks(job, learner, ema), learnt],
+        [StepEnds(watchdog), *_callbacks(job, learner, ema), learnt, StepBegins(watchdog, job.is_busy)],
         figures,
         job.folder,
     )
@@ -307,7 +322,7 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
     what validation found."""
     every = job.settings.log_every_steps
     out = [
-        Divergence(every),
+        Divergence(every, job.settings.checkpoint_every_steps, job.settings.max_skipped_steps),
         Throughput(every),
         GradientNorm(every),
         TimeUse(),
