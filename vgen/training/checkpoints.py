@@ -23,6 +23,8 @@ from vgen.training.zero import ZeroStrategy
 
 log = logging.getLogger(__name__)
 BEST = "best"
+WENT_BACK = "went_back"
+"""Of a run's record: that it diverged once and took up an earlier checkpoint."""
 
 
 def held_of(trainer: pl.Trainer) -> Held:
@@ -167,6 +169,10 @@ class KeepLast(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.save(trainer, module)
 
+    def pass_over(self, step: int) -> None:
+        """Write none of this step."""
+        self._done = step
+
     def save(self, trainer: pl.Trainer, module: Any) -> None:
         """Write a checkpoint of this step, unless it was written; every rank has to ask."""
         step, self._due = trainer.global_step, False
@@ -214,6 +220,16 @@ def _loss_of(folder: Path) -> float:
     return math.inf if loss is None else loss
 
 
+def put_learnt(trainer: pl.Trainer, module: Any, found: Checkpoint, ema: Ema | None) -> None:
+    """Takes over weights, moments and averages of ``found``; every rank reads it."""
+    learning = Learning(module.learning, held_of(trainer), {})
+    with found.reading(WEIGHTS) as weights, found.reading(MOMENTS) as moments:
+        learning.put(weights, moments, found.state.optimizer_steps)
+    if ema is not None and AVERAGES in found.names:
+        with found.reading(AVERAGES) as averages:
+            ema.load(learning.own_parts(averages), found.state.ema_updates or 0)
+
+
 class GoOn(pl.Callback):
     """Puts a run where ``found`` left it, before its first step; ``ema`` is its average, or None."""
 
@@ -223,15 +239,11 @@ class GoOn(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         found, state = self.found, self.found.state
         _refuse_disagreement(trainer, found.folder.name)
-        held = held_of(trainer)
-        learning = Learning(module.learning, held, {})
-        with found.reading(WEIGHTS) as weights, found.reading(MOMENTS) as moments:
-            learning.put(weights, moments, state.optimizer_steps)
-        if self.ema is not None and AVERAGES in found.names:
-            with found.reading(AVERAGES) as averages:
-                self.ema.load(learning.own_parts(averages), state.ema_updates or 0)
+        put_learnt(trainer, module, found, self.ema)
         if state.scaler is not None:
-            held.put_scale(state.scaler)
+            held_of(trainer).put_scale(state.scaler)
+        if WENT_BACK in state.record:
+            module.record[WENT_BACK] = state.record[WENT_BACK]
         _put_schedule(trainer, state)
         loops = trainer.fit_loop.state_dict()
         rewind(loops, state.step, state.step * trainer.accumulate_grad_batches)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,8 +40,19 @@ def ask_for_requeue() -> None:
         Path(flag).touch()
 
 
+_LAST: list[Callable[[], None]] = []
+
+
+def at_leaving(act: Callable[[], None]) -> None:
+    """``act`` is the last thing a process does that leaves at once: it must not wait for anything."""
+    _LAST.append(act)
+
+
 def leave(code: int) -> NoReturn:
     """End at once, from any thread: the main one may never come back."""
+    for act in _LAST:
+        with suppress(OSError):
+            act()
     if code == REQUEUE:
         ask_for_requeue()
     sys.stdout.flush()

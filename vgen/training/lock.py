@@ -15,6 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 
+from vgen.training.exits import at_leaving
+
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
@@ -144,6 +146,7 @@ class RunLock:
         self._make_folder()
         self._file = self._take(self.path)
         self._beats.start()
+        at_leaving(self.release)
         return self
 
     def __exit__(

@@ -85,23 +85,6 @@ class GradientNorm(pl.Callback):
             module.log("optim/grad_norm", float(norm), batch_size=1)
 
 
-class Divergence(pl.Callback):
-    """A stop where the loss is not finite, on all ranks at once: the figure that is logged is their mean.
-    Looked at every ``every`` steps, since to read it makes a GPU wait."""
-
-    def __init__(self, every: int) -> None:
-        self.every = every
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        loss = trainer.callback_metrics.get("train/loss")
-        if trainer.global_step % self.every == 0 and loss is not None and not torch.isfinite(loss):
-            raise ValueError(
-                f"training diverged: the loss is {float(loss)} at step {trainer.global_step}; resume from "
-                "the last checkpoint or start "
-                "again with a lower optim.lr or with optim.grad_clip"
-            )
-
-
 class TimeUse(pl.Callback):
     """Asks whether the model uses time. On the held-out clips: the loss gap when frames of the noisy clip are shuffled, and
     the loss by timestep quarter.

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+if TYPE_CHECKING:
+    from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 _STAMP = "VGEN_RUN_STAMP"
 
@@ -63,6 +65,8 @@ def check(devices: int, num_nodes: int) -> None:
 def environment() -> ClusterEnvironment | None:
     """What tells Lightning the ranks; None where it finds out by itself. Slurm's own requeue handler saves
     inside a signal handler (Lightning issue 21406): it is off, the batch script requeues."""
+    from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
+
     if by_torchrun() or "SLURM_NTASKS" not in os.environ:
         return None
     return SLURMEnvironment(auto_requeue=False) if by_srun() else LightningEnvironment()

@@ -42,12 +42,14 @@ from vgen.training.checkpoints import (
     refuse_diverged,
     refuse_misfit,
 )
+from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
+from vgen.training.heartbeats import Beating, StepBegins, StepEnds
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
-from vgen.training.monitors import Divergence, GradientNorm, Throughput, TimeUse
+from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
@@ -64,6 +66,7 @@ from vgen.training.strategies import (
     trainer,
     warn_of_slow_bf16,
 )
+from vgen.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 FACTS = "vgen.json"  # in image_model/
@@ -111,6 +114,11 @@ class Job:
     is_lost: Callable[[], bool] = lambda: False
     """Whether the folder has gone to another process."""
 
+    def is_busy(self, step: int) -> bool:
+        """Whether a rank draws or saves after ``step`` steps."""
+        draws = bool(self.samples.prompts) and step % self.samples.every_steps == 0
+        return draws or step % self.settings.checkpoint_every_steps == 0
+
 
 def fit(job: Job) -> Path:
     """Train and return the run's folder.
@@ -118,6 +126,13 @@ def fit(job: Job) -> Path:
     The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself
     learnt.
     """
+    settings = job.settings
+    rank = ranks.rank(settings.devices)
+    with Watchdog(job.folder, rank, settings.hang_seconds, settings.phase_seconds) as watchdog:
+        return _fit(job, watchdog)
+
+
+def _fit(job: Job, watchdog: Watchdog) -> Path:
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
     refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
@@ -140,7 +155,7 @@ def fit(job: Job) -> Path:
         parts = cached(
             parts,
             job.corpus,
-            Preparer(learner.video_model),
+            Beating(Preparer(learner.video_model), watchdog),
             torch.device("cuda" if settings.on_gpu() else "cpu"),
             build=rank == 0,
         )
@@ -184,7 +199,13 @@ def fit(job: Job) -> Path:
             settings,
             job.corpus.batch_size,
             job.optimisation.grad_clip,
-            [*([GoOn(found, ema)] if found else []), *_callbacks(job, learner, ema), learnt],
+            [
+                *([GoOn(found, ema)] if found else []),
+                StepEnds(watchdog),
+                *_callbacks(job, learner, ema),
+                learnt,
+                StepBegins(watchdog, job.is_busy),
+            ],
             figures,
             job.folder,
         )
@@ -339,7 +360,7 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
     that ``ema`` puts in place, the best is kept by what validation found."""
     every = job.settings.log_every_steps
     out = [
-        Divergence(every),
+        Divergence(every, job.settings.checkpoint_every_steps, job.settings.max_skipped_steps),
         Throughput(every),
         GradientNorm(every),
         TimeUse(),

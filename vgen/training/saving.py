@@ -1,14 +1,15 @@
-"""What stops a run early asks of the keepers of checkpoints: save now, save nothing now, where is the last
-sound one."""
+"""What stops a run early asks of the keepers of checkpoints: save now, save nothing now, where the last sound
+one is, and what is in it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from vgen.training.checkpoints import KeepLast, latest
+from vgen.training.checkpoint_folder import Checkpoint
+from vgen.training.checkpoints import KeepLast, latest, put_learnt
+from vgen.training.ema import Ema
 
 
 def save_now(trainer: pl.Trainer, module: Any) -> None:
@@ -16,10 +17,23 @@ def save_now(trainer: pl.Trainer, module: Any) -> None:
     _keeper(trainer).save(trainer, module)
 
 
-def last_sound(trainer: pl.Trainer) -> Path | None:
+def save_nothing_now(trainer: pl.Trainer) -> None:
+    """No checkpoint of this step, though one is due."""
+    _keeper(trainer).pass_over(trainer.global_step)
+
+
+def last_sound(trainer: pl.Trainer) -> Checkpoint | None:
     """The checkpoint that run.resume=auto would go on from."""
-    found = latest(_keeper(trainer).folder)
-    return None if found is None else found.folder
+    return latest(_keeper(trainer).folder)
+
+
+def go_back(trainer: pl.Trainer, module: Any, found: Checkpoint) -> None:
+    """Weights, moments and averages of a checkpoint, at the step and the rate at which the run stands. Every
+    rank reads it."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, Ema)), None)
+    put_learnt(trainer, module, found, ema)
+    if ema is not None:
+        ema.on_train_start(trainer, module)
 
 
 def _keeper(trainer: pl.Trainer) -> KeepLast:

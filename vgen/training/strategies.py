@@ -49,7 +49,12 @@ FROZEN_DTYPE = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, P
 
 @spec
 class TrainerSettings:
-    """``accumulate`` batches make one optimiser step; ``devices`` are processes per node."""
+    """``accumulate`` batches make one optimiser step; ``devices`` are processes per node.
+
+    A training step that takes longer than ``hang_seconds`` (or three times the 99th percentile of those
+    before it, where that is more) ends the run, and so does any other phase after ``phase_seconds``. Up to
+    ``max_skipped_steps`` steps in a row may be not finite.
+    """
 
     accelerator: Accelerator = Accelerator.AUTO
     strategy: Spread = Spread.SINGLE
@@ -66,6 +71,9 @@ class TrainerSettings:
     compile: bool = False
     preflight: bool = True
     num_threads: int = 0
+    max_skipped_steps: int = 10
+    hang_seconds: float = 120.0
+    phase_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         counts = (
@@ -81,6 +89,13 @@ class TrainerSettings:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("hang_seconds", "phase_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"trainer.{name} must be positive, got {getattr(self, name)}")
+        if self.max_skipped_steps < 0:
+            raise ValueError(
+                f"trainer.max_skipped_steps must not be negative, got {self.max_skipped_steps}; 0 skips none"
+            )
         if self.num_threads < 0:
             raise ValueError(
                 f"trainer.num_threads must not be negative, got {self.num_threads}; 0 leaves the choice to "

@@ -1,0 +1,210 @@
+"""No hang without an end: a step that takes far too long ends the run, with the stacks of all ranks in its
+folder."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn
+
+import numpy as np
+
+from vgen.training import ranks
+from vgen.training.exits import REQUEUE, leave
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 3.0
+"""For other ranks to write their stacks, and again for those that were stopped and are waked."""
+SLACK = 3.0
+"""A step may take so many times as long as the longest of a hundred."""
+_ENDING = ".ending.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A rank's process."""
+
+    host: str
+    pid: int
+
+    @classmethod
+    def here(cls) -> Peer:
+        return cls(socket.gethostname(), os.getpid())
+
+    def send(self, signum: int) -> None:
+        """To a process of this machine."""
+        if self.host == socket.gethostname():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+
+
+class Watchdog:
+    """A context with a thread that looks at what this rank is doing and since when.
+
+    A training step may take ``step_seconds``, or three times the 99th percentile of those before it where
+    that is more; every other phase ``phase_seconds``. Time in which the process was stopped does not count.
+    The first rank whose time is up says so; all ranks then write their stacks, and end. Ranks that do not
+    answer are waked, and killed where they are on this machine.
+    """
+
+    def __init__(self, folder: Path, rank: int, step_seconds: float, phase_seconds: float) -> None:
+        self.folder, self.rank = folder, rank
+        self.step_seconds, self.phase_seconds = step_seconds, phase_seconds
+        self.peers = [Peer.here()]
+        self.ending = False
+        self._phase, self._is_step, self._since = "setting up", False, time.monotonic()
+        self._seconds: deque[float] = deque(maxlen=1000)
+        self._stacks = folder / "stacks"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
+
+    def __enter__(self) -> Watchdog:
+        self._since = time.monotonic()
+        if self.rank == 0:
+            (self.folder / _ENDING).unlink(missing_ok=True)  # of an earlier part of the run
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+
+    # -- what this rank does ---------------------------------------------------------------------------------
+    def enter(self, phase: str, *, is_step: bool = False) -> None:
+        """From now on this rank does ``phase``, as in "evaluating"; its time begins anew."""
+        self._phase, self._is_step, self._since = phase, is_step, time.monotonic()
+
+    def name(self, phase: str) -> None:
+        """Another name for what goes on: no time is won by it."""
+        self._phase = phase
+
+    def count_step(self, seconds: float) -> None:
+        """A usual step has ended, which took so long."""
+        self._seconds.append(seconds)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the present phase may take."""
+        if not self._is_step:
+            return self.phase_seconds
+        usual = float(np.percentile(self._seconds, 99)) if self._seconds else 0.0
+        return max(self.step_seconds, SLACK * usual)
+
+    # -- looking ---------------------------------------------------------------------------------------------
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._stop.wait(POLL_SECONDS):
+            now = time.monotonic()
+            if now - before > 10 * POLL_SECONDS:
+                self._since += now - before
+            before = now
+            if (self.folder / _ENDING).exists():
+                self.follow()
+            if now - self._since > self.limit:
+                self._end_for_all()
+
+    def _end_for_all(self) -> NoReturn:
+        seconds, limit = time.monotonic() - self._since, self.limit
+        key = "hang_seconds" if self._is_step else "phase_seconds"
+        if not self.announce():
+            self.follow()
+        self._write_stacks()
+        silent = self._silent()
+        log.error(
+            "the run hangs: rank %d was %s for %.0f s, at most %.0f are allowed (trainer.%s); stacks are in "
+            "%s%s; run.resume=auto goes on from the last checkpoint",
+            self.rank,
+            self._phase,
+            seconds,
+            limit,
+            key,
+            self._stacks,
+            f" (rank {', '.join(map(str, silent))} did not answer)" if silent else "",
+        )
+        for rank in silent:
+            self.peers[rank].send(signal.SIGKILL)
+        self.go()
+
+    def announce(self) -> bool:
+        """Tell all ranks to end; False where another has told them before."""
+        self.ending = True
+        place = time.strftime("stacks/%Y%m%d-%H%M%S")
+        try:
+            with (self.folder / _ENDING).open("x") as file:
+                file.write(place)
+        except FileExistsError:
+            return False
+        except OSError as error:  # it ends nevertheless, and says why
+            log.warning("%s can't be written to (%s)", self.folder, error.strerror)
+        self._stacks = self.folder / place
+        return True
+
+    def say(self, why: str) -> None:
+        """End all ranks for a reason that this one alone knows, if none has done so before."""
+        if self.announce():
+            log.error("%s", why)
+
+    def follow(self) -> NoReturn:
+        """End because another rank has said so; it speaks, and is given the time to."""
+        self.ending = True
+        time.sleep(POLL_SECONDS / 5)  # the file is there a moment before what stands in it
+        self._stacks = self.folder / (self.folder / _ENDING).read_text()
+        self._write_stacks()
+        if self.rank > 0 and not ranks.is_started_by_lightning():
+            time.sleep(4 * GRACE_SECONDS)
+        self.go()
+
+    def go(self) -> NoReturn:
+        """Without data workers, which outlive what started them while they are stopped."""
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        leave(0 if ranks.is_started_by_lightning() else REQUEUE)
+
+    def is_announced(self, seconds: float) -> bool:
+        """Whether a rank says within ``seconds`` that all end."""
+        end = time.monotonic() + seconds
+        while not (there := (self.folder / _ENDING).exists()) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS / 5)
+        return there
+
+    # -- stacks ----------------------------------------------------------------------------------------------
+    def _write_stacks(self) -> None:
+        path, peer = self._stacks_of(self.rank), Peer.here()
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_suffix(".tmp").open("w") as file:
+                file.write(f"rank {self.rank}, process {peer.pid} on {peer.host}: {self._phase}\n\n")
+                file.flush()
+                faulthandler.dump_traceback(file)
+            os.replace(path.with_suffix(".tmp"), path)
+
+    def _stacks_of(self, rank: int) -> Path:
+        return self._stacks / f"rank-{rank}.txt"
+
+    def _silent(self) -> list[int]:
+        """Ranks that write no stacks, though they were waked."""
+        silent: list[int] = []
+        for wakes in (True, False):
+            end = time.monotonic() + GRACE_SECONDS
+            while (silent := self._lacking()) and time.monotonic() < end:
+                time.sleep(POLL_SECONDS / 5)
+            for rank in silent if wakes else []:
+                self.peers[rank].send(signal.SIGCONT)
+        return silent
+
+    def _lacking(self) -> list[int]:
+        return [rank for rank in range(len(self.peers)) if not self._stacks_of(rank).exists()]
