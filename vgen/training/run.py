@@ -32,6 +32,7 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
+from vgen.training.captions import say_cut_captions
 from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
 from vgen.training.ema import Ema
 from vgen.training.learner import Learner
@@ -117,6 +118,8 @@ def fit(job: Job) -> Path:
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
     _check_clips(job, parts)
+    if rank == 0 and isinstance(parts.train, Clips):
+        say_cut_captions(job.model, parts.train)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(
