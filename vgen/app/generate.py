@@ -20,6 +20,7 @@ from vgen.app.folders import claimed
 from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
+from vgen.app.terminal import Terminal
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
@@ -109,7 +110,7 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
     prompts = run.prompts()
     with claimed(run.out) as out:
-        _draw(run, prompts, out, Console())
+        _draw(run, prompts, out, Terminal())
     return out
 
 
