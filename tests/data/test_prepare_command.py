@@ -81,3 +81,13 @@ def test_a_toybox_that_cannot_be_is_refused_at_once(vgen, tmp_path, argument, se
     assert err.startswith(f"vgen prepare: {sentence}")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_captions_longer_than_text_encoders_are_counted(vgen, studio, tmp_path):
+    for name, words in (("a", 76), ("b", 75)):
+        studio.caption(studio.write_video(tmp_path / "in" / f"{name}.mp4"), "word " * words)
+    arguments = ("data.path=in", "out=here", "num_frames=8", "size_px=32", "num_processes=1")
+    for _ in range(2):  # made, and found complete
+        code, out, err = vgen(*arguments)
+        assert (code, err) == (0, "")
+        assert "1 of 2 rows (50%) have more than 75 words" in " ".join(out.split())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import multiprocessing
 import os
 import pickle
 import tarfile
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -269,3 +271,73 @@ def test_metadata_holds_what_json_can():
         "a", np.zeros((1, 8, 8, 3), np.uint8), "", {"nan": float("nan"), "n": np.int64(3), "kind": Video.npy}
     )
     assert unpack("a", pack(sample, NPY)).metadata == {"nan": None, "n": 3, "kind": "npy"}
+
+
+def swapped(samples: list[dict]) -> None:
+    one, other = samples[0]["members"], samples[1]["members"]
+    one["txt"], other["txt"] = other["txt"], one["txt"]
+
+
+def test_an_index_that_was_changed_is_refused(tmp_path):
+    """Captions that change places lie within the shard and have their checksums; the index has one of its
+    own."""
+    manifest = write(tmp_path, some_samples(4), shard_bytes=10**6)
+    index = index_path(tmp_path / manifest.shards[0].name)
+    data = json.loads(index.read_text())
+    swapped(data["samples"])
+    index.write_text(json.dumps(data, separators=(",", ":"), ensure_ascii=False))
+    with pytest.raises(ValueError, match="is not the one that was written with its shard"):
+        ShardReader(tmp_path)
+    shards = [type(s)(**{**asdict(s), "index_sha256": "0" * 64}) for s in manifest.shards]
+    assert replace(manifest, shards=shards).content_hash != manifest.content_hash
+
+
+def test_folders_of_older_versions_keep_their_hash_and_are_read(tmp_path):
+    manifest = write(tmp_path, some_samples(4))
+    older = [type(s)(**{**asdict(s), "index_sha256": ""}) for s in manifest.shards]
+    before = replace(manifest, shards=older)
+    lines = "".join(f"{s.name} {s.sha256}\n" for s in older)
+    assert before.content_hash == hashlib.sha256(lines.encode()).hexdigest()
+    before.write(tmp_path)
+    assert len(ShardReader(tmp_path)) == 4
+
+
+FORGED = {
+    "a key twice": (lambda s: s[1].update(key=s[0]["key"]), "is there twice"),
+    "a key that leads out": (lambda s: s[0].update(key="../../x"), "a name that leaves its folder"),
+    "an absolute key": (lambda s: s[0].update(key="/etc/x"), "a name that leaves its folder"),
+    "a key that moves the cursor": (lambda s: s[0].update(key="a\x1b[2J"), "a name that leaves its folder"),
+    "a key that is none": (lambda s: s[0].update(key=3), "has no name"),
+    "members on one another": (
+        lambda s: s[0]["members"].update(txt=s[0]["members"]["json"]),
+        "lies on another one",
+    ),
+    "a size beyond all numbers": (lambda s: s[0]["members"]["txt"].update(size=1e400), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGED)
+def test_an_index_without_a_hash_is_checked_against_itself(tmp_path, forgery):
+    forge, message = FORGED[forgery]
+    manifest = write(tmp_path, some_samples(4), shard_bytes=10**6)
+    older = [type(s)(**{**asdict(s), "index_sha256": ""}) for s in manifest.shards]
+    replace(manifest, shards=older).write(tmp_path)
+    index = index_path(tmp_path / manifest.shards[0].name)
+    data = json.loads(index.read_text())
+    forge(data["samples"])
+    index.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=message) as caught:
+        ShardReader(tmp_path)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [200, 100_000])
+def test_an_index_or_manifest_without_end_is_refused(tmp_path, depth):
+    manifest = write(tmp_path, some_samples(2))
+    endless = "[" * depth + "]" * depth
+    index_path(tmp_path / manifest.shards[0].name).write_text(endless)
+    with pytest.raises(ValueError, match=r"index .* is (damaged|not the one)"):
+        ShardReader(tmp_path)
+    (tmp_path / "manifest.json").write_text(endless)
+    with pytest.raises(ValueError, match=r"manifest .* is damaged"):
+        ShardReader(tmp_path)

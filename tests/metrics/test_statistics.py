@@ -64,7 +64,8 @@ def test_few_prompts_widen_the_interval() -> None:
     found = [interval(list(rng.normal(size=8))) for _ in range(300)]
     assert np.mean([x.low <= 0 <= x.high for x in found]) >= 0.92
     one = interval([0.4])
-    assert (one.mean, one.low, one.high) == (0.4, 0.4, 0.4)
+    assert (one.mean, one.low, one.high) == (0.4, None, None)
+    assert interval([0.4, 0.6], groups=["a", "a"]).low is None
 
 
 def test_resampled_numbers_differ_by_pairs() -> None:
@@ -77,3 +78,25 @@ def test_resampled_numbers_differ_by_pairs() -> None:
     assert (bare.low, bare.high) == (None, None)
     with pytest.raises(ValueError, match="by pairs over the same clips, got 30 and 29"):
         average(ours).minus(average(theirs[1:]))
+
+
+@pytest.mark.parametrize(("right", "num"), [(0, 4), (4, 4), (0, 30), (30, 30)])
+def test_a_share_on_which_all_agree_has_the_bounds_of_clopper_and_pearson(right: int, num: int) -> None:
+    from scipy.stats import binomtest
+
+    exact = binomtest(right, num).proportion_ci(0.95, "exact")
+    found = interval([1.0] * right + [0.0] * (num - right))
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+def test_two_checkpoints_that_agree_on_few_clips_may_differ_on_others() -> None:
+    """No width is claimed for a share; a number that is no share and always equal has none to claim."""
+    few = paired_difference([1.0] * 4, [1.0] * 4)
+    assert (few.low, few.mean, few.high) == pytest.approx((-0.602, 0.0, 0.602), abs=1e-3)
+    better = average([1.0] * 4).minus(average([0.0] * 4))
+    assert (better.low, better.mean, better.high) == pytest.approx((0.148, 1.0, 1.0), abs=1e-3)
+    alike = interval([0.3, 0.3])
+    assert (alike.low, alike.high) == pytest.approx((0.3, 0.3))
+    # groups that agree on a half have it between their own ends
+    halves = interval([1.0, 0.0] * 3, groups=[0, 0, 1, 1, 2, 2])
+    assert 0 < halves.low < 0.5 < halves.high < 1

@@ -6,10 +6,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from vgen.app.stacks import adapter_path
+from vgen.app.terminal import Terminal
 from vgen.formats.adapter import Card, file_sha256, load_adapter
 
 _USAGE = "vgen adapters FILE|RUN [FILE ...]"
@@ -20,7 +20,7 @@ def main() -> None:
     if not names or any("=" in name for name in names):
         raise ValueError(f"give adapters or runs: {_USAGE}, got {' '.join(names) or 'nothing'}")
     for name in names:
-        Console(soft_wrap=True).print(shown(name))
+        Terminal(soft_wrap=True).print(shown(name))
 
 
 def shown(name: str) -> Table:

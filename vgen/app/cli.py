@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from vgen import __version__
-from vgen.app.refusals import nearest, refusal
+from vgen.app.refusals import in_letters, nearest, refusal
 from vgen.app.spellings import respelt
 from vgen.app.verbs import VERBS, overview
 
@@ -152,5 +152,5 @@ def _dispatch(verb: str) -> int:
         sentence = refusal(error)
         if sentence is None or os.environ.get("VGEN_TRACEBACK") == "1":
             raise
-        print(f"vgen {verb}: {sentence}", file=sys.stderr)
+        print(f"vgen {verb}: {in_letters(sentence)}", file=sys.stderr)
         return REFUSED

@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from vgen.app.judging.learned import better, refusal
 from vgen.app.judging.results import Result, counted_things, difference_of_kind, load, worded
+from vgen.app.terminal import Terminal
 from vgen.data.files import write_json
 from vgen.metrics.statistics import Resampled, interval, paired_difference
 
@@ -31,7 +31,7 @@ def main() -> None:
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
         for one in tables(found):
-            Console().print(one)
+            Terminal().print(one)
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

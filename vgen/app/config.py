@@ -13,11 +13,14 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vgen.app.folders import refuse_unsafe_name
 from vgen.app.loading import Backbone
 from vgen.app.refusals import unknown_key
+from vgen.app.secrecy import refuse_secrets, without_passwords
 from vgen.app.stacks import StackEntry
+from vgen.app.trust import guarded
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
@@ -90,15 +93,24 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
     under --multirun.
     """
     taken: list[DictConfig] = []
+    unresolved: list[OmegaConfBaseException] = []
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 
     def job(cfg: DictConfig) -> Any:
-        OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
+        try:
+            OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
+        except OmegaConfBaseException as error:
+            if multirun:
+                raise
+            return unresolved.append(error)
         if multirun:
             return _act(cfg, action)
         return taken.append(cfg)
 
-    hydra.main(version_base="1.3", config_path=config_dir or str(conf_dir()), config_name=verb)(job)()
+    with guarded():
+        hydra.main(version_base="1.3", config_path=config_dir or str(conf_dir()), config_name=verb)(job)()
+    for error in unresolved:
+        raise error
     for cfg in taken:
         _act(cfg, action)
 
@@ -110,7 +122,9 @@ def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
             f"{', '.join(sorted(missing))} must be given on the command line or in an experiment"
         )
     _refuse_added(cfg)
-    return action(_typed(cfg), plain(OmegaConf.to_container(cfg, resolve=True)))
+    told = plain(OmegaConf.to_container(cfg, resolve=True))
+    refuse_secrets(told)
+    return action(_typed(cfg), without_passwords(told))
 
 
 def _typed(cfg: DictConfig) -> Any:

@@ -24,6 +24,7 @@ from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry
+from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
 from vgen.conditions.control_net import ControlNet
@@ -474,7 +475,7 @@ def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
 
 def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
     """What ``vgen edit`` does: the edit, told as it goes, saved in a new folder; returns it."""
-    console = Console()
+    console = Terminal()
     with claimed(run.out, "edit-") as out:
         with _bars(console) as told:
             done = edit(run, told, console)

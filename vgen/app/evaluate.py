@@ -52,6 +52,7 @@ from vgen.app.judging.sources import (
 from vgen.app.judging.suite_edits import editors
 from vgen.app.judging.tracking import mirror
 from vgen.app.sweep import aggregate
+from vgen.app.terminal import Terminal
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
 from vgen.resources import conf_dir
@@ -91,7 +92,7 @@ def main() -> None:
         if run.suite_name == NO_SUITE:
             from vgen.app.judging.own_prompts import judge
 
-            judge(run, Console())
+            judge(run, Terminal())
             return None
         done = evaluate_points(run, config=config)
         if run.sweep or len(run.suite.grid.points()) > 1:
@@ -100,7 +101,7 @@ def main() -> None:
 
     run_hydra("evaluate", str(conf_dir() / "evaluate"), job)
     for folder in sweeps:
-        aggregate(folder, Console())
+        aggregate(folder, Terminal())
 
 
 def _refuse_knobs_of_several_methods(words: Sequence[str]) -> None:
@@ -140,7 +141,7 @@ def evaluate_points(
 ) -> list[Evaluated]:
     """Every point of the suite's grid, one after another, in folders side by side; what other processes score
     is left out."""
-    console = console or Console()
+    console = console or Terminal()
     if run.stage is Stage.PROMPTS:
         evaluate(run, console)
         return []
@@ -164,7 +165,7 @@ def evaluate(
 ) -> Evaluated | None:
     """Draw what is missing, then score everything; None for a process that leaves scoring to another or to
     later. ``sources`` and ``reconstruct`` stand for the run's checkpoints and decoder in tests."""
-    console = console or Console()
+    console = console or Terminal()
     todo, mine, store = run.tasks(), share(run.share), ClipStore(run.folder())
     if run.stage is Stage.PROMPTS:
         write_prompts(store, todo, console)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from hydra.core.config_store import ConfigStore
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from vgen.app.config import run_hydra
 from vgen.app.loading import load_backbone
 from vgen.app.pieces import Adapter, Piece, Published
+from vgen.app.terminal import Terminal
 from vgen.formats import proof, single_file
 from vgen.formats.adapter import load_adapter, save_adapter
 from vgen.formats.foreign import Foreign, Rows
@@ -151,7 +151,7 @@ def _written_as(to: str) -> str:
 def main() -> None:
     sys.argv = [f"source={a.removeprefix('from=')}" if a.startswith("from=") else a for a in sys.argv]
     ConfigStore.instance().store(name="schema", node=Export)
-    run_hydra("export", str(conf_dir() / "export"), lambda wish, _plain: Console().print(export(wish)))
+    run_hydra("export", str(conf_dir() / "export"), lambda wish, _plain: Terminal().print(export(wish)))
 
 
 def export(wish: Export) -> Table:

@@ -20,7 +20,9 @@ from vgen.app.folders import claimed
 from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
+from vgen.app.terminal import Terminal
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
+from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
 from vgen.resources import conf_dir
@@ -94,7 +96,7 @@ def _lines(prompt_file: str) -> list[str]:
         raise ValueError(
             f"prompt_file={prompt_file} must be text in UTF-8 ({where}); save it as UTF-8"
         ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in lines_of(text)]
 
 
 def offer() -> None:
@@ -110,7 +112,7 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
     prompts = run.prompts()
     with claimed(run.out) as out:
-        _draw(run, prompts, out, Console())
+        _draw(run, prompts, out, Terminal())
     return out
 
 

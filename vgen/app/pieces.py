@@ -18,7 +18,7 @@ from vgen.app.refusals import refusal
 from vgen.app.stacks import adapter_path, recipe_of
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
-from vgen.formats.adapter import Card, load_adapter, plain, put, unet_fingerprint
+from vgen.formats.adapter import Card, load_adapter, plain, put, refuse_no_numbers, unet_fingerprint
 from vgen.formats.foreign import Foreign, Imported, Learnt, Source
 from vgen.methods import Recipe, assemble, catalogue, name_of
 
@@ -124,6 +124,7 @@ class Published:
         with _saying(self.source.named):
             model = load_backbone(backbone)
             found = self.foreign.read(self.source, model.unet, num_positions)
+            refuse_no_numbers(found.tensors, self.source.named)
             recipe = from_plain(self.method, found.knobs)
             notes = [found.origin, *found.notes]
             if self.card and not self.ignored:
@@ -199,7 +200,7 @@ def _written_by(text: str) -> str:
     """The method that a card names, where vgen has it."""
     try:
         card = json.loads(text or "{}")
-    except ValueError:  # refused where its knobs are read
+    except (ValueError, RecursionError):  # refused where its knobs are read
         return ""
     name = card.get("recipe") if isinstance(card, dict) else None
     return name if name in catalogue() else ""
@@ -209,7 +210,7 @@ def of_card(text: str, found: Recipe, foreign: Foreign, where: str) -> Recipe:
     """The recipe that vgen wrote beside the tensors; it must describe the same modules as the tensors do."""
     try:
         recipe = from_plain(type(found), json.loads(text)["knobs"])
-    except (ValueError, KeyError, TypeError) as error:  # JSON's own is a ValueError
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # JSON's own is a ValueError
         raise ValueError(
             f"the vgen card in from={where} cannot be read ({error}); export the file again"
         ) from error

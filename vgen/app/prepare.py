@@ -18,7 +18,10 @@ from rich.progress import (
 from rich.table import Table
 
 from vgen.app.drawn_pairs import DrawnPairs
-from vgen.data.prepare import Prepare, Prepared, prepare
+from vgen.app.secrecy import refuse_secrets
+from vgen.app.terminal import Terminal
+from vgen.app.trust import guarded
+from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits
@@ -85,20 +88,31 @@ def summary(done: Prepared) -> Table:
         f"{counts['bytes'] / 1e6:,.1f} MB in {len(done.manifest.shards):,} "
         f"shard{'s' * (len(done.manifest.shards) != 1)}",
     )
+    if done.long_captions:
+        table.add_row("long captions", _told_of_long(done.long_captions, counts["files"]))
     table.add_row("where", str(done.folder))
     if done.rejected:
         table.add_row("ledger", str(done.folder / "ledger.jsonl"))
     return table
 
 
+def _told_of_long(num: int, total: int) -> str:
+    return (
+        f"{num:,} of {total:,} rows ({num / total:.0%}) have more than {USUAL_TOKENS} words; Stable "
+        f"Diffusion's text encoders read {USUAL_TOKENS} tokens, so training leaves out their ends"
+    )
+
+
 def main() -> None:
     """The verb; what the user got wrong leaves as an exception that the command line words."""
     offer()
     taken: list[DictConfig] = []  # run after Hydra, which would add a line of its own to every error
-    hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(
-        taken.append
-    )()
+    with guarded():
+        hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(
+            taken.append
+        )()
     for cfg in taken:
+        refuse_secrets(OmegaConf.to_container(cfg, resolve=True))
         wish = OmegaConf.to_object(cfg)
         assert isinstance(wish, Prepare)
-        run(wish, Console())
+        run(wish, Terminal())

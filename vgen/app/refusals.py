@@ -2,6 +2,7 @@
 vgen's."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
@@ -17,6 +18,8 @@ def refusal(error: BaseException) -> str | None:
     traceback."""
     if _package(error) in ("hydra", "omegaconf"):
         return _config_refusal(error)
+    if _package(error) == "yaml":
+        return _no_yaml(error)
     if isinstance(error, ValueError) and _raised_in_vgen(error.__traceback__):
         return str(error)
     if is_disks_fault(error):
@@ -24,6 +27,23 @@ def refusal(error: BaseException) -> str | None:
         where = f"{error.filename} can't be written to" if error.filename else "writing failed"
         return f"{where} ({error.strerror}); choose another place or make room there"
     return None
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tab and newline, and marks that turn the direction of writing."""
+
+
+def in_letters(text: str) -> str:
+    r"""The text with control characters spelt out, as ``\x1b``: shown raw, they move the cursor, rewrite
+    lines and, in some terminals, type."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _no_yaml(error: BaseException) -> str:
+    """A settings file that can't be read, with its place and line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a settings file"
+    return f"{where} is no YAML ({problem or _first_line(error)}); mend it there"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from vgen.app.loading import TOYBOX
+from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.attention.sites import AttentionKind
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
@@ -37,7 +37,7 @@ def main() -> None:
     knobs = {
         key.removeprefix("method."): value for key, value in options.items()
     }  # as vgen train takes them, too
-    Console(soft_wrap=True).print(describe(words[0], knobs, backbone), markup=False, highlight=False)
+    Terminal(soft_wrap=True).print(describe(words[0], knobs, backbone), markup=False, highlight=False)
 
 
 def describe(name: str, knobs: dict[str, str], backbone: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from vgen.app.loading import TOYBOX, load_backbone
+from vgen.app.terminal import Terminal
 from vgen.backbones.blank import Blank, blank_unet
 from vgen.backbones.sites import sites
 
@@ -44,4 +44,4 @@ def main() -> None:
             site.stage.value,
             *(str(v) for v in (site.level, site.block, site.index, site.channels)),
         )
-    Console().print(table)
+    Terminal().print(table)

@@ -21,6 +21,7 @@ from vgen.app.judging.leaderboard import alike, board, table
 from vgen.app.judging.page import PageSettings, write_report
 from vgen.app.judging.results import load, rank
 from vgen.app.refusals import listed
+from vgen.app.terminal import Terminal
 from vgen.data.files import write_json
 from vgen.resources import conf_dir
 from vgen.training.records import WandbMode, has_key, is_reachable
@@ -64,7 +65,7 @@ def main() -> None:
     names = [w for w in words if "=" not in w]
     more = [w for w in words if "=" in w and w.split("=", 1)[0] not in keys]
     if "aggregate" in keys and not names and not more:
-        aggregate(Path(keys["aggregate"]), Console())
+        aggregate(Path(keys["aggregate"]), Terminal())
         return
     if len(names) != 1 or "aggregate" in keys or keys.get("launch", _WAYS[0]) not in _WAYS:
         raise ValueError(f"usage: {_USAGE}, got {' '.join(words) or 'nothing'}; there are {listed(known())}")
@@ -186,7 +187,7 @@ def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
             "once that is mended, go on with "
             f"'wandb agent {project}/{number}' and 'vgen sweep aggregate={sweep.folder(more)}'"
         )
-    aggregate(sweep.folder(more), Console())
+    aggregate(sweep.folder(more), Terminal())
 
 
 def _lack() -> str | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.stacks import RETIRED, adapter_path, read_for, recipe_of, stacked
+from vgen.app.terminal import Shown
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
@@ -248,6 +249,8 @@ def _quiet(rank: int) -> None:
     logging.basicConfig(
         level=logging.INFO if rank == 0 else logging.WARNING, format="%(message)s", force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Shown("%(message)s"))
     for name in (
         "pytorch_lightning",
         "lightning.pytorch",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgen.backbones.config_keys import BETAS, KINDS, OTHER_BETAS, Kind
+from vgen.backbones.foreign_settings import read_settings
 
 FILES = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
 _KINDS_OF_UNET = {
@@ -31,13 +32,7 @@ def refuse_unread(folder: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path} is missing; copy or fetch the image model again")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); copy or fetch it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold an object; copy or fetch it again")
-    return found
+    return read_settings(path)
 
 
 def _refuse(where: str, config: Mapping[str, Any], kind: Kind) -> None:

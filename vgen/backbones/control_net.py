@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from torch import nn
+
+from vgen.backbones.foreign_settings import read_settings
 
 
 def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
@@ -16,7 +17,7 @@ def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
 
     Raises ValueError naming what is missing."""
     config = folder / "config.json"
-    kind = json.loads(config.read_text()).get("_class_name") if config.is_file() else None
+    kind = read_settings(config).get("_class_name") if config.is_file() else None
     if kind != "ControlNetModel" or not any(folder.glob("*.safetensors")):
         found = (
             f"a {kind} without safetensors"

@@ -25,10 +25,12 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
+    PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from vgen.backbones.config_check import refuse_unread, scheduler_of
+from vgen.backbones.foreign_settings import of_transformers, read_settings, refuse_programs
 from vgen.shapes import fold, unfold
 
 _TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
@@ -322,7 +324,7 @@ def text_class(folder: Path, named: str) -> type[CLIPPreTrainedModel]:
     if named not in _TEXTS:
         raise ValueError(f"{folder} is a {named}, only {' and '.join(_TEXTS)} are supported")
     config = folder / "config.json"
-    holds = json.loads(config.read_text()).get("architectures") if config.is_file() else None
+    holds = read_settings(config).get("architectures") if config.is_file() else None
     return (
         CLIPTextModelWithProjection
         if CLIPTextModelWithProjection.__name__ in (holds or [])
@@ -355,6 +357,9 @@ def _without_bars() -> Iterator[None]:
 def _read(kind: Any, part: Path, **options: Any) -> Any:
     """One part from its folder; folders that hold half precision alone, as many on the hub do, are read from
     that."""
+    refuse_programs(part)
+    if issubclass(kind, PreTrainedModel):
+        options |= of_transformers()
     names = [path.name for path in part.glob("*.safetensors")]
     if not names:
         raise ValueError(
@@ -385,8 +390,8 @@ def load(folder: Path) -> ImageModel:
         )
     listed = {
         name: value
-        for name, value in json.loads(index.read_text()).items()
-        if isinstance(value, list) and value[0] is not None
+        for name, value in read_settings(index).items()
+        if isinstance(value, list) and value and value[0] is not None
     }
     missing = [
         n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()

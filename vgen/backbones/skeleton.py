@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTokenizer
 
 from vgen.backbones.config_check import refuse_unread, scheduler_of
+from vgen.backbones.foreign_settings import ATTENTION, read_settings, refuse_programs
 from vgen.backbones.image_model import ImageModel, text_class
 
 
@@ -30,16 +30,19 @@ def skeleton(folder: Path) -> ImageModel:
             "weights are not needed"
         )
     refuse_unread(folder)
-    listed = json.loads((folder / "model_index.json").read_text())
+    listed = read_settings(folder / "model_index.json")
     encoders: list[CLIPPreTrainedModel] = []
     for name in ("text_encoder", "text_encoder_2"):
         if (folder / name / "config.json").is_file():
             encoder = text_class(folder / name, (listed.get(name) or ["transformers", "CLIPTextModel"])[1])
-            encoders.append(encoder(CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)))
+            refuse_programs(folder / name)
+            shape = CLIPTextConfig.from_pretrained(folder / name, local_files_only=True)
+            shape._attn_implementation = ATTENTION
+            encoders.append(encoder(shape))
     second = folder / "tokenizer_2"
     return ImageModel(
-        unet=UNet2DConditionModel.from_config(json.loads((folder / "unet" / "config.json").read_text())),
-        vae=AutoencoderKL.from_config(json.loads((folder / "vae" / "config.json").read_text())),
+        unet=UNet2DConditionModel.from_config(read_settings(folder / "unet" / "config.json")),
+        vae=AutoencoderKL.from_config(read_settings(folder / "vae" / "config.json")),
         text_encoders=encoders,
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         second_tokenizer=CLIPTokenizer.from_pretrained(second, local_files_only=True)

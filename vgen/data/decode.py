@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from vgen.data.ledger import Reason, Rejected
-from vgen.data.mp4 import strict_frames, to_rgb
+from vgen.data.mp4 import TooLarge, has_alpha, strict_frames, to_rgb
+from vgen.data.segments import Segment, SegmentUnit
 from vgen.spec import spec
 
 SLACK_SECONDS = 1e-4
@@ -62,9 +64,11 @@ class Shown:
     frame: av.VideoFrame
 
 
-def clips(path: Path, cut: Cut, skip: int = 0) -> Iterator[Clip]:
-    """Clip after clip of a video, from frame ``skip`` of those at the rate asked for on; raises
-    :class:`Rejected` if the file is anything but sound, be it at its last frame."""
+def clips(path: Path, cut: Cut, skip: int = 0, segment: Segment | None = None) -> Iterator[Clip]:
+    """Clip after clip of a video or of a segment of it, from frame ``skip`` of those at the rate asked for.
+
+    Raises :class:`Rejected` if the file is anything but sound, be it at the last frame that is needed.
+    """
     try:
         if not path.is_file():
             raise Rejected(Reason.MISSING_FILE, "no such file")
@@ -74,18 +78,22 @@ def clips(path: Path, cut: Cut, skip: int = 0) -> Iterator[Clip]:
         raise Rejected(Reason.EMPTY, "0 bytes")
     try:
         with av.open(str(path.absolute()), container_options=SANDBOX, metadata_errors="replace") as container:
-            yield from _clips(_video_stream(container), cut, skip)
+            yield from _clips(_video_stream(container), cut, skip, segment)
+    except TooLarge as error:
+        raise Rejected(Reason.TOO_LARGE, str(error)) from error
     except av.error.EOFError as error:  # nothing but headers
         raise Rejected(Reason.NO_FRAMES, "it ends before the first frame") from error
     except av.FFmpegError as error:
         raise Rejected(Reason.CORRUPT, error.strerror or str(error)) from error
 
 
-def _clips(stream: av.VideoStream, cut: Cut, skip: int) -> Iterator[Clip]:
+def _clips(stream: av.VideoStream, cut: Cut, skip: int, segment: Segment | None) -> Iterator[Clip]:
     frames: list[np.ndarray] = []
     num_sampled = 0
+    began = 0.0
     last: tuple[Shown, np.ndarray] | None = None
-    for shown in at_rate(_shown(stream), cut.fps):
+    for shown, seconds in _sampled(stream, cut.fps, segment):
+        began = seconds if num_sampled == 0 else began
         num_sampled += 1
         if num_sampled <= skip:
             continue
@@ -94,7 +102,8 @@ def _clips(stream: av.VideoStream, cut: Cut, skip: int) -> Iterator[Clip]:
         frames.append(last[1])
         if len(frames) == cut.num_frames:
             yield Clip(
-                np.stack(frames), _facts(shown.frame, stream, cut, (num_sampled - cut.num_frames) / cut.fps)
+                np.stack(frames),
+                _facts(shown.frame, stream, cut, began + (num_sampled - cut.num_frames) / cut.fps),
             )
             frames = []
     if num_sampled < skip + cut.num_frames:
@@ -107,9 +116,30 @@ def _clips(stream: av.VideoStream, cut: Cut, skip: int) -> Iterator[Clip]:
         )
 
 
-def at_rate(shots: Iterable[Shown], fps: float) -> Iterator[Shown]:
-    """The shot on screen at 0, 1/fps, 2/fps ... seconds, to the nearest: a change counts from half a frame
-    before it.
+def _sampled(stream: av.VideoStream, fps: float, segment: Segment | None) -> Iterator[tuple[Shown, float]]:
+    """The shots of a video or of a segment at a rate, and when the first of them is, in seconds of the
+    file."""
+    shots: Iterator[Shown] = _shown(stream)
+    start, end = 0.0, math.inf
+    if segment is not None and segment.unit is SegmentUnit.FRAMES:
+        last = None if segment.end is None else int(segment.end)
+        shots = islice(shots, int(segment.start), last)
+        first = next(shots, None)
+        if first is None:
+            return
+        start, shots = first.seconds, chain([first], shots)
+    elif segment is not None:
+        start, end = segment.start, math.inf if segment.end is None else segment.end
+        shots = takewhile(lambda shot: shot.seconds < end - SLACK_SECONDS, shots)
+    for number, shot in enumerate(at_rate(shots, fps, start)):
+        if start + number / fps >= end - SLACK_SECONDS:
+            return
+        yield shot, start
+
+
+def at_rate(shots: Iterable[Shown], fps: float, start: float = 0.0) -> Iterator[Shown]:
+    """The shot on screen at start, start + 1/fps ... seconds, to the nearest: a change counts from half a
+    frame before it.
 
     So sources of 24, 30 and 60 fps of one scene differ by at most half a frame of the slowest. A frame is the
     shortest gap so far, so that a picture held for long, which recordings of screens have, stays held.
@@ -123,11 +153,11 @@ def at_rate(shots: Iterable[Shown], fps: float) -> Iterator[Shown]:
                 raise Rejected(Reason.CORRUPT, f"time runs backwards at {before.seconds:.3f} s")
             shortest = min(shortest, gap) if gap else shortest
             change = shot.seconds - min(gap, shortest) / 2
-            while count / fps < change - SLACK_SECONDS:
+            while start + count / fps < change - SLACK_SECONDS:
                 yield before
                 count += 1
         before = shot
-    while before is not None and count / fps < before.seconds + before.duration - SLACK_SECONDS:
+    while before is not None and start + count / fps < before.seconds + before.duration - SLACK_SECONDS:
         yield before
         count += 1
 
@@ -198,6 +228,10 @@ def _facts(frame: av.VideoFrame, stream: av.VideoStream, cut: Cut, start_seconds
     noted: dict[str, Any] = {"source_hdr": _HDR[frame.color_trc]} if frame.color_trc in _HDR else {}
     if frame.interlaced_frame:
         noted["source_interlaced"] = True
+    if has_alpha(frame):
+        noted["source_alpha"] = "on white"
+    elif stream.metadata.get("alpha_mode") == "1":  # a second picture beside each, which FFmpeg leaves closed
+        noted["source_alpha"] = "dropped"
     return {
         "fps": cut.fps,
         "num_frames": cut.num_frames,

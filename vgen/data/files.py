@@ -32,6 +32,15 @@ def write_json(path: Path, value: Any) -> None:
     )
 
 
+def lines_of(text: str) -> list[str]:
+    """Lines that are not blank, cut at newlines alone.
+
+    ``str.splitlines`` also cuts at marks that a prompt may hold, such as U+2028.
+    """
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip()]
+
+
 def put_in_place(file: IO[bytes], path: Path) -> None:
     """Rename an open, fully written temporary file; the name survives a power cut because its folder is
     flushed too."""

@@ -3,12 +3,15 @@ pass."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,31 +44,40 @@ class ShardIndex:
     shard_size: int
     samples: list[Entry]
 
-    def write(self, tar: Path) -> None:
+    def write(self, tar: Path) -> str:
+        """Beside ``tar``; returns the sha256 of the index file."""
         samples = [
             {"key": key, "members": {e: m._asdict() for e, m in members.items()}}
             for key, members in self.samples
         ]
         data = {"format": FORMAT, "version": VERSION, "shard_size": self.shard_size, "samples": samples}
-        write_whole(index_path(tar), json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
+        payload = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+        write_whole(index_path(tar), payload)
+        return hashlib.sha256(payload).hexdigest()
 
     @staticmethod
-    def read(tar: Path) -> ShardIndex:
-        """The index beside ``tar``, checked against the tar's size and against itself."""
+    def read(tar: Path, sha256: str = "") -> ShardIndex:
+        """The index beside ``tar``, checked against the tar's size, against itself and, where it is known,
+        against its own sha256."""
         path = index_path(tar)
         if not path.is_file():
             raise ValueError(
                 f"shard {tar} has no index {path.name}; make one with vgen.data.index.index_shard, or "
                 "prepare the folder again"
             )
+        payload = path.read_bytes()
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            index = ShardIndex._from_dict(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            index = ShardIndex._from_dict(json.loads(payload.decode("utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"index {path} is damaged or of another kind than {FORMAT} version {VERSION} ({error}); "
                 "make it again with vgen.data.index.index_shard"
             ) from error
+        if sha256 and hashlib.sha256(payload).hexdigest() != sha256:
+            raise ValueError(
+                f"index {path} is not the one that was written with its shard: it was changed since; copy or "
+                "prepare the folder again"
+            )
         size = os.path.getsize(tar) if tar.is_file() else None
         if size != index.shard_size:
             state = "is missing" if size is None else f"has {size:,} bytes"
@@ -90,11 +102,37 @@ class ShardIndex:
             for s in data["samples"]
         ]
         index = ShardIndex(shard_size=int(data["shard_size"]), samples=entries)
-        for key, members in entries:
-            for member in members.values():
-                if member.offset < BLOCK or member.size < 0 or member.offset + member.size > index.shard_size:
-                    raise ValueError(f"sample {key!r} lies outside the shard")
+        _check_entries(index)
         return index
+
+
+def _check_entries(index: ShardIndex) -> None:
+    """Raises ValueError where a key is no plain name or there twice, or where members lie outside the shard
+    or on one another."""
+    seen, ends = set(), []
+    for key, members in index.samples:
+        if not isinstance(key, str) or key in seen:
+            raise ValueError(f"sample {key!r} is there twice or has no name")
+        if leaves_its_folder(key):
+            raise ValueError(f"sample {key!r} has a name that leaves its folder")
+        seen.add(key)
+        for member in members.values():
+            if member.offset < BLOCK or member.size < 0 or member.offset + member.size > index.shard_size:
+                raise ValueError(f"sample {key!r} lies outside the shard")
+            ends.append((member.offset, member.offset + member.size, key))
+    ends.sort()
+    for (_, end, _), (start, _, key) in pairwise(ends):
+        if start < end + BLOCK:  # the header of what follows
+            raise ValueError(f"a member of sample {key!r} lies on another one")
+
+
+def leaves_its_folder(name: str) -> bool:
+    """Whether a member's name leads elsewhere than below the folder that it is unpacked into."""
+    return name.startswith("/") or ".." in name.replace("\\", "/").split("/") or not _LETTERS.fullmatch(name)
+
+
+_LETTERS = re.compile(r"[^\x00-\x1f\x7f]*")
+"""No control characters: a name with them rewrites the terminal that it is shown on."""
 
 
 def index_path(tar: Path) -> Path:
@@ -171,7 +209,7 @@ def _check_member(tar: Path, info: tarfile.TarInfo, size: int) -> None:
             f"shard {tar} holds {info.name!r}, which is a link or a device and no plain file; write it "
             "again without"
         )
-    if info.name.startswith("/") or ".." in info.name.split("/"):
+    if leaves_its_folder(info.name):
         raise ValueError(
             f"shard {tar} holds {info.name!r}, a name that leaves its folder; write it again with relative "
             "names"

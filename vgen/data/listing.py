@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vgen.data.bounded import refuse_deep
+
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -56,6 +58,7 @@ def _json_lines(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]]
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
+                refuse_deep(row)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"listing {file}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):

@@ -29,8 +29,9 @@ class Manifest:
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the names and the sha256 of all shards."""
-        return hashlib.sha256("".join(f"{s.name} {s.sha256}\n" for s in self.shards).encode()).hexdigest()
+        """sha256 over the names of all shards and the sha256 of each and of its index, where it has one."""
+        lines = [" ".join(filter(None, (s.name, s.sha256, s.index_sha256))) + "\n" for s in self.shards]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         write_json(
@@ -50,7 +51,7 @@ class Manifest:
             data = json.loads(path.read_text(encoding="utf-8"))
             kind, claimed = (data.pop("format"), data.pop("version")), data.pop("content_hash")
             manifest = Manifest(**{**data, "shards": [Shard(**s) for s in data["shards"]]})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"manifest {path} is damaged ({error}); delete the folder and prepare it again"
             ) from error

@@ -17,6 +17,12 @@ from av.video.reformatter import ColorRange, Colorspace
 
 MAX_BYTES = 2 << 30
 """Decoded size that one clip may reach: an mp4 of a few kilobytes can hold hours of black."""
+MOST_PIXELS = 8192 * 4320
+"""Of one frame: the largest that cameras make. A frame of 8192 x 8192 takes a few kilobytes in a file."""
+
+
+class TooLarge(ValueError):
+    """Frames that are not decoded because of their size."""
 
 
 def encode_mp4(video: np.ndarray, fps: float, crf: int) -> bytes:
@@ -79,7 +85,8 @@ def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     whole picture, as in a player: what leans on pictures before that is left out.
     """
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-    stream.codec_context.options = {"err_detect": "explode"}
+    _refuse_huge(stream.codec_context)
+    stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
     container = stream.container
     assert isinstance(container, av.container.InputContainer)
     keyed, joined, begun = False, False, False
@@ -109,11 +116,36 @@ def strict_frames(stream: av.VideoStream) -> Iterator[av.VideoFrame]:
             yield frame
 
 
+def _refuse_huge(codec: av.VideoCodecContext) -> None:
+    if codec.width * codec.height > MOST_PIXELS:
+        raise TooLarge(
+            f"its frames have {codec.width:,} x {codec.height:,} pixels where {MOST_PIXELS:,} are allowed "
+            "(8192 x 4320)"
+        )
+
+
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """uint8 ``h w c``. Frames that do not name their matrix are read as players do: BT.709 from 720 lines on,
     BT.601 below."""
     unnamed = frame.colorspace in (0, 2)  # 0 is RGB, where the matrix is not used
     matrix = (Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601) if unnamed else None
-    return frame.reformat(
-        format="rgb24", src_colorspace=matrix, src_color_range=frame.color_range, threads=1
+    form = "rgba" if has_alpha(frame) else "rgb24"
+    picture = frame.reformat(
+        format=form, src_colorspace=matrix, src_color_range=frame.color_range, threads=1
     ).to_ndarray()
+    return on_white(picture) if form == "rgba" else picture
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether pixels of the frame can be transparent."""
+    return any(part.is_alpha for part in frame.format.components) or frame.format.name == "pal8"
+
+
+def on_white(picture: np.ndarray) -> np.ndarray:
+    """uint8 ``... 4`` (red, green, blue, opacity) to ``... 3``: what is transparent is white, in clips as in
+    pictures."""
+    if (picture[..., 3] == 255).all():
+        return np.ascontiguousarray(picture[..., :3])
+    opacity = picture[..., 3:].astype(np.uint32)
+    mixed = picture[..., :3] * opacity + 255 * (255 - opacity)
+    return ((mixed + 127) // 255).astype(np.uint8)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vgen.data.bounded import opened
 from vgen.data.decode import Cut, clips
 from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
@@ -50,11 +51,13 @@ def _picture(path: Path, size_px: int) -> np.ndarray | None:
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
-        with Image.open(path) as file:
+        with opened(path) as file:
             if file.format == "GIF" and getattr(file, "n_frames", 1) > 1:
                 return None
-            image = _rgb(ImageOps.exif_transpose(file))
-    except (UnidentifiedImageError, OSError):
+            image = as_rgb(ImageOps.exif_transpose(file))
+    except ValueError as error:
+        raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
+    except (UnidentifiedImageError, OSError, SyntaxError):
         return None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -63,7 +66,8 @@ def _picture(path: Path, size_px: int) -> np.ndarray | None:
     )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """8 bits a colour; what is transparent is white."""
     if image.mode.startswith("I;16"):  # Pillow would cut off what is brighter than 255
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -21,12 +21,17 @@ from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.data.sample import Encoding, Sample, Video, pack, plain
+from vgen.data.segments import SegmentUnit
 from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
 from vgen.spec import spec
 
 USUAL_FRAMES = 16
+USUAL_TOKENS = 75
+"""What Stable Diffusion's text encoders read of a caption; a word is a token or more."""
+_AS_BEFORE = (Captions.REQUIRED, SegmentUnit.SECONDS)
+"""Settings that say what held before there were such settings: folders of older versions stay the same."""
 
 
 @spec
@@ -88,7 +93,7 @@ class Prepare:
         source = {
             f"data.{k}": v
             for k, v in asdict(self.data).items()
-            if k not in ("path", "timeout_seconds") and v is not Captions.REQUIRED  # as before there was one
+            if k not in ("path", "timeout_seconds") and v not in _AS_BEFORE
         }
         return plain(
             {
@@ -109,6 +114,8 @@ class Prepared:
     manifest: Manifest
     rejected: dict[str, int]
     fresh: bool
+    long_captions: int = 0
+    """Rows whose caption has more words than Stable Diffusion's text encoders read tokens."""
 
 
 Watch = Callable[[int, int, Counts], None]
@@ -128,8 +135,13 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
         check_sizes(folder, manifest.shards)
         if workspace.path.is_dir():  # killed between the manifest and the last sweep
             workspace.remove()
+        rejected = by_reason(read_ledger(folder))
         return Prepared(
-            folder=folder, manifest=manifest, rejected=by_reason(read_ledger(folder)), fresh=False
+            folder=folder,
+            manifest=manifest,
+            rejected=rejected,
+            fresh=False,
+            long_captions=_long_captions(jobs),
         )
     begun = workspace.facts()
     if begun is not None:
@@ -228,7 +240,18 @@ def _fill(
     )
     manifest.write(folder)
     workspace.remove()
-    return Prepared(folder=folder, manifest=manifest, rejected=tally, fresh=True)
+    return Prepared(
+        folder=folder,
+        manifest=manifest,
+        rejected=tally,
+        fresh=True,
+        long_captions=_long_captions(jobs),
+    )
+
+
+def _long_captions(jobs: list[Job | Rejection]) -> int:
+    captions = (getattr(job, "caption", None) or "" for job in jobs)
+    return sum(len(caption.split()) > USUAL_TOKENS for caption in captions)
 
 
 def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> str:

@@ -38,7 +38,9 @@ class ShardReader:
         self.manifest = Manifest.read(self.folder)
         if not self.manifest.shards:
             raise ValueError(f"{self.folder} lists no shard; delete it and prepare it again")
-        self.indexes = [ShardIndex.read(self.folder / shard.name) for shard in self.manifest.shards]
+        self.indexes = [
+            ShardIndex.read(self.folder / shard.name, shard.index_sha256) for shard in self.manifest.shards
+        ]
         for shard, index in zip(self.manifest.shards, self.indexes, strict=True):
             if (shard.size, shard.num_samples) != (index.shard_size, len(index.samples)):
                 raise ValueError(

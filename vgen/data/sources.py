@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from vgen.data.bounded import refuse_deep
 from vgen.data.decode import Cut, clips
 from vgen.data.download import Fetch, is_url
 from vgen.data.ledger import Reason, Rejection
 from vgen.data.listing import read_listing
 from vgen.data.sample import Sample, Video, plain
+from vgen.data.segments import Segment, SegmentUnit, segments_of
 from vgen.spec import Choice, spec
 
 VIDEO_SUFFIXES = (
@@ -40,6 +42,8 @@ VIDEO_SUFFIXES = (
     ".gif",
 )
 LONGEST_KEY = 80
+_SEGMENT, _SEVERAL = "\0segment", "\0several"
+"""In a record, what no column can be called."""
 
 
 class Captions(Choice):
@@ -89,11 +93,12 @@ class VideoJob(Job):
     columns: dict[str, Any]
     cut: Cut
     fetch: Fetch
+    segment: Segment | None = None
 
     def samples(self, scratch: Path) -> Iterator[Sample]:
         path = self.fetch(self.location, scratch) if is_url(self.location) else Path(self.location)
         try:
-            for number, clip in enumerate(clips(path, self.cut)):
+            for number, clip in enumerate(clips(path, self.cut, segment=self.segment)):
                 ours = {**clip.metadata, "source": self.source, "clip": number}
                 yield Sample(
                     f"{self.key}-{number:04d}", clip.video, self.caption, ours | _beside(ours, self.columns)
@@ -113,6 +118,7 @@ class VideoJob(Job):
             "caption": self.caption,
             "columns": plain(self.columns),
             "num_bytes": num_bytes,
+            **({} if self.segment is None else {"segment": asdict(self.segment)}),
         }
 
 
@@ -179,6 +185,7 @@ class FolderSource(Source):
         try:
             if _there(facts):
                 columns = json.loads(facts.read_text(encoding="utf-8-sig"))
+                refuse_deep(columns)
                 if not isinstance(columns, dict):
                     raise ValueError(f"it holds a {type(columns).__name__} where an object is needed")
                 caption = columns.pop(self.caption_key, None) or ""
@@ -204,17 +211,29 @@ class FolderSource(Source):
 @spec
 class ListingSource(Source):
     """A CSV, TSV, Parquet or JSONL file with a row per video; local paths are relative to it, http(s)
-    addresses are downloaded."""
+    addresses are downloaded.
+
+    With ``start_column`` a row is a segment of a video (to ``end_column``, or to the video's end), or has
+    lists of captions, starts and ends; where ``start_column`` holds pairs of both, ``end_column`` names the
+    same.
+    """
 
     path: str | None = None
     video_column: str = "path"
     caption_column: str = "caption"
     key_column: str | None = None  # null: keys follow from the path or address
+    start_column: str | None = None
+    end_column: str | None = None
+    segment_unit: SegmentUnit = SegmentUnit.SECONDS
     captions: Captions = Captions.REQUIRED
     max_download_megabytes: float = 500.0
     timeout_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        if self.end_column and not self.start_column:
+            raise ValueError(
+                f"data.end_column={self.end_column} needs data.start_column; segments have a start and an end"
+            )
         for name in ("max_download_megabytes", "timeout_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"data.{name} must be positive and finite, got {getattr(self, name)}")
@@ -225,23 +244,48 @@ class ListingSource(Source):
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         file = self._file()
         fetch = Fetch(int(self.max_download_megabytes * 1e6), self.timeout_seconds)
-        rows = [self._row(record, file.parent) for record in read_listing(file, self._columns())]
+        records = (part for one in read_listing(file, self._columns()) for part in self._parts(one))
+        rows = [self._row(record, file.parent) for record in records]
         if not rows:
             raise ValueError(f"listing {file} has no row")
         return _jobs(rows, cut, fetch, self.captions)
 
     def _columns(self) -> list[str]:
         """Those that the listing must have."""
-        names = [self.video_column, self.caption_column, *([self.key_column] if self.key_column else [])]
+        own = (self.key_column, self.start_column, None if self._paired() else self.end_column)
+        names = [self.video_column, self.caption_column, *(name for name in own if name)]
         if len(set(names)) < len(names):
             raise ValueError(
-                "data.video_column, data.caption_column and data.key_column must differ, got "
+                "data.video_column, data.caption_column, data.key_column, data.start_column and "
+                "data.end_column must differ, got "
                 f"{', '.join(names)}"
             )
         optional = self.captions is Captions.OPTIONAL
         return [name for name in names if name != self.caption_column or not optional]
 
+    def _paired(self) -> bool:
+        return self.start_column is not None and self.start_column == self.end_column
+
+    def _parts(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """The record of each segment of a row, under the names of one; the row itself where it has none, or
+        where they can't be read, which :meth:`_row` rejects."""
+        if self.start_column is None:
+            return [record]
+        start = record.pop(self.start_column)
+        end = start if self._paired() else record.pop(self.end_column or "", None)
+        caption = record.get(self.caption_column)
+        try:
+            found = segments_of(caption, start, end, self.segment_unit, self._paired())
+        except ValueError as error:
+            return [record | {_SEGMENT: error}]
+        several = len(found) > 1
+        return [
+            record | {self.caption_column: text, _SEGMENT: segment, _SEVERAL: several}
+            for text, segment in found
+        ]
+
     def _row(self, record: dict[str, Any], folder: Path) -> _Row:
+        segment, several = record.pop(_SEGMENT, None), record.pop(_SEVERAL, False)
         video, caption = record.pop(self.video_column), record.pop(self.caption_column, None)
         location = "" if video is None else str(video).strip()
         given = record.pop(self.key_column) if self.key_column else None
@@ -260,12 +304,16 @@ class ListingSource(Source):
                 )
                 location = str((folder / location).absolute())
             safe_key(key := key if given is None else str(given))
+            if isinstance(segment, ValueError):
+                raise segment
+            if segment is not None and (given is None or several):
+                key = f"{key}-{segment.key}"
         except (
             ValueError
         ) as error:  # an address or a path that is none: a fact about this row, not about the listing
             shown = "" if is_url(location) else _shown(location)
             return _Row("", shown, location, text, record, missing, f"the row can't be read: {error}")
-        return _Row(key, shown, location, text, record, missing)
+        return _Row(key, shown, location, text, record, missing, segment=segment)
 
     def _file(self) -> Path:
         if self.path is None:
@@ -282,6 +330,7 @@ class _Row:
     columns: dict[str, Any]
     why_no_caption: str
     defect: str = ""
+    segment: Segment | None = None
 
 
 def _videos(folder: Path) -> Iterator[Path]:
@@ -330,7 +379,8 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> l
                 Rejection(
                     **where,
                     reason=Reason.DUPLICATE_KEY,
-                    detail=f"row {taken[key]} has the key {key!r} already",
+                    detail=f"row {taken[key]} has the key {key!r} already"
+                    + ("" if row.segment else "; data.start_column and data.end_column cut a video by rows"),
                 )
             )
         else:
@@ -343,6 +393,7 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> l
                     columns=row.columns,
                     cut=cut,
                     fetch=fetch,
+                    segment=row.segment,
                 )
             )
     return out

@@ -25,6 +25,7 @@ class Shard:
     size: int
     num_samples: int
     sha256: str
+    index_sha256: str = ""  # of the index beside it; folders of older versions have none
 
 
 class ShardWriter:
@@ -75,7 +76,7 @@ class ShardWriter:
             return None
         self._append(bytes(2 * BLOCK))
         path = self.folder / f"shard-{self.number:06d}.tar"
-        ShardIndex(shard_size=self._offset, samples=self._entries).write(path)
+        index_sha256 = ShardIndex(shard_size=self._offset, samples=self._entries).write(path)
         with self._file as file:
             put_in_place(file, path)
         self.shards.append(
@@ -84,6 +85,7 @@ class ShardWriter:
                 size=self._offset,
                 num_samples=len(self._entries),
                 sha256=self._hash.hexdigest(),
+                index_sha256=index_sha256,
             )
         )
         self._file, self._entries = None, []

@@ -146,13 +146,25 @@ def load_adapter(path: Path) -> tuple[dict[str, Tensor], Card]:
             f"{path} carries no vgen card; 'vgen export from={path} to=...' imports AnimateDiff and "
             "diffusers files"
         )
-    return tensors, _card(path, metadata["vgen"])
+    card = _card(path, metadata["vgen"])
+    refuse_no_numbers(tensors, str(path))
+    return tensors, card
+
+
+def refuse_no_numbers(tensors: Mapping[str, Tensor], whose: str) -> None:
+    """Raises ValueError where a value is not finite: whatever is drawn with it is black."""
+    bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise ValueError(
+            f"{whose} holds values that are no finite numbers in {len(bad)} of {len(tensors)} tensors "
+            f"(first: {bad[0]}): its training diverged or the file is damaged; take an earlier one"
+        )
 
 
 def _card(path: Path, text: str) -> Card:
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the vgen card in {path} is no JSON ({error}); {_AGAIN}") from error
     return card_of(path, data)
 

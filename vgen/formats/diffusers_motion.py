@@ -162,7 +162,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _arguments(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}); fetch it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold names and values, got {str(found)[:40]}; fetch it again")

@@ -32,6 +32,7 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
+from vgen.training.captions import say_cut_captions
 from vgen.training.checkpoint_folder import Checkpoint, remove_leftovers, set_aside, step_of, steps
 from vgen.training.checkpoints import (
     GoOn,
@@ -135,13 +136,7 @@ def fit(job: Job) -> Path:
 def _fit(job: Job, watchdog: Watchdog) -> Path:
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
-    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
-    _set_up_cpu(settings)
-    ranks.check(settings.devices, settings.num_nodes)
-    refuse_missing_gpus(settings)
-    rank = ranks.rank(settings.devices)
-    if rank == 0:
-        warn_of_slow_bf16(settings)
+    rank = _ready(job)
     found = _resumable(job)
     steps_done = found.state.step if found else 0
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
@@ -149,7 +144,8 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
     _check_clips(job, parts)
-    log.info("%s", parts.told)
+    if rank == 0:
+        _tell_of_clips(job, parts)
     learner = _learner(job)
     if job.corpus.cache:
         parts = cached(
@@ -222,6 +218,25 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         if rank == 0:
             _write(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _ready(job: Job) -> int:
+    """This process's rank. Raises ValueError where settings and machine do not go together."""
+    settings = job.settings
+    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
+    _set_up_cpu(settings)
+    ranks.check(settings.devices, settings.num_nodes)
+    refuse_missing_gpus(settings)
+    rank = ranks.rank(settings.devices)
+    if rank == 0:
+        warn_of_slow_bf16(settings)
+    return rank
+
+
+def _tell_of_clips(job: Job, parts: Split) -> None:
+    log.info("%s", parts.told)
+    if isinstance(parts.train, Clips):
+        say_cut_captions(job.model, parts.train)
 
 
 def _compile(learner: Learner, settings: TrainerSettings) -> None:

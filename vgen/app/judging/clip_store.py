@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vgen.data.files import put_in_place
+from vgen.data.files import lines_of, put_in_place
 from vgen.metrics.suite import Task, batches
 from vgen.toybox.renderer import render
 
@@ -96,7 +96,7 @@ class ClipStore:
         spent = [
             json.loads(line)
             for file in files
-            for line in file.read_text(encoding="utf-8").splitlines()
+            for line in lines_of(file.read_text(encoding="utf-8"))
             if line.endswith("}")
         ]
         num = sum(s["clips"] for s in spent)

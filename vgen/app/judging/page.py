@@ -258,8 +258,10 @@ def _environment() -> Environment:
 
 
 def _script(value: Any) -> str:
-    """JSON that may stand in a script."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    """JSON that may stand in a script: without the sign that begins its end, or a comment that hides the
+    end."""
+    told = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return told.replace("<", "\\u003c")
 
 
 def _link(folder: Path, result: Result) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from vgen.app.plain import from_plain
+from vgen.data.files import lines_of
 from vgen.metrics.flat_suites import in_slots
 from vgen.metrics.statistics import interval
 from vgen.metrics.suite import Suite, Task, tasks
@@ -83,9 +84,7 @@ def _said(sampler: dict[str, Any], keys: Sequence[str]) -> list[str]:
 def _load(folder: Path) -> list[Result]:
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        rows = [
-            json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-        ]
+        rows = [json.loads(line) for line in lines_of((folder / "scores.jsonl").read_text(encoding="utf-8"))]
     except FileNotFoundError as error:
         raise ValueError(
             f"{folder} is no finished evaluation ({Path(error.filename).name} is missing); give a folder "
@@ -166,10 +165,12 @@ def _other_size(a: Result, b: Result) -> str | None:
 
 
 def worded(number: dict[str, Any] | None, form: str = ".2f") -> str:
-    """A mean with its interval, where it has one."""
+    """A mean with its interval; a dash in its place where one sample says nothing of others."""
     if number is None or number["mean"] is None:
         return "-"
     mean, bounds = f"{number['mean']:{form}}", [number["low"], number["high"]]
+    if number["num"] == 1:
+        return f"{mean} [-]"
     return mean if None in bounds else f"{mean} [{', '.join(f'{x:{form}}' for x in bounds)}]"
 
 

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import ImageSequence, UnidentifiedImageError
 
 from vgen.app.refusals import listed
-from vgen.data.mp4 import decode_mp4
+from vgen.data.bounded import opened, read_npy
+from vgen.data.files import lines_of
+from vgen.data.mp4 import MAX_BYTES, decode_mp4
+from vgen.data.one_clip import as_rgb
 from vgen.metrics.suite import Task
 
 KINDS = (".mp4", ".gif", ".npy")
@@ -120,9 +123,7 @@ def _listing(root: Path, prompts: str) -> Path | None:
 def read_listing(path: Path, files: dict[str, Path]) -> list[tuple[str, str]]:
     """(file name, caption). A text file has one caption a line, for the files in the order of their names."""
     text = _text(path)
-    lines = [
-        line.strip() for line in re.split(r"[\r\n]", text) if line.strip()
-    ]  # splitlines() divides at marks that a caption may hold
+    lines = [line.strip() for line in lines_of(text)]
     if path.suffix == ".txt":
         if len(lines) != len(files):
             raise ValueError(
@@ -280,7 +281,7 @@ def read_video(path: Path, num_frames: int | None = None) -> np.ndarray:
     kind = path.suffix.lower() if path.is_file() else "folder"
     try:
         return _gif(path, num_frames) if kind == ".gif" else _READERS[kind](path)
-    except (ValueError, EOFError, OSError, UnidentifiedImageError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, UnidentifiedImageError) as error:
         raise ValueError(f"{path} can't be read: {error}; make it again") from error
 
 
@@ -289,9 +290,12 @@ def _mp4(path: Path) -> np.ndarray:
 
 
 def _gif(path: Path, num_frames: int | None) -> np.ndarray:
-    with Image.open(path) as image:
+    with opened(path) as image:
+        size = image.width * image.height * 3 * getattr(image, "n_frames", 1)
+        if size > MAX_BYTES:
+            raise ValueError(f"it decodes to {size:,} bytes where {MAX_BYTES:,} are allowed")
         shots = [
-            (np.asarray(frame.convert("RGB")), frame.info.get("duration", 0))
+            (np.asarray(as_rgb(frame)), frame.info.get("duration", 0))
             for frame in ImageSequence.Iterator(image)
         ]
     num_frames = num_frames or len(shots)
@@ -309,7 +313,7 @@ def _gif(path: Path, num_frames: int | None) -> np.ndarray:
 
 
 def _npy(path: Path) -> np.ndarray:
-    video = np.load(path, allow_pickle=False)
+    video = read_npy(path.read_bytes())
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
         raise ValueError(
             f"it holds {video.dtype} {video.shape} where uint8 f h w 3 is needed (scaled to 255, rounded, "
@@ -324,8 +328,8 @@ def _pictures(path: Path) -> np.ndarray:
         (p for p in path.iterdir() if p.suffix.lower() in _PICTURES),
         key=lambda p: [int(x) for x in re.findall(r"\d+", p.stem)],
     ):
-        with Image.open(file) as image:
-            frames.append(np.asarray(image.convert("RGB")))
+        with opened(file) as image:
+            frames.append(np.asarray(as_rgb(image)))
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError("its frames have different sizes")
     return np.stack(frames)

@@ -112,6 +112,10 @@ def pretrained(kind: Any, folder: Path, name: str, **options: Any) -> Any:
     import torch
     from safetensors import SafetensorError
 
+    from vgen.backbones.foreign_settings import of_transformers, refuse_programs
+
+    refuse_programs(folder)
+    options = of_transformers() | options
     with quiet():
         try:
             model, info = kind.from_pretrained(
