@@ -26,10 +26,10 @@ from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
-from vgen.methods import Recipe, name_of
+from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._assembly import Part
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import position_rows, refuse_impossible
+from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.checkpoints import KeepBest, KeepLast, latest, refuse_diverged, remove_torn
@@ -119,9 +119,9 @@ def fit(job: Job) -> Path:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
-    _check_clips(job, parts)
+    shown = _check_clips(job, parts)
     log.info("%s", parts.told)
-    learner = _learner(job)
+    learner = _learner(job, shown)
     if job.corpus.cache:
         parts = cached(
             parts,
@@ -158,7 +158,7 @@ def fit(job: Job) -> Path:
             settings,
             job.corpus.batch_size,
             job.optimisation.grad_clip,
-            [*_callbacks(job, learner, ema), learnt],
+            [*_callbacks(job, learner, ema, shown), learnt],
             figures,
             job.folder,
         )
@@ -167,7 +167,7 @@ def fit(job: Job) -> Path:
             job.recipe,
             job.model,
             job.plain,
-            {"steps": settings.max_steps, "clips": clips, "held_out": parts.told},
+            {"steps": settings.max_steps, "clips": clips, "held_out": parts.told} | shown,
             [one.said for one in job.beneath],
             job.init,
         )
@@ -221,7 +221,7 @@ def _written_at(job: Job) -> int | None:
     return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
-def _learner(job: Job) -> Learner:
+def _learner(job: Job, shown: dict[str, int]) -> Learner:
     learner = Learner(
         job.recipe,
         job.model,
@@ -244,7 +244,7 @@ def _learner(job: Job) -> Learner:
             f"or method.motion.num_positions={asked}"
         )
     if draws_samples(job, learner):
-        sampling = job.samples.sampling.over(job.recipe.sampling())
+        sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
@@ -298,7 +298,7 @@ def _resumable(job: Job) -> Path | None:
     return found
 
 
-def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]:
+def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int]) -> list[pl.Callback]:
     """In this order: validation and samples run on the averages that ``ema`` puts in place, keepers look at
     what validation found."""
     every = job.settings.log_every_steps
@@ -310,20 +310,26 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
         StepBar(job.settings.max_steps),
     ]
     if draws_samples(job, learner):
-        out.append(SampleClips(job.samples, job.folder / "samples", ema))
+        row = as_trained(job.recipe.sampling(), shown)
+        out.append(SampleClips(job.samples, job.folder / "samples", ema, job.samples.sampling.over(row)))
     folder = job.folder / "checkpoints"
     keep = [KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last), KeepBest(folder)]
     return [*([ema] if ema else []), *out, *keep]
 
 
-def _check_clips(job: Job, parts: Split) -> None:
+def _check_clips(job: Job, parts: Split) -> dict[str, int]:
     """One clip of each part is read and cut: what is held out would else be looked at for the first time in
-    the first validation."""
+    the first validation. Returns the frames and the size that training shows, where it shows clips."""
+    shown: dict[str, int] = {}
     seen = job.corpus.path or job.corpus.video
     for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
         video = clips[0, 0].video
         if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
             _check_size(job, video, path)
+            height, width = video.shape[2:]
+            if clips is parts.train and job.recipe.regime is not Regime.IMAGE:
+                shown = {"num_frames": job.corpus.window.num_frames, "width_px": width, "height_px": height}
+    return shown
 
 
 def _check_size(job: Job, video: np.ndarray, path: str) -> None:
