@@ -105,6 +105,9 @@ def _assigned(argument: str, known: Sequence[str]) -> str | None:
         return None
     names = offered(bare, known)
     section = bare.rpartition(".")[0]
+    if section.partition(".")[0] == "method":
+        told = f"; did you mean {' or '.join(names)}?" if names else ";"
+        return f"{bare} is not a key of any method{told} 'vgen show METHOD' lists those of one"
     beside = [name for name in known if name.rpartition(".")[0] == section] or _top(known)
     told = f"; did you mean {' or '.join(names)}?" if names else ";"
     where = section if any(name.startswith(f"{section}.") for name in known) else "the top level"
