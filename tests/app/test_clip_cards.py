@@ -1,5 +1,5 @@
-"""The folder that ``vgen generate`` wrote is read as it is: an mp4 beside its GIF is one clip, and prompts are
-in the cards."""
+"""The folder that ``vgen generate`` wrote is read as it is: prompts are in the cards, an mp4 beside its GIF is
+one clip."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> N
     if not job_suffix():
         train(run, plain)
         return
-    run.run.name = run.run.name or f"{name_of(run.method)}-{ranks.stamp(run.trainer.devices)}"
+    run.run.name = run.run.name or _own_name(run)
     group = run.logger.group or (done[0].group if done else run.run.name)
     run.logger = replace(run.logger, group=group)
     folder, ended = Path(run.run.dir) / (run.run.name + job_suffix()), False
@@ -54,6 +54,12 @@ def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> N
         ended = True
     finally:
         done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
+
+
+def _own_name(run: TrainRun) -> str:
+    """Of a run that was given none; trials of a W&B sweep may begin in the same second."""
+    trial = os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
+    return "-".join([name_of(run.method), ranks.stamp(run.trainer.devices), *([trial] if trial else [])])
 
 
 def train(run: TrainRun, plain: dict[str, Any]) -> Path:
@@ -71,7 +77,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             "processes of "
             f"trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array"
         )
-    name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
+    name = (run.run.name or _own_name(run)) + job_suffix()
     folder = Path(run.run.dir) / name
     resume = run.run.resume is Resume.AUTO
     fresh = not folder.exists()
