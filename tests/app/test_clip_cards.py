@@ -1,5 +1,4 @@
-"""The folder that ``vgen generate`` wrote is read as it is: prompts are in the cards, an mp4 beside its GIF is
-one clip."""
+"""The folder that ``vgen generate`` wrote is read as it is: a GIF beside its mp4, prompts in the cards."""
 
 from __future__ import annotations
 

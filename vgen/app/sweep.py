@@ -221,7 +221,8 @@ def aggregate(folder: Path, console: Console, page: PageSettings | None = None) 
         return {"runs": [str(run.folder) for run in jobs.ranked(runs)]}
     if not found:
         raise ValueError(
-            f"{folder} holds no finished evaluation (no */summary.json) and no run; give the folder of a sweep"
+            f"{folder} holds no finished evaluation (no */summary.json) and no run; give the folder of a "
+            "sweep"
         )
     groups = alike(load(*found))
     boards = [board(group) for group in groups]
