@@ -59,7 +59,7 @@ def _keys(cls: type, above: str, seen: tuple[type, ...]) -> Iterator[str]:
         return
     for kind in (cls, *_below(cls)):
         hints = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass
             key = f"{above}{field.name}"
             yield key
             if hints[field.name] is Any or typing.get_origin(hints[field.name]) is dict:
