@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -24,7 +26,7 @@ from vgen.diffusion.frames import Sliding
 from vgen.diffusion.solvers import Solver
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
-from vgen.methods._sampling import Prompt, Sampling
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.image.clip_pair import ClipPair
@@ -351,19 +353,54 @@ def test_sampling_that_means_nothing_is_refused(knobs: dict, sentence: str) -> N
         Sampling(**knobs)
 
 
-def test_an_adapter_of_another_image_model_is_refused(adapter: Path, tmp_path: Path) -> None:
+def test_a_motion_module_draws_on_another_image_model_of_its_family(
+    adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One module, many personalised models; a remark says that it is another one."""
     blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
-    with pytest.raises(
-        ValueError, match=r"was trained on image model .* \(fingerprint [0-9a-f]{16}\), .* is [0-9a-f]{16}"
-    ):
-        open_checkpoint(str(adapter), str(tmp_path / "other"))
+    checkpoint = open_checkpoint(str(adapter), str(tmp_path / "other"))
+    assert checkpoint.sample([Prompt("a red circle", seed=1)], SMALL).isfinite().all()
+    assert re.search(
+        r"was trained on image model .* \(fingerprint [0-9a-f]{16}\); it is used on another one", caplog.text
+    )
 
 
-def test_the_fingerprint_survives_half_precision(backbone: Path, adapter: Path, tmp_path: Path) -> None:
+def test_weights_of_another_image_model_are_refused(adapter: Path, tmp_path: Path) -> None:
+    blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
+    tensors, card = load_adapter(adapter)
+    mixed = tensors | {"unet.image_unet.conv_in.bias": torch.zeros(1)}
+    save_adapter(tmp_path / "mixed.safetensors", mixed, card)
+    with pytest.raises(ValueError, match=r"weights of which it holds, .* is [0-9a-f]{16}; give the backbone"):
+        open_checkpoint(str(tmp_path / "mixed.safetensors"), str(tmp_path / "other"))
+
+
+def test_an_image_model_of_other_shapes_is_refused(adapter: Path, tmp_path: Path) -> None:
+    blank(Blank.SD15_NARROW, seed=0).freeze().save(tmp_path / "wide", torch.float32)
+    with pytest.raises(ValueError, match="was trained on an image model of other shapes"):
+        open_checkpoint(str(adapter), str(tmp_path / "wide"))
+
+
+def test_the_fingerprint_survives_half_precision(
+    backbone: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from vgen.backbones.image_model import load
 
     load(backbone).save(tmp_path / "half", torch.float16)
     assert open_checkpoint(str(adapter), str(tmp_path / "half")).card is not None
+    assert "another one" not in caplog.text
+
+
+def test_an_adapter_draws_at_the_frames_and_the_size_of_its_training(
+    backbone: Path, adapter: Path, tmp_path: Path
+) -> None:
+    tensors, card = load_adapter(adapter)
+    trained = replace(card, summary=card.summary | {"num_frames": 5, "width_px": 48, "height_px": 32})
+    save_adapter(tmp_path / "small.safetensors", tensors, trained)
+    checkpoint = open_checkpoint(str(tmp_path / "small.safetensors"), str(backbone))
+    found = checkpoint.sampling(SamplingOverrides(num_frames=3))
+    assert (found.num_frames, found.width_px, found.height_px) == (3, 48, 32)
+    assert checkpoint.sampling(SamplingOverrides()).num_frames == 5
+    assert open_checkpoint(str(adapter), str(backbone)).sampling(SamplingOverrides()).width_px == 0
 
 
 def test_a_cut_adapter_and_a_foreign_file_are_refused(backbone: Path, adapter: Path, tmp_path: Path) -> None:

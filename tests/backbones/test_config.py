@@ -117,6 +117,7 @@ def test_what_would_not_be_obeyed_is_refused_by_name(
             opened(folder)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, of numpy 2
 @pytest.mark.parametrize("name", SCHEDULER.classes)
 def test_every_scheduler_is_read_with_its_own_noise(saying, name: str) -> None:
     """A file that says nothing of the noise means what diffusers' class means."""

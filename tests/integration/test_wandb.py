@@ -119,11 +119,18 @@ def losses_of(path: Path) -> list[float]:
     return [json.loads(i.value_json) for i in items if (i.key or ".".join(i.nested_key)) == "train/loss"]
 
 
-def test_three_trainings_of_one_process_are_three_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The middle one fails, and its run says so; each is closed at its end."""
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B reads its variables once a process: it forgets them before and after."""
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("offline")
+def test_three_trainings_of_one_process_are_three_runs(tmp_path: Path) -> None:
+    """The middle one fails, and its run says so; each is closed at its end."""
     settings = LoggerSettings(wandb=WandbMode.OFFLINE, group="three")
     for number in range(3):
         figures = loggers(settings, tmp_path / str(number), f"run-{number}", f"abcd123{number}", {})
@@ -140,8 +147,8 @@ def test_three_trainings_of_one_process_are_three_runs(
         assert [r.exit.exit_code for r in records(file) if r.HasField("exit")] == [int(number == 1)]
 
 
-def test_a_run_of_somebody_elses_stays_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.mark.usefixtures("offline")
+def test_a_run_of_somebody_elses_stays_open(tmp_path: Path) -> None:
     theirs = wandb.init(mode="offline", dir=str(tmp_path), id="theirs00")
     with recorded(loggers(LoggerSettings(), tmp_path, "run", None, {})):
         pass

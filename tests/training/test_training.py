@@ -26,7 +26,7 @@ from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
-from vgen.methods._sampling import Sampling
+from vgen.methods._sampling import TRAINED, Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.autoencoder import Autoencoder
 from vgen.methods.image.clip_pair import ClipPair
@@ -256,6 +256,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: 
     got, card = load_adapter(parts / "adapter.safetensors")
     assert card.recipe == "animatediff"
     assert card.summary["steps"] == 4
+    assert [card.summary[name] for name in TRAINED] == [4, 64, 64]
+    assert card.summary["held_out"] == "held out: 4 clips of 4 of 20 videos (data.val_seed=0)"
     for name, value in want.items():
         assert torch.equal(got[name], value), f"{name}: the EMA after a resume differs"
     figures = (whole / "metrics" / "metrics.csv").read_text()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from vgen import __version__
+from vgen.app.early import check
 from vgen.app.refusals import in_letters, nearest, refusal
 from vgen.app.spellings import respelt
 from vgen.app.verbs import VERBS, overview
@@ -83,6 +84,9 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
     arguments, notes = respelt(verb, [at_home(a) for a in arguments])
     for note in notes:
         print(f"vgen {verb}: {note}", file=sys.stderr)
+    if VERBS[verb].hydra and (sentence := check(verb, arguments)):
+        print(f"vgen {verb}: {sentence}", file=sys.stderr)
+        return REFUSED
     sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # else Hydra prints its own reading of an error and exits before we see it

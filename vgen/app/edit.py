@@ -54,6 +54,7 @@ from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.monitors import peak_memory_gb
+from vgen.training.progress import TimeLeft
 
 POOR_DB = 6.0
 """A reconstruction this much below the decoder's own is worth a warning."""
@@ -527,8 +528,11 @@ def _bars(console: Console) -> Iterator[Told]:
     """One bar per phase: invert, null text, reconstruct, edit, decode."""
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress, tasks = Progress(*columns, console=console), {}
+    lines: dict[str, TimeLeft] = {}
 
     def told(phase: str, done: int, total: int) -> None:
+        if not console.is_terminal:
+            lines.setdefault(phase, TimeLeft(phase, total)).at(done)
         if phase not in tasks:
             progress.start()  # not before there is something to show: a refusal needs no empty line
             tasks[phase] = progress.add_task(phase, total=total)

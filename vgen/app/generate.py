@@ -27,6 +27,7 @@ from vgen.formats.adapter import plain
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
+from vgen.training.progress import TimeLeft
 
 
 class Dtype(Choice):
@@ -137,11 +138,15 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(batches) * sampling.num_steps)
+        told = TimeLeft("drawing", len(batches) * sampling.num_steps, speaks=not console.is_terminal)
+
+        def on_step() -> None:
+            progress.advance(task)
+            told.step()
+
         done = 0
         for batch in batches:
-            for clip, prompt in zip(
-                checkpoint.sample(batch, sampling, lambda: progress.advance(task)), batch, strict=True
-            ):
+            for clip, prompt in zip(checkpoint.sample(batch, sampling, on_step), batch, strict=True):
                 _write(out, done, clip, prompt, run, drawn_by)
                 done += 1
     seconds = time.perf_counter() - began

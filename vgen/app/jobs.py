@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +36,26 @@ class Trained:
             if row.get(VAL_LOSS)
         ]
         return min(found, default=None)
+
+
+def of_folder(folder: Path) -> list[Trained]:
+    """The runs that lie in a folder, with all of their settings."""
+    found = []
+    for config in sorted(folder.glob("*/config.yaml")):
+        settings = OmegaConf.to_container(OmegaConf.load(config))
+        ended = any((config.parent / name).exists() for name in ("adapter.safetensors", "image_model"))
+        found.append(Trained(config.parent, folder.name, tuple(_flat(settings)), ended))
+    return found
+
+
+def _flat(settings: Any, above: str = "") -> Iterator[str]:
+    """``section.key=value``; what a run is called says nothing of it."""
+    for name, value in settings.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{key}.")
+        elif key not in ("run.name", "run.dir"):
+            yield f"{key}={value}"
 
 
 def settings_of_job() -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from vgen.formats.adapter import Card, put, unet_fingerprint
 from vgen.methods import Recipe, VideoModel, usual
 from vgen.methods._assembly import Part, assemble_stack, leader
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, as_trained, generate
 from vgen.resources import data_dir
 from vgen.spec import spec
 from vgen.training.allocator import keep_freed_memory
@@ -147,8 +147,8 @@ class Checkpoint:
         return self.video_model.unet
 
     def sampling(self, given: SamplingOverrides) -> Sampling:
-        """The method's own numbers, but for what is given."""
-        own = self.recipe.sampling()
+        """The method's own numbers at the frames and the size of its training, but for what is given."""
+        own = as_trained(self.recipe.sampling(), self.card.summary if self.card else {})
         return given.over(replace(own, guidance=SHIPPED_GUIDANCE) if self.name == SHIPPED else own)
 
     def sample(

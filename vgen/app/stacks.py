@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from vgen.methods import Recipe, catalogue, given_low_rank, name_of
 from vgen.resources import data_dir
 from vgen.spec import spec
 
+log = logging.getLogger(__name__)
 TOYBOX, SHIPPED, UNTRAINED = "toybox", "shipped", "untrained"
+IMAGE_MODEL = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 RETIRED = frozenset({"num_steps", "guidance"})
 """Knobs in the cards of adapters written before these numbers were those of sampling."""
 
@@ -53,8 +56,10 @@ class Layer:
     scale: float = 1.0
 
     def refuse_misfit(self, model: ImageModel, name: str, fingerprint: str) -> None:
-        """Raises ValueError where the image model is another than the layer was trained on. What another
-        program wrote says nothing of it; its shapes were compared."""
+        """Raises ValueError where the layer does not fit the image model: other shapes, or the layer holds
+        weights of the model that it was trained on. What is inserted goes onto any model of the family, as
+        one motion module onto many personalised ones (Guo et al. 2023), with a remark where it is another.
+        What another program wrote says nothing of its model; its shapes were compared."""
         if self.card.backbone in (fingerprint, ""):
             return
         if self.card.shapes and self.card.shapes != unet_shapes(model.unet):
@@ -63,10 +68,13 @@ class Layer:
                 f"{name} "
                 "does not fit: give the backbone it was trained on, or one of its family"
             )
-        raise ValueError(
-            f"{self.named} was trained on image model {self.card.backbone_source} (fingerprint "
-            f"{self.card.backbone}), {name} is {fingerprint}; give the backbone it was trained on"
-        )
+        trained_on = f"image model {self.card.backbone_source} (fingerprint {self.card.backbone})"
+        if any(_is_the_models_own(tensor) for tensor in self.tensors):
+            raise ValueError(
+                f"{self.named} was trained on {trained_on}, weights of which it holds, {name} is "
+                f"{fingerprint}; give the backbone it was trained on"
+            )
+        log.warning("%s was trained on %s; it is used on another one, %s", self.named, trained_on, name)
 
     def as_base(self) -> dict[str, Any]:
         """How the card of what is trained upon it names it."""
@@ -82,6 +90,13 @@ class Layer:
 
 Opened = list[Layer | StackEntry]
 """Adapters that were read, and files of other programs that are read when their image model is known."""
+
+
+def _is_the_models_own(tensor: str) -> bool:
+    """Whether a tensor of an adapter takes the place of one of the image model, rather than being
+    inserted."""
+    part = tensor.partition(".")[0]
+    return part in IMAGE_MODEL and ".inserted." not in tensor
 
 
 def opened(adapter: str, named: str, slot: str = "", scale: float = 1.0) -> Opened:

@@ -1,5 +1,5 @@
-"""``vgen sweep NAME``: a grid of evaluations in W&B's own format, shown, started here or by W&B's agent, and
-put on one leaderboard."""
+"""``vgen sweep NAME``: a grid of evaluations or trainings in W&B's own format, shown, started here or by its
+agent, and put on one leaderboard or into one table."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from vgen.app import jobs
 from vgen.app.folders import refuse_unsafe_name
 from vgen.app.judging.evaluation import SWEEPS
 from vgen.app.judging.leaderboard import alike, board, table
@@ -27,18 +28,18 @@ from vgen.resources import conf_dir
 from vgen.training.records import WandbMode, has_key, is_reachable
 
 _ARGUMENTS = "${args_no_hyphens}"
+_TRIALS = {"evaluate": "evaluations", "train": "trainings"}
 _WAYS = ("local", "wandb")
-_USAGE = (
-    "vgen sweep NAME [launch=local|wandb] [key=value for every evaluation], or vgen sweep aggregate=FOLDER"
-)
+_USAGE = "vgen sweep NAME [launch=local|wandb] [key=value for every trial], or vgen sweep aggregate=FOLDER"
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A file of W&B's format. ``fixed`` are the words of its command after ``vgen evaluate`` that all trials
-    share."""
+    """A file of W&B's format. ``fixed`` are the words of its command after ``vgen VERB`` that all trials
+    share; ``verb`` is evaluate or train."""
 
     path: Path
+    verb: str
     method: str
     parameters: dict[str, list[Any]]
     fixed: list[str]
@@ -49,14 +50,21 @@ class Sweep:
         return math.prod(len(values) for values in self.parameters.values())
 
     def multirun(self, more: Sequence[str]) -> list[str]:
-        """The same grid for Hydra, in one process: arguments of ``vgen evaluate``."""
+        """The same grid for Hydra, in one process: arguments of the verb."""
         swept = [f"{name}={','.join(map(_written, values))}" for name, values in self.parameters.items()]
         return ["-m", *swept, *(f for f in self.fixed if f.split("=")[0] != "logger"), *more]
 
     def folder(self, more: Sequence[str]) -> Path:
         named = dict(word.split("=", 1) for word in (*self.fixed, *more) if "=" in word)
+        if self.verb != "evaluate":
+            return Path(named["run.dir"])
         refuse_unsafe_name(named["sweep"], "sweep")
         return SWEEPS / named["sweep"]
+
+    def is_begun(self, more: Sequence[str]) -> bool:
+        """Whether a trial is finished."""
+        written = "summary.json" if self.verb == "evaluate" else "metrics/metrics.csv"
+        return any(self.folder(more).glob(f"*/{written}"))
 
 
 def main() -> None:
@@ -91,23 +99,24 @@ def read_sweep(name: str) -> Sweep:
         )
     plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     command = [str(word) for word in plain.get("command", [])]
-    if (
-        command[:3] != ["${env}", "vgen", "evaluate"]
-        or _ARGUMENTS not in command
-        or not any(w.startswith("sweep=") for w in command)
-    ):
+    if not _is_command(command):
         raise ValueError(
-            f"{path} must have command: ['${{env}}', vgen, evaluate, '{_ARGUMENTS}', sweep=NAME], got "
-            f"{command}"
+            f"{path} must have command: ['${{env}}', vgen, evaluate, '{_ARGUMENTS}', sweep=NAME] or "
+            f"['${{env}}', vgen, train, '{_ARGUMENTS}', run.dir=FOLDER], got {command}"
         )
     parameters = {
         k: v["values"] if "values" in v else [v["value"]]
         for k, v in plain["parameters"].items()
         if {"values", "value"} & set(v)
     }
-    return Sweep(
-        path, plain.get("method", "grid"), parameters, [w for w in command[3:] if w != _ARGUMENTS], plain
-    )
+    fixed = [word for word in command[3:] if word != _ARGUMENTS]
+    return Sweep(path, command[2], plain.get("method", "grid"), parameters, fixed, plain)
+
+
+def _is_command(command: Sequence[str]) -> bool:
+    gathers = {"evaluate": "sweep=", "train": "run.dir="}.get(command[2] if len(command) > 2 else "")
+    begins = list(command[:2]) == ["${env}", "vgen"] and _ARGUMENTS in command
+    return begins and gathers is not None and any(word.startswith(gathers) for word in command)
 
 
 def told(sweep: Sweep, more: Sequence[str]) -> str:
@@ -118,7 +127,7 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
     extra = "".join(f" {word}" for word in more)
     lines = [
         f"{sweep.path.stem}: {sweep.method} over {grid}"
-        + (f", {sweep.num_trials} evaluations" if sweep.method == "grid" else "")
+        + (f", {sweep.num_trials} {_TRIALS[sweep.verb]}" if sweep.method == "grid" else "")
     ]
     if sweep.method == "grid":
         lines += [
@@ -127,7 +136,7 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
             f"  vgen sweep {sweep.path.stem} launch=local{extra}",
             "which is",
         ]
-        lines += [f"  vgen evaluate {' '.join(sweep.multirun(more))}"]
+        lines += [f"  vgen {sweep.verb} {' '.join(sweep.multirun(more))}"]
     lines += [
         "",
         "with W&B, on as many machines as share this folder:",
@@ -151,7 +160,7 @@ def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
         )
     from vgen.app.cli import run
 
-    raise SystemExit(run("evaluate", sweep.multirun(more)))
+    raise SystemExit(run(sweep.verb, sweep.multirun(more)))
 
 
 def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
@@ -181,7 +190,7 @@ def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wandb", "agent", "--project", project, number], env=environment, check=False
     )
-    if done.returncode or not any(sweep.folder(more).glob("*/summary.json")):
+    if done.returncode or not sweep.is_begun(more):
         raise ValueError(
             f"W&B's agent has ended ({done.returncode}) before the sweep was through, and says above why; "
             "once that is mended, go on with "
@@ -209,12 +218,16 @@ def _written(value: Any) -> str:
 
 
 def aggregate(folder: Path, console: Console, page: PageSettings | None = None) -> dict[str, Any]:
-    """``leaderboard.json`` and ``report/`` of a sweep. Evaluations that must not be compared get a
-    leaderboard each."""
+    """``leaderboard.json`` and ``report/`` of a sweep, or the table of its trainings. Evaluations that must
+    not be compared get a leaderboard each."""
     found = sorted(path.parent for path in folder.glob("*/summary.json"))
+    if not found and (runs := jobs.of_folder(folder)):
+        jobs.show(runs, console)
+        return {"runs": [str(run.folder) for run in jobs.ranked(runs)]}
     if not found:
         raise ValueError(
-            f"{folder} holds no finished evaluation (no */summary.json); give the folder of a sweep"
+            f"{folder} holds no finished evaluation (no */summary.json) and no run; give the folder of a "
+            "sweep"
         )
     groups = alike(load(*found))
     boards = [board(group) for group in groups]

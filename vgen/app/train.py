@@ -48,7 +48,7 @@ def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> N
     if not job_suffix():
         train(run, plain)
         return
-    run.run.name = run.run.name or f"{name_of(run.method)}-{ranks.stamp(run.trainer.devices)}"
+    run.run.name = run.run.name or _own_name(run)
     group = run.logger.group or (done[0].group if done else run.run.name)
     run.logger = replace(run.logger, group=group)
     folder, ended = Path(run.run.dir) / (run.run.name + job_suffix()), False
@@ -57,6 +57,12 @@ def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> N
         ended = True
     finally:
         done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
+
+
+def _own_name(run: TrainRun) -> str:
+    """Of a run that was given none; trials of a W&B sweep may begin in the same second."""
+    trial = os.environ.get("WANDB_RUN_ID", "") if "WANDB_SWEEP_ID" in os.environ else ""
+    return "-".join([name_of(run.method), ranks.stamp(run.trainer.devices), *([trial] if trial else [])])
 
 
 def train(run: TrainRun, plain: dict[str, Any]) -> Path:
@@ -74,7 +80,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
             "processes of "
             f"trainer.strategy={settings.strategy.value}; start the jobs one by one, or as a Slurm array"
         )
-    name = (run.run.name or f"{name_of(run.method)}-{ranks.stamp(settings.devices)}") + job_suffix()
+    name = (run.run.name or _own_name(run)) + job_suffix()
     folder = Path(run.run.dir) / name
     with Signals() as signals:
         if rank > 0:

@@ -179,19 +179,20 @@ VERBS = {
         ),
     ),
     "sweep": Verb(
-        summary="a grid of evaluations in W&B's format: show it, run it, aggregate it",
-        usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every evaluation] | vgen sweep "
+        summary="a grid of evaluations or trainings in W&B's format: show it, run it, aggregate it",
+        usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every trial] | vgen sweep "
         "aggregate=FOLDER",
         keys=(
             (
                 "launch",
                 "local: here, without W&B; wandb: register it and start an agent; nothing: show the commands",
             ),
-            ("aggregate", "the folder of a sweep: leaderboard.json and a report of all its evaluations"),
+            ("aggregate", "the folder of a sweep: a leaderboard with a report, or a table of trainings"),
         ),
         examples=(
             "vgen sweep guidance",
             "vgen sweep guidance launch=local suite=smoke",
+            "vgen sweep lr launch=local data.path=data/mine trainer.max_steps=1000",
             "vgen sweep aggregate=outputs/sweeps/guidance",
         ),
     ),

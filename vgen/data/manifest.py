@@ -42,6 +42,8 @@ class Manifest:
     @staticmethod
     def read(folder: Path) -> Manifest:
         path = folder / MANIFEST
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; give the one that 'vgen prepare' wrote")
         if not path.is_file():
             raise ValueError(
                 f"{folder} holds no finished shards: it has no {MANIFEST}; finish it with the same 'vgen "

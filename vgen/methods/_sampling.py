@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +73,15 @@ class SamplingOverrides:
 
     def __post_init__(self) -> None:
         self.over(Sampling())
+
+
+TRAINED = ("num_frames", "width_px", "height_px")
+"""What of a :class:`Sampling` is by default as in training."""
+
+
+def as_trained(row: Sampling, shown: Mapping[str, Any]) -> Sampling:
+    """A method's own numbers with the frames and the size of ``shown``, which training saw."""
+    return replace(row, **{name: shown[name] for name in TRAINED if name in shown})
 
 
 @dataclass(frozen=True, slots=True)

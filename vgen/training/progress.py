@@ -19,8 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_SECONDS, BAR_SECONDS = 20.0, 0.2
-"""Between two lines of a log, and between two updates of a bar."""
+PLAIN_SECONDS, BAR_SECONDS, PATIENCE_SECONDS = 20.0, 0.2, 10.0
+"""Between two lines of a log, between two updates of a bar, and between two lines beside a bar."""
 
 
 class StepBar(ProgressBar):
@@ -83,3 +83,30 @@ class StepBar(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class TimeLeft:
+    """A line every so often on what takes long beside or without a bar: the first after ten seconds."""
+
+    def __init__(self, what: str, num_steps: int, speaks: bool = True) -> None:
+        self.what, self.num_steps, self.speaks = what, num_steps, speaks
+        self._began = self._spoken = time.perf_counter()
+        self._done = 0
+
+    def step(self) -> None:
+        """One step more is done."""
+        self.at(self._done + 1)
+
+    def at(self, done: int) -> None:
+        """So many steps are done."""
+        self._done = done
+        now = time.perf_counter()
+        if not self.speaks or now - self._spoken < PATIENCE_SECONDS or not 0 < done < self.num_steps:
+            return
+        self._spoken = now
+        left = (now - self._began) / self._done * (self.num_steps - self._done)
+        print(f"{self.what}: step {self._done} of {self.num_steps}, {told_seconds(left)} left", flush=True)
+
+
+def told_seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

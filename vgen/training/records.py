@@ -121,6 +121,8 @@ def loggers(
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DISABLE_CODE", "true")
 
+    in_sweep = "WANDB_SWEEP_ID" in os.environ  # its agent says which run it is
+
     def open_in(mode: WandbMode) -> WandbLogger:
         made = WandbLogger(
             project=settings.project,
@@ -128,11 +130,11 @@ def loggers(
             group=settings.group,
             tags=settings.tags,
             name=name,
-            id=run_id,
+            id=None if in_sweep else run_id,
             save_dir=folder,
             offline=mode is WandbMode.OFFLINE,
             job_type=job_type,
-            resume="allow",
+            resume=None if in_sweep else "allow",
             config=config,
             reinit="finish_previous",
             settings={"init_timeout": ANSWER_SECONDS},
@@ -172,7 +174,7 @@ def _close(logger: WandbLogger, exit_code: int) -> None:
     """Lightning leaves the run open until the process ends. A run of somebody else's stays as it is."""
     import wandb
 
-    if wandb.run is not None and wandb.run.id == logger.version:
+    if wandb.run is not None and logger._experiment is not None and wandb.run.id == logger._experiment.id:
         wandb.finish(exit_code=exit_code)
 
 

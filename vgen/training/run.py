@@ -26,10 +26,10 @@ from vgen.data.cache import LatentCache
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
-from vgen.methods import Recipe, name_of
+from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._assembly import Part
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import position_rows, refuse_impossible
+from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.captions import say_cut_captions
@@ -143,10 +143,10 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
     parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
-    _check_clips(job, parts)
+    shown = _check_clips(job, parts)
     if rank == 0:
         _tell_of_clips(job, parts)
-    learner = _learner(job)
+    learner = _learner(job, shown)
     if job.corpus.cache:
         parts = cached(
             parts,
@@ -176,7 +176,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         job.recipe,
         job.model,
         job.plain,
-        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told},
+        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told} | shown,
         [one.said for one in job.beneath],
         job.init,
     )
@@ -198,7 +198,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             [
                 *([GoOn(found, ema)] if found else []),
                 StepEnds(watchdog),
-                *_callbacks(job, learner, ema),
+                *_callbacks(job, learner, ema, shown),
                 learnt,
                 StepBegins(watchdog, job.is_busy),
             ],
@@ -286,7 +286,7 @@ def _written_at(job: Job) -> int | None:
     return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
-def _learner(job: Job) -> Learner:
+def _learner(job: Job, shown: dict[str, int]) -> Learner:
     learner = Learner(
         job.recipe,
         job.model,
@@ -309,7 +309,7 @@ def _learner(job: Job) -> Learner:
             f"or method.motion.num_positions={asked}"
         )
     if draws_samples(job, learner):
-        sampling = job.samples.sampling.over(job.recipe.sampling())
+        sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
@@ -370,7 +370,7 @@ def _clear(folder: Path, found: Checkpoint | None) -> None:
         log.warning("%s is set aside as %s", path.name, set_aside(path).name)
 
 
-def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]:
+def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int]) -> list[pl.Callback]:
     """In this order: what is due is written before validation, validation and samples run on the averages
     that ``ema`` puts in place, the best is kept by what validation found."""
     every = job.settings.log_every_steps
@@ -382,7 +382,8 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
         StepBar(job.settings.max_steps),
     ]
     if draws_samples(job, learner):
-        out.append(SampleClips(job.samples, job.folder / "samples", ema))
+        row = as_trained(job.recipe.sampling(), shown)
+        out.append(SampleClips(job.samples, job.folder / "samples", ema, job.samples.sampling.over(row)))
     folder = job.folder / "checkpoints"
     saver = Saver(ema)
     last = KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last, saver)
@@ -390,14 +391,19 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None) -> list[pl.Callback]
     return [last, *([ema] if ema else []), *out, KeepBest(folder, saver), boundary]
 
 
-def _check_clips(job: Job, parts: Split) -> None:
+def _check_clips(job: Job, parts: Split) -> dict[str, int]:
     """One clip of each part is read and cut: what is held out would else be looked at for the first time in
-    the first validation."""
+    the first validation. Returns the frames and the size that training shows, where it shows clips."""
+    shown: dict[str, int] = {}
     seen = job.corpus.path or job.corpus.video
     for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
         video = clips[0, 0].video
         if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
             _check_size(job, video, path)
+            height, width = video.shape[2:]
+            if clips is parts.train and job.recipe.regime is not Regime.IMAGE:
+                shown = {"num_frames": job.corpus.window.num_frames, "width_px": width, "height_px": height}
+    return shown
 
 
 def _check_size(job: Job, video: np.ndarray, path: str) -> None:

@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from vgen.data.clip_files import enlarged, to_uint8, write_mp4
-from vgen.methods._sampling import Prompt, SamplingOverrides, generate
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
+from vgen.training.progress import TimeLeft
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ class SampleSettings:
 
 
 class SampleClips(pl.Callback):
-    def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None) -> None:
-        self.settings, self.folder, self.ema, self._done = settings, folder, ema, -1
+    """Draws with ``sampling``: by default the frames and the size of the training, where motion is learnt."""
+
+    def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None, sampling: Sampling) -> None:
+        self.settings, self.folder, self.ema, self.sampling = settings, folder, ema, sampling
+        self._done = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._done = trainer.global_step  # what is accumulated for the first step ends batches before it
@@ -56,10 +60,10 @@ class SampleClips(pl.Callback):
             self._draw(trainer, module, step)
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        sampling = self.settings.sampling.over(module.recipe.sampling())
+        told = TimeLeft(f"samples of step {step}", self.sampling.num_steps, speaks=trainer.is_global_zero)
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         with trainer.precision_plugin.forward_context():
-            clips = generate(module.video_model, prompts, sampling)
+            clips = generate(module.video_model, prompts, self.sampling, told.step)
         if not trainer.is_global_zero:
             return
         if not clips.isfinite().all():

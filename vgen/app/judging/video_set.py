@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import ImageSequence, UnidentifiedImageError
 
+from vgen.app.judging.cards import one_clip_twice, prompts_of
 from vgen.app.refusals import listed
 from vgen.data.bounded import opened, read_npy
 from vgen.data.files import lines_of
@@ -77,12 +78,13 @@ def _opened(folder: str) -> tuple[Path, dict[str, Path]]:
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Videos by name without its ending."""
+    """Videos by name without its ending; of an mp4 and a GIF that are one clip by their cards, the mp4."""
     files = [
         p
         for p in sorted(root.iterdir())
         if p.suffix.lower() in KINDS or (p.is_dir() and any(p.glob("*.png")))
     ]
+    files = _without_doubles(files)
     twice = [name for name, num in Counter(p.stem.casefold() for p in files).items() if num > 1]
     if twice:
         raise ValueError(
@@ -91,8 +93,22 @@ def _files(root: Path) -> dict[str, Path]:
     return {p.stem if p.suffix.lower() in KINDS else p.name: p for p in files}
 
 
+def _without_doubles(files: list[Path]) -> list[Path]:
+    named: dict[str, list[Path]] = {}
+    for path in files:
+        named.setdefault(path.stem.casefold(), []).append(path)
+    gone: set[Path] = set()
+    for alike in named.values():
+        kept = one_clip_twice(alike) if len(alike) > 1 else None
+        gone |= set(alike) - {kept} if kept else set()
+    return [path for path in files if path not in gone]
+
+
 def _by_task(root: Path, files: dict[str, Path], prompts: str, todo: Sequence[Task]) -> dict[str, Path]:
     listing = _listing(root, prompts)
+    told = prompts_of(files) if listing is None and not any(task.id in files for task in todo) else None
+    if told is not None:
+        return _by_caption(root, files, told, todo)
     if listing is None:
         named = {task.id: files[task.id] for task in todo if task.id in files}
         _refuse_incomplete(
@@ -166,12 +182,13 @@ def open_own(folder: str, prompts: str) -> tuple[VideoSet, dict[str, str]]:
     else a ValueError. Clips, and the words as they were written, by their words without case."""
     root, files = _opened(folder)
     path = _listing(root, prompts)
-    if path is None:
+    rows = prompts_of(files) if path is None else read_listing(path, files)
+    if rows is None:
         raise ValueError(
             f"videos={folder} has no prompts; give prompts=FILE (JSONL or CSV of file and prompt), or "
             f"{LISTINGS[0]} in it"
         )
-    rows = read_listing(path, files)
+    path = path or root
     _refuse_lost(root, rows, files)
     for what, found in (
         ("file", [_stem(file) for file, _ in rows]),
