@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from vgen.app.loading import TOYBOX
 from vgen.app.terminal import Terminal
@@ -23,6 +24,8 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
 from vgen.methods._sampling import Sampling
 
+MOST_LISTED, FEW = 32, 4
+"""Layers of one kind that are listed one by one, and how many are where there are more."""
 _USAGE = "vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]"
 
 
@@ -94,10 +97,27 @@ def _inserted(video_model: VideoModel, backbone: str) -> list[str]:
         layers = dict(net.inserted.items()) if isinstance(net, Sidecar) else {}
         if layers:
             out.append(f"inserts into {backbone}, {name}: {len(layers)} layers")
-        for path, layer in layers.items():
-            count = sum(p.numel() for p in layer.parameters())
-            out.append(f"  {path.replace('/', '.')}: {type(layer).__name__}, {count:,} parameters")
+        out += _listed(layers)
     return out or ["inserts nothing"]
+
+
+def _listed(layers: dict[str, nn.Module]) -> list[str]:
+    """A line for each layer; of more than ``MOST_LISTED`` of one kind the rest together."""
+    kinds: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    for path, layer in layers.items():
+        kind, count = type(layer).__name__, sum(p.numel() for p in layer.parameters())
+        sizes[kind] = sizes.get(kind, 0) + count
+        line = f"  {path.replace('/', '.')}: {kind}, {count:,} parameters"
+        kinds.setdefault(kind, []).append(line)
+    out = []
+    for kind, lines in kinds.items():
+        out += lines if len(lines) <= MOST_LISTED else lines[:FEW]
+        if len(lines) > MOST_LISTED:
+            out.append(
+                f"  and {len(lines) - FEW} more: {len(lines)} {kind}, {sizes[kind]:,} parameters in all"
+            )
+    return out
 
 
 def _attention(recipe: Recipe, video_model: VideoModel) -> list[str]:

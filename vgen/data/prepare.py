@@ -9,12 +9,13 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgen import __version__
+from vgen.data.camera import CameraMove
 from vgen.data.decode import Cut
 from vgen.data.files import is_disks_fault
 from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
@@ -25,7 +26,7 @@ from vgen.data.segments import SegmentUnit
 from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
-from vgen.spec import spec
+from vgen.spec import field, spec
 
 USUAL_FRAMES = 16
 USUAL_TOKENS = 75
@@ -48,6 +49,7 @@ class Prepare:
     size_px: int | None = None  # null: 256, toybox 64
     video: Video | None = None  # null: mp4, toybox npy
     crf: int = 18
+    camera: CameraMove = field(default_factory=CameraMove)
     shard_megabytes: float = 256.0
 
     max_reject_share: float = 0.5
@@ -82,6 +84,11 @@ class Prepare:
         size_px = self.data.usual()[0] if self.size_px is None else self.size_px
         return Cut(fps=self.fps, num_frames=asked[0], size_px=size_px)
 
+    def reading(self) -> Cut:
+        """How videos are read: larger where a camera moves over them."""
+        cut = self.cut()
+        return replace(cut, size_px=self.camera.reading_px(cut.size_px))
+
     def encoding(self) -> Encoding:
         return Encoding(video=self.video or self.data.usual()[1], crf=self.crf)
 
@@ -95,10 +102,12 @@ class Prepare:
             for k, v in asdict(self.data).items()
             if k not in ("path", "timeout_seconds") and v not in _AS_BEFORE
         }
+        moves = {} if self.camera.move is None else {"camera": asdict(self.camera)}
         return plain(
             {
                 "data": type(self.data).__name__,
                 **source,
+                **moves,
                 **asdict(self.cut()),
                 **asdict(self.encoding()),
                 "shard_megabytes": self.shard_megabytes,
@@ -125,7 +134,7 @@ Watch = Callable[[int, int, Counts], None]
 def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> Prepared:
     """Write the folder, or go on with it, or find it complete. Raises ``ValueError`` with what the user can
     do."""
-    jobs = wish.data.jobs(wish.cut())
+    jobs = wish.data.jobs(wish.reading())
     facts = {"settings": wish.settings(), "listing": listing_hash(jobs), "vgen_version": __version__}
     folder = wish.folder()
     workspace = Workspace(folder)
@@ -277,7 +286,8 @@ def _results(
     rows = range(first, len(jobs))
     to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
     num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
-    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding())
+    change = partial(wish.camera.moved, size_px=wish.cut().size_px)
+    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding(), change=change)
     awaited = {job.row for job in to_do}
     with closing(
         run_ordered(
@@ -322,15 +332,17 @@ def _spool(scratch: Path, row: int) -> Path:
     return scratch / f"{row:09d}" / "spool"
 
 
-def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
-    """In a worker: decode, encode, and spool the clips to disk one by one, so that a long video needs no more
-    memory than a short one."""
+def make_row(
+    job: Job, scratch: Path, encoding: Encoding, change: Callable[[Sample], Sample] = lambda sample: sample
+) -> RowResult:
+    """In a worker: decode, change, encode, and spool the clips to disk one by one, so that a long video needs
+    no more memory than a short one."""
     spool = _spool(scratch, job.row)
     spool.parent.mkdir()
     samples, offset = [], 0
     with open(spool, "wb") as file:
         try:
-            for sample, members in _packed(job, spool.parent, encoding):
+            for sample, members in _packed(map(change, job.samples(spool.parent)), encoding):
                 places = {}
                 for extension, payload in members.items():
                     file.write(payload)
@@ -350,11 +362,11 @@ def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
     return RowResult(row=job.row, samples=samples)
 
 
-def _packed(job: Job, scratch: Path, encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def _packed(samples: Iterator[Sample], encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
     disk does not."""
     try:
-        for sample in job.samples(scratch):
+        for sample in samples:
             yield sample, pack(sample, encoding)
     except Exception as error:
         if isinstance(error, Rejected) or is_disks_fault(error):
