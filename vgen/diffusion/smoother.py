@@ -109,8 +109,8 @@ class Smoother:
     def _encoded(self, step: int, start: int, x0: Tensor, pixels: Tensor, smooth: Tensor) -> Tensor:
         match self.settings.kept:
             case Kept.SAMPLE:
-                return self.encode(smooth, self.seeds(step)[start : start + len(x0)])
+                return self.encode(smooth, self.seeds(step)[start : start + len(x0)]).to(x0)
             case Kept.MEAN:
-                return self.encode(smooth, None)
+                return self.encode(smooth, None).to(x0)
             case Kept.CHANGE:
-                return x0 + (self.encode(smooth, None) - self.encode(pixels, None))
+                return x0 + (self.encode(smooth, None) - self.encode(pixels, None)).to(x0)

@@ -112,12 +112,12 @@ class ControlVideoFree(Recipe, Editing):
 
         def encode(pixels: Tensor, seeds: list[int] | None) -> Tensor:
             if seeds is None:
-                return model.encode(pixels[None])[0].float()
+                return model.encode(pixels[None])[0]
             drawn = [
                 model.encode(frame[None, None], torch.Generator().manual_seed(seed))[0]
                 for frame, seed in zip(pixels, seeds, strict=True)
             ]
-            return torch.cat(drawn).float()
+            return torch.cat(drawn)
 
         def seeds(step: int) -> list[int]:
             frames = [(f"frame {i}", session.seed) for i in range(session.num_frames)]
@@ -127,7 +127,7 @@ class ControlVideoFree(Recipe, Editing):
             settings=self.smoother,
             num_steps=session.num_steps,
             midpoint=_MIDPOINTS[self.interpolator],
-            decode=lambda latents: model.decode(latents[None])[0].float(),
+            decode=lambda latents: model.decode(latents[None])[0],
             encode=encode,
             seeds=seeds,
         )
