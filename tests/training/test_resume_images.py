@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vgen.backbones.blank import Blank, blank
 from vgen.data.batch import Batch
@@ -15,6 +17,7 @@ from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox_edits import ToyboxEdits
 from vgen.formats.adapter import load_adapter
 from vgen.methods import Recipe
+from vgen.methods.dreamartist import DreamArtist
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
@@ -66,18 +69,39 @@ def end_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Learner, "training_step", ending)
 
 
+def killed_and_whole(
+    folder: Path, recipe: Recipe, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, torch.Tensor]]:
+    """What a run that was killed in its third step wrote at last, and what an undisturbed one wrote."""
+    fit(job(folder / "whole", recipe, corpus))
+    end_at(2, monkeypatch)
+    with pytest.raises(Killed):
+        fit(job(folder / "killed", recipe, corpus))
+    fit(job(folder / "killed", recipe, corpus, resume=True))
+    return [load_adapter(folder / name / "adapter.safetensors")[0] for name in ("killed", "whole")]
+
+
 def test_instruct_pix2pix_goes_on_after_a_kill(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = Corpus(path=str(pairs), window=Window(num_frames=1), batch_size=2, val_clips=2, cache=True)
-    recipe = InstructPix2Pix()
-    fit(job(tmp_path / "whole", recipe, corpus))
-    end_at(2, monkeypatch)
-    with pytest.raises(Killed):
-        fit(job(tmp_path / "killed", recipe, corpus))
-    fit(job(tmp_path / "killed", recipe, corpus, resume=True))
-    whole, again = (load_adapter(tmp_path / n / "adapter.safetensors")[0] for n in ("whole", "killed"))
+    again, whole = killed_and_whole(tmp_path, InstructPix2Pix(), corpus, monkeypatch)
     assert "unet.inserted.conv_in.conv.weight" in whole
     assert whole["unet.inserted.conv_in.conv.weight"].abs().max() > 0
     assert whole.keys() == again.keys()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_dreamartist_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "one.png")
+    corpus = Corpus(
+        video=str(tmp_path / "one.png"),
+        prompt="a large <subject>",
+        window=Window(num_frames=1),
+        batch_size=1,
+        val_clips=1,
+    )
+    again, whole = killed_and_whole(tmp_path, DreamArtist(init="circle"), corpus, monkeypatch)
+    assert list(whole) == ["text.negative", "text.positive"]
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
