@@ -56,7 +56,7 @@ def test_diffusers_reads_the_same_words(tiny: ImageModel, tmp_path: Path) -> Non
         tiny.text_encoders[0],
         tiny.tokenizer,
         tiny.unet,
-        DDIMScheduler(),
+        DDIMScheduler(**tiny.scheduler_config),
         None,
         None,
         requires_safety_checker=False,
@@ -94,7 +94,7 @@ def test_both_words_learn_and_nothing_else(tiny: ImageModel) -> None:
         loss = learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"]
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[2] < losses[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def born(model: ImageModel, init: str, num_positive: int, num_negative: int) -> 
     ids = model.tokenizer(init, add_special_tokens=False).input_ids
     if not ids:
         raise ValueError(f"init={init!r} is no word; give one that the text encoder knows, as init=dog")
-    table = encoder.get_input_embeddings().weight
+    table = cast(nn.Embedding, encoder.get_input_embeddings()).weight
     return PseudoWords(table[ids], num_positive, num_negative)
 
 
