@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from vgen.app.caption_pairs import by_rule, of_file
-from vgen.app.drawn_pairs import DrawnPairs, PairFilter, artist, cosines
+from vgen.app.drawn_pairs import DrawnPairs, PairFilter, PairJob, artist, clip_folder, cosines, judge
 from vgen.app.loading import TOYBOX
+from vgen.data.decode import Cut
 from vgen.data.fields import Needs
-from vgen.data.ledger import read_ledger
+from vgen.data.ledger import Reason, Rejected, read_ledger
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.toybox_edits import ToyboxEdits, drawn_pair
@@ -54,7 +55,7 @@ def test_candidates_become_shards_with_source_and_instruction(tmp_path: Path) ->
     ledger. A second call finds all done."""
     path = listing(tmp_path, row(), row(edit=" "))
     source = DrawnPairs(path=str(path), num_samples=2, num_steps=2, filter=ALL)
-    wish = Prepare(data=source, out=str(tmp_path / "out"), num_processes=1)
+    wish = Prepare(data=source, out=str(tmp_path / "out"), num_processes=1, deadline_seconds=3600)
     done = prepare(wish)
     assert done.manifest.counts["clips"] == 1
     assert [one.detail for one in read_ledger(tmp_path / "out")] == ["column edit is empty"]
@@ -69,13 +70,15 @@ def test_candidates_become_shards_with_source_and_instruction(tmp_path: Path) ->
 
 def test_what_clip_turns_down_is_told(tmp_path: Path) -> None:
     strict = DrawnPairs(num_pairs=1, num_samples=1, num_steps=1, filter=PairFilter(image=1.0, text=1.0))
-    with pytest.raises(ValueError, match="none of 1 candidates passes, the nearest has share"):
-        prepare(Prepare(data=strict, out=str(tmp_path / "o"), num_processes=1, max_reject_share=1.0))
+    (job,) = strict.jobs(Cut(fps=8, num_frames=1, size_px=64))
+    assert isinstance(job, PairJob)
+    with pytest.raises(Rejected) as told:
+        next(job.samples(tmp_path))
+    assert told.value.reason is Reason.FILTERED
+    assert "none of 1 candidates passes, the nearest has share" in told.value.detail
 
 
 def test_a_copy_has_no_direction() -> None:
-    from vgen.app.drawn_pairs import clip_folder, judge
-
     picture = np.full((1, 64, 64, 3), 90, np.uint8)
     found = cosines(judge(clip_folder(DrawnPairs())), picture.repeat(2, 0), [BEFORE, AFTER])
     assert found["direction"] == 0

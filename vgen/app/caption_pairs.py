@@ -48,8 +48,8 @@ def by_rule(num_pairs: int, seed: int) -> list[CaptionPair]:
 def _row(record: dict[str, Any]) -> CaptionPair:
     said = {name: record[name] for name in COLUMNS}
     lacking = tuple(n for n, text in said.items() if not (isinstance(text, str) and text.strip()))
-    words = [" ".join(str(text or "").split()) for text in said.values()]
-    return CaptionPair(*words, lacking)
+    source, instruction, target = (" ".join(str(text or "").split()) for text in said.values())
+    return CaptionPair(source, instruction, target, lacking)
 
 
 def _refuse_empty_lines(path: Path) -> None:

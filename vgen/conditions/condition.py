@@ -122,6 +122,10 @@ class Condition(ABC):
         """Of what else than the image model's encoders ``prepare`` uses; empty where there is nothing."""
         return ""
 
+    def stands_for(self, other: Condition) -> bool:
+        """Whether, in a stack, it takes the place of ``other`` under the same name."""
+        return False
+
     @abstractmethod
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         """With gradient where ``module``, or what it uses of the image model, learns."""

@@ -186,6 +186,10 @@ def _listen(video_model: VideoModel, part: Part) -> None:
     """Take in the conditions of a part, and the nets that they speak through."""
     for name, one in part.recipe.conditions().items():
         known = video_model.conditions.get(name)
+        if known is not None and known.stands_for(one.condition):
+            continue
+        if known is not None and one.condition.stands_for(known):
+            known = None
         if known is not None and not _same(known, one.condition):
             raise ValueError(
                 f"stack.{part.name} gives the condition {name!r} another meaning than the parts before it; "
