@@ -78,6 +78,8 @@ def summary(done: Prepared) -> Table:
         f"shard{'s' * (len(done.manifest.shards) != 1)}",
     )
     table.add_row("where", str(done.folder))
+    for name, by in done.manifest.settings.get("fields", {}).items():
+        table.add_row(name, f"found by {by}")
     if done.rejected:
         table.add_row("ledger", str(done.folder / "ledger.jsonl"))
     return table

@@ -38,6 +38,7 @@ VERBS = {
             ("clip_seconds", "length of a clip (or num_frames); longer videos give several"),
             ("size_px", "short side, then centre crop"),
             ("video", "mp4 (with crf), or lossless npy"),
+            ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
             ("num_processes", "processes that decode"),
         ),

@@ -16,6 +16,7 @@ from typing import Any
 
 from vgen import __version__
 from vgen.data.decode import Cut
+from vgen.data.detectors import completed, identities
 from vgen.data.files import is_disks_fault
 from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
@@ -24,7 +25,7 @@ from vgen.data.sample import Encoding, Sample, Video, pack, plain
 from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
-from vgen.spec import spec
+from vgen.spec import field, spec
 
 USUAL_FRAMES = 16
 
@@ -43,6 +44,7 @@ class Prepare:
     size_px: int | None = None  # null: 256, toybox 64
     video: Video | None = None  # null: mp4, toybox npy
     crf: int = 18
+    fields: list[str] = field(default_factory=list)  # found in the videos: edges, pose, ...
     shard_megabytes: float = 256.0
 
     max_reject_share: float = 0.5
@@ -97,8 +99,13 @@ class Prepare:
                 **asdict(self.cut()),
                 **asdict(self.encoding()),
                 "shard_megabytes": self.shard_megabytes,
+                **({"fields": self.found_by()} if self.fields else {}),
             }
         )
+
+    def found_by(self) -> dict[str, str]:
+        """Who finds each field. Raises ValueError where nothing does."""
+        return identities(self.fields, self.data.knows())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +261,7 @@ def _results(
     rows = range(first, len(jobs))
     to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
     num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
-    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding())
+    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding(), found=tuple(wish.fields))
     awaited = {job.row for job in to_do}
     with closing(
         run_ordered(
@@ -299,7 +306,7 @@ def _spool(scratch: Path, row: int) -> Path:
     return scratch / f"{row:09d}" / "spool"
 
 
-def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
+def make_row(job: Job, scratch: Path, encoding: Encoding, found: tuple[str, ...] = ()) -> RowResult:
     """In a worker: decode, encode, and spool the clips to disk one by one, so that a long video needs no more
     memory than a short one."""
     spool = _spool(scratch, job.row)
@@ -307,7 +314,7 @@ def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
     samples, offset = [], 0
     with open(spool, "wb") as file:
         try:
-            for sample, members in _packed(job, spool.parent, encoding):
+            for sample, members in _packed(job, spool.parent, encoding, found):
                 places = {}
                 for extension, payload in members.items():
                     file.write(payload)
@@ -327,11 +334,14 @@ def make_row(job: Job, scratch: Path, encoding: Encoding) -> RowResult:
     return RowResult(row=job.row, samples=samples)
 
 
-def _packed(job: Job, scratch: Path, encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def _packed(
+    job: Job, scratch: Path, encoding: Encoding, found: tuple[str, ...]
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
     disk does not."""
     try:
         for sample in job.samples(scratch):
+            sample = completed(job, sample, found) if found else sample
             yield sample, pack(sample, encoding)
     except Exception as error:
         if isinstance(error, Rejected) or is_disks_fault(error):

@@ -151,13 +151,13 @@ def _listen(video_model: VideoModel, part: Part) -> None:
     """Take in the conditions of a part, and the nets that they speak through."""
     for name, one in part.recipe.conditions().items():
         known = video_model.conditions.get(name)
-        if known is not None and not _same(known, one.condition):
+        if known is not None and not _same(known, one.condition.louder(part.scale)):
             raise ValueError(
                 f"stack.{part.name} gives the condition {name!r} another meaning than the parts before it; "
                 "stack one of them"
             )
         if known is None:
-            video_model.conditions[name] = one.condition
+            video_model.conditions[name] = one.condition.louder(part.scale)
         if one.module is not None and name not in video_model.modules:
             _refuse_taken(video_model, name)
             video_model.modules[name] = one.module(video_model.model)
