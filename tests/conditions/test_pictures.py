@@ -105,7 +105,7 @@ def test_bytes_are_shares_and_pictures_stay() -> None:
 
 def test_still_things_are_white_on_the_wheel() -> None:
     flow = torch.zeros(1, 1, 2, 2, 2)
-    flow[0, 0, 0, 0] = torch.tensor([3.0, 0.0])
+    flow[0, 0, :, 0, 0] = torch.tensor([3.0, 0.0])
     shown = picture_of("flow", flow, 2, 2)[0, 0]
     torch.testing.assert_close(shown[:, 1, 1], torch.ones(3))
     torch.testing.assert_close(shown[:, 0, 0], torch.tensor([1.0, 0.25, 0.25]))

@@ -85,6 +85,10 @@ VERBS = {
                 "sampling.num_frames",
                 "with sampling.window.num_frames=16, sliding windows beyond the trained length",
             ),
+            (
+                "edges pose depth ...",
+                "what a ControlNet in stack is shown: edges=CLIP as it is, edges.of=VIDEO to be found there",
+            ),
             ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
             ("sampling.num_steps", "denoising steps"),
             ("sampling.guidance", "guidance scale; 1 is none"),

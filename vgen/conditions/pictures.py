@@ -48,13 +48,13 @@ def nearness(depth: Tensor) -> Tensor:
 
 
 def colour_wheel(flow: Tensor) -> Tensor:
-    """``flow`` b f h w 2 in pixels as colours: hue is the direction, strength that over the clip's greatest.
+    """``flow`` b f 2 h w in pixels as colours: hue is the direction, strength that over the clip's greatest.
 
     White is no motion (Baker et al. 2011).
     """
-    strength = flow.norm(dim=-1)
+    strength = flow.norm(dim=2)
     strength = strength / strength.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
-    angle = torch.atan2(flow[..., 1], flow[..., 0])
+    angle = torch.atan2(flow[:, :, 1], flow[:, :, 0])
     thirds = torch.arange(3, device=flow.device) * (2 * math.pi / 3)
     hue = 0.5 + 0.5 * torch.cos(angle[:, :, None] - thirds[:, None, None])
     return 1 - strength[:, :, None] * (1 - hue)
