@@ -22,11 +22,13 @@ WORDS = frozenset({"caption", "negative", "text", "pooled"})
 
 @spec
 class GivenField:
-    """``file`` is the field ``name`` itself, or, if it is to be ``found``, a video that shows it."""
+    """``file`` is the field ``name`` itself, or, if it is to be ``found``, a video that shows it; ``by``
+    names the detector where there are several."""
 
     name: str = ""
     file: str = ""
     found: bool = False
+    by: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in FIELDS or not self.file:
@@ -46,8 +48,10 @@ class GivenField:
 
     def read(self, cut: Cut) -> Tensor:
         """1 ...: the axes of a batch of one."""
-        read = find_field if self.found else read_field
-        array = read(self.name, self.path, cut)
+        if self.found:
+            array = find_field(self.name, self.path, cut, by=self.by)
+        else:
+            array = read_field(self.name, self.path, cut)
         ready = array.dtype == np.uint8 and array.ndim == 4  # pictures, whatever they show
         first = np.moveaxis(array, -1, -3) if ready else FIELDS[self.name].channels_first(array)
         return torch.from_numpy(first.copy())[None]

