@@ -216,6 +216,8 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     )
     if "source" in recipe.reads():
         batch.fields["source"] = batch.video.flip(1)
+    if "edges" in recipe.reads():
+        batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on

@@ -392,7 +392,7 @@ def _session(
             **({} if source is None else heard(recipe, source, device)),
         },
         progress=progress,
-        frames=recipe.frames(run.window),
+        frames=recipe.frame_schedule(run.window),
         seed=run.seed,
     )
     return session, source

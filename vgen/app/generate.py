@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
+from vgen.app.given_fields import GivenField, given_fields
 from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
@@ -44,8 +45,8 @@ class GenerateRun:
     """``prompt`` or ``prompt_file`` (one a line).
 
     ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
-    stands alone; ``loras`` are files of low-rank layers by other programs. Clip ``i`` has seed ``seed + i``;
-    small clips are enlarged to ``least_px`` in the files.
+    stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen to
+    beside words. Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
     """
 
     prompt: str = ""
@@ -54,6 +55,7 @@ class GenerateRun:
     adapter: str = ""
     stack: list[StackEntry] = field(default_factory=list)
     loras: list[StackEntry] = field(default_factory=list)
+    fields: list[GivenField] = field(default_factory=list)
     backbone: str | None = None
     seed: int = 0
     num_clips: int = 1
@@ -124,6 +126,7 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
     refuse_undrawable(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
+    fields = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
     negatives = [prompt.negative for prompt in prompts] if sampling.guidance != 1 else []
     warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
     drawn_by = _drawn_by(run, checkpoint, sampling)
@@ -146,7 +149,8 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
 
         done = 0
         for batch in batches:
-            for clip, prompt in zip(checkpoint.sample(batch, sampling, on_step), batch, strict=True):
+            drawn = checkpoint.sample(batch, sampling, on_step, fields)
+            for clip, prompt in zip(drawn, batch, strict=True):
                 _write(out, done, clip, prompt, run, drawn_by)
                 done += 1
     seconds = time.perf_counter() - began
@@ -164,6 +168,7 @@ def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> d
         "sampling": plain(asdict(sampling)),
         "dtype": run.dtype.value,
         "batch_size": run.batch_size,
+        **({"fields": [one.said() for one in run.fields]} if run.fields else {}),
         "image_model": {"source": checkpoint.model.source, "fingerprint": checkpoint.fingerprint},
         "adapter": run.adapter,
         "adapter_sha256": None if trained is None else _short_digest(adapter_path(run.adapter)),

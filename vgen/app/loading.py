@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,10 +152,16 @@ class Checkpoint:
         return given.over(replace(own, guidance=SHIPPED_GUIDANCE) if self.name == SHIPPED else own)
 
     def sample(
-        self, prompts: list[Prompt], sampling: Sampling, on_step: Callable[[], None] = lambda: None
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        on_step: Callable[[], None] = lambda: None,
+        fields: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Clips in [-1, 1], b f 3 H W."""
-        return generate(self.video_model, prompts, sampling, on_step)
+        """Clips in [-1, 1], b f 3 H W; ``fields`` have one row, or one per clip."""
+        num = len(prompts)
+        rows = {name: x.expand(num, *x.shape[1:]) for name, x in (fields or {}).items()}
+        return generate(self.video_model, prompts, sampling, on_step, rows)
 
 
 def open_checkpoint(

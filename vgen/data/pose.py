@@ -63,6 +63,49 @@ def mirrored(pose: np.ndarray) -> np.ndarray:
     return out
 
 
+def of_people(frames: list[Any]) -> np.ndarray:
+    """A pose from OpenPose's JSON, one object a frame: ``people`` with ``pose_keypoints_2d``, and
+    ``canvas_width`` and ``canvas_height`` where x and y are pixels. People may also be a list of objects with
+    ``keypoints``.
+
+    A joint without confidence is missing.
+    """
+    rows = [[_joints(person) for person in _people(frame)] for frame in frames]
+    pose = from_lists(rows)
+    pose[..., :2] /= np.array([_size(frame) for frame in frames], np.float32)[:, None, None]
+    pose[~(pose[..., 2] > 0)] = np.nan
+    wrong = flaw(pose)
+    if wrong:
+        raise ValueError(f"key points: {wrong}; canvas_width and canvas_height in the JSON do it, too")
+    return pose
+
+
+def _people(frame: Any) -> list[Any]:
+    people = frame.get("people") if isinstance(frame, dict) else frame
+    if isinstance(frame, dict) and "keypoints" in frame:
+        people = [frame]
+    if not isinstance(people, list):
+        raise ValueError("key points must be OpenPose's: an object with people, each with pose_keypoints_2d")
+    return people
+
+
+def _joints(person: Any) -> list[list[float]]:
+    """Of one person, each ``[x, y, confidence]``."""
+    found = person.get("pose_keypoints_2d", person.get("keypoints")) if isinstance(person, dict) else None
+    if not isinstance(found, list) or (found and not isinstance(found[0], list) and len(found) % 3):
+        raise ValueError("people must have pose_keypoints_2d, x, y and confidence of each joint")
+    if found and not isinstance(found[0], list):
+        return [found[i : i + 3] for i in range(0, len(found), 3)]
+    return found
+
+
+def _size(frame: Any) -> tuple[float, float]:
+    """Width and height that x and y are to be divided by."""
+    if not isinstance(frame, dict):
+        return 1.0, 1.0
+    return float(frame.get("canvas_width", 1)), float(frame.get("canvas_height", 1))
+
+
 def from_lists(frames: Any) -> np.ndarray:
     """A pose from nested lists: frames, their people, their joints, each ``[x, y, confidence]``; null is nan.
 

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 from vgen import __version__
 from vgen.data.camera import CameraMove
 from vgen.data.decode import Cut
+from vgen.data.detectors import completed, identities
 from vgen.data.files import is_disks_fault
 from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
@@ -50,6 +51,7 @@ class Prepare:
     video: Video | None = None  # null: mp4, toybox npy
     crf: int = 18
     camera: CameraMove = field(default_factory=CameraMove)
+    fields: list[str] = field(default_factory=list)  # found in the videos: edges, pose, ...
     shard_megabytes: float = 256.0
 
     max_reject_share: float = 0.5
@@ -111,8 +113,13 @@ class Prepare:
                 **asdict(self.cut()),
                 **asdict(self.encoding()),
                 "shard_megabytes": self.shard_megabytes,
+                **({"fields": self.found_by()} if self.fields else {}),
             }
         )
+
+    def found_by(self) -> dict[str, str]:
+        """Who finds each field. Raises ValueError where nothing does."""
+        return identities(self.fields, self.data.knows())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +294,13 @@ def _results(
     to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
     num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
     change = partial(wish.camera.moved, size_px=wish.cut().size_px)
-    work = partial(make_row, scratch=workspace.scratch, encoding=wish.encoding(), change=change)
+    work = partial(
+        make_row,
+        scratch=workspace.scratch,
+        encoding=wish.encoding(),
+        change=change,
+        found=tuple(wish.fields),
+    )
     awaited = {job.row for job in to_do}
     with closing(
         run_ordered(
@@ -333,16 +346,23 @@ def _spool(scratch: Path, row: int) -> Path:
 
 
 def make_row(
-    job: Job, scratch: Path, encoding: Encoding, change: Callable[[Sample], Sample] = lambda sample: sample
+    job: Job,
+    scratch: Path,
+    encoding: Encoding,
+    change: Callable[[Sample], Sample] = lambda sample: sample,
+    found: tuple[str, ...] = (),
 ) -> RowResult:
-    """In a worker: decode, change, encode, and spool the clips to disk one by one, so that a long video needs
-    no more memory than a short one."""
+    """In a worker: decode, change, find fields, encode, and spool the clips to disk one by one, so that a
+    long video needs no more memory than a short one."""
     spool = _spool(scratch, job.row)
     spool.parent.mkdir()
     samples, offset = [], 0
     with open(spool, "wb") as file:
         try:
-            for sample, members in _packed(map(change, job.samples(spool.parent)), encoding):
+            samples_of = map(change, job.samples(spool.parent))
+            if found:
+                samples_of = (completed(job, sample, found) for sample in samples_of)
+            for sample, members in _packed(samples_of, encoding):
                 places = {}
                 for extension, payload in members.items():
                     file.write(payload)
@@ -362,7 +382,7 @@ def make_row(
     return RowResult(row=job.row, samples=samples)
 
 
-def _packed(samples: Iterator[Sample], encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def _packed(samples: Iterable[Sample], encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
     disk does not."""
     try:

@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import numpy as np
+
 from vgen.data.bounded import refuse_deep
 from vgen.data.decode import Cut, clips
 from vgen.data.download import Fetch, is_url
@@ -64,6 +66,11 @@ class Job:
     def samples(self, scratch: Path) -> Iterator[Sample]:
         raise NotImplementedError
 
+    def truth(self, sample: Sample, name: str) -> np.ndarray | None:
+        """The field ``name`` of a sample of this job where it is known without looking at the pixels; None
+        where it has to be detected."""
+        return None
+
     def identity(self) -> dict[str, Any]:
         """What decides the samples, beside the settings; changes between two runs are found by it. Of files
         that is their size: to read all of a corpus before every run would take hours."""
@@ -80,6 +87,10 @@ class Source:
     def name(self) -> str:
         """The folder to write to, where none is said."""
         raise NotImplementedError
+
+    def knows(self) -> tuple[str, ...]:
+        """Fields of its samples that it knows without looking at their pixels."""
+        return ()
 
     def usual(self) -> tuple[int, Video]:
         """size_px and storage, where none is said."""

@@ -3,10 +3,13 @@ clips."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vgen.data.clips import Clip
 from vgen.data.decode import Cut
@@ -16,7 +19,7 @@ from vgen.data.sources import Job, Source
 from vgen.spec import field, spec
 from vgen.toybox.captions import caption
 from vgen.toybox.contrast import distractors, paraphrase
-from vgen.toybox.renderer import render
+from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.sampling import Mix, rng_of, scene_at
 from vgen.toybox.scenes import GENERATOR_VERSION, TICKS, Scene, check_length
 
@@ -44,6 +47,9 @@ class ToyboxSource(Source):
 
     def name(self) -> str:
         return "toybox-stills" if self.stills else "toybox"
+
+    def knows(self) -> tuple[str, ...]:
+        return tuple(_TRUTHS)
 
     def usual(self) -> tuple[int, Video]:
         return 64, Video.npy  # small, and the oracle wants every pixel
@@ -93,9 +99,53 @@ class SceneJob(Job):
             if self.stills:
                 facts["tick"] = tick = int(rng_of(self.seed, i, _TICK).integers(TICKS))
                 shown = _two_frames(scene, tick)
-            video = render(shown, self.cut.size_px).video[-1 if self.stills else 0 :]
+            video = _rendered(shown, self.cut.size_px).video[-1 if self.stills else 0 :]
             text = caption(scene, rng_of(self.seed, i, _CAPTION)).text
             yield Sample(f"toybox-{i:08d}", video, text, {**facts, "scene": scene.to_dict()})
+
+    def truth(self, sample: Sample, name: str) -> np.ndarray | None:
+        if name not in _TRUTHS:
+            return None
+        array = _TRUTHS[name](_drawn(sample.metadata, self.cut.size_px))
+        return array[-1:] if self.stills else array
+
+
+def _edges(drawn: Rendered) -> np.ndarray:
+    return drawn.edges()
+
+
+def _flow(drawn: Rendered) -> np.ndarray:
+    return drawn.flow()
+
+
+def _mask(drawn: Rendered) -> np.ndarray:
+    return ((drawn.masks.max(1, initial=0) > 0.5) * 255).astype(np.uint8)
+
+
+def _depth(drawn: Rendered) -> np.ndarray:
+    """float32 f h w: 1 is the ground, and of n things each lies 1 / (n + 1) nearer than the one before."""
+    num = drawn.masks.shape[1]
+    if not num:
+        return np.ones(drawn.video.shape[:3], np.float32)
+    nearer = (drawn.masks.argmax(1) + 1) / (num + 1)
+    return np.where(drawn.masks.max(1) > 0.5, 1 - nearer, 1).astype(np.float32)
+
+
+def _pose(drawn: Rendered) -> np.ndarray:
+    """float32 f p 17 3 of the puppets; of no people where there is none."""
+    there = np.isfinite(drawn.keypoints).all((1, 2, 3))
+    joints = drawn.keypoints[there].swapaxes(0, 1)  # f p 17 2
+    sure = np.ones((*joints.shape[:3], 1))
+    return np.concatenate([joints, sure], -1).astype(np.float32)
+
+
+_TRUTHS: dict[str, Callable[[Rendered], np.ndarray]] = {
+    "edges": _edges,
+    "mask": _mask,
+    "depth": _depth,
+    "flow": _flow,
+    "pose": _pose,
+}
 
 
 def paraphrased(clips: Sequence[Clip]) -> list[str]:
@@ -107,6 +157,18 @@ def wrong_in_one_fact(clips: Sequence[Clip], num: int) -> list[dict[str, str]]:
     """For each clip up to ``num`` captions that are wrong in one fact, by the kind of fact; an empty list
     where none are asked for."""
     return [distractors(clip.caption, clip.key, num) for clip in clips] if num else []
+
+
+def _drawn(metadata: dict[str, Any], size_px: int) -> Rendered:
+    """The scene of a sample again, up to its tick where the sample is a still."""
+    scene = Scene.from_dict(metadata["scene"])
+    return _rendered(_two_frames(scene, metadata["tick"]) if "tick" in metadata else scene, size_px)
+
+
+@lru_cache(maxsize=1)
+def _rendered(scene: Scene, size_px: int) -> Rendered:
+    """Kept until the next scene: its fields are read off the same picture."""
+    return render(scene, size_px)
 
 
 def _two_frames(scene: Scene, tick: int) -> Scene:

@@ -66,7 +66,7 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
         start=leading.start(),
-        frames=leading.frames,
+        frames=leading.frame_schedule,
     )
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())
@@ -186,17 +186,18 @@ def _listen(video_model: VideoModel, part: Part) -> None:
     """Take in the conditions of a part, and the nets that they speak through."""
     for name, one in part.recipe.conditions().items():
         known = video_model.conditions.get(name)
-        if known is not None and known.stands_for(one.condition):
+        mine = one.condition.louder(part.scale)
+        if known is not None and known.stands_for(mine):
             continue
-        if known is not None and one.condition.stands_for(known):
+        if known is not None and mine.stands_for(known):
             known = None
-        if known is not None and not _same(known, one.condition):
+        if known is not None and not _same(known, mine):
             raise ValueError(
                 f"stack.{part.name} gives the condition {name!r} another meaning than the parts before it; "
                 "stack one of them"
             )
         if known is None:
-            video_model.conditions[name] = one.condition
+            video_model.conditions[name] = mine
         if one.module is not None and name not in video_model.modules:
             _refuse_taken(video_model, name)
             video_model.modules[name] = one.module(video_model.model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,18 +13,41 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.conditions.condition import WEIGHT, Encoded
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import Cfg, check_scale
 from vgen.diffusion.solvers import Solver, Spacing, solve
+from vgen.diffusion.step_window import StepWindow
 from vgen.layers.motion_module import PositionalEncoding
 from vgen.methods._video_model import Course, VideoModel
 from vgen.spec import field, spec
 
 
 @spec
+class Loudness:
+    """How loud a condition is while sampling: ``scale`` 1 is as trained, and it is heard in ``window``
+    alone."""
+
+    name: str = ""
+    scale: float = 1.0
+    window: StepWindow = field(default_factory=StepWindow)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scale < math.inf:
+            raise ValueError(
+                f"sampling.conditions.{self.name}.scale must be 0 or more, got {self.scale}; 1 is as trained"
+            )
+
+    def factor(self, step: int, num_steps: int) -> float:
+        return self.scale if self.window.holds(step, num_steps) else 0.0
+
+
+@spec
 class Sampling:
-    """How clips are drawn. ``width_px`` and ``height_px`` 0 mean the model's own size; ``guidance`` 1 is the
+    """How clips are drawn. ``conditions`` are those that are to be louder, softer or heard for a while.
+
+    ``width_px`` and ``height_px`` 0 mean the model's own size; ``guidance`` 1 is the
     conditional model alone."""
 
     num_frames: int = 16
@@ -33,6 +58,7 @@ class Sampling:
     width_px: int = 0
     height_px: int = 0
     window: Sliding = field(default_factory=Sliding)
+    conditions: list[Loudness] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or self.num_steps < 1:
@@ -65,6 +91,7 @@ class SamplingOverrides:
     width_px: int | None = None
     height_px: int | None = None
     window: Sliding = field(default_factory=Sliding)
+    conditions: list[Loudness] | None = None
 
     def over(self, row: Sampling) -> Sampling:
         """``row`` with what is given here in its place. Raises ValueError as :class:`Sampling` does."""
@@ -128,6 +155,25 @@ def position_rows(unet: VideoUNet) -> int | None:
     )
 
 
+def refuse_unscalable(encoded: Mapping[str, Encoded], sampling: Sampling) -> None:
+    """Raises ValueError where a condition is to be louder that is not there, or that has no strength."""
+    scalable = [name for name, one in encoded.items() if WEIGHT in one.clip]
+    for one in sampling.conditions:
+        if one.name not in scalable:
+            raise ValueError(
+                f"sampling.conditions names {one.name!r}; the conditions here that have a strength are "
+                f"{', '.join(scalable) or 'none'}"
+            )
+
+
+def heard(encoded: Mapping[str, Encoded], sampling: Sampling, step: int) -> dict[str, Encoded]:
+    """What the conditions say at a step, as loud as it is asked for."""
+    out = dict(encoded)
+    for one in sampling.conditions:
+        out[one.name] = out[one.name].louder(one.factor(step, sampling.num_steps))
+    return out
+
+
 @torch.no_grad()
 def generate(
     video_model: VideoModel,
@@ -142,8 +188,14 @@ def generate(
     draws = Draws(0, [("clip", p.seed) for p in prompts])
     shape = (len(prompts), sampling.num_frames, video_model.model.latent_channels, h, w)
     like = torch.empty(shape, device=video_model.device)
-    words = {"caption": [p.text for p in prompts], "negative": [p.negative for p in prompts]}
-    encoded = video_model.encode(video_model.prepare({**words, **(more or {})}))
+    factor = video_model.model.vae_factor
+    told = {
+        "caption": [p.text for p in prompts],
+        "negative": [p.negative for p in prompts],
+        "canvas": (sampling.num_frames, factor * h, factor * w),
+    }
+    encoded = video_model.encode(video_model.prepare({**told, **(more or {})}))
+    refuse_unscalable(encoded, sampling)
     course = Course(
         num_steps=sampling.num_steps,
         branches=tuple(f"clip{i}" for i in range(len(prompts))),
@@ -151,7 +203,8 @@ def generate(
         spacing=sampling.spacing,
         frames=video_model.frames(sampling.window),
     )
-    denoiser = video_model.denoiser(lambda _: encoded, Cfg(scale=sampling.guidance), course, on_step)
+    guidance = Cfg(scale=sampling.guidance)
+    denoiser = video_model.denoiser(partial(heard, encoded, sampling), guidance, course, on_step)
     latents = solve(
         denoiser,
         video_model.start.noise(draws, like),

@@ -152,6 +152,8 @@ class EvaluateRun:
                 own |= {"num_steps": self.drawn().num_steps, "guidance": self.drawn().guidance}
         else:
             own = asdict(self.drawn())
+            if not own["conditions"]:  # as before there were any
+                del own["conditions"]
         return {**named, **plain(own), "num_frames": self.suite.num_frames}
 
     def _samples(self) -> bool:

@@ -1,0 +1,196 @@
+"""Fields on the command line: what is drawn hears them; what can't be one is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.given_fields import GivenField
+from vgen.app.loading import load_backbone
+from vgen.app.spellings import FIELD_NAMES, respelt
+from vgen.app.stacks import StackEntry
+from vgen.backbones.canny import canny
+from vgen.data.clip_files import write_mp4
+from vgen.data.decode import Cut
+from vgen.data.fields import FIELDS
+from vgen.data.given import find_field, read_field
+from vgen.data.pose import of_people
+from vgen.diffusion.step_window import StepWindow
+from vgen.formats.adapter import Card, save_adapter
+from vgen.methods import assemble
+from vgen.methods._sampling import Loudness, Sampling
+from vgen.methods.control_net import ControlNets, Shown
+
+BLANK, SIDE, FRAMES = "blank:toybox:0", 32, 2
+CUT = Cut(fps=8, num_frames=FRAMES, size_px=SIDE)
+SMALL = Sampling(num_frames=FRAMES, num_steps=2, guidance=1.0, width_px=SIDE, height_px=SIDE)
+
+
+def net(folder: Path, shown: Shown) -> StackEntry:
+    """A ControlNet that says something."""
+    model, recipe = load_backbone(BLANK), ControlNets(condition=shown)
+    modules = assemble(recipe, model).modules[shown.value]
+    draw = torch.Generator().manual_seed(0)
+    named = {f"{shown.value}.{n}": p.detach() for n, p in modules.named_parameters()}
+    moved = {n: p + 0.1 * torch.randn(p.shape, generator=draw) for n, p in named.items()}
+    path = folder / f"{shown.value}.safetensors"
+    save_adapter(path, moved, Card.of("control_net", recipe, model, {}, {}))
+    return StackEntry(name=shown.value, file=str(path))
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StackEntry]:
+    folder = tmp_path_factory.mktemp("nets")
+    return {shown.value: net(folder, shown) for shown in (Shown.EDGES, Shown.POSE)}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    video = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
+    video[:, 8:24, 8:24] = 255
+    return write_mp4(tmp_path_factory.mktemp("clip") / "clip.mp4", video)
+
+
+def drawn(out: Path, stack: list[StackEntry], fields: list[GivenField], **knobs: object) -> np.ndarray:
+    settings = {"prompt": "a red circle", "sampling": SMALL, "least_px": 0, "backbone": BLANK, **knobs}
+    folder = generate_files(GenerateRun(stack=stack, fields=fields, out=str(out), **settings), {})
+    return np.asarray(Image.open(next(folder.glob("*.png"))))
+
+
+def test_what_is_drawn_follows_every_net_as_loud_as_it_is_asked(
+    nets: dict[str, StackEntry], clip: Path, tmp_path: Path
+) -> None:
+    pose = tmp_path / "pose.json"
+    pose.write_text(json.dumps([[[[0.1 + 0.04 * j, 0.5, 1.0] for j in range(17)]]] * FRAMES))
+    both = [nets["edges"], nets["pose"]]
+    edges, body = GivenField(name="edges", file=str(clip)), GivenField(name="pose", file=str(pose))
+    found = GivenField(name="edges", file=str(clip), found=True)
+
+    def with_loudness(name: str, *loud: Loudness) -> np.ndarray:
+        sampling = replace(SMALL, conditions=list(loud))
+        return drawn(tmp_path / name, both, [edges, body], sampling=sampling)
+
+    plain = drawn(tmp_path / "a", both, [edges, body])
+    assert not np.array_equal(plain, drawn(tmp_path / "b", both, [found, body]))
+    alone = drawn(tmp_path / "c", [nets["edges"]], [edges])
+    no_pose = with_loudness("d", Loudness(name="pose", scale=0.0))
+    assert np.array_equal(no_pose, alone)
+    never = StepWindow(start=1.0, end=1.0)
+    assert np.array_equal(with_loudness("e", Loudness(name="pose", window=never)), alone)
+    half = with_loudness("f", Loudness(name="pose", window=StepWindow(end=0.5)))
+    assert not np.array_equal(half, alone)
+    assert not np.array_equal(half, plain)
+
+
+def test_a_stacks_scale_is_the_nets(nets: dict[str, StackEntry], clip: Path, tmp_path: Path) -> None:
+    edges = [GivenField(name="edges", file=str(clip))]
+    mute = StackEntry(name="edges", file=nets["edges"].file, scale=0.0)
+    soft = Sampling(
+        **{k: getattr(SMALL, k) for k in SMALL.__slots__}
+        | {"conditions": [Loudness(name="edges", scale=0.0)]}
+    )
+    silenced = drawn(tmp_path / "b", [nets["edges"]], edges, sampling=soft)
+    assert np.array_equal(drawn(tmp_path / "a", [mute], edges), silenced)
+
+
+def test_spellings() -> None:
+    told = ["edges=a b.mp4", "pose.of=dance.mp4", "sampling.conditions.edges.scale=0.8", "seed=1"]
+    told += ["sampling.conditions.edges.end=0.5"]
+    found, said = respelt("generate", told)
+    assert found == [
+        "seed=1",
+        "sampling.conditions=[{name:edges,window:{end:0.5},scale:0.8}]",
+        'fields=[{name:edges,file:"a b.mp4",found:false},{name:pose,file:"dance.mp4",found:true}]',
+    ]
+    assert not said
+    assert respelt("edit", ["source=a cat"])[0] == ["source=a cat"]
+    assert set(FIELD_NAMES) == set(FIELDS) - {"latents"}
+
+
+def test_a_clip_is_read_as_the_field_says(clip: Path) -> None:
+    grey = read_field("edges", clip, CUT)
+    assert grey.shape == (FRAMES, SIDE, SIDE)
+    assert grey.max() > 200
+    depth = read_field("depth", clip, CUT)
+    assert depth[0, 16, 16] < depth[0, 2, 2], "bright is near"
+    assert read_field("pose", clip, CUT).dtype == np.uint8
+    rgb = read_field("control", clip, CUT)
+    assert np.array_equal(find_field("edges", clip, CUT), canny(rgb))
+
+
+def test_a_picture_holds_for_all_frames_and_a_folder_one_each(tmp_path: Path) -> None:
+    for i in range(FRAMES):
+        Image.fromarray(np.full((SIDE, SIDE, 3), 100 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    assert read_field("mask", tmp_path / "1.png", CUT).mean((1, 2)).tolist() == [100] * FRAMES
+    assert read_field("mask", tmp_path, CUT).mean((1, 2)).tolist() == [0, 100]
+
+
+def test_openpose_files_are_poses() -> None:
+    joints = [[10.0 * j, 20.0, 0.9] for j in range(18)]
+    joints[3] = [-1, -1, -1]
+    frame = {
+        "people": [{"pose_keypoints_2d": [value for joint in joints for value in joint]}],
+        "canvas_width": 200,
+        "canvas_height": 40,
+    }
+    pose = of_people([frame, {"people": [], "canvas_width": 200, "canvas_height": 40}])
+    assert pose.shape == (2, 1, 18, 3)
+    assert np.isnan(pose[0, 0, 3]).all()
+    assert np.isnan(pose[1]).all()
+    np.testing.assert_allclose(pose[0, 0, 2], [0.1, 0.5, 0.9], rtol=1e-6)
+    with pytest.raises(ValueError, match="divide x by the width"):
+        of_people([{"people": frame["people"]}])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("flow", None, "colours do not say flow"),
+        ("edges", np.zeros((1 + FRAMES, SIDE, SIDE), np.float32), "must be uint8 f h w"),
+        ("depth", np.zeros((1, SIDE, SIDE), np.float32), "has 1 frames where 2 are drawn"),
+        ("pose", [[[[400, 300, 1]] * 17]] * FRAMES, "divide x by the width"),
+        ("pose", [[[[0.5, 0.5, 1]] * 12]] * FRAMES, "has 12 joints"),
+    ],
+)
+def test_what_can_not_be_a_field_is_refused(
+    name: str, content: object, told: str, clip: Path, tmp_path: Path
+) -> None:
+    path = clip
+    if isinstance(content, np.ndarray):
+        path = tmp_path / "x.npy"
+        np.save(path, content)
+    elif content is not None:
+        path = tmp_path / "x.json"
+        path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=told):
+        read_field(name, path, CUT)
+
+
+def test_nothing_finds_a_mask(clip: Path) -> None:
+    with pytest.raises(ValueError, match="vgen has nothing that finds mask"):
+        find_field("mask", clip, CUT)
+
+
+def test_a_field_that_nobody_hears_is_refused(
+    nets: dict[str, StackEntry], clip: Path, tmp_path: Path
+) -> None:
+    depth = GivenField(name="depth", file=str(clip))
+    with pytest.raises(ValueError, match=r"listens to edges; put what does in stack\.depth\.file"):
+        drawn(tmp_path / "a", [nets["edges"]], [depth])
+    with pytest.raises(ValueError, match=r"'edges' listens to edges; give edges=FILE"):
+        drawn(tmp_path / "b", [nets["edges"]], [])
+
+
+def test_words_have_no_strength(nets: dict[str, StackEntry], clip: Path, tmp_path: Path) -> None:
+    loud = Sampling(
+        **{k: getattr(SMALL, k) for k in SMALL.__slots__} | {"conditions": [Loudness(name="text", scale=2.0)]}
+    )
+    with pytest.raises(ValueError, match="names 'text'; the conditions here that have a strength are edges"):
+        drawn(tmp_path / "a", [nets["edges"]], [GivenField(name="edges", file=str(clip))], sampling=loud)

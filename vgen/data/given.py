@@ -1,0 +1,122 @@
+"""A field that a person has as files: a clip, a picture, a folder of pictures, an array or key points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgen.data.bounded import read_json
+from vgen.data.decode import Cut
+from vgen.data.detectors import detector
+from vgen.data.fields import FIELDS
+from vgen.data.one_clip import read_clip, still_picture
+from vgen.data.pose import of_people
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> np.ndarray:
+    """The field ``name`` of ``cut.num_frames`` frames from ``path``, in the axes in which it is stored; a
+    pose that comes as pictures is uint8 f h w 3.
+
+    ``.npy`` and ``.json`` hold arrays, everything else is looked at: white is an edge, bright is near. Raises
+    ValueError where it is shorter, or says nothing of this field.
+    """
+    if name not in FIELDS:
+        raise ValueError(f"fields are {', '.join(FIELDS)}, got {name}={path}")
+    if not path.exists():
+        raise ValueError(f"{name}={path} is no file and no folder; give a clip, a picture, .npy or .json")
+    if path.is_dir():
+        array = _folder(name, path, cut)
+    elif path.suffix in (".npy", ".json"):
+        array = _array(name, path)
+    else:
+        array = of_pictures(name, _pictures(path, cut, start_seconds), path)
+    return _long_enough(name, array, path, cut.num_frames)
+
+
+def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0, by: str = "") -> np.ndarray:
+    """The field ``name`` as it is found in the clip or picture at ``path``; ``by`` names the detector."""
+    seen = detector(name, by)
+    array = seen.see(_pictures(path, cut, start_seconds))
+    return _long_enough(name, array, path, cut.num_frames)
+
+
+def of_pictures(name: str, video: np.ndarray, path: Path) -> np.ndarray:
+    """What pictures uint8 f h w 3 say of a field."""
+    kinds: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "f h w": _grey,
+        "f h w 3": _as_it_is,
+        "n h w 3": _as_it_is,
+    }
+    if name == "pose":
+        return video
+    if name == "depth":
+        return 255 - _grey(video).astype(np.float32)
+    if FIELDS[name].axes not in kinds:
+        raise ValueError(
+            f"{name}={path} is a picture or a clip, and colours do not say {name}; give {name}=FILE.npy, "
+            f"{np.dtype(FIELDS[name].dtype)} {FIELDS[name].axes}"
+        )
+    return kinds[FIELDS[name].axes](video)
+
+
+def _grey(video: np.ndarray) -> np.ndarray:
+    return (video @ _GREY).round().astype(np.uint8)
+
+
+def _as_it_is(video: np.ndarray) -> np.ndarray:
+    return video
+
+
+def _pictures(path: Path, cut: Cut, start_seconds: float) -> np.ndarray:
+    """uint8 f h w 3 of a clip; a picture is one frame."""
+    picture = still_picture(path, cut.size_px)
+    return read_clip(path, cut, start_seconds) if picture is None else picture[None]
+
+
+def _folder(name: str, folder: Path, cut: Cut) -> np.ndarray:
+    """Pictures or key points of one frame each, in the order of their names."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (*_PICTURES, ".json"))
+    if not files:
+        raise ValueError(f"{name}={folder} holds no pictures and no .json; one file a frame is read")
+    if name == "pose" and files[0].suffix == ".json":
+        return of_people([_json(file) for file in files if file.suffix == ".json"])
+    one = replace(cut, num_frames=1)
+    frames = [_pictures(file, one, 0.0) for file in files[: cut.num_frames]]
+    return of_pictures(name, np.concatenate(frames), folder)
+
+
+def _array(name: str, path: Path) -> np.ndarray:
+    if path.suffix == ".json" and name == "pose":
+        data = _json(path)
+        if isinstance(data, dict) or (data and isinstance(data[0], dict)):
+            return of_people(data if isinstance(data, list) else [data])
+    return FIELDS[name].decode(path.read_bytes(), f"{name}={path}")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return read_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+
+
+def _long_enough(name: str, array: np.ndarray, path: Path, num_frames: int) -> np.ndarray:
+    """Its first frames; one that holds for all becomes as many. Raises ValueError where there are fewer."""
+    kind = FIELDS[name]
+    if not kind.per_frame:
+        return array
+    array = kind.over(array, num_frames)
+    least = num_frames - 1 if kind.between else num_frames
+    if len(array) < least:
+        raise ValueError(
+            f"{name}={path} has {len(array)} frames where {num_frames} are drawn; give a longer one, or "
+            f"sampling.num_frames={len(array) + kind.between}"
+        )
+    return array[:num_frames]
