@@ -214,6 +214,8 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         captions=["a small red circle rests", "a large blue star moves up fast"],
         video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
     )
+    if "pose" in recipe.reads():
+        batch.fields["pose"] = torch.rand(2, 2, 1, 17, 3)
     if "source" in recipe.reads():
         batch.fields["source"] = batch.video.flip(1)
     if "edges" in recipe.reads():

@@ -359,7 +359,7 @@ def make_row(
     samples, offset = [], 0
     with open(spool, "wb") as file:
         try:
-            samples_of = map(change, job.samples(spool.parent))
+            samples_of: Iterable[Sample] = map(change, job.samples(spool.parent))
             if found:
                 samples_of = (completed(job, sample, found) for sample in samples_of)
             for sample, members in _packed(samples_of, encoding):

@@ -97,7 +97,7 @@ def _goes_on(trainer: pl.Trainer) -> str:
     kept = last_sound(trainer)
     if kept is None:
         return f"; stopped in step {trainer.global_step + 1}, no checkpoint was due yet"
-    return f"; stopped in step {trainer.global_step + 1}, run.resume=auto goes on from {kept.name}"
+    return f"; stopped in step {trainer.global_step + 1}, run.resume=auto goes on from {kept.folder.name}"
 
 
 class Beating:
