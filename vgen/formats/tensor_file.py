@@ -120,6 +120,7 @@ def _header(shelf: Mapping[str, Entry]) -> dict[str, Any]:
 def _pieces(value: Tensor) -> Iterable[memoryview]:
     if value.numel() == 0:
         return
-    data = memoryview(value.contiguous().flatten().view(torch.uint8).numpy())
+    flat: Any = value.contiguous().flatten().view(torch.uint8).numpy()
+    data = memoryview(flat)
     for start in range(0, len(data), _BLOCK):
         yield data[start : start + _BLOCK]
