@@ -44,7 +44,11 @@ def together(environment: Callable[..., dict[str, str]], num_ranks: int, *argume
             env = environment(PYTHONPATH=shared["PYTHONPATH"])
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=env, **pipes))
-    said = [process.communicate(timeout=900)[0] for process in started]
+    try:
+        said = [process.communicate(timeout=1800)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
     assert not any(process.returncode for process in started), "\n".join(said)
 
 

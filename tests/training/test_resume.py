@@ -4,6 +4,7 @@ whole one."""
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -321,6 +322,27 @@ def test_checkpoints_of_an_older_format_are_named(tmp_path: Path) -> None:
     (kept / "step-0000002.ckpt").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"of an older vgen; 'vgen checkpoints \S+run convert' makes new"):
         fit(job(tmp_path / "run", tmp_path / "nowhere", 4, resume=True))
+
+
+class Poison:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("strategy", [Spread.SINGLE, Spread.ZERO2, Spread.ZERO3])
+def test_a_poisoned_deepspeed_folder_executes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: Spread
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = tmp_path / "run" / "checkpoints" / "step-0000002.ckpt" / "checkpoint"
+    parts.mkdir(parents=True)
+    (parts.parent / "latest").write_text("checkpoint")
+    (parts.parent / "vgen.json").write_text('{"stage": 2, "num_processes": 1}')
+    for name in ("mp_rank_00_model_states.pt", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"):
+        torch.save({"module": Poison()}, parts / name)
+    with pytest.raises(ValueError, match=r"execute what they carry .* start a new run\.name"):
+        fit(job(tmp_path / "run", tmp_path / "nowhere", 4, resume=True, strategy=strategy))
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_full_disk_is_said_once_and_ends_nothing(

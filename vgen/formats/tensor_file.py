@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,11 @@ class Written:
 def write(path: Path, shelf: Mapping[str, Entry]) -> Written:
     """Fetch and write every entry, in order, and flush the file to the disk."""
     digest, num_bytes = hashlib.sha256(), 0
-    with path.open("wb") as file:
+    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
         for block in _blocks(shelf):
+            hashing = beside.submit(digest.update, block)  # hashing and writing both leave Python alone
             file.write(block)
-            digest.update(block)
+            hashing.result()
             num_bytes += len(block)
         file.flush()
         os.fsync(file.fileno())
@@ -118,6 +120,7 @@ def _header(shelf: Mapping[str, Entry]) -> dict[str, Any]:
 def _pieces(value: Tensor) -> Iterable[memoryview]:
     if value.numel() == 0:
         return
-    data = memoryview(value.contiguous().flatten().view(torch.uint8).numpy())
+    flat: Any = value.contiguous().flatten().view(torch.uint8).numpy()
+    data = memoryview(flat)
     for start in range(0, len(data), _BLOCK):
         yield data[start : start + _BLOCK]

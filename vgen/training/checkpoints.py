@@ -66,7 +66,8 @@ class Saver:
                 f"the run's folder {folder.parent.parent} was deleted or moved while it trained; put it back "
                 "and go on with run.resume=auto, or start a new run.name"
             )
-        self._tell(folder, why)
+        if trainer.is_global_zero:
+            self._tell(folder, why)
         return why is None
 
     @staticmethod
@@ -149,14 +150,15 @@ class KeepLast(pl.Callback):
 
     def __init__(self, folder: Path, every_steps: int, num_kept: int, saver: Saver) -> None:
         self.folder, self.every_steps, self.num_kept, self.saver = folder, every_steps, num_kept, saver
-        self._done = -1
+        self._done = self._tried = -1
         self._due = False
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._done = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        self._due = trainer.global_step % self.every_steps == 0
+        step = trainer.global_step
+        self._due = step % self.every_steps == 0 and step != self._tried  # several batches make a step
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         if self._due:
@@ -176,7 +178,8 @@ class KeepLast(pl.Callback):
     def save(self, trainer: pl.Trainer, module: Any) -> None:
         """Write a checkpoint of this step, unless it was written; every rank has to ask."""
         step, self._due = trainer.global_step, False
-        if step == self._done:  # of several batches to a step, the first that ends after it
+        self._tried = step
+        if step == self._done:
             return
         if self.saver.save(trainer, module, self.folder / f"step-{step:07d}"):
             self._done = step
@@ -278,6 +281,13 @@ def refuse_misfit(
             f"checkpoint {found.folder} does not fit the run: {len(want - have)} learning parameters are "
             f"missing from it (first: {sorted(want - have)[:3]}), {len(have - want)} are unknown (first: "
             f"{sorted(have - want)[:3]}); resume with the method it was written by, or start a new run.name"
+        )
+    with found.reading(WEIGHTS) as weights:
+        shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in want}
+    if wrong := [name for name, value in learning.items() if shapes[name] != tuple(value.shape)]:
+        raise ValueError(
+            f"checkpoint {found.folder} does not fit the run: {wrong[0]} is {shapes[wrong[0]]} in it and "
+            f"{tuple(learning[wrong[0]].shape)} here; resume with the knobs it was written with"
         )
     if MOMENTS not in found.names:
         raise ValueError(

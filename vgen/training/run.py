@@ -349,16 +349,26 @@ def _resumable(job: Job) -> Checkpoint | None:
     """The newest sound checkpoint, if the run is to go on and has any."""
     folder = job.folder / "checkpoints"
     found = latest(folder) if job.resume else None
-    if job.resume and found is None and any(folder.glob("step-*.ckpt")):
-        raise ValueError(
-            f"{job.folder} holds checkpoints of an older vgen; 'vgen checkpoints {job.folder} convert' makes "
-            "new ones of them, then go on, or start a new run.name"
-        )
+    if job.resume and found is None:
+        _refuse_older(job.folder, [*folder.glob("step-*.ckpt")])
     if job.resume and found is None and steps(folder):
         raise ValueError(
             f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name"
         )
     return found
+
+
+def _refuse_older(run: Path, older: Sequence[Path]) -> None:
+    if any(path.is_dir() for path in older):
+        raise ValueError(
+            f"{run} holds DeepSpeed's own checkpoints of an older vgen, which execute what they carry when "
+            "they are read; start a new run.name, with run.init_from where the run wrote an adapter"
+        )
+    if older:
+        raise ValueError(
+            f"{run} holds checkpoints of an older vgen; 'vgen checkpoints {run} convert' makes new ones of "
+            "them, then go on, or start a new run.name"
+        )
 
 
 def _clear(folder: Path, found: Checkpoint | None) -> None:
