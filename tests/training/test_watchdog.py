@@ -58,7 +58,7 @@ def test_a_limit_is_positive(knob: str) -> None:
 
 
 def test_a_step_that_hangs_ends_with_its_stacks_and_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / ".ending.json").write_text("of an earlier part of the run")
+    (tmp_path / ".ending").write_text("of an earlier part of the run")
     said = (process := hangs(tmp_path)).communicate()[1]
     assert process.returncode == REQUEUE
     assert said.count("\n") == 1

@@ -40,6 +40,7 @@ from vgen.training.heartbeats import Beating, StepBegins, StepEnds
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
+from vgen.training.memory import is_out_of_memory, out_of_memory
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
@@ -202,13 +203,13 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     else:
         if settings.compile:
             learner.unet.compile()
-        _run(fitter, learner, train, val, found)
+        _run(job, fitter, learner, train, val, found)
     if rank == 0:
         _write(job, learner, learnt.values, card, val)
     return job.folder
 
 
-def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path | None) -> None:
+def _run(job: Job, fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path | None) -> None:
     """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to
     see that it is not done."""
     try:
@@ -220,6 +221,11 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any, found: Path
         if isinstance(ended, SIGTERMException):
             raise SystemExit(code_of(signal.SIGTERM)) from ended
         raise KeyboardInterrupt from ended
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = f"in step {fitter.global_step + 1}"
+        raise ValueError(out_of_memory(job.settings, job.corpus, where)) from error
 
 
 def _say_what_is_kept(fitter: pl.Trainer, by: str) -> None:
