@@ -88,6 +88,32 @@ def test_a_rank_that_does_not_answer_is_named_and_killed(tmp_path: Path) -> None
         assert other.wait() == -signal.SIGKILL
 
 
+CHILD = """
+import logging, subprocess, sys, time
+from pathlib import Path
+from vgen.training.watchdog import Watchdog
+logging.basicConfig(format="%(message)s")
+folder = Path(sys.argv[1])
+with Watchdog(folder, 0, 1e9, 1e9) as watchdog:
+    (folder / ".fault").write_text(sys.argv[2]) if len(sys.argv) > 2 else None
+    watchdog.children = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])]
+    time.sleep(60)
+"""
+
+
+def test_a_rank_that_failed_ends_the_one_that_started_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == REQUEUE
+    assert "a rank of this run, process" in done.stderr
+    assert "ended with code 7; run.resume=auto" in done.stderr
+
+
+def test_a_fault_of_a_rank_is_the_fault_of_all_and_is_told_once(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), "2"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ""
+
+
 def test_time_in_which_a_process_was_stopped_does_not_count(tmp_path: Path) -> None:
     with hangs(tmp_path, seconds=6) as process:
         process.send_signal(signal.SIGSTOP)

@@ -51,6 +51,7 @@ class StepBegins(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.watchdog.peers = _everyone(trainer.world_size)
+        self.watchdog.children = getattr(trainer.strategy.launcher, "procs", [])
         self.watchdog.enter(f"beginning step {trainer.global_step + 1}, the first one")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Batch, *_: Any) -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import deque
@@ -74,6 +75,7 @@ class Watchdog:
         self.folder, self.rank = folder, rank
         self.step_seconds, self.phase_seconds = step_seconds, phase_seconds
         self.peers = [Peer.here()]
+        self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process has started
         self.ending = False
         self._phase, self._is_step, self._since = "setting up", False, time.monotonic()
         self._seconds: deque[float] = deque(maxlen=1000)
@@ -127,6 +129,21 @@ class Watchdog:
                 self.follow()
             if now - self._since > self.limit:
                 self._end_for_all()
+            self._look_after_children()
+
+    def _look_after_children(self) -> None:
+        """Lightning looks every five seconds and kills this process where one has failed, without a word."""
+        for child in self.children:
+            code = child.poll()
+            if not code:
+                continue
+            if (self.folder / _FAULT).exists():
+                self.leave_by_fault()
+            self.say(
+                f"a rank of this run, process {child.pid}, ended with code {code}; run.resume=auto goes on "
+                "from the last checkpoint"
+            )
+            self.go()
 
     def _end_for_all(self) -> NoReturn:
         seconds, limit = time.monotonic() - self._since, self.limit
