@@ -78,6 +78,13 @@ def until(is_so: Callable[[], object], process: subprocess.Popen, seconds: float
         time.sleep(0.2)
 
 
+def wait_for_the_end_of(pid: int) -> None:
+    end = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end, "it was left behind"
+        time.sleep(0.2)
+
+
 def trains(folder: Path) -> Callable[[], object]:
     """Whether steps have been taken: figures are there."""
     return lambda: any(path.stat().st_size for path in folder.glob("metrics*/metrics.csv"))
@@ -156,7 +163,7 @@ def test_a_stopped_rank_ends_the_run_with_the_stacks_of_the_others(
     told = [path.read_text() for path in (tmp_path / "run" / "stacks").glob("*/rank-*.txt")]
     assert len(told) == 2, "the stopped rank was waked to write its own"
     assert all("Thread 0x" in text for text in told)
-    assert not Path(f"/proc/{stopped}").exists()
+    wait_for_the_end_of(stopped)
 
 
 def test_a_stopped_first_rank_ends_too(start: Start, said: Callable[[int], str], tmp_path: Path) -> None:
@@ -193,10 +200,10 @@ def test_a_data_worker_that_is_stopped_or_killed_ends_the_run_in_one_sentence(
     assert "Traceback" not in said(0)
     sentence = {
         signal.SIGSTOP: r"the run hangs: rank 0 was waiting for the data of step \d+",
-        signal.SIGKILL: r"DataLoader worker .* which read ahead of samples \w+, \w+: memory may not suffice",
+        signal.SIGKILL: r"DataLoader worker .* which read ahead of samples [\w, -]+: memory may not suffice",
     }[signal.Signals(signum)]
     assert len(re.findall(sentence, said(0))) == 1, said(0)
-    assert not Path(f"/proc/{worker}").exists()
+    wait_for_the_end_of(worker)
 
 
 def test_a_data_worker_of_another_rank_that_is_killed_ends_both(
@@ -218,4 +225,4 @@ def test_a_lost_rank_is_told_without_a_traceback(
     os.kill(of_rank_1(process), signal.SIGKILL)
     assert process.wait(240) in (75, -9), said(0)
     assert "Traceback" not in said(0)
-    assert "rank 0 lost another rank; stopped in step" in said(0)
+    assert re.search(r"process \d+, ended with code -9|rank 0 lost another rank; stopped in step", said(0))

@@ -245,6 +245,34 @@ def test_a_job_of_two_nodes_trains_and_writes_its_adapter(
     assert said.count(f"run: {run}") == 1
 
 
+def test_a_job_near_its_time_limit_saves_and_goes_on_where_it_was(
+    slurm: Slurm, submit: Callable[..., str], overrides: list[str], toy_shards: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        *overrides,
+        f"data.path={toy_shards}",
+        "data.batch_size=1",
+        "data.window.num_frames=1",
+        "trainer.preflight=false",
+        "trainer.max_steps=30",
+        "trainer.val_every_steps=100",
+        "trainer.checkpoint_every_steps=100",
+        f"run.dir={tmp_path}",
+        "run.name=run",
+    ]
+    log = tmp_path / "job.log"
+    job = submit("train.sbatch", *arguments, options=(f"--output={log}",))
+    slurm._until("steps are taken", lambda: log.exists() and "train: step" in log.read_text(), 240)
+    slurm.ask("scancel", "--batch", "--signal=USR1", job)
+    said = slurm.finished(job, log)
+    for told in ("telling all ranks to save", "requeueing (restart 1)"):
+        assert f"train.sbatch: {told}" in said
+    stopped = re.search(r"stopped at step (\d+) by SIGUSR1", said)
+    assert stopped is not None
+    assert f"at step {stopped[1]}: weights, optimiser, schedule" in said, "it goes on from that step"
+    assert load_adapter(tmp_path / "run" / "adapter.safetensors")[1].summary["steps"] == 30
+
+
 def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(
     slurm: Slurm, submit: Callable[..., str], tmp_path: Path
 ) -> None:

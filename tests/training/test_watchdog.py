@@ -58,7 +58,7 @@ def test_a_limit_is_positive(knob: str) -> None:
 
 
 def test_a_step_that_hangs_ends_with_its_stacks_and_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / ".ending.json").write_text("of an earlier part of the run")
+    (tmp_path / ".ending").write_text("of an earlier part of the run")
     said = (process := hangs(tmp_path)).communicate()[1]
     assert process.returncode == REQUEUE
     assert said.count("\n") == 1
@@ -86,6 +86,32 @@ def test_a_rank_that_does_not_answer_is_named_and_killed(tmp_path: Path) -> None
         process = hangs(tmp_path, peer=other.pid)
         assert "(rank 1 did not answer)" in process.communicate()[1]
         assert other.wait() == -signal.SIGKILL
+
+
+CHILD = """
+import logging, subprocess, sys, time
+from pathlib import Path
+from vgen.training.watchdog import Watchdog
+logging.basicConfig(format="%(message)s")
+folder = Path(sys.argv[1])
+with Watchdog(folder, 0, 1e9, 1e9) as watchdog:
+    (folder / ".fault").write_text(sys.argv[2]) if len(sys.argv) > 2 else None
+    watchdog.children = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])]
+    time.sleep(60)
+"""
+
+
+def test_a_rank_that_failed_ends_the_one_that_started_it(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == REQUEUE
+    assert "a rank of this run, process" in done.stderr
+    assert "ended with code 7; run.resume=auto" in done.stderr
+
+
+def test_a_fault_of_a_rank_is_the_fault_of_all_and_is_told_once(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), "2"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == ""
 
 
 def test_time_in_which_a_process_was_stopped_does_not_count(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from vgen.training import ranks
 
+DEFECT, REFUSED = 1, 2
 REQUEUE = 75
 """Start the same command again, with run.resume=auto: sysexits.h calls it a temporary failure."""
 _OWN = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 128 + signal.SIGINT}

@@ -13,8 +13,10 @@ import torch.distributed as dist
 
 from vgen.backbones.conditioning import Prepared
 from vgen.data.batch import Batch, Encoder
+from vgen.training.exits import DEFECT, REFUSED
+from vgen.training.memory import is_out_of_memory
 from vgen.training.saving import last_sound
-from vgen.training.watchdog import Peer, Watchdog
+from vgen.training.watchdog import Peer, Reason, Watchdog
 
 _GONE = re.compile(r"[Cc]onnection (closed|reset)|Broken pipe|remote process exited|Socket closed")
 _WORKER = "DataLoader worker"
@@ -49,6 +51,7 @@ class StepBegins(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.watchdog.peers = _everyone(trainer.world_size)
+        self.watchdog.children = getattr(trainer.strategy.launcher, "procs", [])
         self.watchdog.enter(f"beginning step {trainer.global_step + 1}, the first one")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Batch, *_: Any) -> None:
@@ -74,12 +77,23 @@ class StepBegins(pl.Callback):
         """What ends this rank alone ends all, in one sentence of the rank that knows the reason."""
         if self.watchdog.ending:
             _wait_for_the_end()
-        if _is_of_connection(exception) and trainer.world_size > 1:
-            if not self.watchdog.is_announced(TOLD_WITHIN_SECONDS):
-                self.watchdog.say(f"rank {trainer.global_rank} lost another rank{_goes_on(trainer)}")
-            self.watchdog.follow()
         if _WORKER in str(exception):
             self._tell_of_worker(trainer, str(exception))
+        if trainer.world_size == 1:
+            return
+        if _is_of_connection(exception):
+            self._leave_the_lost(trainer)
+        elif isinstance(exception, Exception):
+            is_refused = isinstance(exception, ValueError) or is_out_of_memory(exception)
+            self.watchdog.tell_fault(REFUSED if is_refused else DEFECT)
+
+    def _leave_the_lost(self, trainer: pl.Trainer) -> NoReturn:
+        reason = self.watchdog.reason(TOLD_WITHIN_SECONDS)
+        if reason is Reason.FAULT:
+            self.watchdog.leave_by_fault()
+        if reason is Reason.UNKNOWN:
+            self.watchdog.say(f"rank {trainer.global_rank} lost another rank{_goes_on(trainer)}")
+        self.watchdog.follow()
 
     def _tell_of_worker(self, trainer: pl.Trainer, why: str) -> None:
         for logger in trainer.loggers:

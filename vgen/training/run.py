@@ -50,6 +50,7 @@ from vgen.training.heartbeats import Beating, StepBegins, StepEnds
 from vgen.training.learner import Learner
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
+from vgen.training.memory import is_out_of_memory, out_of_memory
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
@@ -214,7 +215,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             learnt.values = saved(found)
         else:
             _compile(learner, settings)
-            _run(fitter, learner, train, val)
+            _run(job, fitter, learner, train, val)
         if rank == 0:
             _write(job, learner, learnt.values, card, val)
     return job.folder
@@ -254,7 +255,7 @@ def _say_resumed(found: Checkpoint, consumed: int) -> None:
     )
 
 
-def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
+def _run(job: Job, fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
     """Lightning leaves by ``SystemExit`` where it was interrupted, with 0 for SIGTERM: what started us has to
     see that it is not done."""
     try:
@@ -266,6 +267,11 @@ def _run(fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
         if isinstance(ended, SIGTERMException):
             raise SystemExit(code_of(signal.SIGTERM)) from ended
         raise KeyboardInterrupt from ended
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = f"in step {fitter.global_step + 1}"
+        raise ValueError(out_of_memory(job.settings, job.corpus, where)) from error
 
 
 def _say_what_is_kept(fitter: pl.Trainer, by: str) -> None:

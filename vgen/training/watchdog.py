@@ -9,11 +9,13 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
@@ -30,7 +32,16 @@ GRACE_SECONDS = 3.0
 """For other ranks to write their stacks, and again for those that were stopped and are waked."""
 SLACK = 3.0
 """A step may take so many times as long as the longest of a hundred."""
-_ENDING = ".ending.json"
+_ENDING, _FAULT = ".ending", ".fault"
+"""In the run's folder: that all ranks end now, and the exit code of a rank that ends by its own fault."""
+
+
+class Reason(Enum):
+    """Why another rank is gone."""
+
+    ALL_END = "all ranks end"
+    FAULT = "a fault of its own"
+    UNKNOWN = "nobody knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Watchdog:
         self.folder, self.rank = folder, rank
         self.step_seconds, self.phase_seconds = step_seconds, phase_seconds
         self.peers = [Peer.here()]
+        self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process has started
         self.ending = False
         self._phase, self._is_step, self._since = "setting up", False, time.monotonic()
         self._seconds: deque[float] = deque(maxlen=1000)
@@ -74,7 +86,8 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         self._since = time.monotonic()
         if self.rank == 0:
-            (self.folder / _ENDING).unlink(missing_ok=True)  # of an earlier part of the run
+            for name in (_ENDING, _FAULT):  # of an earlier part of the run
+                (self.folder / name).unlink(missing_ok=True)
         self._thread.start()
         return self
 
@@ -116,6 +129,21 @@ class Watchdog:
                 self.follow()
             if now - self._since > self.limit:
                 self._end_for_all()
+            self._look_after_children()
+
+    def _look_after_children(self) -> None:
+        """Lightning looks every five seconds and kills this process where one has failed, without a word."""
+        for child in self.children:
+            code = child.poll()
+            if not code:
+                continue
+            if (self.folder / _FAULT).exists():
+                self.leave_by_fault()
+            self.say(
+                f"a rank of this run, process {child.pid}, ended with code {code}; run.resume=auto goes on "
+                "from the last checkpoint"
+            )
+            self.go()
 
     def _end_for_all(self) -> NoReturn:
         seconds, limit = time.monotonic() - self._since, self.limit
@@ -174,12 +202,25 @@ class Watchdog:
             worker.kill()
         leave(0 if ranks.is_started_by_lightning() else REQUEUE)
 
-    def is_announced(self, seconds: float) -> bool:
-        """Whether a rank says within ``seconds`` that all end."""
+    def tell_fault(self, code: int) -> None:
+        """The exit code for those who lose this rank: what ends it would end it again."""
+        with suppress(OSError):
+            (self.folder / _FAULT).write_text(str(code))
+
+    def reason(self, seconds: float) -> Reason:
+        """What another rank tells within ``seconds`` of its end."""
         end = time.monotonic() + seconds
-        while not (there := (self.folder / _ENDING).exists()) and time.monotonic() < end:
+        while time.monotonic() < end:
+            if (self.folder / _ENDING).exists():
+                return Reason.ALL_END
+            if (self.folder / _FAULT).exists():
+                return Reason.FAULT
             time.sleep(POLL_SECONDS / 5)
-        return there
+        return Reason.UNKNOWN
+
+    def leave_by_fault(self) -> NoReturn:
+        """With the code of the rank that is at fault, which has said why."""
+        leave(0 if ranks.is_started_by_lightning() else int((self.folder / _FAULT).read_text() or 1))
 
     # -- stacks ----------------------------------------------------------------------------------------------
     def _write_stacks(self) -> None:
