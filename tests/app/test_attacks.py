@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vgen.app import cli
+from vgen.app.secrecy import refuse_secrets, without_passwords
 
 CANARY = "canary-7f3a9c51e0"
 TINY = [
@@ -70,6 +71,10 @@ POISONED = {
     "what is no YAML": ("a: b: c\n", "nice.yaml, line 2 is no YAML (mapping values are not allowed here)"),
     "a logger's factory": (
         "hydra:\n  job_logging:\n    handlers:\n      x:\n        (): os.mkdir\n        path: executed\n",
+        "hydra.job_logging would set up loggers by name",
+    ),
+    "loggers that a string unfolds to": (
+        "hydra:\n  job_logging: \"${oc.create:'{version: 1, root: {handlers: [x]}}'}\"\n",
         "hydra.job_logging would set up loggers by name",
     ),
     "the environment of its processes": (
@@ -154,3 +159,16 @@ def test_a_planted_secret_is_in_no_file_and_no_line_of_a_run(vgen, toy_shards, t
     holding = [str(path) for path in files if CANARY[:9].encode() in path.read_bytes()]
     assert (holding, CANARY[:9] in said) == ([], False)
     assert "https://host/x" in Path("runs/a/config.yaml").read_text()
+
+
+def test_a_place_of_secrets_is_none_and_short_words_are_found_anywhere(tmp_path):
+    settings = {"data": {"path": f"{tmp_path}/shards", "names": ["true", 3]}}
+    refuse_secrets(settings, {"SECRETS_DIR": str(tmp_path), "KEY_MODE": "true"})
+    with pytest.raises(
+        ValueError, match=r"data\.names\.0 holds the secret of the environment variable MY_TOKEN"
+    ):
+        refuse_secrets({"data": {"names": [f"x{CANARY}"]}}, {"MY_TOKEN": CANARY})
+    addresses = {"a": ["https://me:word@host/x?y=1", "s3://bucket/key@2", "me@host", "ftp://a:b@c@d"]}
+    assert without_passwords(addresses) == {
+        "a": ["https://host/x?y=1", "s3://bucket/key@2", "me@host", "ftp://d"]
+    }

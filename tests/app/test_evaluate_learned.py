@@ -202,3 +202,15 @@ def test_mistakes_speak_before_anything_is_drawn(tmp_path: Path, names: list[str
     with pytest.raises(ValueError, match=words):
         evaluate(EvaluateRun(suite=SUITE, out=str(tmp_path / "x"), metrics=names), Console(quiet=True), {})
     assert not (tmp_path / "x").exists()
+
+
+def test_what_a_reader_should_know_is_said_once() -> None:
+    from types import SimpleNamespace
+
+    from vgen.app.judging.learned import noted
+
+    cut = {"value": 1.0, "notes": ["3 of 4 prompts were longer than 77 tokens and were cut"]}
+    whole = {"value": 1.0, "notes": []}
+    one = SimpleNamespace(numbers={"learned": {"clip_text": cut, "pick_score": cut, "lpips": whole}})
+    said = noted([one, one])
+    assert said == ["clip_text, pick_score: 3 of 4 prompts were longer than 77 tokens and were cut"]

@@ -244,11 +244,11 @@ def test_the_rate_is_in_the_file(backbone: Path, adapter: Path, tmp_path: Path, 
 
 def test_lines_of_a_file_are_the_prompts_in_order(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
-    path.write_bytes("\ufeffa red circle\n\n  ein gr\u00fcner Stern \r\na blue square".encode())
+    path.write_bytes("\ufeffa red circle\n\n  ein gr\u00fcner Stern \r\na\u2028blue square".encode())
     found = GenerateRun(
         prompt="first", prompt_file=str(path), num_clips=2, seed=3, negative="blurry"
     ).prompts()
-    texts = ["first", "a red circle", "ein gr\u00fcner Stern", "a blue square"]
+    texts = ["first", "a red circle", "ein gr\u00fcner Stern", "a\u2028blue square"]
     assert [prompt.text for prompt in found] == [text for text in texts for _ in range(2)]
     assert [prompt.seed for prompt in found] == list(range(3, 11))
     assert {prompt.negative for prompt in found} == {"blurry"}

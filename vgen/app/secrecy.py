@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _LEAST = 8
 """Letters of a secret that is looked for; shorter ones are found in any text."""
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_USER = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def looks_secret(name: str) -> bool:
@@ -51,8 +51,13 @@ def without_passwords(settings: Any) -> Any:
 
 def refuse_secrets(settings: Any, environment: Mapping[str, str] = os.environ) -> None:
     """Raises ValueError where a value of plain data holds what a secret environment variable holds."""
-    secrets = {v: k for k, v in environment.items() if looks_secret(k) and len(v) >= _LEAST}
+    secrets = {value: name for name, value in environment.items() if _is_secret(name, value)}
     _search(settings, secrets, "")
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds a secret, not the place of one."""
+    return looks_secret(name) and len(value) >= _LEAST and not os.path.exists(value)
 
 
 def _search(value: Any, secrets: Mapping[str, str], where: str) -> None:

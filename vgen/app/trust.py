@@ -38,7 +38,8 @@ def guarded() -> Iterator[None]:
         raise ValueError(
             "--experimental-rerun reads a pickle, which can execute code; repeat a run by its config.yaml"
         )
-    compose: Callable[..., DictConfig] = ConfigLoaderImpl.load_configuration
+    door: Any = ConfigLoaderImpl  # through which every composition goes; Hydra has no public one
+    compose: Callable[..., DictConfig] = door.load_configuration
 
     def checked(loader: ConfigLoaderImpl, *args: Any, **named: Any) -> DictConfig:
         settings = compose(loader, *args, **named)
@@ -46,11 +47,11 @@ def guarded() -> Iterator[None]:
         return settings
 
     refuse_secret_variables()
-    ConfigLoaderImpl.load_configuration = checked  # type: ignore[method-assign]  # Hydra has no public door here
+    door.load_configuration = checked
     try:
         yield
     finally:
-        ConfigLoaderImpl.load_configuration = compose  # type: ignore[method-assign]
+        door.load_configuration = compose
 
 
 def refuse_programs(settings: DictConfig) -> None:
@@ -91,14 +92,19 @@ def _refuse_targets(value: Any, where: str, allowed: bool) -> None:
 def _refuse_handlers(logging: Any, where: str) -> None:
     """A logging configuration may name classes and factories, which are called."""
     kept = {"version", "root", "disable_existing_loggers"}
-    if isinstance(logging, dict) and not (set(logging) <= kept and logging.get("root") is None):
+    if logging is None:
+        return
+    if not isinstance(logging, dict) or set(logging) - kept or logging.get("root") is not None:
         raise ValueError(f"{where} would set up loggers by name; vgen logs by itself: leave it at none")
 
 
 def _as_written(settings: DictConfig, key: str) -> Any:
     section, _, name = key.rpartition(".")
-    node = OmegaConf.select(settings, section)
-    return None if node is None else OmegaConf.to_container(node, resolve=False).get(name)
+    node: Any = OmegaConf.select(settings, section)
+    if node is None:
+        return None
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    return written.get(name)
 
 
 def _as_resolved(settings: DictConfig, key: str) -> Any:

@@ -115,4 +115,18 @@ def table(results: Sequence[Result]) -> Table:
     for row in side_by_side(results):
         cells = (escape(c["why"]) if c["why"] else f"{c['value']:.4g}" for c in row["cells"])
         out.add_row(row["metric"] + arrows[row["better"]], *cells)
+    notes = noted(results)
+    if notes:
+        out.caption, out.caption_justify = escape("\n".join(notes)), "left"
     return out
+
+
+def noted(results: Sequence[Result]) -> list[str]:
+    """What a reader of the numbers should know, such as prompts that were cut; each said once."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for metric, measured in result.numbers["learned"].items():
+            for note in measured.get("notes") or []:
+                metrics = found.setdefault(note, [])
+                metrics += [metric] if metric not in metrics else []
+    return [f"{', '.join(metrics)}: {note}" for note, metrics in found.items()]
