@@ -15,10 +15,15 @@ from pathlib import Path
 from vgen.app.refusals import listed
 
 KEYS = Path(__file__).with_name("keys.json")
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
-FLAGS_WITH_VALUE += ("--config-dir", "-cd", "--experimental-rerun")
-FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
-FLAGS += ("--shell-completion", "-sc", "--info", "-i")
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun"),
+)
+FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--info", "-i"),
+)
+"""Those of Hydra, with a value of their own and without."""
 MEANT = {
     "lr": ("learning_rate", "learningrate", "step_size"),
     "warmup_steps": ("lr_warmup_steps", "warmup", "num_warmup_steps"),
