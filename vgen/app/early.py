@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from vgen.app.refusals import listed
@@ -71,7 +72,7 @@ def check(verb: str, arguments: Sequence[str]) -> str | None:
     """The one sentence that refuses these arguments; None where nothing is surely wrong."""
     known = json.loads(KEYS.read_text(encoding="utf-8")).get(verb, [])
     value_of_flag = False
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         if value_of_flag:
             value_of_flag = False
             continue
