@@ -131,7 +131,7 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_verb_sees_its_own_arguments(verb) -> None:
     verb(
-        "import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'a=1', '-m'] and "
+        "import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'run.seed=1', '-m'] and "
         "os.environ['HYDRA_FULL_ERROR'] == '1'"
     )
     assert cli.run("train", ["run.seed=1", "-m"]) == 0
