@@ -131,10 +131,10 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_verb_sees_its_own_arguments(verb) -> None:
     verb(
-        "import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'a=1', '-m'] and "
+        "import os, sys\ndef main():\n    assert sys.argv == ['vgen train', 'run.seed=1', '-m'] and "
         "os.environ['HYDRA_FULL_ERROR'] == '1'"
     )
-    assert cli.run("train", ["a=1", "-m"]) == 0
+    assert cli.run("train", ["run.seed=1", "-m"]) == 0
 
 
 def test_a_refused_value_is_one_sentence(verb, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,7 +199,7 @@ def test_the_top_level_scripts_train_and_evaluate(tmp_path: Path, toy_shards: Pa
 
 REFUSED_AFTER_HYDRA = {
     "prepare": ["data.path=nowhere", "out=out"],
-    "train": ["data.path=nowhere"],
+    "train": ["data.path=."],
     "generate": ["prompt=x", "adapter=nowhere"],
     "evaluate": ["adapter=nowhere"],
     "export": ["run=nowhere", "out=out"],
@@ -311,8 +311,8 @@ def test_the_home_folder_is_written_out(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_every_verb_sees_the_home_folder(verb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    verb("import sys\ndef main():\n    assert sys.argv[1:] == ['out=/home/someone/a', '-m']")
-    assert cli.run("train", ["out=~/a", "-m"]) == 0
+    verb("import sys\ndef main():\n    assert sys.argv[1:] == ['run.dir=/home/someone/a', '-m']")
+    assert cli.run("train", ["run.dir=~/a", "-m"]) == 0
 
 
 REFUSED_BY_HAND = {

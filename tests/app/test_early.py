@@ -59,6 +59,7 @@ def test_a_wrong_folder_is_called_one_and_the_right_one_is_named(tmp_path: Path)
         ["prompt=a cat", "sampling.num_steps=3", "adapter=shipped"],
         ["-m", "seed=1,2", "hydra.sweep.dir=x", "hydra/sweeper=basic"],
         ["--cfg", "job", "--resolve", "prompt=x"],
+        [],
         ["-cn", "other", "~stack", "+stack=[]", "++prompt=x"],
     ],
 )

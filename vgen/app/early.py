@@ -10,15 +10,21 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from vgen.app.refusals import listed
 
 KEYS = Path(__file__).with_name("keys.json")
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn")
-FLAGS_WITH_VALUE += ("--config-dir", "-cd", "--experimental-rerun")
-FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
-FLAGS += ("--shell-completion", "-sc", "--info", "-i")
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun"),
+)
+FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--info", "-i"),
+)
+"""Those of Hydra, with a value of their own and without."""
 MEANT = {
     "lr": ("learning_rate", "learningrate", "step_size"),
     "warmup_steps": ("lr_warmup_steps", "warmup", "num_warmup_steps"),
@@ -66,7 +72,7 @@ def check(verb: str, arguments: Sequence[str]) -> str | None:
     """The one sentence that refuses these arguments; None where nothing is surely wrong."""
     known = json.loads(KEYS.read_text(encoding="utf-8")).get(verb, [])
     value_of_flag = False
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in pairwise([*arguments, ""]):
         if value_of_flag:
             value_of_flag = False
             continue
