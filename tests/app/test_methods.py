@@ -5,6 +5,9 @@ from pathlib import Path
 from vgen.app.methods import markdown, pages
 from vgen.methods import Regime, catalogue
 
+SERVES = {"2106.09685"}
+"""LoRA: what systems are made of, and none of the 22."""
+
 
 def test_readme_holds_the_catalogue() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -23,6 +26,7 @@ def test_docs_hold_every_row() -> None:
 
 def test_readme_says_how_many_systems_are_missing() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    num = sum(recipe.regime is not Regime.IMAGE for recipe in catalogue().values())
+    systems = {recipe.paper.arxiv for recipe in catalogue().values() if recipe.regime is not Regime.IMAGE}
+    num = len(systems - SERVES)  # the stages of one paper are one system
     assert f"22 published systems, and {num} are in" in readme
     assert f"The other {22 - num} " in readme
