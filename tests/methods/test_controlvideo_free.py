@@ -60,7 +60,7 @@ def drawn(model: ImageModel, net: ControlNetModel):
                 wish=Wish(target="a large red circle"),
                 noise=noise,
                 sampling=Sampling(num_steps=steps, guidance=3.0),
-                frames=recipe.frames(Sliding(num_frames=window)),
+                frames=recipe.frame_schedule(Sliding(num_frames=window)),
             )
             structure = Structure(net=net, pictures=shown).run_by(recipe)
             fields = structure.beside(video_model, noise)

@@ -341,7 +341,7 @@ def _session(
         sampling=sampling,
         fields={} if structure is None else structure.run_by(recipe).beside(video_model, noise),
         progress=progress,
-        frames=recipe.frames(run.window),
+        frames=recipe.frame_schedule(run.window),
         seed=run.seed,
     )
     return session, source

@@ -166,7 +166,7 @@ class Recipe:
         """The noise that drawing starts from."""
         return Iid()
 
-    def frames(self, window: Sliding) -> FrameSchedule:
+    def frame_schedule(self, window: Sliding) -> FrameSchedule:
         """How clips are seen in drawing and editing, given the windows that a person asks for."""
         return window
 

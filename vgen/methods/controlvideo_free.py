@@ -74,7 +74,7 @@ class ControlVideoFree(Recipe, Editing):
     def start(self) -> Start:
         return Shared() if self.shared_noise else Iid()
 
-    def frames(self, window: Sliding) -> FrameSchedule:
+    def frame_schedule(self, window: Sliding) -> FrameSchedule:
         return Hierarchical(num_frames=window.num_frames, clip=self.clip_length)
 
     def attention_keys(self) -> dict[str, list[FrameKeys]]:

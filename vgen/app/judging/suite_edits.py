@@ -174,7 +174,7 @@ class Editor:
             noise=noise,
             sampling=self.sampling.over(self.recipe.sampling()),
             latents=latents,
-            frames=self.recipe.frames(self.window),
+            frames=self.recipe.frame_schedule(self.window),
             seed=task.seed,
         )
         assert isinstance(self.recipe, Editing), "the run was checked"
