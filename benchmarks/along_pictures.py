@@ -108,7 +108,7 @@ class Drawer:
             noise=noise,
             sampling=self.sampling,
             fields={ControlNet().reading: control[None, :, None].expand(-1, -1, 3, -1, -1)},
-            frames=recipe.frames(Sliding(num_frames=self.window)),
+            frames=recipe.frame_schedule(Sliding(num_frames=self.window)),
             seed=task.seed,
         )
         with torch.no_grad():

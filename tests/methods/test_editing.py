@@ -468,7 +468,7 @@ def test_a_run_of_other_windows_finds_nothing_recorded(model: ImageModel) -> Non
     recipe = FateZero(store=EXACT)
     own, store = session(model, recipe, steps=2), AttentionStore(EXACT)
     own.invert(SOURCE, [store])
-    own.window = WINDOWS
+    own.frames = WINDOWS
     given = own.encoded(TARGET)
     edits = [CopySelf(source=Recorded(store), window=ALWAYS)]
     with pytest.raises(

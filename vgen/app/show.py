@@ -20,6 +20,8 @@ from vgen.attention.sites import AttentionKind
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import Sidecar
+from vgen.diffusion.frames import Sliding
+from vgen.diffusion.start import Iid
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
 from vgen.methods._sampling import Sampling
@@ -63,6 +65,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         *_attention(recipe, video_model),
         f"image norms: statistics over a {recipe.image_norms().value}",
         f"start: {recipe.noise_schedule(model)}, {recipe.prediction(model).value}",
+        *_frames(recipe),
         f"dropout: {_dropout(recipe)}",
         f"learns: {_learns(recipe, video_model)}",
         f"objective: {_objective(recipe, model)}",
@@ -133,8 +136,16 @@ def _attention(recipe: Recipe, video_model: VideoModel) -> list[str]:
             read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
             rows = f", of the row {keys.rows_from}" if keys.rows_from else ""
             hit = sum(keys.where(site) for site in here)
-            out.append(f"self-attention of {net} reads {' + '.join(read)}{rows} at {hit} sites")
+            passes = f", {' and '.join(role.value for role in keys.roles)}" if keys.roles else ""
+            out.append(f"self-attention of {net} reads {' + '.join(read)}{rows} at {hit} sites{passes}")
     return out or ["self-attention reads its own frame"]
+
+
+def _frames(recipe: Recipe) -> list[str]:
+    """How frames belong together in drawing, where it is not the usual way."""
+    start, schedule = type(recipe.start()), type(recipe.frame_schedule(Sliding()))
+    said = [] if start is Iid else [f"start noise: {start.__name__}"]
+    return said if schedule is Sliding else [*said, f"frames: {schedule.__name__}"]
 
 
 def _dropout(recipe: Recipe) -> str:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -34,7 +32,7 @@ class ParallelAttention(Inserted):
     @torch.no_grad()
     def _copy(self, attention: Attention) -> None:
         own = self.attn_temp
-        outs = cast(nn.ModuleList, attention.to_out)
+        outs = attention.to_out
         pairs = (
             (own.to_q, attention.to_q),
             (own.to_k, attention.to_k),

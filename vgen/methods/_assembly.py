@@ -66,7 +66,7 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
         start=leading.start(),
-        frames=leading.frame_schedule,
+        frame_schedule=leading.frame_schedule,
     )
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())

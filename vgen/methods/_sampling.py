@@ -140,7 +140,7 @@ def refuse_impossible(video_model: VideoModel, sampling: Sampling, key: str = "s
     at once than position rows."""
     latent_size(video_model.model, sampling)
     rows = position_rows(video_model.unet)
-    at_once = video_model.frames(sampling.window).at_once(sampling.num_frames)
+    at_once = video_model.frame_schedule(sampling.window).at_once(sampling.num_frames)
     if rows is not None and at_once > rows:
         raise ValueError(
             f"{key}.num_frames={at_once} frames at once, but the motion module has {rows} position rows; "
@@ -201,7 +201,7 @@ def generate(
         branches=tuple(f"clip{i}" for i in range(len(prompts))),
         solver=sampling.solver,
         spacing=sampling.spacing,
-        frames=video_model.frames(sampling.window),
+        frames=video_model.frame_schedule(sampling.window),
     )
     guidance = Cfg(scale=sampling.guidance)
     denoiser = video_model.denoiser(partial(heard, encoded, sampling), guidance, course, on_step)

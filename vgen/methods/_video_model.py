@@ -52,9 +52,8 @@ class VideoModel:
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
     ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
-    needs no image model. ``start`` is what drawing starts from, ``frames`` how clips are seen where a person
-    gives windows.
-    """
+    needs no image model. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where a
+    person gives windows."""
 
     model: ImageModel
     unet: VideoUNet
@@ -63,7 +62,7 @@ class VideoModel:
     needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
     start: Start = field(default_factory=Iid)
-    frames: Callable[[Sliding], FrameSchedule] = as_given
+    frame_schedule: Callable[[Sliding], FrameSchedule] = as_given
 
     # -- facts -----------------------------------------------------------------------------------------------
     @property
