@@ -400,8 +400,8 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     words = [f"instruction: {session.wish.instruction}"]
     if not recipe.instructed:
         words = session.previews(*windows, recipe.blends())
-    nets = session.video_model.modules
-    beside = ["a ControlNet beside the UNet, forth and back"] if nets else []
+    structure = session.fields.keys() - {"source"}
+    beside = ["a ControlNet beside the UNet, forth and back"] if structure else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
     )
