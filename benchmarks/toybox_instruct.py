@@ -78,7 +78,8 @@ def told(rows: dict[str, list[Numbers]]) -> None:
     for name, numbers in rows.items():
         print(f"| {name} | {' | '.join(worded(numbers, key) for key in SHOWN)} |")
     ours, theirs = ([row["edit"] for row in numbers] for numbers in rows.values())
-    print(f"EDIT beyond the copy: {paired_difference(ours, theirs)}, n = {len(ours)}")
+    beyond = paired_difference(ours, theirs)
+    print(f"EDIT beyond the copy: {beyond.mean:.2f} [{beyond.low:.2f}, {beyond.high:.2f}], n = {beyond.num}")
 
 
 def worded(numbers: list[Numbers], key: str) -> str:

@@ -119,7 +119,11 @@ class EditRun:
         if self.image and self.video:
             raise ValueError(f"image={self.image} and video={self.video} are both given; edit one of them")
         if self.image:
-            self.video, self.num_frames = self.image, 1
+            self.num_frames = 1
+
+    def shown(self) -> str:
+        """The file that is edited, nothing where the source is drawn."""
+        return self.image or self.video
 
     def wish(self) -> Wish:
         if self.instruction.strip():
@@ -311,7 +315,7 @@ def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
             "or import a published folder with 'vgen export from=FOLDER to=vgen backbone=BASE out=NEW' and "
             "give adapter=NEW"
         )
-    if not (run.video or recipe.draws_source or recipe.along_pictures):
+    if not (run.shown() or recipe.draws_source or recipe.along_pictures):
         drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
         raise ValueError(
             f"method={name} edits a clip that exists; give video=FILE (the source is drawn from its prompt "
@@ -366,7 +370,7 @@ def _session(
     if size_px % step:
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
-    source = read_clip(run.video, cut, run.start_seconds) if run.video else None
+    source = read_clip(run.shown(), cut, run.start_seconds) if run.shown() else None
     video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
         structure = run.control_net.structure(cut, run.start_seconds, checkpoint.model.vae_factor, device)
@@ -416,7 +420,8 @@ def _plan(session: EditSession, recipe: Recipe) -> str:
     if not recipe.instructed:
         words = session.previews(*windows, recipe.blends())
     way = "all the way" if recipe.along_pictures else "forth and back"
-    beside = [f"a ControlNet beside the UNet, {way}"] if session.video_model.modules else []
+    structure = session.fields.keys() - {"source"}
+    beside = [f"a ControlNet beside the UNet, {way}"] if structure else []
     line = "; ".join(
         [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
     )
