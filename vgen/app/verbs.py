@@ -275,10 +275,7 @@ VERBS = {
             ("by", "the detector where there are several, as by=hed for edges"),
             ("num_frames fps size_px", "how the video is cut"),
         ),
-        examples=(
-            "vgen preview condition=pose video=dance.mp4",
-            "vgen preview condition=edges video=car.mp4",
-        ),
+        examples=("vgen preview condition=pose video=dance.mp4",),
     ),
     "detectors": Verb(
         summary="which detectors are installed; fetch those that carry trained weights",

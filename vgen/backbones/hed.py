@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def _convolution(group: dict[str, np.ndarray], name: str) -> dict[str, Tensor]:
 
 def _block(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for given, out in zip(widths, widths[1:], strict=False):
+    for given, out in pairwise(widths):
         layers += [nn.Conv2d(given, out, 3, padding=1), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -112,5 +113,6 @@ def _refuse_size(video: np.ndarray) -> None:
     height, width = video.shape[1:3]
     if height % MULTIPLE or width % MULTIPLE:
         raise ValueError(
-            f"HED sees pictures whose sides are multiples of {MULTIPLE} px, got {width} x {height}; set size_px"
+            f"HED sees pictures whose sides are multiples of {MULTIPLE} px, got {width} x {height}; "
+            "set size_px so"
         )

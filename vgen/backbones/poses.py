@@ -28,6 +28,8 @@ GRIDS = ((28, 2), (14, 2), (7, 6))
 ENLARGED = 1.25
 """The square around a person is larger than the circle that the detector says."""
 LEAST_SCORE, LEAST_PRESENCE = 0.5, 0.5
+LEAST_VISIBLE = 0.3
+"""Joints that are surely hidden are missing."""
 ORDERS = {"coco_18": COCO_18, "body_25": BODY_25}
 
 
@@ -66,6 +68,7 @@ class BlazePose:
             return np.full((len(BLAZE_33), 3), np.nan, np.float32)
         rows = values.reshape(-1, 5)[: len(BLAZE_33)]
         sure = 1 / (1 + np.exp(-rows[:, 3]))
+        sure[sure < LEAST_VISIBLE] = 0
         places = put_back(rows[:, :2] / LANDMARK_PX, square)
         return np.concatenate([places, sure[:, None]], 1).astype(np.float32)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from vgen.app.judging.clip_store import Sampler
+from vgen.app.judging.controls import fields_of, hears
 from vgen.app.judging.evaluation import EvaluateRun
 from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
@@ -24,7 +25,7 @@ from vgen.data.clip_files import to_uint8
 from vgen.formats.adapter import file_sha256, load_adapter
 from vgen.methods import Recipe
 from vgen.methods._sampling import Prompt, Sampling
-from vgen.metrics.suite import Task, TaskKind
+from vgen.metrics.suite import Task
 from vgen.resources import data_dir
 
 _CHUNK = 1 << 16
@@ -65,7 +66,7 @@ def _videos(run: EvaluateRun, folder: str, todo: list[Task]) -> Source:
 
 
 def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
-    _refuse_kind(run, adapter, todo[0].kind)
+    _refuse_kind(run, adapter, todo[0])
     identity: dict[str, Any] = {"adapter": adapter, "backbone": run.backbone}
     if adapter != UNTRAINED:
         identity["sha256"] = hashlib.sha256(adapter_path(adapter).read_bytes()).hexdigest()
@@ -105,8 +106,9 @@ def _entry_identity(entry: StackEntry) -> dict[str, Any]:
     return {"name": entry.name, "sha256": file_sha256(path), "scale": entry.scale}
 
 
-def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:
+def _refuse_kind(run: EvaluateRun, adapter: str, task: Task) -> None:
     """Raise ValueError where the kind of task wants something else than what was given."""
+    kind = task.kind
     asked = f"suite {run.suite_name} asks for {kind.name}"
     if run.method is not None and not kind.has_source:
         raise ValueError(
@@ -117,7 +119,7 @@ def _refuse_kind(run: EvaluateRun, adapter: str, kind: TaskKind) -> None:
             f"{asked}, and adapter={adapter} draws from captions alone; say what edits: "
             f"method={'|'.join(choices())}"
         )
-    if not kind.has_source and kind.name not in _FROM_WORDS:
+    if not kind.has_source and kind.name not in _FROM_WORDS and not hears(adapter, task):
         raise ValueError(
             f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; "
             "'vgen evaluate stage=prompts' "
@@ -174,12 +176,9 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
         )
 
     def draw(todo: list[Task]) -> np.ndarray:
-        return np.stack(
-            [
-                to_uint8(clip)
-                for clip in checkpoint.sample([Prompt(task.caption, seed=task.seed) for task in todo], wish)
-            ]
-        )
+        prompts = [Prompt(task.caption, seed=task.seed) for task in todo]
+        clips = checkpoint.sample(prompts, wish, fields=fields_of(todo, width_px))
+        return np.stack([to_uint8(clip) for clip in clips])
 
     return draw
 

@@ -1,0 +1,52 @@
+"""Controls of a suite as the fields that a checkpoint hears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vgen.app.stacks import UNTRAINED, opened
+from vgen.metrics.suite import Task
+
+
+def _bytes(control: np.ndarray) -> np.ndarray:
+    return control
+
+
+def _distance(control: np.ndarray) -> np.ndarray:
+    """Of depth bytes, 0 farthest."""
+    return 255 - control.astype(np.float32)
+
+
+def _person(control: np.ndarray) -> np.ndarray:
+    """float32 f 1 17 3 of joints f 17 2."""
+    return np.concatenate([control, np.ones_like(control[..., :1])], -1)[:, None].astype(np.float32)
+
+
+_FIELDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "edges": _bytes,
+    "mask": _bytes,
+    "depth": _distance,
+    "pose": _person,
+}
+
+
+def hears(adapter: str, task: Task) -> bool:
+    """Whether a checkpoint, or what lies beneath it, listens to the control of a task."""
+    name = task.inputs().control_name
+    if adapter == UNTRAINED or not name:
+        return False
+    return any(name in layer.recipe.reads() for layer in opened(adapter, f"adapter={adapter}"))
+
+
+def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:
+    """One row per task, of tasks of one suite; nothing where a caption is all there is."""
+    given = [task.inputs(size_px) for task in todo]
+    name = given[0].control_name
+    if not name:
+        return {}
+    rows = [_FIELDS[name](one.control) for one in given if one.control is not None]
+    return {name: torch.from_numpy(np.stack(rows))}
