@@ -14,11 +14,10 @@ RESIDUAL_BLOCKS = 2
 def feature_net(model: ImageModel) -> nn.Module:
     """diffusers' T2I-Adapter for the UNet of ``model``: pictures n 3 H W to one map per level, n c h w."""
     widths = list(model.unet.config["block_out_channels"])
-    factor = 2 ** (len(model.vae.config["block_out_channels"]) - 1)
     return T2IAdapter(
         in_channels=3,
         channels=widths,
         num_res_blocks=RESIDUAL_BLOCKS,
-        downscale_factor=factor,
+        downscale_factor=model.vae_factor,
         adapter_type="full_adapter",
     )

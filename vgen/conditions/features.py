@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
-from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.conditions.condition import WEIGHT, Condition, Encoded, Fields
 from vgen.conditions.pictures import picture_of
 from vgen.diffusion.moment import Moment
 from vgen.shapes import fold, unfold
@@ -21,7 +21,7 @@ from vgen.spec import spec
 @spec
 class FeatureMaps(Condition):
     """``reading`` is the field that the net is shown as pictures, and the name of its maps. ``scale`` 1 is as
-    trained. A row that drops it hears zeros."""
+    trained. A row that drops it hears nothing."""
 
     reading: str = "pose"
     scale: float = 1.0
@@ -50,7 +50,8 @@ class FeatureMaps(Condition):
         first = next(module.parameters())
         maps = module(fold(pictures).to(first))
         frames = {str(level): unfold(m, pictures.shape[1]) for level, m in enumerate(maps)}
-        return Encoded(frames=frames, null={name: torch.zeros_like(m[:1]) for name, m in frames.items()})
+        weight = torch.ones(len(pictures), device=first.device)
+        return Encoded(clip={WEIGHT: weight}, frames=frames, null={WEIGHT: 0 * weight[:1]})
 
     def conditioning(
         self,
@@ -62,15 +63,15 @@ class FeatureMaps(Condition):
         so_far: Conditioning,
     ) -> Conditioning:
         levels = [encoded.frames[str(level)] for level in range(len(encoded.frames))]
-        maps = tuple(fold(m.expand(len(x), *m.shape[1:])) * self.scale for m in levels)
+        strength = (self.scale * encoded.clip[WEIGHT]).to(x.dtype)[:, None, None, None, None]
+        maps = tuple(fold((strength * m.to(x.dtype)).expand(len(x), *m.shape[1:])) for m in levels)
         return Conditioning(features={self.reading: maps})
 
 
 def _canvas(model: ImageModel, fields: Fields) -> tuple[int, int]:
     """Height and width in pixels: of the clips' latents, or of those to be drawn."""
     if "latents" in fields:
-        factor = 2 ** (len(model.vae.config["block_out_channels"]) - 1)
         height, width = fields["latents"].shape[-2:]
-        return factor * height, factor * width
+        return model.vae_factor * height, model.vae_factor * width
     _, height, width = fields["canvas"]
     return height, width
