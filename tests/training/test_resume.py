@@ -200,7 +200,7 @@ def test_a_run_that_diverges_stops_and_writes_nothing_of_it(tmp_path: Path, toy_
     wish.optimisation = Optimisation(lr=1e9, grad_clip=0.0)
     with pytest.raises(
         ValueError,
-        match=r"training diverged: .*(the loss is nan at step|learning tensors are not finite).*optim\.lr",
+        match=r"training diverged: .*(the loss is nan|is not finite) at step .*optim\.lr",
     ):
         fit(wish)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
@@ -220,7 +220,7 @@ def test_what_is_not_finite_never_becomes_an_adapter(
     monkeypatch.setattr(Learner, "on_train_epoch_end", poison)
     wish = job(tmp_path / "run", toy_shards, 3)
     wish.optimisation = replace(wish.optimisation, ema_decay=0.0)
-    with pytest.raises(ValueError, match=r"1 of \d+ learning tensors are not finite"):
+    with pytest.raises(ValueError, match=r"training diverged: unet\.\S+ is not finite at step 3; nothing"):
         fit(wish)
     assert not (tmp_path / "run" / "adapter.safetensors").exists()
 
