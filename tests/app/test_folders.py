@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vgen.app.config import RunSettings
@@ -47,6 +49,6 @@ def test_names_of_sweeps_and_suites_follow_the_same_rule() -> None:
         EvaluateRun(sweep="..")
     with pytest.raises(ValueError, match="suite_name names one folder"):
         EvaluateRun(suite_name="../x")
-    foreign = Sweep(path="a.yaml", method="grid", parameters={}, fixed=["sweep=../../x"], plain={})
+    foreign = Sweep(path=Path("a.yaml"), method="grid", parameters={}, fixed=["sweep=../../x"], plain={})
     with pytest.raises(ValueError, match="sweep names one folder"):
         foreign.folder([])

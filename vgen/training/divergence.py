@@ -52,7 +52,8 @@ class Divergence(pl.Callback):
         is_bad = ~torch.isfinite(norm)
         self._count(is_bad)
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = is_bad.float()  # as a gradient scaler tells a fused optimiser to do nothing
+            # as a gradient scaler tells a fused optimiser to do nothing
+            optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
         elif is_bad:
             optimizer.zero_grad(set_to_none=True)
 
