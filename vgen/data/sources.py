@@ -374,7 +374,7 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> l
     """Rows in order; those without a caption, where it is required, or with a key that an earlier row has are
     rejected here."""
     absent = {None, ""} if captions is Captions.REQUIRED else {""}
-    taken: dict[str, int] = {}
+    taken: dict[str, tuple[int, str]] = {}
     out: list[Job | Rejection] = []
     for number, row in enumerate(rows):
         key = safe_key(row.key)
@@ -390,12 +390,11 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> l
                 Rejection(
                     **where,
                     reason=Reason.DUPLICATE_KEY,
-                    detail=f"row {taken[key]} has the key {key!r} already"
-                    + ("" if row.segment else "; data.start_column and data.end_column cut a video by rows"),
+                    detail=_taken(row, *taken[key]),
                 )
             )
         else:
-            taken[key] = number
+            taken[key] = number, row.location
             out.append(
                 VideoJob(
                     **where,
@@ -408,6 +407,13 @@ def _jobs(rows: Iterable[_Row], cut: Cut, fetch: Fetch, captions: Captions) -> l
                 )
             )
     return out
+
+
+def _taken(row: _Row, number: int, location: str) -> str:
+    told = f"row {number} has the key {safe_key(row.key)!r} already"
+    if row.segment is None and row.location == location:
+        return f"{told}; data.start_column and data.end_column cut a video by rows"
+    return told
 
 
 def safe_key(text: str) -> str:
