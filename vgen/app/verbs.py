@@ -39,6 +39,7 @@ VERBS = {
             ("size_px", "short side, then centre crop"),
             ("video", "mp4 (with crf), or lossless npy"),
             ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
+            ("camera.move", "pan_left, tilt_up, zoom_in, roll_clockwise, ...: a camera that moves, by rule"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
             ("num_processes", "processes that decode"),
         ),
@@ -77,6 +78,10 @@ VERBS = {
         keys=(
             ("prompt", "one prompt; prompt_file=FILE takes one a line; negative=TEXT to steer away from"),
             ("adapter", "a run's folder, an adapter.safetensors, shipped (the default) or untrained"),
+            (
+                "stack.NAME.file",
+                "further adapters beside it, with .scale; loras.NAME.file for LoRAs of others",
+            ),
             (
                 "seed num_clips",
                 "the same command draws the same bytes on the same machine; clip i has seed + i",
