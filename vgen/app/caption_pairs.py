@@ -12,7 +12,7 @@ from vgen.data.toybox_edits import drawn_pair
 from vgen.toybox.edits import Edit
 
 COLUMNS = ("input", "edit", "output")
-"""As the released files of InstructPix2Pix name them."""
+"""As the released files name them (Brooks et al. 2023)."""
 
 
 @dataclass(frozen=True, slots=True)
