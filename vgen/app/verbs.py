@@ -41,7 +41,6 @@ VERBS = {
             ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
             ("camera.move", "pan_left, tilt_up, zoom_in, roll_clockwise, ...: a camera that moves, by rule"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
-            ("num_processes", "processes that decode"),
         ),
         examples=(
             "vgen prepare data.path=~/videos out=data/mine fps=8 clip_seconds=2 size_px=256",
@@ -76,7 +75,7 @@ VERBS = {
         summary="draw clips from prompts: mp4, GIF and a grid of frames",
         usage="vgen generate prompt=TEXT adapter=RUN key=value ...",
         keys=(
-            ("prompt", "one prompt; prompt_file=FILE takes one a line; negative=TEXT to steer away from"),
+            ("prompt", "one prompt; prompt_file=FILE takes one a line; negative=TEXT steers away"),
             ("adapter", "a run's folder, an adapter.safetensors, shipped (the default) or untrained"),
             (
                 "stack.NAME.file",
@@ -92,11 +91,10 @@ VERBS = {
             ),
             (
                 "edges pose depth ...",
-                "what a ControlNet in stack is shown: edges=CLIP as it is, edges.of=VIDEO to be found there",
+                "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
             ),
             ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
-            ("sampling.num_steps", "denoising steps"),
-            ("sampling.guidance", "guidance scale; 1 is none"),
+            ("sampling.num_steps .guidance", "denoising steps; guidance scale, 1 is none"),
             ("out", "a new folder; nothing is overwritten"),
         ),
         examples=(
