@@ -136,8 +136,8 @@ class PairJob(Job):
         how, rng = self.how, rng_of(self.how.seed, self.row, number, 7)
         draw = PairDraw(
             seed=int(rng.integers(2**31)),
-            share=float(rng.uniform(*how.share)),
-            guidance=float(rng.uniform(*how.guidance)),
+            share=float(rng.uniform(how.share[0], how.share[1])),
+            guidance=float(rng.uniform(how.guidance[0], how.guidance[1])),
             num_steps=how.num_steps,
             size_px=self.cut.size_px,
         )

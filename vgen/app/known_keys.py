@@ -59,7 +59,7 @@ def _keys(cls: type, above: str, seen: tuple[type, ...]) -> Iterator[str]:
         return
     for kind in (cls, *_below(cls)):
         hints = typing.get_type_hints(kind)
-        for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass
+        for field in dataclasses.fields(kind):
             key = f"{above}{field.name}"
             yield key
             if hints[field.name] is Any or typing.get_origin(hints[field.name]) is dict:
@@ -69,7 +69,8 @@ def _keys(cls: type, above: str, seen: tuple[type, ...]) -> Iterator[str]:
 
 
 def _below(cls: type) -> Iterator[type]:
-    for kind in cls.__subclasses__():
+    kinds: list[type] = cls.__subclasses__()
+    for kind in kinds:
         if dataclasses.is_dataclass(kind):
             yield kind
         yield from _below(kind)

@@ -119,12 +119,13 @@ def anchors() -> np.ndarray:
 @cache
 def installed(order: str = "coco_18") -> BlazePose:
     """With the installed nets. Raises ValueError where they, or what runs them, are not there."""
-    paths = [detector_files.installed(file) for file in (POSE_DETECTION, POSE_LANDMARKS)]
+    detection, landmarks = (detector_files.installed(file) for file in (POSE_DETECTION, POSE_LANDMARKS))
     if importlib.util.find_spec("ai_edge_litert") is None:
         raise ValueError(
-            f"{paths[0].name} is run by ai-edge-litert, which is not installed; pip install 'vgen[detectors]'"
+            f"{detection.name} is run by ai-edge-litert, which is not installed; "
+            "pip install 'vgen[detectors]'"
         )
-    return BlazePose(*paths, order=ORDERS[order])
+    return BlazePose(detection, landmarks, ORDERS[order])
 
 
 def _net(path: Path) -> Any:

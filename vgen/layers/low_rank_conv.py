@@ -39,7 +39,7 @@ class LowRankConvLayer(Inserted):
         return x + added.flatten(0, 1)
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.up.weight]
+        return list(self.up.parameters())
 
 
 @spec

@@ -7,6 +7,8 @@ inserted, zero at birth, and leaves without trace. Published files hold both in 
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import Tensor, nn
 
 from vgen.backbones.conditioning import ForwardContext
@@ -25,8 +27,9 @@ class ZeroConvolution(Inserted):
     def __init__(self, reading: str, channels: int, like: nn.Conv2d, context: ForwardContext) -> None:
         super().__init__(context)
         self.reading = reading
+        sizes: dict[str, Any] = {"kernel_size": like.kernel_size, "stride": like.stride}
         self.conv = nn.Conv2d(
-            channels, like.out_channels, like.kernel_size, like.stride, like.padding, bias=False
+            channels, like.out_channels, padding=cast(Any, like.padding), bias=False, **sizes
         )
         nn.init.zeros_(self.conv.weight)
 
@@ -35,7 +38,7 @@ class ZeroConvolution(Inserted):
         return x if beside is None else x + self.conv(fold(beside))
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.conv.weight]
+        return list(self.conv.parameters())
 
 
 @spec

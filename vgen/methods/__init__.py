@@ -30,7 +30,8 @@ def given_low_rank(
     the recipe that inserts them. Raises ValueError as :func:`vgen.formats.low_rank.read` does."""
     pairs = low_rank.read(entries, text_and_unet(model), metadata)
     targets = [target_of(plain) for plain in low_rank.targets_of(pairs)]
-    return low_rank.tensors_of(pairs), catalogue()["lora"](targets=targets)
+    inserts: Any = catalogue()["lora"]
+    return low_rank.tensors_of(pairs), inserts(targets=targets)
 
 
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):

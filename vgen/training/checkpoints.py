@@ -204,7 +204,8 @@ class KeepBest(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         """What a resumed run has to beat is in ``best``."""
-        self.lowest = trainer.strategy.broadcast(_loss_of(self.folder) if trainer.is_global_zero else None)
+        lowest = _loss_of(self.folder) if trainer.is_global_zero else math.inf
+        self.lowest = trainer.strategy.broadcast(lowest)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         loss = float(trainer.callback_metrics.get("val/loss", math.inf))

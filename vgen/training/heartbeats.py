@@ -55,7 +55,7 @@ class StepBegins(pl.Callback):
         self.watchdog.enter(f"beginning step {trainer.global_step + 1}, the first one")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Batch, *_: Any) -> None:
-        self._keys = batch.keys
+        self._keys = list(batch.keys)
         self.watchdog.name(f"in step {trainer.global_step + 1}")
 
     def on_before_zero_grad(self, *_: Any) -> None:

@@ -30,11 +30,16 @@ def last_sound(trainer: pl.Trainer) -> Checkpoint | None:
 def go_back(trainer: pl.Trainer, module: Any, found: Checkpoint) -> None:
     """Weights, moments and averages of a checkpoint, at the step and the rate at which the run stands. Every
     rank reads it."""
-    ema = next((callback for callback in trainer.callbacks if isinstance(callback, Ema)), None)
+    ema = next((callback for callback in _callbacks(trainer) if isinstance(callback, Ema)), None)
     put_learnt(trainer, module, found, ema)
     if ema is not None:
         ema.on_train_start(trainer, module)
 
 
+def _callbacks(trainer: Any) -> list[pl.Callback]:
+    """Lightning sets them where a type checker does not look."""
+    return trainer.callbacks
+
+
 def _keeper(trainer: pl.Trainer) -> KeepLast:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, KeepLast))
+    return next(callback for callback in _callbacks(trainer) if isinstance(callback, KeepLast))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.app.stacks import UNTRAINED, opened
+from vgen.app.stacks import UNTRAINED, Layer, opened
 from vgen.metrics.suite import Task
 
 
@@ -39,7 +39,8 @@ def hears(adapter: str, task: Task) -> bool:
     name = task.inputs().control_name
     if adapter == UNTRAINED or not name:
         return False
-    return any(name in layer.recipe.reads() for layer in opened(adapter, f"adapter={adapter}"))
+    layers = [one for one in opened(adapter, f"adapter={adapter}") if isinstance(one, Layer)]
+    return any(name in layer.recipe.reads() for layer in layers)
 
 
 def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:
