@@ -34,7 +34,7 @@ class LowRank(Inserted):
         return x + self.scale * self.up(self.down(given[0]))
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.up.weight]
+        return list(self.up.parameters())
 
     def delta(self) -> Tensor:
         """What it adds to the weight that it stands beside, in that weight's shape."""
