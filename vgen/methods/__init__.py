@@ -16,6 +16,7 @@ from vgen.methods._low_rank import target_of, text_and_unet
 from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, catalogue, method, name_of
 from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.methods._video_model import VideoModel
+from vgen.methods.lora import Lora
 
 
 def usual() -> Recipe:
@@ -30,8 +31,7 @@ def given_low_rank(
     the recipe that inserts them. Raises ValueError as :func:`vgen.formats.low_rank.read` does."""
     pairs = low_rank.read(entries, text_and_unet(model), metadata)
     targets = [target_of(plain) for plain in low_rank.targets_of(pairs)]
-    inserts: Any = catalogue()["lora"]
-    return low_rank.tensors_of(pairs), inserts(targets=targets)
+    return low_rank.tensors_of(pairs), Lora(targets=targets)
 
 
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
