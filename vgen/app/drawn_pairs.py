@@ -21,7 +21,7 @@ from vgen.data.sample import Sample, Video
 from vgen.data.sources import Job, Source
 from vgen.methods import Recipe, VideoModel, assemble
 from vgen.methods._pairs import PairDraw, draw_pair
-from vgen.metrics.learned.clip_model import ClipPair, load_clip
+from vgen.metrics.learned.clip_model import ClipModel, load_clip
 from vgen.metrics.learned.weights import Located
 from vgen.resources import data_dir
 from vgen.spec import field, spec
@@ -147,7 +147,7 @@ class PairJob(Job):
         return pictures, {"share": draw.share, "guidance": draw.guidance, "seed": draw.seed, **found}
 
 
-def cosines(clip: ClipPair, pictures: np.ndarray, words: list[str]) -> dict[str, float]:
+def cosines(clip: ClipModel, pictures: np.ndarray, words: list[str]) -> dict[str, float]:
     """``text``: the lower of both pictures with their words; ``direction``; ``image``."""
     images, texts = clip.images(pictures, 2), clip.texts(words)
     moved, said = images[1] - images[0], texts[1] - texts[0]
@@ -173,7 +173,7 @@ def artist(backbone: str) -> VideoModel:
 
 
 @cache
-def judge(folder: Path) -> ClipPair:
+def judge(folder: Path) -> ClipModel:
     """CLIP, once per process."""
     return load_clip(Located(folder, ""), _device(), "data.clip")
 

@@ -27,7 +27,7 @@ _FILTER = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipPair:
+class ClipModel:
     """``image`` maps n 3 h w, ``text`` token ids and mask, to n d of one space. ``scale``: the trained factor
     of cosines, if known."""
 
@@ -78,7 +78,7 @@ class ClipPair:
         return resize_of(self.processor)
 
 
-def load_clip(located: Located, device: str, name: str = "clip") -> ClipPair:
+def load_clip(located: Located, device: str, name: str = "clip") -> ClipModel:
     """Raises ValueError where the folder is neither a CLIP nor an image model with a CLIP pair."""
     folder = located.path
     if (folder / "model_index.json").is_file():
@@ -92,7 +92,7 @@ def load_clip(located: Located, device: str, name: str = "clip") -> ClipPair:
             f"{model_type(folder) or 'nothing'}; point it at one"
         )
     model = pretrained(CLIPModel, folder, name).to(device)
-    return ClipPair(
+    return ClipModel(
         image=lambda x: model.visual_projection(model.vision_model(pixel_values=x).pooler_output),
         text=lambda ids, mask: model.text_projection(
             model.text_model(input_ids=ids, attention_mask=mask).pooler_output
@@ -105,7 +105,7 @@ def load_clip(located: Located, device: str, name: str = "clip") -> ClipPair:
     )
 
 
-def _pair(folder: Path, device: str, name: str) -> ClipPair:
+def _pair(folder: Path, device: str, name: str) -> ClipModel:
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
     parts = ("text_encoder", "tokenizer", "image_encoder", "feature_extractor")
@@ -117,7 +117,7 @@ def _pair(folder: Path, device: str, name: str) -> ClipPair:
         )
     text = pretrained(CLIPTextModelWithProjection, folder / "text_encoder", name).to(device)
     image = pretrained(CLIPVisionModelWithProjection, folder / "image_encoder", name).to(device)
-    return ClipPair(
+    return ClipModel(
         image=lambda x: image(pixel_values=x).image_embeds,
         text=lambda ids, mask: text(input_ids=ids, attention_mask=mask).text_embeds,
         tokenizer=_tokenizer(folder / "tokenizer", name),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vgen.metrics.learned.clip_model import CLIP, ClipPair, load_clip
+from vgen.metrics.learned.clip_model import CLIP, ClipModel, load_clip
 from vgen.metrics.learned.registry import plugin
 from vgen.metrics.learned.results import Scores
 from vgen.metrics.learned.tools import Tools
@@ -97,11 +97,11 @@ def texts(tools: Tools, field: str) -> np.ndarray:
     return tools.once(("clip texts", field), lambda: network(tools).texts(list(tools.clips.given(field))))
 
 
-def network(tools: Tools) -> ClipPair:
+def network(tools: Tools) -> ClipModel:
     return tools.network(CLIP, load_clip)
 
 
-def cut_note(pair: ClipPair, prompts: list[str]) -> list[str]:
+def cut_note(pair: ClipModel, prompts: list[str]) -> list[str]:
     cut = pair.num_cut(prompts)
     return (
         [f"{cut} of {len(prompts)} prompts were longer than {pair.num_tokens} tokens and were cut"]

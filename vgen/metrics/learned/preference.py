@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vgen.metrics.learned.clip_model import ClipPair, load_clip
+from vgen.metrics.learned.clip_model import ClipModel, load_clip
 from vgen.metrics.learned.clip_scores import cut_note
 from vgen.metrics.learned.registry import plugin
 from vgen.metrics.learned.results import Scores
@@ -31,7 +31,7 @@ def pick_score(tools: Tools) -> Scores:
     return Scores(per_clip=scores, resize=pair.resize, notes=cut_note(pair, prompts))
 
 
-def _load(located: Located, device: str) -> ClipPair:
+def _load(located: Located, device: str) -> ClipModel:
     pair = load_clip(located, device, "pick")
     if pair.scale is None:
         raise ValueError(
