@@ -473,8 +473,7 @@ def test_one_file_may_be_of_several_methods(vgen, home, tuned):
         (["run=bare", "out=a"], "made by method masactrl, for which no other program has names; export it"),
         (
             ["run=run", "to=difusers", "out=a"],
-            "'difusers' is no format; expected one of [vgen, animatediff, diffusers, tune_a_video, "
-            "image_model]",
+            "'difusers' is no format; expected one of [vgen, animatediff, diffusers, controlnet, ",
         ),
     ],
 )

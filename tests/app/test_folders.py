@@ -49,6 +49,8 @@ def test_names_of_sweeps_and_suites_follow_the_same_rule() -> None:
         EvaluateRun(sweep="..")
     with pytest.raises(ValueError, match="suite_name names one folder"):
         EvaluateRun(suite_name="../x")
-    foreign = Sweep(path=Path("a.yaml"), method="grid", parameters={}, fixed=["sweep=../../x"], plain={})
+    foreign = Sweep(
+        path=Path("a.yaml"), verb="evaluate", method="grid", parameters={}, fixed=["sweep=../../x"], plain={}
+    )
     with pytest.raises(ValueError, match="sweep names one folder"):
         foreign.folder([])

@@ -34,8 +34,10 @@ VERBS = {
         keys=(
             ("data.path", "folder of videos with .txt or .json captions, or a CSV, Parquet or JSONL listing"),
             ("out", "folder for the shards, their index, manifest and ledger of rejected files"),
-            ("fps", "frames per second to sample, whatever the source has"),
-            ("clip_seconds", "length of a clip (or num_frames); longer videos give several"),
+            (
+                "fps clip_seconds",
+                "frames a second to sample, and a clip's length (or num_frames); long videos give several",
+            ),
             ("size_px", "short side, then centre crop"),
             ("video", "mp4 (with crf), or lossless npy"),
             ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
@@ -93,8 +95,7 @@ VERBS = {
                 "edges pose depth ...",
                 "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
             ),
-            ("sampling.solver", "ddim, euler, euler_ancestral, dpm++"),
-            ("sampling.num_steps .guidance", "denoising steps; guidance scale, 1 is none"),
+            ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
             ("out", "a new folder; nothing is overwritten"),
         ),
         examples=(

@@ -119,6 +119,8 @@ class Embeddings(Foreign):
         if not source.is_folder:
             return []
         paths = sorted(p for p in source.path.iterdir() if p.suffix in self.suffixes)
+        if len(paths) != 2:  # a positive and a negative one
+            return []
         found = [read_embedding(source.file(path)[0], path) for path in paths]
         return [one for one in found if one is not None]
 

@@ -148,11 +148,20 @@ def _weights(source: Source) -> Path | None:
     if not source.is_folder:
         return None
     for folder in (source.path / "unet", source.path):
+        if not _is_a_unets(folder):
+            continue
         for suffix in ("safetensors", "fp16.safetensors", "bin"):
             path = folder / f"diffusion_pytorch_model.{suffix}"
             if path.is_file():
                 return path
     return None
+
+
+def _is_a_unets(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and '"UNet2DConditionModel"' in config.read_text(
+        encoding="utf-8", errors="replace"
+    )
 
 
 def _say_pipeline(path: Path) -> None:

@@ -85,8 +85,8 @@ def read(
 
 
 def names_of(entries: Mapping[str, Any]) -> list[str]:
-    """The names of a file's tensors, without its wrapping."""
-    return list(_unwrapped(entries))
+    """The names of a file's tensors, without its wrapping; a foreign file can have numbers for names."""
+    return [name for name in _unwrapped(entries) if isinstance(name, str)]
 
 
 def _unwrapped(entries: Mapping[str, Any]) -> dict[str, Tensor]:
