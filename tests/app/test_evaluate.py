@@ -200,13 +200,14 @@ def test_numbers_of_many_clips_stand_beside_the_headlines(tmp_path: Path) -> Non
     assert found["ceiling"]["dup"] == 0
     out = StringIO()
     Console(file=out, width=160).print(headline_table(found))
-    assert re.search(r"again.*1\.00 \[1\.00, 1\.00\]", out.getvalue())
+    assert re.search(r"again.*1\.00 \[0?\.\d\d, 1\.00\]", out.getvalue())
     assert re.search(r"the world .* 0 .* 1 .* 0 .* 0 ", out.getvalue())
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("<h3>Set distance</h3>") == 1
     [apart] = found["differences"].values()
     assert list(apart) == [*found["headlines"], *found["set_headlines"]]
-    assert apart["dup"]["mean"] == apart["dup"]["low"] == 1
+    assert apart["dup"]["mean"] == 1
+    assert apart["dup"]["low"] < 0, "of so few prompts that all of them agreeing proves nothing"
     assert [row["dup"]["mean"] for row in board(load(tmp_path))["rows"]] == [0, 1]
 
 

@@ -43,6 +43,13 @@ def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         ConfigStore.instance(), "repo", offered
     )  # verbs that share a process would see one another's groups
+    for folder in (
+        "data/mine",
+        "data/clips",
+        "models/sd15",
+        "theirs",
+    ):  # a folder that is not there is refused
+        (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
