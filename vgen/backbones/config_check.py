@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vgen.backbones.config_keys import BETAS, KINDS, OTHER_BETAS, Kind
-from vgen.backbones.foreign_settings import read_settings
+from vgen.backbones.foreign_settings import read_settings, refuse_programs
 
 FILES = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
 _KINDS_OF_UNET = {
@@ -22,6 +22,7 @@ _KINDS_OF_UNET = {
 def refuse_unread(folder: Path) -> None:
     """Raises ValueError naming the first class, key or value of the folder that vgen would not obey."""
     for part, kind in KINDS.items():
+        refuse_programs(folder / part)
         path = folder / part / FILES.get(kind.part, "config.json")
         if path.is_file():
             _refuse(f"image model {folder}: {part}/{path.name}", _read(path), kind)
