@@ -258,7 +258,10 @@ def test_what_was_learnt_comes_back_from_its_file(recipe: Recipe, tiny: ImageMod
     x, t, context = clip(tiny)
     before = unet(x, t, Conditioning(context))
     put(video_model.components(), tensors, again.learns())
-    assert torch.equal(unet(x, t, Conditioning(context)), learner.unet(x, t, Conditioning(context)))
+    ours, theirs = unet(x, t, Conditioning(context)), learner.unet(x, t, Conditioning(context))
+    torch.testing.assert_close(
+        ours, theirs
+    )  # the tensors are equal; products in other memory round otherwise
     assert not torch.allclose(unet(x, t, Conditioning(context)), before)
 
 
