@@ -18,6 +18,8 @@ MACHINES = {
     "formats/state_file.py": "the first line of an error",
     "app/refusals.py": "the first line of an error",
     "metrics/learned/vbench_package.py": "the last line of a program's output",
+    "training/checkpoint_folder.py": "the first line of an error",
+    "app/detectors.py": "lines of a program's output",
     "app/checkups.py": "lines of a program's output",
     "app/edit.py": "lines of /proc/meminfo",
     "app/show.py": "lines of YAML that was made here",

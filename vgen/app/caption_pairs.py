@@ -53,7 +53,7 @@ def _row(record: dict[str, Any]) -> CaptionPair:
 
 
 def _refuse_empty_lines(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     empty = [str(number) for number, line in enumerate(lines, 1) if not line.strip()]
     if empty:
         raise ValueError(

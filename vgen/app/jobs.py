@@ -15,6 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from vgen.data.files import lines_of
+
 VAL_LOSS = "val/loss"
 
 
@@ -32,7 +34,7 @@ class Trained:
         found = [
             (float(row[VAL_LOSS]), int(row["step"]) + 1)
             for path in self.folder.glob("metrics*/metrics.csv")
-            for row in csv.DictReader(path.read_text().splitlines())
+            for row in csv.DictReader(lines_of(path.read_text()))
             if row.get(VAL_LOSS)
         ]
         return min(found, default=None)
