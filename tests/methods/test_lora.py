@@ -59,7 +59,7 @@ def said(video_model: VideoModel, frames: int = 2) -> Tensor:
 
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
-    video = torch.randint(0, 255, (2, 2, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    video = torch.randint(0, 255, (2, 2, 3, 128, 128), generator=generator, dtype=torch.uint8)
     return Batch(keys=[("a", 0), ("b", 0)], captions=PROMPTS, video=video)
 
 
