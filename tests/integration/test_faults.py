@@ -118,7 +118,7 @@ def test_two_ranks_save_after_the_same_step_and_go_on(
     os.kill(of_rank_1(process) if rank else process.pid, signum)
     assert process.wait(240) == code, said(0)
     assert "Traceback" not in said(0)
-    found = re.findall(r"stopped at step (\d+) by (?:SIG)?\w+.* goes on from step-0*(\d+)\.ckpt", said(0))
+    found = re.findall(r"stopped at step (\d+) by (?:SIG)?\w+.* goes on from step-0*(\d+)", said(0))
     assert len(found) == 1, said(0)
     done = int(found[0][0])
     assert found[0] == (str(done), str(done))

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vgen.data.batch import Batch
 from vgen.formats.adapter import load_adapter
+from vgen.training.checkpoint_folder import opened
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimiser
 from vgen.training.run import Job, fit
@@ -35,7 +37,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]],
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return torch.load(checkpoint, weights_only=True)["state_dict"]
+    return load_file(checkpoint / "weights.safetensors")
 
 
 @pytest.mark.parametrize("kind", [Optimiser.ADAMW, Optimiser.MUON])
@@ -49,10 +51,10 @@ def test_a_step_that_is_not_finite_changes_nothing(
         folder = fit(job)
     assert "the last 1 steps up to step 3 are not finite and were skipped" in caplog.text
     kept = tmp_path / "run" / "checkpoints"
-    assert not (kept / "step-0000003.ckpt").exists(), "nothing is saved while steps are skipped"
+    assert not (kept / "step-0000003").exists(), "nothing is saved while steps are skipped"
     values = load_adapter(folder / "adapter.safetensors")[0]
     assert all(torch.isfinite(value).all() for value in values.values())
-    before, after = weights(kept / "step-0000002.ckpt"), weights(kept / "step-0000004.ckpt")
+    before, after = weights(kept / "step-0000002"), weights(kept / "step-0000004")
     assert any(not torch.equal(before[name], after[name]) for name in before), "it goes on afterwards"
 
 
@@ -62,15 +64,15 @@ def test_many_of_them_bring_the_last_sound_checkpoint_back_once(
     poison(lambda step: 3 <= step < 6)
     with caplog.at_level("WARNING"):
         fit(quick(8, checkpoint_every_steps=3, max_skipped_steps=2, keep_last=9))
-    assert "3 steps up to step 6 were not finite; the weights, moments and averages of step-0000003.ckpt" in (
+    assert "3 steps up to step 6 were not finite; the weights, moments and averages of step-0000003" in (
         caplog.text
     )
     kept = tmp_path / "run" / "checkpoints"
-    sound, again = weights(kept / "step-0000003.ckpt"), weights(kept / "step-0000006.ckpt")
+    sound, again = weights(kept / "step-0000003"), weights(kept / "step-0000006")
     assert all(torch.equal(sound[name], again[name]) for name in sound)
-    assert torch.load(kept / "step-0000008.ckpt", weights_only=True)["record"]["went_back"] == {
+    assert opened(kept / "step-0000008").state.record["went_back"] == {
         "at_step": 6,
-        "to": "step-0000003.ckpt",
+        "to": "step-0000003",
     }
 
 
@@ -78,7 +80,7 @@ def test_the_second_time_the_run_stops(quick: Callable[..., Job], poison: Any) -
     poison(lambda step: step >= 2)
     with pytest.raises(
         ValueError,
-        match=r"the loss is nan at step 6 and 2 steps in a row were not finite; step-0000004\.ckpt is the",
+        match=r"the loss is nan at step 6 and 2 steps in a row were not finite; step-0000004 is the",
     ):
         fit(quick(9, checkpoint_every_steps=2, max_skipped_steps=1))
 

@@ -66,7 +66,7 @@ def test_a_signal_saves_the_step_and_ends_with_its_code(
         run(quick(6))
     assert ended.value.code == CODES[signum]
     name = signal.Signals(signum).name
-    assert f"stopped at step 3 by {name}; run.resume=auto goes on from step-0000003.ckpt" in caplog.text
+    assert f"stopped at step 3 by {name}; run.resume=auto goes on from step-0000003" in caplog.text
     assert signal.getsignal(signum) == before
 
 
@@ -76,7 +76,7 @@ def test_an_interrupt_saves_the_step_and_stays_an_interrupt(
     signal_at(0, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         run(quick(6))
-    assert (tmp_path / "run" / "checkpoints" / "step-0000001.ckpt").is_file()
+    assert (tmp_path / "run" / "checkpoints" / "step-0000001" / "manifest.json").is_file()
 
 
 def test_a_run_that_was_told_to_stop_goes_on_to_the_same_weights_and_one_curve(
@@ -112,7 +112,7 @@ def test_a_run_whose_folder_has_gone_to_another_stops_and_saves_nothing(
     job.is_lost = lambda: True
     with pytest.raises(ValueError, match="was taken over by another process while this one was away"):
         run(job)
-    assert not list((tmp_path / "run").rglob("*.ckpt"))
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
 def test_a_batch_script_learns_that_a_run_is_to_be_requeued(
