@@ -81,6 +81,7 @@ def test_intervals_of_set_distances_hold_what_they_say(resampled, distance) -> N
         resampled(points[0], points[1][:60], captions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [1.0, 0.5])
 def test_differences_of_set_numbers_hold_what_they_say(spread: float) -> None:
     """Two checkpoints over one world and the same noises, half of which they answer alike, forty times: the

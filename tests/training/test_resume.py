@@ -111,7 +111,10 @@ def end_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     signal.signal(signal.SIGINT, handler)  # Lightning ignores it once it was interrupted
 
 
-@pytest.mark.parametrize(("accumulate", "killed_at", "batches_lost"), [(1, 3, 1), (1, 7, 1), (2, 3, 2)])
+@pytest.mark.parametrize(
+    ("accumulate", "killed_at", "batches_lost"),
+    [(1, 3, 1), pytest.param(1, 7, 1, marks=pytest.mark.slow), pytest.param(2, 3, 2, marks=pytest.mark.slow)],
+)
 def test_a_killed_run_goes_on_with_the_samples_that_an_uninterrupted_one_sees(
     tmp_path: Path,
     toy_shards: Path,
@@ -148,7 +151,14 @@ def test_the_batches_of_a_step_may_change_and_the_samples_stay(
     assert seen == want[2 * 4 :]
 
 
-@pytest.mark.parametrize(("steps", "every", "val"), [(3, 200, 200), (4, 2, 3), (3, 1, 2)])
+@pytest.mark.parametrize(
+    ("steps", "every", "val"),
+    [
+        (3, 200, 200),
+        pytest.param(4, 2, 3, marks=pytest.mark.slow),
+        pytest.param(3, 1, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_finished_run_has_its_last_step_and_can_be_extended(
     tmp_path: Path, toy_shards: Path, seen: list[str], steps: int, every: int, val: int
 ) -> None:

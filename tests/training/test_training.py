@@ -226,6 +226,7 @@ def job(folder: Path, shards: Path, steps: int, *, resume: bool = False, **setti
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Path, toy_shards: Path) -> None:
     """The same samples in each step, and one schedule, one average, one clipping of the whole gradient."""
 
