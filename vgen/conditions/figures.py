@@ -74,7 +74,7 @@ def _figure(canvas: Tensor, places: Tensor, there: Tensor) -> Tensor:
     height, width = canvas.shape[-2:]
     radius = max(STICK_PX * height / AT_PX, LEAST_PX)
     at = _pixels(height, width, canvas.device)
-    for (a, b), colour in zip(LIMBS, COLOURS, strict=False):
+    for (a, b), colour in zip(LIMBS, COLOURS[: len(LIMBS)], strict=True):
         i, j = COCO_18.index(a), COCO_18.index(b)
         inside = _limb(at, places[:, :, i], places[:, :, j], radius)
         seen = (there[:, :, i] & there[:, :, j])[..., None, None]

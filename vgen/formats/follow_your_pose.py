@@ -16,7 +16,7 @@ from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from vgen.backbones.sites import Kind, sites
-from vgen.formats import proof, state_file, tune_a_video
+from vgen.formats import proof, tune_a_video
 from vgen.formats.foreign import CARD_KEY, Foreign, Imported, Learnt, Rows, Source
 from vgen.formats.pose_encoder import PREFIX
 from vgen.formats.state_file import Container
@@ -103,14 +103,7 @@ class PosedUNet(Foreign):
         return proof.FRAMES
 
     def write(self, path: Path, learnt: Learnt) -> Rows:
-        width = next(iter(learnt.tensors.values())).dtype
-        state = {name: value.to(width) for name, value in export(learnt.tensors, learnt.unet).items()}
-        container = Container(path.suffix.removeprefix("."))
-        state_file.write(path, state, container, {CARD_KEY: learnt.card_text()})
-        back, _ = state_file.read(path)
-        written = proof.same(state, back, str(path))
-        again = import_(back, learnt.unet).tensors
-        own = proof.same(dict(learnt.tensors), again, str(path))
-        text = f"{written} tensors, equal to the bit; imported again they are the adapter's {own}"
-        unproved = "could not be proved: it is no package; only the tensors were compared"
-        return [("read back", text), ("forward in the authors' code", unproved)]
+        state = export(learnt.tensors, learnt.unet)
+        return tune_a_video.write_unet(
+            path, learnt, state, lambda back: import_(back, learnt.unet), learnt.tensors
+        )

@@ -9,7 +9,7 @@ how a checkpoint of another image model is noticed. FateZero's and later forks s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -172,17 +172,30 @@ class TunedUNet(Foreign):
         return proof.FRAMES
 
     def write(self, path: Path, learnt: Learnt) -> Rows:
-        width = next(iter(learnt.tensors.values())).dtype
-        state = {name: value.to(width) for name, value in export(learnt.tensors, learnt.unet).items()}
-        container = Container(path.suffix.removeprefix("."))
-        state_file.write(path, state, container, {CARD_KEY: learnt.card_text()})
-        back, _ = state_file.read(path)
-        written = proof.same(state, back, str(path))
-        again = import_(back, learnt.unet).tensors
-        own = proof.same(_without_untuned(learnt.tensors), again, str(path))
-        text = f"{written} tensors, equal to the bit; imported again they are the adapter's {own}"
-        unproved = "could not be proved: it is no package; only the tensors were compared"
-        return [("read back", text), ("forward in the authors' code", unproved), *_unsaid(learnt.knobs)]
+        state = export(learnt.tensors, learnt.unet)
+        own = _without_untuned(learnt.tensors)
+        rows = write_unet(path, learnt, state, lambda back: import_(back, learnt.unet), own)
+        return [*rows, *_unsaid(learnt.knobs)]
+
+
+def write_unet(
+    path: Path,
+    learnt: Learnt,
+    state: Mapping[str, Tensor],
+    read: Callable[[Mapping[str, Tensor]], Imported],
+    own: Mapping[str, Tensor],
+) -> Rows:
+    """Write a whole UNet's ``state`` in the precision of what was learnt, and read it back: its tensors are
+    the same, and what ``read`` imports of them is ``own``."""
+    width = next(iter(learnt.tensors.values())).dtype
+    state = {name: value.to(width) for name, value in state.items()}
+    state_file.write(path, state, Container(path.suffix.removeprefix(".")), {CARD_KEY: learnt.card_text()})
+    back, _ = state_file.read(path)
+    written = proof.same(state, back, str(path))
+    imported = proof.same(dict(own), read(back).tensors, str(path))
+    text = f"{written} tensors, equal to the bit; imported again they are the adapter's {imported}"
+    unproved = "could not be proved: it is no package; only the tensors were compared"
+    return [("read back", text), ("forward in the authors' code", unproved)]
 
 
 def _weights(source: Source) -> Path | None:
