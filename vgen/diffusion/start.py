@@ -1,4 +1,4 @@
-"""Noise that drawing starts from."""
+"""Noise that drawing starts from, and that some solvers add at every step."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Start(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def noise(self, draws: Draws, like: Tensor) -> Tensor:
-        """Shape and device of ``like``, b f c h w."""
+    def noise(self, draws: Draws, like: Tensor, purpose: str = "start") -> Tensor:
+        """Shape and device of ``like``, b f c h w; other numbers for another ``purpose``."""
 
 
 @spec
 class Iid(Start):
     """Every frame has noise of its own."""
 
-    def noise(self, draws: Draws, like: Tensor) -> Tensor:
-        return draws.normal("start", like)
+    def noise(self, draws: Draws, like: Tensor, purpose: str = "start") -> Tensor:
+        return draws.normal(purpose, like)
 
 
 @spec
 class Shared(Start):
     """All frames have the noise that :class:`Iid` gives the first one."""
 
-    def noise(self, draws: Draws, like: Tensor) -> Tensor:
-        return draws.normal("start", like[:, :1]).expand_as(like).clone()
+    def noise(self, draws: Draws, like: Tensor, purpose: str = "start") -> Tensor:
+        return draws.normal(purpose, like[:, :1]).expand_as(like).clone()

@@ -108,7 +108,7 @@ class EditSession:
     """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated
     from ``noise``. ``sampling`` says in how many steps and with how much guidance. ``fields`` are what else
     the clip has, 1 f ... each, as the pictures of a ControlNet. ``seed`` gives the noise of solvers that add
-    some at every step; it is the same for all frames where ``shared_noise`` says so.
+    some at every step, which belongs together over frames as the start noise of the method does.
 
     A long clip is seen in passes of the schedule ``frames`` at every step, forth and back, so that there is
     one latent and one trajectory for the whole of it; attention, and what it records, stays within a pass.
@@ -124,7 +124,6 @@ class EditSession:
     progress: Progress = lambda phase, done, total: None
     frames: FrameSchedule = field(default_factory=Whole)
     seed: int = 0
-    shared_noise: bool = False
 
     @property
     def windows(self) -> list[Frames]:
@@ -162,15 +161,10 @@ class EditSession:
         fields = {name: x[:, i : i + 1] for name, x in self.fields.items()}
         return replace(self, latents=latents, noise=self.noise[:, i : i + 1], fields=fields, progress=told)
 
-    def with_shared_noise(self) -> EditSession:
-        """The same, every frame with the noise of the first."""
-        noise = self.noise[:, :1].expand_as(self.noise)
-        return replace(self, noise=noise, shared_noise=True)
-
     def fresh(self, step: int) -> Tensor:
-        """New noise 1 f c h w for a step: a function of seed and step alone."""
-        like = self.noise[:, :1] if self.shared_noise else self.noise
-        return Draws(0, [("clip", self.seed)]).normal(f"step{step}", like)
+        """New noise 1 f c h w for a step: a function of seed and step alone, and shared as the start is."""
+        draws = Draws(0, [("clip", self.seed)])
+        return self.video_model.start.noise(draws, self.noise, f"step{step}")
 
     @torch.no_grad()
     def encoded(self, *prompts: str, negative: str = "") -> dict[str, Encoded]:

@@ -17,6 +17,7 @@ from vgen.conditions.source_image import SourceImage
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import IMAGE, TEXT, Drop, Dual, check_scale
 from vgen.diffusion.solvers import Solver
+from vgen.diffusion.start import Iid, Shared, Start
 from vgen.formats.foreign import Foreign
 from vgen.formats.instruct_pix2pix import InstructFolder
 from vgen.layers.widened import Widened
@@ -87,9 +88,10 @@ class InstructPix2Pix(Recipe, Editing):
     def sampling(self) -> Sampling:
         return Sampling(num_steps=100, guidance=7.5, solver=Solver.EULER_ANCESTRAL)
 
+    def start(self) -> Start:
+        return Shared() if self.shared_noise else Iid()
+
     def edit(self, session: EditSession) -> Edited:
-        if self.shared_noise:
-            session = session.with_shared_noise()
         encoded = session.encoded(session.wish.instruction)
         guidance = Dual(text=session.sampling.guidance, image=self.image_guidance)
         return Edited(session.sample(session.noise, lambda _: encoded, guidance))
