@@ -29,7 +29,7 @@ from vgen.methods import assemble
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
-from vgen.methods.image.clip_pair import ClipModel
+from vgen.methods.image.clip_pair import ClipPair
 
 SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px=32)
 
@@ -416,10 +416,8 @@ def test_a_cut_adapter_and_a_foreign_file_are_refused(backbone: Path, adapter: P
 
 
 def test_what_learns_no_denoising_draws_nothing(backbone: Path) -> None:
-    with pytest.raises(
-        ValueError, match="ClipModel learns Agreement, not Denoising, so no clip can be drawn"
-    ):
-        refuse_undrawable(open_checkpoint(UNTRAINED, str(backbone), untrained=ClipModel()))
+    with pytest.raises(ValueError, match="ClipPair learns Agreement, not Denoising, so no clip can be drawn"):
+        refuse_undrawable(open_checkpoint(UNTRAINED, str(backbone), untrained=ClipPair()))
 
 
 def test_an_untrained_module_leaves_every_frame_to_the_image_model(backbone: Path) -> None:
