@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Best effort: programs that some tests use (Slurm, Chromium, a C++ compiler). Tests that lack one are skipped and say so.
+# Best effort: programs that some tests use (Slurm, Chromium, a C++ compiler, shellcheck). Tests that lack one are skipped and say so.
 # Needs root and apt-get; never asks, never fails.
 set -uo pipefail
 exec < /dev/null
@@ -12,6 +12,7 @@ want() { # want COMMAND PACKAGE...: the packages, unless the command is there
 want slurmctld slurmctld slurmd slurm-client munge
 want chromium chromium
 want g++ g++
+want shellcheck shellcheck
 
 if [ ${#missing[@]} -eq 0 ]; then
     echo "system packages: all there"

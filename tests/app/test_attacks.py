@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from vgen.app import cli
 from vgen.app.secrecy import refuse_secrets, without_passwords
+from vgen.app.trust import refuse_programs
 
 CANARY = "canary-7f3a9c51e0"
 TINY = [
@@ -134,6 +137,30 @@ def test_hydra_writes_nowhere_outside(vgen, tmp_path, capfd, arguments, message)
     assert vgen("train", *arguments) == 2
     assert message in capfd.readouterr().err
     assert not list(tmp_path.rglob("executed"))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("postgresql://me:secret@far/studies", "names a server, in a file"),
+        ("sqlite:////executed.db", "hydra.sweeper.storage=/executed.db leads out"),
+        ("sqlite:///../executed.db", "hydra.sweeper.storage=../executed.db leads out"),
+    ],
+)
+def test_studies_of_a_file_from_elsewhere_stay_inside(place, message):
+    def settings(storage: str | None) -> DictConfig:
+        return OmegaConf.create({"hydra": {"sweeper": {"storage": storage}}})
+
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        refuse_programs(settings(place))
+    assert "secret" not in str(refused.value)
+    for inside in (None, "sqlite:///studies.db"):
+        refuse_programs(settings(inside))
+
+
+def test_who_types_the_place_of_studies_may_choose_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vgen", "hydra.sweeper.storage=sqlite:////mine.db"])
+    refuse_programs(OmegaConf.create({"hydra": {"sweeper": {"storage": "sqlite:////mine.db"}}}))
 
 
 class Bomb:

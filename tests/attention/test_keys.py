@@ -311,6 +311,7 @@ def test_a_compiled_fast_path_has_no_graph_break(unet: VideoUNet, tiny: ImageMod
         torch.testing.assert_close(compiled(x, torch.tensor(300), Conditioning(context)), expected)
 
 
+@pytest.mark.slow
 def test_compiled_once_for_all_steps_of_a_recipes_own_frames(unet: VideoUNet, tiny: ImageModel) -> None:
     """First and previous frame, as while sampling with Tune-A-Video: a new moment is no new graph."""
     control, x, context = control_of(unet), clip(), tiny.encode_text(["a red circle"])
@@ -328,6 +329,7 @@ def test_compiled_once_for_all_steps_of_a_recipes_own_frames(unet: VideoUNet, ti
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_a_compiled_unet_may_still_be_copied_and_edited(unet: VideoUNet, tiny: ImageModel) -> None:
     """What is compiled is the fast path; with an edit that needs maps the same UNet runs uncompiled."""
     x, context = clip(), tiny.encode_text(["a red circle"])

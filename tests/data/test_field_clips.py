@@ -16,9 +16,11 @@ import torch
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.conditioning import Prepared
 from vgen.data.batch import Batch
-from vgen.data.cache import ImageModelEncoder, LatentCache
+from vgen.data.cache import LatentCache
+from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips, Window
 from vgen.data.collate import stacked
+from vgen.data.encoder import ImageModelEncoder
 from vgen.data.fields import Needs
 from vgen.data.manifest import Manifest
 from vgen.data.one_clip import OneClip
@@ -240,14 +242,14 @@ def test_captions_alone_need_no_frames(shards) -> None:
 
 
 def cached(root: Path, data: Clips, encoder: Any) -> LatentCache:
-    return LatentCache.open_or_build(root, "train", data, encoder, torch.device("cpu"), build=True)
+    return LatentCache.open_or_build(root, "train", data, encoder, Builders(device=torch.device("cpu")))
 
 
 def test_cached_fields_are_those_of_the_shards(shards, tmp_path: Path) -> None:
     data = clips(shards(), ALL)
     encoder = ImageModelEncoder(blank(Blank.TOYBOX, seed=0).freeze())
     cache = cached(tmp_path / "cache", data, encoder)
-    assert sorted(cache.arrays) == ["latents", "text"]
+    assert sorted(cache.parts[0].arrays) == ["latents", "text"]
     for epoch in range(2):
         a, b = data[epoch, 1], cache[epoch, 1]
         assert (a.key, a.caption, a.at.tolist()) == (b.key, b.caption, b.at.tolist())

@@ -14,6 +14,7 @@ from vgen.app import cli
 from vgen.app.demo import demo
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     console = Console(record=True, quiet=False, file=io.StringIO(), width=200)

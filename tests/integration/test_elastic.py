@@ -70,6 +70,7 @@ def assert_same_run(got: Path, want: Path, figures: Figures) -> None:
         assert float((tensors[name] - value).norm() / value.norm().clamp(min=1e-6)) < 1e-3, name
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_as_one(environment, figures, toy_shards: Path, tmp_path: Path) -> None:
     together(environment, 1, toy_shards, tmp_path / "alone", "single:4")
     together(environment, 2, toy_shards, tmp_path / "run", "ddp:2")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from vgen.formats.adapter import load_adapter
 
 ROOT = Path(__file__).parents[2]
+VGEN = Path(sys.executable).with_name("vgen")
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NODES = ("na", "nb")
 SEARCH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
@@ -300,3 +302,35 @@ def test_an_array_draws_shares_of_a_suite_and_a_last_job_scores(
     )
     summary = json.loads((out / "summary.json").read_text())
     assert [*summary["checkpoints"]] == ["untrained"]
+
+
+def test_a_sweep_of_trainings_is_an_array_with_a_trial_per_task(
+    slurm: Slurm,
+    environment: Callable[..., dict[str, str]],
+    overrides: list[str],
+    toy_shards: Path,
+    tmp_path: Path,
+) -> None:
+    """By ``vgen submit``; of two trials one fails, and the other is trained."""
+    sweep = tmp_path / "two.yaml"
+    sweep.write_text(
+        "program: vgen\nmethod: grid\nparameters:\n  trainer.max_steps:\n    values: [1, -1]\n"
+        f"command: ['${{env}}', vgen, train, '${{args_no_hyphens}}', run.dir={tmp_path / 'runs'}]\n"
+    )
+    settings = tmp_path / "cluster.env"
+    settings.write_text(f"VGEN={VGEN}\n")
+    env = environment(SLURM_CONF=slurm.env["SLURM_CONF"], PATH=SEARCH, VGEN_CLUSTER_ENV=str(settings))
+    more = [*overrides, f"data.path={toy_shards}", "data.batch_size=1"]
+    asked = [str(VGEN), "submit", "sweep", str(sweep), "slurm.name=two", *more]
+    done = subprocess.run(asked, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    job = re.search(r"job (\d+) is in the queue", done.stdout)[1]
+    logs = [ROOT / f"slurm-two-{job}_{task}.out" for task in range(2)]
+    try:
+        slurm._until("both trials have ended", lambda: not slurm.ask("squeue", "-h"), 240)
+        said = [log.read_text() for log in logs]
+    finally:
+        for log in logs:
+            log.unlink(missing_ok=True)
+    assert len([*(tmp_path / "runs").glob("*/adapter.safetensors")]) == 1, said
+    assert "trainer.max_steps" in said[1]

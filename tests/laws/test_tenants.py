@@ -515,6 +515,7 @@ def test_any_net_has_its_convolutions_and_projections_as_sites(toy: ImageModel) 
     assert all(site.path.startswith("decoder.") for site in sites(toy.vae))
 
 
+@pytest.mark.slow
 # -- one graph -----------------------------------------------------------------------------------------------
 @torch.no_grad()
 def test_one_graph_serves_all_conditionings_of_equal_names(toy: ImageModel) -> None:

@@ -249,6 +249,7 @@ def test_a_run_that_accumulates_equals_the_one_with_the_large_batch(tmp_path: Pa
     assert any(not torch.equal(value, learnt("one", 2, 1)[name]) for name, value in large.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, toy_shards: Path) -> None:
     whole = fit(job(tmp_path / "whole", toy_shards, 4))
     fit(job(tmp_path / "parts", toy_shards, 2))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ from vgen.training.records import WandbMode, has_key, is_reachable
 _ARGUMENTS = "${args_no_hyphens}"
 _TRIALS = {"evaluate": "evaluations", "train": "trainings"}
 _WAYS = ("local", "wandb")
-_USAGE = "vgen sweep NAME [launch=local|wandb] [key=value for every trial], or vgen sweep aggregate=FOLDER"
+_KEYS = ("launch", "aggregate", "trial")
+_USAGE = (
+    "vgen sweep NAME [launch=local|wandb] [trial=N] [key=value for every trial], or vgen sweep "
+    "aggregate=FOLDER"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,17 @@ class Sweep:
         swept = [f"{name}={','.join(map(_written, values))}" for name, values in self.parameters.items()]
         return ["-m", *swept, *(f for f in self.fixed if f.split("=")[0] != "logger"), *more]
 
+    def trial(self, number: int, more: Sequence[str]) -> list[str]:
+        """One point of the grid, counted from 0: arguments of the verb, as W&B's agent writes them."""
+        if not 0 <= number < self.num_trials:
+            raise ValueError(
+                f"trial={number} is none of {self.path.stem}'s {self.num_trials} trials; they are 0 to "
+                f"{self.num_trials - 1}"
+            )
+        chosen = next(islice(product(*self.parameters.values()), number, None))
+        named = [f"{name}={_written(value)}" for name, value in zip(self.parameters, chosen, strict=True)]
+        return [*named, *self.fixed, *more]
+
     def folder(self, more: Sequence[str]) -> Path:
         named = dict(word.split("=", 1) for word in (*self.fixed, *more) if "=" in word)
         if self.verb != "evaluate":
@@ -69,7 +85,7 @@ class Sweep:
 
 def main() -> None:
     words = sys.argv[1:]
-    keys = dict(w.split("=", 1) for w in words if w.split("=", 1)[0] in ("launch", "aggregate") and "=" in w)
+    keys = dict(w.split("=", 1) for w in words if w.split("=", 1)[0] in _KEYS and "=" in w)
     names = [w for w in words if "=" not in w]
     more = [w for w in words if "=" in w and w.split("=", 1)[0] not in keys]
     if "aggregate" in keys and not names and not more:
@@ -81,7 +97,7 @@ def main() -> None:
     if "launch" not in keys:
         print(told(sweep, more))
     elif keys["launch"] == "local":
-        _run_here(sweep, more)
+        _run_here(sweep, more, keys.get("trial"))
     else:
         _run_agent(sweep, more)
 
@@ -152,7 +168,8 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
+def _run_here(sweep: Sweep, more: Sequence[str], trial: str | None) -> None:
+    """The whole grid in this process, or its trial of that number."""
     if sweep.method != "grid":
         raise ValueError(
             f"{sweep.path} is method={sweep.method}, whose trials W&B chooses: launch=wandb; here only "
@@ -160,7 +177,10 @@ def _run_here(sweep: Sweep, more: Sequence[str]) -> None:
         )
     from vgen.app.cli import run
 
-    raise SystemExit(run(sweep.verb, sweep.multirun(more)))
+    if trial is not None and not trial.isdecimal():
+        raise ValueError(f"trial={trial} is no number; trials are counted from 0")
+    arguments = sweep.multirun(more) if trial is None else sweep.trial(int(trial), more)
+    raise SystemExit(run(sweep.verb, arguments))
 
 
 def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:

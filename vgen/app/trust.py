@@ -17,7 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vgen.app.secrecy import refuse_secret_variables
+from vgen.app.secrecy import refuse_secret_variables, without_passwords
 
 _CALLED = ("sweeper", "launcher", "callbacks")
 """Sections whose ``_target_`` Hydra calls."""
@@ -27,6 +27,8 @@ _MAY_BE_CALLED = re.compile(
     r"|optuna\.samplers\.\w+Sampler"
 )
 _PLACES = ("run.dir", "sweep.dir", "sweep.subdir", "output_subdir")
+_STUDIES = "hydra.sweeper.storage"
+"""Where Optuna's sweeper keeps its studies: a file or a server."""
 _ITSELF = "vgen instantiates nothing that settings name; remove it, or the file if you don't know it"
 
 
@@ -75,6 +77,24 @@ def refuse_programs(settings: DictConfig) -> None:
     for place in _PLACES:
         for read in (_as_written, _as_resolved):
             _refuse_outside(read(settings, f"hydra.{place}"), f"hydra.{place}")
+    _refuse_studies_elsewhere(settings)
+
+
+def _refuse_studies_elsewhere(settings: DictConfig) -> None:
+    """A file of another person may not choose a data base outside; whoever types the command may."""
+    if any(argument.lstrip("+").startswith(f"{_STUDIES}=") for argument in sys.argv):
+        return
+    for read in (_as_written, _as_resolved):
+        place = read(settings, _STUDIES)
+        if place is None:
+            continue
+        kind, found, path = str(place).partition("sqlite:///")
+        if kind or not found:
+            raise ValueError(
+                f"{_STUDIES}={without_passwords(str(place))} names a server, in a file; type it on the "
+                "command line if it is yours"
+            )
+        _refuse_outside(path, _STUDIES)
 
 
 def _refuse_targets(value: Any, where: str, allowed: bool) -> None:

@@ -205,6 +205,25 @@ VERBS = {
             "vgen sweep aggregate=outputs/sweeps/guidance",
         ),
     ),
+    "submit": Verb(
+        summary="run a verb as a job of Slurm; show and cancel jobs",
+        usage="vgen submit VERB [slurm.KEY=VALUE ...] [dry_run=true] key=value ... | state | cancel JOB",
+        keys=(
+            ("VERB", "train, evaluate (one process per GPU), prepare, generate, edit, export, sweep"),
+            ("slurm.nodes .gpus", "nodes, and GPUs of each; also slurm.cpus (per process), slurm.mem=64G"),
+            ("slurm.time", "a limit as 24:00:00; a training saves before it and is queued again"),
+            ("slurm.partition", "also slurm.account, .qos, .constraint, .name"),
+            ("slurm.array", "several jobs, as 0-15%4; of a sweep every trial is one by itself"),
+            ("slurm.after", "the number of a job that has to end well first"),
+            ("dry_run", "true: print the command of sbatch, submit nothing"),
+            ("state cancel", "what your jobs are at; end one, which saves first"),
+        ),
+        examples=(
+            "vgen submit train slurm.nodes=2 slurm.gpus=8 slurm.time=24:00:00 data.path=data/mine",
+            "vgen submit sweep lr slurm.gpus=1 data.path=data/mine",
+            "vgen submit state",
+        ),
+    ),
     "export": Verb(
         summary="write an adapter in a format that other programs read, or import theirs, and prove it",
         usage="vgen export run=PATH|from=PATH to=NAME out=PATH key=value ...",

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from vgen.data.manifest import is_whole
 from vgen.data.writer import Shard
 
 WORK = ".work"
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +49,14 @@ class RowResult:
     row: int
     samples: list[dict[str, Any]]
     rejection: Rejection | None = None
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Workspace:
@@ -86,15 +96,18 @@ class Workspace:
             self._lock.close()
 
     def _hold(self) -> None:
-        self._lock = (self.path / "lock").open(
-            "w"
-        )  # the system lets go of it when this process ends, however it ends
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another vgen prepare is at work in {self.folder}; wait for it or choose another out="
-            ) from None
+        """Take the folder's lock, which the system releases when this process ends, however it ends.
+
+        A process that was killed while it started another one leaves the lock with that one for a moment.
+        """
+        self._lock = (self.path / "lock").open("w")
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while not _locked(self._lock):
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"another vgen prepare is at work in {self.folder}; wait for it or choose another out="
+                )
+            time.sleep(0.1)
 
     def _worth_keeping(self, row: int) -> bool:
         """Rows are not flushed to the disk one by one: after a power cut they may be damaged, and are then

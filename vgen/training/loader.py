@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
+from vgen.data.cache_building import Builders
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
 from vgen.data.collate import stacked
 from vgen.data.decode import Cut
@@ -149,13 +150,13 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
     return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
 
 
-def cached(parts: Split, corpus: Corpus, encoder: Encoder, device: torch.device, build: bool) -> Split:
-    """The same split read from latent caches; ``build`` is True on the one process that writes them."""
+def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
+    """The same split read from latent caches, which ``builders`` write where they are not there."""
     out = []
     for name, clips in (("train", parts.train), ("val", parts.val)):
         assert isinstance(clips, Clips)  # of split(): no cache of a cache
         folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
-        out.append(LatentCache.open_or_build(folder, name, clips, encoder, device, build))
+        out.append(LatentCache.open_or_build(folder, name, clips, encoder, builders))
     return Split(out[0], out[1], parts.told)
 
 

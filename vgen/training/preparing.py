@@ -10,7 +10,7 @@ from torch import nn
 
 from vgen.backbones.conditioning import Prepared
 from vgen.backbones.image_model import attached
-from vgen.data.cache import ImageModelEncoder
+from vgen.data.encoder import ImageModelEncoder
 from vgen.data.fields import NAMES, Needs
 from vgen.formats.adapter import unet_fingerprint
 from vgen.methods import Recipe, VideoModel

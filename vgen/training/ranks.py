@@ -35,6 +35,13 @@ def rank(devices: int) -> int:
     return int(os.environ.get("NODE_RANK", 0)) * devices + int(os.environ.get("LOCAL_RANK", 0))
 
 
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    if by_srun() and not by_torchrun():
+        return int(os.environ["SLURM_LOCALID"])
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def is_started_by_lightning() -> bool:
     """Whether rank 0 of this machine has started this process, and watches over it."""
     return not (by_torchrun() or by_srun()) and int(os.environ.get("LOCAL_RANK", 0)) > 0

@@ -23,6 +23,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import plain_units, standardise
 from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
+from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
@@ -153,8 +154,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             parts,
             job.corpus,
             Beating(Preparer(learner.video_model), watchdog),
-            torch.device("cuda" if settings.on_gpu() else "cpu"),
-            build=rank == 0,
+            _builders(settings, rank),
         )
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
@@ -232,6 +232,17 @@ def _ready(job: Job) -> int:
     if rank == 0:
         warn_of_slow_bf16(settings)
     return rank
+
+
+def _builders(settings: TrainerSettings, rank: int) -> Builders:
+    """The processes that write a latent cache: all that a launcher started together.
+
+    Where Lightning starts the others, rank 0 is alone until fitting begins: it writes all.
+    """
+    index = ranks.local_rank() % max(1, torch.cuda.device_count())
+    device = torch.device("cuda", index) if settings.on_gpu() else torch.device("cpu")
+    together = ranks.by_srun() or ranks.by_torchrun()
+    return Builders(device=device, rank=rank, num=settings.world_size if together else 1)
 
 
 def _tell_of_clips(job: Job, parts: Split) -> None:
