@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextModelWithProjection,
@@ -31,11 +32,11 @@ class ClipPair:
     @property
     def size_px(self) -> int:
         """The side of the pictures that it looks at."""
-        return self.vision.config.image_size
+        return int(cast(Any, self.vision.config).image_size)
 
     def to(self, device: torch.device) -> ClipPair:
-        self.vision.to(device)
-        self.text.to(device)
+        for encoder in (self.vision, self.text):
+            nn.Module.to(encoder, device)
         return self
 
     def pictures(self, pixels: Tensor) -> Tensor:

@@ -188,7 +188,8 @@ def painted(net: EditLayer, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The clip uint8 f h w 3 with the layer upon it, frame by frame, and the first frame's layer with its
     opacity, uint8 h w 4."""
     device = next(net.parameters()).device
-    frames, layers = [], []
+    frames: list[Tensor] = []
+    layers: list[Tensor] = []
     for frame in torch.tensor(clip, device=device).permute(0, 3, 1, 2).float() / 255:
         colours, opacity = net(frame[None])
         frames.append(composed(colours, opacity, frame)[0])
