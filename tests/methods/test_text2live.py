@@ -116,6 +116,23 @@ def test_the_whole_picture_is_seen_at_its_steps() -> None:
         assert len(seen) == times
 
 
+def test_the_place_is_where_clip_looks_for_the_words() -> None:
+    """It lies between 0 and 1, by the words; and it draws the opacity in its own steps alone."""
+    pair = load_clip_pair(data_dir() / "toybox", "clip")
+    pixels = torch.from_numpy(circle()).permute(2, 0, 1)[None] / 255
+    text = pair.texts(["a large red circle"])[0]
+    found = pair.relevance(pixels, text, 1)
+    assert found.shape == (1, 64, 64)
+    assert found.amin() == 0
+    assert found.amax() == 1
+    assert not torch.equal(found, pair.relevance(pixels, pair.texts(["a star"])[0], 1))
+    learner = learner_of(replace(ROW, place="a large red circle", bootstrap_steps=5))
+    for step, drawn in ((0, True), (4, True), (5, False)):
+        learner.objective.enter(step, 9)
+        out = learner.objective.loss(learner.video_model, batch_of(), Draws(0, [("clip", step)]))
+        assert ("bootstrap" in out) is drawn
+
+
 def test_without_opacity_the_picture_is_bitwise_itself() -> None:
     """The law of the layer, through bytes."""
     net = EditLayer(ROW.edit_layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +49,27 @@ class ClipPair:
         out = self.vision(pixel_values=self._seen(pixels), output_hidden_states=True)
         return out.hidden_states[-2]
 
+    def relevance(self, pixels: Tensor, text: Tensor, num_layers: int) -> Tensor:
+        """Where a picture n 3 h w shows what a text's embedding d says, n side side from 0 to 1, without
+        gradient: attention that raises their likeness, through the last ``num_layers`` blocks (Chefer et al.
+        2021, Generic Attention-Model Explainability, equations 5 and 6)."""
+        with torch.enable_grad():
+            out = self.vision(
+                pixel_values=self._seen(pixels).detach().requires_grad_(), output_attentions=True
+            )
+            score = F.cosine_similarity(out.image_embeds, text, dim=-1).sum()
+            last = out.attentions[-num_layers:]
+            ways = torch.autograd.grad(score, last)
+        raised = [(way * seen).clamp_min(0).mean(1).detach() for way, seen in zip(ways, last, strict=True)]
+        through = torch.eye(raised[0].shape[-1], device=pixels.device).expand_as(raised[0])
+        for one in raised:
+            through = through + one @ through
+        cells = through[:, 0, 1:]  # what the class token has of each patch
+        side = math.isqrt(cells.shape[-1])
+        whole = F.interpolate(cells.view(-1, 1, side, side), (self.size_px,) * 2, mode="bilinear")[:, 0]
+        low, high = whole.amin((1, 2), keepdim=True), whole.amax((1, 2), keepdim=True)
+        return (whole - low) / (high - low).clamp_min(1e-12)
+
     @torch.no_grad()
     def texts(self, prompts: list[str]) -> Tensor:
         """Embeddings n d, not normalised; what is too long loses its end."""
@@ -84,7 +106,8 @@ def load_clip_pair(folder: Path, named: str) -> ClipPair:
         )
     processor = read_part(CLIPImageProcessorPil, looks, named)
     return ClipPair(
-        vision=pretrained(CLIPVisionModelWithProjection, parts[0], named),
+        # eager attention is the one that tells its maps
+        vision=pretrained(CLIPVisionModelWithProjection, parts[0], named, attn_implementation="eager"),
         text=pretrained(CLIPTextModelWithProjection, parts[1], named),
         tokenizer=read_part(CLIPTokenizer, words, named),
         mean=tuple(processor.image_mean),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from vgen.backbones.augmentation import input_view, views
+from vgen.backbones.augmentation import input_view, sized, views
 from vgen.backbones.clip import ClipPair, load_clip_pair
 from vgen.backbones.image_model import ImageModel
 from vgen.data.batch import Batch
@@ -40,6 +40,8 @@ SAYINGS = (
     "{}!",
     "{}...",
 )
+LAST_LAYERS = 1
+"""Of CLIP's blocks, those that are asked for a place: the last of ViT-B/32's twelve, as released."""
 SCREEN_SAYINGS = ("{} over a green screen.", "{} in front of a green screen.")
 
 
@@ -52,6 +54,7 @@ class Weights:
     composition: float
     sparsity_l1: float
     sparsity_l0: float
+    bootstrap: float
 
 
 @dataclass(kw_only=True)
@@ -59,15 +62,18 @@ class Painting(Objective):
     """The picture with the layer should be called ``target`` and lie from the picture as the words do, the
     layer before a green screen ``layer``; patches keep their likeness to each other, and little is painted.
     Each loss sees ``num_views`` views of a piece of at least ``least_piece``, and of the whole picture every
-    ``whole_every`` steps. ``clip`` is a folder."""
+    ``whole_every`` steps. In the first ``bootstrap_steps`` the opacity is drawn, less and less, to where CLIP
+    finds ``place``. ``clip`` is a folder."""
 
     target: str
     layer: str
+    place: str
     clip: str
     weights: Weights
     num_views: int
     least_piece: float
     whole_every: int
+    bootstrap_steps: int
 
     def __post_init__(self) -> None:
         self._clip: ClipPair | None = None
@@ -107,6 +113,9 @@ class Painting(Objective):
         w = self.weights
         loss = w.composition * (parts["composition"] + parts["direction"]) + w.screen * parts["screen"]
         loss = loss + w.structure * parts["structure"]
+        if "bootstrap" in parts:
+            left = 1 - (self._step + 1) / self.bootstrap_steps
+            loss = loss + w.bootstrap * left * parts["bootstrap"]
         return {"loss": loss + w.sparsity_l1 * parts["l1"] + w.sparsity_l0 * parts["l0"], **parts}
 
     def _of_picture(
@@ -124,7 +133,8 @@ class Painting(Objective):
         some, others = (_chosen(len(SAYINGS), draw) for _ in range(2))
         with torch.no_grad():
             kept, plain = likeness(pair.patches(picture[None])), embedded(picture)
-        return {
+        parts = {"bootstrap": self._misplaced(pair, opacity, picture)} if self._bootstraps() else {}
+        return parts | {
             "composition": distance(embedded(painted), after[some]),
             "direction": turned_away(embedded(painted) - plain, (after - before)[others]),
             "screen": distance(embedded(screened), held[_chosen(len(held), draw)]),
@@ -132,6 +142,16 @@ class Painting(Objective):
             "l1": opacity.mean(),
             "l0": nearly_count(opacity),
         }
+
+    def _bootstraps(self) -> bool:
+        return bool(self.place) and self._step < self.bootstrap_steps
+
+    def _misplaced(self, pair: ClipPair, opacity: Tensor, picture: Tensor) -> Tensor:
+        """Mean squared difference of the opacity 1 h w and of where CLIP finds the place (section 3.2,
+        initial localisation)."""
+        words = self._told(pair, self.place, ("{}",))[0]
+        found = pair.relevance(picture[None], words, LAST_LAYERS)
+        return F.mse_loss(sized(opacity, pair.size_px), found)
 
     def _told(self, pair: ClipPair, words: str, sayings: tuple[str, ...]) -> Tensor:
         """Embeddings of the words in every saying, m d."""

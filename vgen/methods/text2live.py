@@ -26,13 +26,16 @@ from vgen.spec import field, spec
 )
 @spec
 class Text2Live(Recipe, Rendering):
-    """``layer`` empty: the target's words. ``clip`` is a transformers CLIP folder (the paper's is ViT-B/32),
-    or an image model with a CLIP pair. The other knobs weigh the losses, and say what CLIP is shown."""
+    """``layer`` empty: the target's words. ``place`` names what is to be painted over: the opacity is drawn
+    to it in the first ``bootstrap_steps``; empty: nowhere. ``clip`` is a transformers CLIP folder (the
+    paper's is ViT-B/32), or an image model with a CLIP pair. The other knobs weigh the losses, and say what
+    CLIP is shown."""
 
     on_image_model: ClassVar[bool] = False
     of_source: ClassVar[bool] = True
     target: str = ""
     layer: str = ""
+    place: str = ""
     clip: str = TOYBOX
     edit_layer: EditLayerSpec = field(default_factory=EditLayerSpec)
     composition: float = 1.0
@@ -41,6 +44,8 @@ class Text2Live(Recipe, Rendering):
     sparsity: float = 6.0
     alpha_l1: float = 0.01
     alpha_l0: float = 0.01
+    bootstrap: float = 10.0
+    bootstrap_steps: int = 1000
     num_views: int = 16
     least_piece: float = 0.85
     whole_every: int = 75
@@ -68,15 +73,18 @@ class Text2Live(Recipe, Rendering):
             composition=self.composition,
             sparsity_l1=self.sparsity * self.alpha_l1,
             sparsity_l0=self.sparsity * self.alpha_l0,
+            bootstrap=self.bootstrap,
         )
         return Painting(
             target=self.target,
             layer=self.layer or self.target,
+            place=self.place,
             clip=self.clip,
             weights=weights,
             num_views=self.num_views,
             least_piece=self.least_piece,
             whole_every=self.whole_every,
+            bootstrap_steps=self.bootstrap_steps,
         )
 
     def learns(self) -> tuple[str, ...]:
