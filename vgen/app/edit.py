@@ -65,6 +65,9 @@ POOR_CEILING_DB = 18.0
 all."""
 PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
 """Suffixes of checkpoints that are not vgen's."""
+PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
+UNHEARD = (*PROMPTED, "control_net", "stack", "loras")
+"""Keys of an edit that mean nothing where nothing is denoised."""
 
 
 class Extra(Choice):
@@ -281,6 +284,10 @@ def edit(
 
 def _rendered(run: EditRun, recipe: Rendering, progress: Told) -> EditedClip:
     """The edit of a method whose checkpoint shows the clip by itself."""
+    if given := [key for key in UNHEARD if getattr(run, key)]:
+        raise ValueError(
+            f"method={name_of(run.method)} hears nothing of {', '.join(given)} in an edit; leave it out"
+        )
     began = time.perf_counter()
     checkpoint, shown = opened_to_render(run, recipe)
     progress("render", 0, 1)

@@ -19,24 +19,11 @@ from vgen.methods._rendering import Rendering, Shown
 if TYPE_CHECKING:
     from vgen.app.edit import EditRun
 
-_UNHEARD = (
-    "source",
-    "target",
-    "instruction",
-    "amplify",
-    "blend",
-    "cross_replace_steps",
-    "control_net",
-    "stack",
-    "loras",
-)
-"""Keys of an edit that mean nothing where nothing is denoised."""
-
 
 def opened_to_render(run: EditRun, recipe: Rendering) -> tuple[Checkpoint, Shown]:
     """The checkpoint, and what it is to show. Raises ValueError where the run asks for what it can't give."""
-    _refuse_unheard(run, recipe)
-    checkpoint = open_checkpoint(run.adapter, run.backbone, run.device, stack=run.stack, loras=run.loras)
+    _refuse_lacking(run, recipe)
+    checkpoint = open_checkpoint(run.adapter, run.backbone, run.device)
     _refuse_another(run, checkpoint)
     trained = recipe_of_checkpoint(checkpoint)
     _refuse_masks(run, trained)
@@ -61,8 +48,8 @@ def recipe_of_checkpoint(checkpoint: Checkpoint) -> Rendering:
     return cast(Rendering, checkpoint.recipe)
 
 
-def _refuse_unheard(run: EditRun, recipe: Rendering) -> None:
-    """Raises ValueError for what is missing or means nothing, before anything is opened."""
+def _refuse_lacking(run: EditRun, recipe: Rendering) -> None:
+    """Raises ValueError for what is missing, before anything is opened."""
     name = name_of(cast(Recipe, recipe))
     shown = "data.video=FILE" if recipe.of_canonical else "data.video=FILE data.prompt=..."
     if not run.adapter or run.adapter == UNTRAINED:
@@ -70,8 +57,6 @@ def _refuse_unheard(run: EditRun, recipe: Rendering) -> None:
             f"method={name} shows what it has learnt, and nothing is learnt yet; train first with 'vgen "
             f"train method={name} data=clip {shown}' and give adapter=RUN"
         )
-    if given := [key for key in _UNHEARD if getattr(run, key)]:
-        raise ValueError(f"method={name} hears nothing of {', '.join(given)} in an edit; leave it out")
     if run.canonical and not recipe.of_canonical:
         raise ValueError(f"method={name} takes no canonical picture; give image=FILE or video=FILE")
     if recipe.of_source and not run.shown():
