@@ -554,6 +554,8 @@ def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
 def _warn(console: Console, report: dict[str, Any]) -> None:
     found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
     if found is None or ceiling is None:
+        if found is not None:
+            console.print(f"reconstruction {found:.1f} dB")
         return
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
     if ceiling < POOR_CEILING_DB:
