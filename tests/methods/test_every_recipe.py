@@ -27,11 +27,13 @@ from vgen.diffusion.guidance import NOTHING, TIME, Drop
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter
+from vgen.layers.canonical_field import FieldKind, VideoFieldSpec
+from vgen.layers.edit_layer import EditLayerSpec
 from vgen.layers.lora import LowRank
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods import Recipe, assemble, catalogue, name_of
+from vgen.methods import Recipe, Regime, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
 from vgen.methods._sampling import Prompt, Sampling, generate
@@ -52,12 +54,17 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
         "four heads": {"temporal": TemporalAttentionSpec(heads=4)},
         "first frame": {"frames": [Frame.FIRST]},
     },
+    "codef": {"waves": {"video_field": VideoFieldSpec(kind=FieldKind.FOURIER)}},
     "prompt_to_prompt": {"no window": {"cross": StepWindow(end=0.0), "self_attention": StepWindow(end=0.0)}},
 }
+NEEDS: dict[str, dict[str, Any]] = {
+    "text2live": {"target": "a small blue circle", "edit_layer": EditLayerSpec(num_scales=3)}
+}
+"""What a row lacks as it comes."""
 RECIPES = {
     f"{name} {knobs}".strip(): cls(**values)
     for name, cls in catalogue().items()
-    for knobs, values in ({"": {}} | KNOBS.get(name, {})).items()
+    for knobs, values in ({"": NEEDS.get(name, {})} | KNOBS.get(name, {})).items()
 }
 FRAMES = 3
 
@@ -222,6 +229,12 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
+    if recipe.regime is Regime.FIT:  # it holds one clip
+        batch = Batch(
+            keys=batch.keys[:1],
+            captions=batch.captions[:1],
+            video=torch.randint(0, 255, (1, 2, 3, 48, 48), dtype=torch.uint8),
+        )
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
         optimiser.zero_grad()
         learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"].backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from vgen.app.control_net import ControlNetRun, Structure
 from vgen.app.folders import claimed
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
+from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.stacks import StackEntry
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
@@ -49,6 +50,7 @@ from vgen.methods._editing import (
 )
 from vgen.methods._editing import Progress as Told
 from vgen.methods._recipe import UNET
+from vgen.methods._rendering import Rendering
 from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
@@ -63,6 +65,9 @@ POOR_CEILING_DB = 18.0
 all."""
 PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
 """Suffixes of checkpoints that are not vgen's."""
+PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
+UNHEARD = (*PROMPTED, "control_net", "stack", "loras")
+"""Keys of an edit that mean nothing where nothing is denoised."""
 
 
 class Extra(Choice):
@@ -81,11 +86,14 @@ class EditRun:
     edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt,
     every frame anew. ``image`` is a picture in ``video``'s place, one frame. A method that was trained to
     follow an ``instruction`` takes that in place of ``source`` and ``target``. ``control_net`` stands beside
-    the UNet while the clip is inverted and while it is edited."""
+    the UNet while the clip is inverted and while it is edited. ``canonical`` is an edited picture that a
+    checkpoint gave out, a folder of them where it has groups, which ``mask`` tells apart."""
 
     method: Recipe = MISSING
     video: str = ""
     image: str = ""
+    canonical: str = ""
+    mask: str = ""
     source: str = ""
     target: str = ""
     instruction: str = ""
@@ -171,7 +179,8 @@ def _share(text: str) -> tuple[str, StepWindow]:
 class EditedClip:
     """uint8 f h w 3 each; ``source`` is the pictures of a ControlNet where no clip was given, ``mask`` the
     source, dimmed where the mask is shut. ``report`` holds figures:
-    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
+    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB. ``pictures``
+    uint8 h w 3 (or 4) are written by their names. Where it ``is_edit`` no more, it shows what was learnt."""
 
     video: np.ndarray
     source: np.ndarray
@@ -179,6 +188,8 @@ class EditedClip:
     mask: np.ndarray | None
     report: dict[str, Any]
     run: EditRun
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_edit: bool = True
 
     def save(self, folder: str | Path) -> Path:
         """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``;
@@ -199,7 +210,10 @@ class EditedClip:
             **plain(asdict(run)),
             "report": self.report,
         }
-        write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
+        name = "edited" if self.is_edit else "reconstruction"
+        write_mp4(out / f"{name}.mp4", enlarged(self.video, run.least_px), run.fps, card)
+        for name, picture in self.pictures.items():
+            write_grid(out / f"{name}.png", picture[None], card, columns=1)
         if run.image:
             write_grid(out / "edited.png", self.video, card, columns=1)
         write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
@@ -210,7 +224,7 @@ def offer() -> None:
     store = ConfigStore.instance()
     store.store(name="edit_schema", node=EditRun)
     for name, recipe in catalogue().items():
-        if issubclass(recipe, Editing):
+        if issubclass(recipe, (Editing, Rendering)):
             store.store(group="method", name=name, node=recipe)
 
 
@@ -228,6 +242,8 @@ def edit(
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
     place of the run's own."""
     console, recipe = console or Console(quiet=True), run.method
+    if isinstance(recipe, Rendering):
+        return _rendered(run, recipe, progress)
     _check_words(run, recipe)
     wish = run.wish()
     _check(run, recipe, structure)
@@ -266,6 +282,25 @@ def edit(
     return EditedClip(video, source, back, mask, report, run)
 
 
+def _rendered(run: EditRun, recipe: Rendering, progress: Told) -> EditedClip:
+    """The edit of a method whose checkpoint shows the clip by itself."""
+    if given := [key for key in UNHEARD if getattr(run, key)]:
+        raise ValueError(
+            f"method={name_of(run.method)} hears nothing of {', '.join(given)} in an edit; leave it out"
+        )
+    began = time.perf_counter()
+    checkpoint, shown = opened_to_render(run, recipe)
+    progress("render", 0, 1)
+    done = recipe_of_checkpoint(checkpoint).render(checkpoint.video_model, shown)
+    progress("render", 1, 1)
+    source = done.before if shown.source is None else shown.source
+    report = {"seconds": round(time.perf_counter() - began, 2), "peak_gib": round(peak_memory_gb(), 2)}
+    if shown.source is not None and not recipe.of_source:
+        report["reconstruction_psnr"] = psnr(done.before, source)
+    is_edit = bool(run.canonical) or recipe.of_source
+    return EditedClip(done.video, source, None, None, report, run, done.pictures, is_edit)
+
+
 def _along_pictures(recipe: Recipe) -> bool:
     return isinstance(recipe, Editing) and recipe.along_pictures
 
@@ -296,6 +331,11 @@ def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
             f"{', '.join(editors())}"
         )
     name = name_of(recipe)
+    if run.canonical or run.mask:
+        raise ValueError(
+            f"method={name} takes no canonical picture and no mask; those that take one are "
+            f"{', '.join(renderers())}"
+        )
     if not isinstance(recipe, Editing):
         raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
     if recipe.tuned and not run.adapter:
@@ -336,7 +376,13 @@ def _refuse_published(adapter: str) -> None:
 
 
 def editors() -> list[str]:
-    return [name for name, recipe in catalogue().items() if issubclass(recipe, Editing)]
+    return [name for name, recipe in catalogue().items() if issubclass(recipe, (Editing, Rendering))]
+
+
+def renderers() -> list[str]:
+    """Methods that take canonical pictures."""
+    every = catalogue().items()
+    return [name for name, recipe in every if issubclass(recipe, Rendering) and recipe.of_canonical]
 
 
 def _session(
@@ -508,6 +554,8 @@ def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
 def _warn(console: Console, report: dict[str, Any]) -> None:
     found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
     if found is None or ceiling is None:
+        if found is not None:
+            console.print(f"reconstruction {found:.1f} dB")
         return
     console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
     if ceiling < POOR_CEILING_DB:

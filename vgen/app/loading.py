@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, read_for, stacked
+from vgen.backbones.absent import NO_IMAGE_MODEL, no_image_model
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
 from vgen.backbones.image_model import ImageModel, load
@@ -56,6 +57,8 @@ def load_backbone(name: str, named_by: str = "") -> ImageModel:
     ``named_by`` says whose card gave the name, as ``adapter=FILE``: only what a person names is fetched from
     the hub.
     """
+    if name == NO_IMAGE_MODEL:
+        return no_image_model()
     if random := re.fullmatch(rf"blank:({'|'.join(size.value for size in Blank)}):(\d+)", name):
         model = blank(Blank(random[1]), int(random[2])).freeze()
         model.source = name

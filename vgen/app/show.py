@@ -17,6 +17,7 @@ from vgen.app.loading import TOYBOX
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.attention.sites import AttentionKind
+from vgen.backbones.absent import no_image_model
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import Sidecar
@@ -50,7 +51,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
     schema = OmegaConf.structured(catalogue()[name])
     merged = OmegaConf.merge(schema, OmegaConf.from_dotlist([f"{k}={v}" for k, v in knobs.items()]))
     recipe = cast(Recipe, OmegaConf.to_object(merged))
-    model = _shapes(backbone)
+    model = _shapes(backbone) if recipe.on_image_model else no_image_model()
     with torch.device("meta"):
         video_model = assemble(recipe, model)
     paper = recipe.paper
@@ -62,19 +63,29 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"reads: {_reads(recipe)}",
         f"conditions: {_conditions(recipe)}",
         *_inserted(video_model, backbone),
-        *_attention(recipe, video_model),
-        f"image norms: statistics over a {recipe.image_norms().value}",
-        f"start: {recipe.noise_schedule(model)}, {recipe.prediction(model).value}",
-        *_frames(recipe),
+        *_denoises(recipe, video_model),
         f"dropout: {_dropout(recipe)}",
         f"learns: {_learns(recipe, video_model)}",
         f"objective: {_objective(recipe, model)}",
-        f"sampling: {_settings(recipe.sampling())}",
+        *([f"sampling: {_settings(recipe.sampling())}"] if recipe.on_image_model else []),
         f"training: {recipe.training().settings() or 'numbers of every training'}",
         f"writes: {_writes(recipe)}",
         f"formats: {_formats(recipe)}",
     ]
     return "\n".join(lines)
+
+
+def _denoises(recipe: Recipe, video_model: VideoModel) -> list[str]:
+    """What matters where an image model is asked; one line where none is."""
+    if not recipe.on_image_model:
+        return ["image model: none is opened"]
+    start, prediction = recipe.noise_schedule(video_model.model), recipe.prediction(video_model.model)
+    return [
+        *_attention(recipe, video_model),
+        f"image norms: statistics over a {recipe.image_norms().value}",
+        f"start: {start}, {prediction.value}",
+        *_frames(recipe),
+    ]
 
 
 def _plain(recipe: Recipe) -> Any:

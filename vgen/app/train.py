@@ -17,8 +17,10 @@ from torch import Tensor
 
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
+from vgen.app.loading import Backbone
 from vgen.app.stacks import RETIRED, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
+from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
@@ -108,7 +110,7 @@ def _fit(
             save_config(folder, plain)
 
     try:
-        model = run.backbone.open()
+        model = image_model_of(run)
         job = Job(
             recipe=run.method,
             model=model,
@@ -134,6 +136,19 @@ def _fit(
         if fresh and not begun:
             _discard(folder)
         raise
+
+
+def image_model_of(run: TrainRun) -> ImageModel:
+    """What the method stands on; none is opened where it needs none. Raises ValueError where one is named in
+    vain."""
+    if run.method.on_image_model:
+        return run.backbone.open()
+    if run.backbone != Backbone():
+        raise ValueError(
+            f"method={name_of(run.method)} stands on no image model, and backbone.path={run.backbone.path} "
+            "names one; leave backbone out"
+        )
+    return no_image_model()
 
 
 def _discard(folder: Path) -> None:

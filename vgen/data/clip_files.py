@@ -97,12 +97,13 @@ def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, A
 
 
 def write_grid(path: Path, video: np.ndarray, card: dict[str, Any] | None = None, columns: int = 8) -> Path:
-    """All frames as one PNG, in reading order."""
-    num_frames, h, w, _ = video.shape
+    """All frames f h w c as one PNG, in reading order; four channels are colours and opacity."""
+    num_frames, h, w, channels = video.shape
     rows = -(-num_frames // columns)
-    sheet = np.full((rows * columns, h, w, 3), 255, np.uint8)
+    sheet = np.full((rows * columns, h, w, channels), 255, np.uint8)
     sheet[:num_frames] = video
-    picture = sheet.reshape(rows, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3)
+    ordered = sheet.reshape(rows, columns, h, w, channels).transpose(0, 2, 1, 3, 4)
+    picture = ordered.reshape(rows * h, columns * w, channels)
     info = PngInfo()
     if card:
         info.add_text("vgen", json.dumps(card, sort_keys=True))

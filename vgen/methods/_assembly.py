@@ -20,7 +20,7 @@ from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
 from vgen.layers.insertion import Inserted
 from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._recipe import UNET, Conditioned, Insertion, Recipe
+from vgen.methods._recipe import UNET, Conditioned, Insertion, ModuleOf, Recipe
 from vgen.methods._video_model import VideoModel
 
 
@@ -71,6 +71,8 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())
         _listen(video_model, part)
+        for name, build in part.recipe.modules().items():
+            _take_in(video_model, name, build)
     nets = _routed(video_model)
     for net, keys in _attention_keys(parts).items():
         control_of(_net(nets, net)).keys = tuple(keys)
@@ -79,7 +81,8 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
             wired = part.recipe.conditions().values()
             own = [*part.recipe.insertions(), *(i for one in wired for i in one.insertions)]
             now = [one for one in own if _is_inside(one) is inside]
-            add(video_model, now, part.name, part.scale)
+            if now:
+                add(video_model, now, part.name, part.scale)
     if leading.image_norms() is NormScope.CLIP:
         pool_image_norms(video_model.unet)
     video_model.enter(None)
@@ -198,9 +201,15 @@ def _listen(video_model: VideoModel, part: Part) -> None:
             )
         if known is None:
             video_model.conditions[name] = mine
-        if one.module is not None and name not in video_model.modules:
-            _refuse_taken(video_model, name)
-            video_model.modules[name] = one.module(video_model.model)
+        if one.module is not None:
+            _take_in(video_model, name, one.module)
+
+
+def _take_in(video_model: VideoModel, name: str, build: ModuleOf) -> None:
+    """Make the net ``name``, unless a part before has brought it."""
+    if name not in video_model.modules:
+        _refuse_taken(video_model, name)
+        video_model.modules[name] = build(video_model.model)
 
 
 def _needed(recipe: Recipe) -> frozenset[str]:

@@ -26,6 +26,9 @@ class Objective(ABC):
         """Called once, with the model as it was loaded: before a checkpoint is restored and before anything
         learns."""
 
+    def enter(self, step: int, num_steps: int) -> None:  # noqa: B027, most objectives are the same at any step
+        """Called before every batch, with the optimiser steps done and those of the whole run."""
+
     def undropped(self) -> Objective:
         """The same, hearing everything: a condition that is dropped would hide a path from pre-flight."""
         return self

@@ -84,23 +84,28 @@ class Conditioned:
 
 @spec
 class Training:
-    """A paper's numbers for training; None: those of every training."""
+    """A paper's numbers for training; None: those of every training. ``decay`` is how the learning rate
+    falls, by a name that ``optim.decay`` knows."""
 
     lr: float | None = None
     weight_decay: float | None = None
     ema_decay: float | None = None
     max_steps: int | None = None
+    grad_clip: float | None = None
+    decay: str | None = None
 
-    def settings(self) -> dict[str, dict[str, float]]:
+    def settings(self) -> dict[str, dict[str, float | str]]:
         """By the sections of a run's configuration."""
-        optim = {"lr": self.lr, "weight_decay": self.weight_decay, "ema_decay": self.ema_decay}
-        trainer: dict[str, float | None] = {"max_steps": self.max_steps}
+        optim: dict[str, float | str | None] = {
+            name: getattr(self, name) for name in ("lr", "weight_decay", "ema_decay", "grad_clip", "decay")
+        }
+        trainer: dict[str, float | str | None] = {"max_steps": self.max_steps}
         sections = {"optim": optim, "trainer": trainer}
         given = {name: _given(section) for name, section in sections.items()}
         return {name: section for name, section in given.items() if section}
 
 
-def _given(section: dict[str, float | None]) -> dict[str, float]:
+def _given(section: dict[str, float | str | None]) -> dict[str, float | str]:
     return {name: value for name, value in section.items() if value is not None}
 
 
@@ -120,6 +125,8 @@ class Recipe:
     leads: ClassVar[bool] = True
     """Whether its schedule, prediction and norm scope hold for a stack that it is in; False for mere
     layers."""
+    on_image_model: ClassVar[bool] = True
+    """Whether it stands on an image model; False: none is opened."""
     formats: ClassVar[tuple[Foreign, ...]] = ()
     """Formats of other programs that its tensors come and go in; the first one is written where nobody names
     one."""
@@ -142,6 +149,10 @@ class Recipe:
     def stands_on(self) -> Recipe | None:
         """What must lie beneath it in a stack, with knobs as they come; None: the image model is enough."""
         return None
+
+    def modules(self) -> dict[str, ModuleOf]:
+        """Nets of its own by name, beside those that its conditions speak through."""
+        return {}
 
     def insertions(self) -> Iterable[Insertion]:
         """What is inserted, beside what its conditions insert."""

@@ -51,9 +51,9 @@ class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
-    ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
-    needs no image model. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where a
-    person gives windows."""
+    ``needed`` names the conditions whose fields a training must have. A method that needs no image model
+    has one of no weights. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where
+    a person gives windows."""
 
     model: ImageModel
     unet: VideoUNet
@@ -75,11 +75,15 @@ class VideoModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.image_unet.parameters()).device
+        return self._first().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.image_unet.parameters()).dtype
+        return self._first().dtype
+
+    def _first(self) -> nn.Parameter:
+        """A parameter that says where the model lies: the UNet's, or a module's where there is no UNet."""
+        return next(p for net in (self.unet.image_unet, *self.modules.values()) for p in net.parameters())
 
     def components(self) -> dict[str, nn.Module]:
         """What can learn, by name: the video UNet in the image UNet's place, the other parts of the image

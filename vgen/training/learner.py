@@ -89,6 +89,7 @@ class Learner(pl.LightningModule):
 
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        self.objective.enter(self.global_step, self.max_steps)
         out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
         figures = self._of_step(out, index)
         self.log_dict(
@@ -108,6 +109,7 @@ class Learner(pl.LightningModule):
         return {name: torch.stack(values).mean() for name, values in self._accumulated.items()}
 
     def validation_step(self, batch: Batch, _index: int) -> None:
+        self.objective.enter(self.global_step, self.max_steps)
         out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 

@@ -12,8 +12,13 @@ from vgen.training.muon import MuonAdamW
 
 
 class Decay(Choice):
+    """``halves``: half of what it was after each quarter of the run. ``exponential``: by .99 at every
+    thousandth of it, down to a 250th."""
+
     CONSTANT = "constant"
     COSINE = "cosine"
+    HALVES = "halves"
+    EXPONENTIAL = "exponential"
 
 
 class Optimiser(Choice):
@@ -69,4 +74,11 @@ class Optimisation:
         if self.decay is Decay.CONSTANT:
             return 1.0
         progress = (step - self.warmup_steps) / max(1, max_steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        progress = min(1.0, progress)
+        match self.decay:
+            case Decay.HALVES:
+                return 0.5 ** min(3, int(4 * progress))
+            case Decay.EXPONENTIAL:
+                return max(0.004, 0.99 ** (1000 * progress))
+            case _:
+                return 0.5 * (1 + math.cos(math.pi * progress))

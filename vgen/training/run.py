@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.latents import plain_units, standardise
-from vgen.data.batch import Batch
+from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips
@@ -150,12 +150,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         _tell_of_clips(job, parts)
     learner = _learner(job, shown)
     if job.corpus.cache:
-        parts = cached(
-            parts,
-            job.corpus,
-            Beating(Preparer(learner.video_model), watchdog),
-            _builders(settings, rank),
-        )
+        parts = _cached(job, parts, Beating(Preparer(learner.video_model), watchdog), rank)
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
@@ -221,6 +216,14 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     return job.folder
 
 
+def _cached(job: Job, parts: Split, encoder: Encoder, rank: int) -> Split:
+    """The clips as a cache holds them; as they are where no image model makes anything of them."""
+    if not job.recipe.on_image_model:
+        log.info("data.cache keeps what an image model makes of clips; there is none, so nothing is cached")
+        return parts
+    return cached(parts, job.corpus, encoder, _builders(job.settings, rank))
+
+
 def _ready(job: Job) -> int:
     """This process's rank. Raises ValueError where settings and machine do not go together."""
     settings = job.settings
@@ -247,11 +250,15 @@ def _builders(settings: TrainerSettings, rank: int) -> Builders:
 
 def _tell_of_clips(job: Job, parts: Split) -> None:
     log.info("%s", parts.told)
-    if isinstance(parts.train, Clips):
+    if isinstance(parts.train, Clips) and job.recipe.on_image_model:
         say_cut_captions(job.model, parts.train)
 
 
 def _compile(learner: Learner, settings: TrainerSettings) -> None:
+    if settings.compile and not learner.recipe.on_image_model:
+        raise ValueError(
+            "trainer.compile=true compiles the image model's UNet, and this method opens none; leave it out"
+        )
     if settings.compile:
         learner.unet.compile()
 
