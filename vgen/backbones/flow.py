@@ -31,7 +31,9 @@ def dense_inverse_search(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     import cv2
 
     a, b = (cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (first, second))
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)
+    start = np.zeros((*a.shape, 2), np.float32)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(search.calc(a, b, start), np.float32)
 
 
 def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -54,30 +54,31 @@ def made_alike(
     ``field`` int64 2 h w, row before column, says where in ``style`` each position begins to look.
     """
     draw = torch.Generator().manual_seed(seed)
-    cost = _cost(source, target, field, settings.radius)
     picture = voted(style, field, settings.radius)
     for _ in range(settings.rounds):
         there, here = (
             torch.cat([guides, settings.style**0.5 * look])
             for guides, look in ((source, style), (target, picture))
         )
+        there, here = _side_by_side(there), _side_by_side(here)
         cost = _cost(there, here, field, settings.radius)
         for _ in range(settings.searches):
             for candidate in _candidates(field, settings.reach, draw):
                 field, cost = _better(there, here, field, cost, candidate, settings.radius)
         picture = voted(style, field, settings.radius)
-    return Made(picture, _cost(source, target, field, settings.radius))
+    return Made(picture, _cost(_side_by_side(source), _side_by_side(target), field, settings.radius))
 
 
 def voted(style: Tensor, field: Tensor, radius: int) -> Tensor:
     """Every pixel as the mean of what the patches that cover it say, c h w."""
-    total = torch.zeros_like(style)
+    look = _side_by_side(style)
+    total = torch.zeros_like(look)
     rows, columns = positions(field)
     for down, across in _patch(radius):
         up, left = _inside(rows - down, columns - across, field)
         found = field[:, up, left]
-        total += _at(style, found[0] + rows - up, found[1] + columns - left)
-    return total / (2 * radius + 1) ** 2
+        total += _at(look, found[0] + rows - up, found[1] + columns - left)
+    return total.movedim(-1, 0) / (2 * radius + 1) ** 2
 
 
 def positions(field: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,26 +107,27 @@ def _better(
     source: Tensor, target: Tensor, field: Tensor, cost: Tensor, candidate: Tensor, radius: int
 ) -> tuple[Tensor, Tensor]:
     """The candidate where it fits better; what fits equally well stays."""
-    candidate = torch.stack(_inside(*candidate, field))
+    candidate = torch.stack(_inside(candidate[0], candidate[1], field))
     found = _cost(source, target, candidate, radius)
     wins = found < cost
     return torch.where(wins, candidate, field), torch.where(wins, found, cost)
 
 
 def _cost(source: Tensor, target: Tensor, field: Tensor, radius: int) -> Tensor:
-    """Squared difference of the patch at each position of ``target`` and of the one at its place in
-    ``source``, h w."""
+    """Squared difference of the patch at each position of ``target`` h w g and of the one at its place in
+    ``source`` h w g, h w."""
     rows, columns = positions(field)
-    total = torch.zeros_like(source[0])
+    total = torch.zeros_like(source[..., 0])
     for down, across in _patch(radius):
         up, left = _inside(rows + down, columns + across, field)
-        here, there = target[:, up, left], _at(source, field[0] + up - rows, field[1] + left - columns)
-        total += (there - here).square().sum(0)
+        there = _at(source, field[0] + up - rows, field[1] + left - columns)
+        total += (there - _at(target, up, left)).square().sum(-1)
     return total
 
 
 def _patch(radius: int) -> Iterator[tuple[int, int]]:
-    return product(range(-radius, radius + 1), repeat=2)
+    reach = range(-radius, radius + 1)
+    return product(reach, reach)
 
 
 def _inside(rows: Tensor, columns: Tensor, field: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,5 +136,12 @@ def _inside(rows: Tensor, columns: Tensor, field: Tensor) -> tuple[Tensor, Tenso
 
 
 def _at(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    rows, columns = _inside(rows, columns, picture)
-    return picture[:, rows, columns]
+    """``picture`` h w c read at places h w, those outside at its edge."""
+    h, w = picture.shape[:2]
+    flat = rows.clamp(0, h - 1) * w + columns.clamp(0, w - 1)
+    return picture.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, (h, w))
+
+
+def _side_by_side(picture: Tensor) -> Tensor:
+    """c h w as h w c, whose values at a place lie side by side in memory: many are read at once."""
+    return picture.movedim(0, -1).contiguous()

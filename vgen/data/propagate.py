@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -71,12 +72,16 @@ def propagated(
             ways = [left, *inner], [right, *reversed(inner)]
             ahead, behind = (_carried(clip, looks[way[0]], way, settings) for way in ways)
             sides = [Side(a, b) for a, b in zip(ahead, reversed(behind), strict=True)]
-            out[inner] = (
-                2 * blended(sides, lambda i, at=inner: clip.back(at[i], at[i - 1]), settings.gradients) - 1
-            )
+            back = partial(_step_back, clip, inner)
+            out[inner] = 2 * blended(sides, back, settings.gradients) - 1
         done = sum(1 for frame in range(right) if frame not in keys)
         told(done, between)
     return out
+
+
+def _step_back(clip: Clip, frames: Sequence[int], i: int) -> Motion:
+    """From the ``i``-th of some frames to the one before it."""
+    return clip.back(frames[i], frames[i - 1])
 
 
 def _refuse_unfit(source: Tensor, keys: Sequence[int], drawn: Tensor) -> None:
