@@ -20,7 +20,7 @@ from vgen.app.plain import from_plain
 from vgen.attention.keys import Frame
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.video_unet import VideoControlNet, VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Drop
@@ -101,6 +101,7 @@ def learner_of(recipe: Recipe, model: ImageModel, optimisation: Optimisation) ->
     learner = Learner(recipe, model, optimisation, seed=0, max_steps=3, beneath=below)
     if below:
         stir_beneath(learner.unet)
+        stir_beside(learner)
     return learner
 
 
@@ -110,6 +111,16 @@ def stir_beneath(unet: VideoUNet) -> None:
     for name, layer in unet.inserted.items():
         if name.endswith("+beneath"):
             for p in layer.silent_outputs():
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
+
+
+@torch.no_grad()
+def stir_beside(learner: Learner) -> None:
+    """A ControlNet that lies beneath is heard."""
+    generator = torch.Generator().manual_seed(6)
+    for net in learner.video_model.modules.values():
+        if isinstance(net, VideoControlNet):
+            for p in net.silent_outputs():
                 p.add_(0.1 * torch.randn(p.shape, generator=generator))
 
 
@@ -325,6 +336,7 @@ def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: 
             noise=noise,
             sampling=Sampling(num_steps=2, guidance=guidance),
             latents=0.5 * latents,
+            pixels=torch.zeros(1, FRAMES, 3, side, side),
             fields=fields,
         )
         return replace(recipe, **few).edit(session).latents

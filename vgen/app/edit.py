@@ -21,6 +21,7 @@ import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import ControlNetRun, Structure
 from vgen.app.folders import claimed
+from vgen.app.given_fields import GivenField, fields_of_clip
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
@@ -44,7 +45,9 @@ from vgen.methods._editing import (
     Recording,
     Wish,
     encoded,
+    finished,
     heard,
+    in_pixels,
     long_clips,
     start_noise,
 )
@@ -86,7 +89,8 @@ class EditRun:
     edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt,
     every frame anew. ``image`` is a picture in ``video``'s place, one frame. A method that was trained to
     follow an ``instruction`` takes that in place of ``source`` and ``target``. ``control_net`` stands beside
-    the UNet while the clip is inverted and while it is edited. ``canonical`` is an edited picture that a
+    the UNet while the clip is inverted and while it is edited. ``fields`` are what a checkpoint listens to
+    beside words; those that are not given are found in the clip. ``canonical`` is an edited picture that a
     checkpoint gave out, a folder of them where it has groups, which ``mask`` tells apart."""
 
     method: Recipe = MISSING
@@ -104,6 +108,7 @@ class EditRun:
     adapter: str = ""
     stack: list[StackEntry] = field(default_factory=list)
     loras: list[StackEntry] = field(default_factory=list)
+    fields: list[GivenField] = field(default_factory=list)
     backbone: str | None = None
     num_frames: int = 8
     fps: float = 8.0
@@ -259,10 +264,8 @@ def edit(
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
-    video, back = (
-        _decoded(session, done.latents),
-        None if done.reconstruction is None else _decoded(session, done.reconstruction),
-    )
+    video = to_uint8(finished(session.model, done)[0])
+    back = None if done.reconstruction is None else _decoded(session, done.reconstruction)
     report = {
         **done.report,
         "seconds": round(time.perf_counter() - began, 2),
@@ -275,6 +278,7 @@ def edit(
         source, back = back, None  # what was drawn is the source itself
     else:
         report["ceiling_psnr"] = psnr(_decoded(session, latents), source)
+        source = source if done.frames is None else source[list(done.frames)]
     progress("decode", 1, 1)
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
@@ -355,7 +359,8 @@ def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
             "or import a published folder with 'vgen export from=FOLDER to=vgen backbone=BASE out=NEW' and "
             "give adapter=NEW"
         )
-    if not (run.shown() or recipe.draws_source or recipe.along_pictures):
+    spared = recipe.draws_source or (recipe.along_pictures and not recipe.needs_clip)
+    if not (run.shown() or spared):
         drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
         raise ValueError(
             f"method={name} edits a clip that exists; give video=FILE (the source is drawn from its prompt "
@@ -432,6 +437,8 @@ def _session(
         )
     side = size_px // checkpoint.model.vae_factor
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device, recipe.start())
+    of_clip = {} if source is None else heard(recipe, source, device)
+    found = fields_of_clip(run.fields, video_model, run.shown(), cut, run.start_seconds, of_clip)
     session = EditSession(
         video_model=video_model,
         wish=wish,
@@ -439,9 +446,11 @@ def _session(
         sampling=sampling,
         fields={
             **({} if structure is None else structure.run_by(recipe).beside(video_model, noise)),
-            **({} if source is None else heard(recipe, source, device)),
+            **of_clip,
+            **{name: one.to(device) for name, one in found.items()},
         },
         progress=progress,
+        pixels=None if source is None else in_pixels(source, device),
         frames=recipe.frame_schedule(run.window),
         seed=run.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ class GivenField:
         sha256 = file_sha256(self.path) if self.path.is_file() else None
         return {"name": self.name, "file": self.file, "found": self.found, "sha256": sha256}
 
-    def read(self, cut: Cut) -> Tensor:
+    def read(self, cut: Cut, start_seconds: float = 0.0) -> Tensor:
         """1 ...: the axes of a batch of one."""
         if self.found:
-            array = find_field(self.name, self.path, cut, by=self.by)
+            array = find_field(self.name, self.path, cut, start_seconds, self.by)
         else:
-            array = read_field(self.name, self.path, cut)
+            array = read_field(self.name, self.path, cut, start_seconds)
         ready = array.dtype == np.uint8 and array.ndim == 4  # pictures, whatever they show
         first = np.moveaxis(array, -1, -3) if ready else FIELDS[self.name].channels_first(array)
         return torch.from_numpy(first.copy())[None]
@@ -62,22 +63,12 @@ def given_fields(
 ) -> dict[str, Tensor]:
     """By name, one row each. Raises ValueError where nothing listens to one, where a condition lacks its
     own, and where a file can't be it."""
-    reads = {name: one.reads() for name, one in video_model.conditions.items()}
-    heard = {field for fields in reads.values() for field in fields} - WORDS
-    named = [one.name for one in given]
-    for one in given:
-        if one.name not in heard:
-            raise ValueError(
-                f"{one.name}={one.file} is heard by no condition of this checkpoint, which listens to "
-                f"{', '.join(sorted(heard)) or 'words alone'}; put what does in stack.{one.name}.file"
-            )
-    for name, fields in reads.items():
-        lacking = [field for field in fields if field in heard and field not in named]
-        if lacking and name in video_model.needed:
-            raise ValueError(
-                f"the condition {name!r} listens to {', '.join(lacking)}; give {lacking[0]}=FILE, or "
-                f"{lacking[0]}.of=VIDEO where it is to be found"
-            )
+    _refuse_unheard(given, video_model)
+    for name, lacking in _lacking(given, video_model).items():
+        raise ValueError(
+            f"the condition {name!r} listens to {', '.join(lacking)}; give {lacking[0]}=FILE, or "
+            f"{lacking[0]}.of=VIDEO where it is to be found"
+        )
     if not given:
         return {}
     height, width = latent_size(video_model.model, sampling)
@@ -90,3 +81,50 @@ def given_fields(
     size_px = height * video_model.model.vae_factor
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
     return {one.name: one.read(cut) for one in given}
+
+
+def fields_of_clip(
+    given: list[GivenField],
+    video_model: VideoModel,
+    file: str,
+    cut: Cut,
+    start_seconds: float,
+    known: Collection[str],
+) -> dict[str, Tensor]:
+    """The same for the clip ``file`` as it is cut: what is not given, and not ``known`` from elsewhere, is
+    found in it."""
+    _refuse_unheard(given, video_model)
+    lacking = {one for fields in _lacking(given, video_model).values() for one in fields} - {*known}
+    if lacking and not file:
+        raise ValueError(
+            f"the method listens to {', '.join(sorted(lacking))}, and there is no clip to find it in; give "
+            f"{min(lacking)}=FILE"
+        )
+    found = [GivenField(name=name, file=file, found=True) for name in sorted(lacking)]
+    return {one.name: one.read(cut, start_seconds) for one in [*given, *found]}
+
+
+def _heard(video_model: VideoModel) -> set[str]:
+    """Fields that conditions read, beside words."""
+    return {name for one in video_model.conditions.values() for name in one.reads()} - WORDS
+
+
+def _refuse_unheard(given: list[GivenField], video_model: VideoModel) -> None:
+    heard = _heard(video_model)
+    for one in given:
+        if one.name not in heard:
+            raise ValueError(
+                f"{one.name}={one.file} is heard by no condition of this checkpoint, which listens to "
+                f"{', '.join(sorted(heard)) or 'words alone'}; put what does in stack.{one.name}.file"
+            )
+
+
+def _lacking(given: list[GivenField], video_model: VideoModel) -> dict[str, list[str]]:
+    """By condition that is needed, the fields that nobody gave."""
+    heard, named = _heard(video_model), {one.name for one in given}
+    out = {}
+    for name, condition in video_model.conditions.items():
+        fields = [one for one in condition.reads() if one in heard - named]
+        if fields and name in video_model.needed:
+            out[name] = fields
+    return out

@@ -145,6 +145,7 @@ def _attention(recipe: Recipe, video_model: VideoModel) -> list[str]:
         ]
         for keys in rules:
             read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
+            read += [f"what was kept as {name}" for name in keys.references]
             rows = f", of the row {keys.rows_from}" if keys.rows_from else ""
             hit = sum(keys.where(site) for site in here)
             passes = f", {' and '.join(role.value for role in keys.roles)}" if keys.roles else ""

@@ -53,7 +53,10 @@ _SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(
 
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
 _FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
-FIELDS_OF = {"generate": FIELD_NAMES}
+FIELDS_OF = {
+    "generate": FIELD_NAMES,
+    "edit": tuple(name for name in FIELD_NAMES if name != "source"),  # there it is a prompt
+}
 """By verb: what may be given as ``edges=FILE`` (as it is) and ``edges.of=FILE`` (to be found there)."""
 
 

@@ -68,6 +68,8 @@ _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
     "flow": {"farneback": _farneback},
 }
 """By field, the usual one first."""
+FOUND = frozenset(_ALL)
+"""Fields that can be found in a video."""
 
 
 def detector(field: str, by: str = "") -> Detector:

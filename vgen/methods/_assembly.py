@@ -14,7 +14,7 @@ from vgen.attention.processor import control_of, route
 from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Site, inserted_sites, sites
-from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoUNet
+from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoControlNet, VideoUNet
 from vgen.conditions.condition import Condition
 from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
@@ -83,10 +83,19 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
             now = [one for one in own if _is_inside(one) is inside]
             if now:
                 add(video_model, now, part.name, part.scale)
-    if leading.image_norms() is NormScope.CLIP:
-        pool_image_norms(video_model.unet)
+    _pool_norms(leading, video_model)
     video_model.enter(None)
     return video_model
+
+
+def _pool_norms(leading: Recipe, video_model: VideoModel) -> None:
+    """Give the nets the scope of norms that the leading recipe names, the UNet and those beside it."""
+    if leading.image_norms() is NormScope.CLIP:
+        pool_image_norms(video_model.unet)
+    if leading.beside_norms() is NormScope.CLIP:
+        for net in video_model.modules.values():
+            if isinstance(net, VideoControlNet):
+                pool_image_norms(net)
 
 
 def leader(parts: Sequence[Part], model: ImageModel) -> Recipe:
@@ -242,7 +251,10 @@ def _routed(video_model: VideoModel) -> dict[str, Sidecar]:
 
 def _net(nets: dict[str, Sidecar], name: str) -> Sidecar:
     if name not in nets:
-        raise ValueError(f"a recipe speaks of the net {name!r}, but it has {', '.join(nets)}")
+        raise ValueError(
+            f"a recipe speaks of the net {name!r}, but it has {', '.join(nets)}; put the adapter that brings "
+            f"it beneath, as stack.{name}.file=FILE"
+        )
     return nets[name]
 
 

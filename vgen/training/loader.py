@@ -17,7 +17,8 @@ from vgen.data.cache_building import Builders
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
 from vgen.data.collate import stacked
 from vgen.data.decode import Cut
-from vgen.data.fields import Needs
+from vgen.data.fields import FIELDS, Needs
+from vgen.data.given import read_field
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
@@ -38,11 +39,14 @@ class Corpus:
 
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
+    ``given`` names files of further fields of it; those that are not given are found in it where that is
+    possible.
     """
 
     path: str = ""
     video: str = ""
     prompt: str = ""
+    given: dict[str, str] = field(default_factory=dict)
     fps: float = 8.0
     start_seconds: float = 0.0
     size_px: int = 0
@@ -58,6 +62,11 @@ class Corpus:
     num_distractors: int = 0
 
     def __post_init__(self) -> None:
+        if self.given and not self.video:
+            raise ValueError(
+                f"data.given names files of a single clip, got {', '.join(self.given)} without data.video; "
+                "shards bring their own fields"
+            )
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.val_clips < 1:
@@ -147,7 +156,14 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
             f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"'
         )
     cut = Cut(fps=corpus.fps, num_frames=corpus.window.span(), size_px=corpus.size_px or size_px)
-    return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
+    fields = {
+        name: read_field(name, Path(file).expanduser(), cut, corpus.start_seconds)
+        for name, file in corpus.given.items()
+    }
+    for name, array in fields.items():
+        FIELDS[name].check(array, f"data.given.{name}={corpus.given[name]}")
+    video = read_clip(corpus.video, cut, corpus.start_seconds)
+    return OneClip(video, corpus.prompt, corpus.fps, fields)
 
 
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
