@@ -19,6 +19,8 @@ Fields = Mapping[str, Any]
 """Of a batch, by name: lists of captions, tensors with one row per clip."""
 
 
+REVEALED = "revealed"
+"""The field, b f bool, that says which frames of another field count, where not all of them do."""
 WEIGHT = "weight"
 """What a condition that can be made louder and softer calls its strength in each row."""
 
@@ -132,6 +134,10 @@ class Condition(ABC):
 
     def stands_for(self, other: Condition) -> bool:
         """Whether, in a stack, it takes the place of ``other`` under the same name."""
+        return False
+
+    def sparse(self) -> bool:
+        """Whether its field may be there for some frames alone."""
         return False
 
     def louder(self, factor: float) -> Condition:
