@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
 from vgen.formats import proof
 from vgen.formats.adapter import Card, load_adapter, save_adapter
+from vgen.formats.diffusers_motion import OURS_TO_THEIRS
 from vgen.formats.sparse_ctrl import arguments_for
+from vgen.formats.sparse_ctrl import export as their_names
 from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
@@ -299,6 +302,31 @@ def test_a_folder_goes_there_and_back(given: Given, files: dict[str, Path], tmp_
     assert before[0].keys() == after[0].keys()
     assert all(torch.equal(value, after[0][name]) for name, value in before[0].items())
     assert recipe_of(after[1]) == recipe_of(before[1])
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@KINDS
+def test_the_authors_own_file_is_read(
+    given: Given, wrapped: bool, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Their norms are per frame; their names are those of motion modules, and of diffusers beside them."""
+    own, model = load_adapter(files[given.value])[0], load_backbone(BLANK)
+    knobs = {"condition": given.value, "motion": {"num_positions": 32}}
+    state: dict[str, Any] = {}
+    for name, value in their_names(own, model.unet, knobs).items():
+        inner = "temporal_transformer" if ".motion_modules." in name else ""
+        renamed = re.sub(r"(motion_modules\.\d+)\.", rf"\1.{inner}.", name) if inner else name
+        if inner:
+            for ours, theirs in OURS_TO_THEIRS.items():
+                renamed = renamed.replace(f".{theirs}.", f".{ours}.")
+        state[renamed.replace(".pos_embed.pe", ".attention_blocks.0.pos_encoder.pe")] = value
+    file = tmp_path / "v3_sd15_sparsectrl.ckpt"
+    torch.save({"controlnet": state, "animatediff_config": {"a": 1}} if wrapped else state, file)
+    export(Export(source=str(file), to="vgen", out=str(tmp_path / "ours"), backbone=BLANK))
+    tensors, card = load_adapter(tmp_path / "ours" / "adapter.safetensors")
+    assert tensors.keys() == own.keys()
+    assert all(torch.equal(value, tensors[name]) for name, value in own.items())
+    assert recipe_of(card) == SparseCtrl(condition=given)
 
 
 def test_one_of_another_image_model_is_refused(files: dict[str, Path], tmp_path: Path) -> None:

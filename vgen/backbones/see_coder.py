@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.models import UNet2DConditionModel
@@ -93,18 +94,18 @@ class SeeCoder(nn.Module):
 def _swin(width: int, knobs: SeeCoderSpec) -> SwinBackbone:
     """Swin-L at width 192 (Liu et al. 2021). The norm behind the last stage is not read, and is left out."""
     heads = max(1, width // SWIN_HEAD)
-    swin = SwinBackbone(
-        SwinConfig(
-            embed_dim=width,
-            depths=list(knobs.depths),
-            num_heads=[heads * 2**stage for stage in range(4)],
-            window_size=knobs.window,
-            patch_size=PATCH_PX,
-            drop_path_rate=0.0,
-            out_features=list(LEVELS.values()),
-        )
-    )
-    swin.swin.layernorm = nn.Identity()
+    options: dict[str, Any] = {
+        "embed_dim": width,
+        "depths": list(knobs.depths),
+        "num_heads": [heads * 2**stage for stage in range(4)],
+        "window_size": knobs.window,
+        "patch_size": PATCH_PX,
+        "drop_path_rate": 0.0,
+        "out_features": list(LEVELS.values()),
+    }
+    swin = SwinBackbone(SwinConfig(**options))
+    # for mypy, it stays a norm
+    setattr(swin.swin, "layernorm", nn.Identity())  # noqa: B010
     return swin
 
 
@@ -241,7 +242,7 @@ class Places(Silent):
         return self.mlp(torch.cat([rows, columns], -1).flatten(0, 1).to(like))[None]
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self._last().weight]
+        return list(self._last().parameters())
 
     def _last(self) -> nn.Linear:
         last = self.mlp[-1]

@@ -17,8 +17,8 @@ class LatentEmbedding(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv_out = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_out(x)
@@ -31,9 +31,9 @@ def sparse_encoder(unet: UNet2DConditionModel, pixels_per_cell: int) -> ControlN
     embedding = net.controlnet_cond_embedding
     if pixels_per_cell == 1:
         channels = unet.config["in_channels"] + MASK_CHANNELS
-        net.controlnet_cond_embedding = LatentEmbedding(channels, embedding.conv_out.out_channels).to(
-            embedding.conv_out.weight.device
-        )
+        own = LatentEmbedding(channels, embedding.conv_out.out_channels)
+        # for mypy, it stays an embedding of pictures
+        setattr(net, "controlnet_cond_embedding", own.to(embedding.conv_out.weight.device))  # noqa: B010
     else:
         first = embedding.conv_in
         embedding.conv_in = nn.Conv2d(

@@ -1,4 +1,4 @@
-"""diffusers' ``SparseControlNetModel`` folder, to and from a SparseCtrl net of vgen's.
+"""diffusers' ``SparseControlNetModel`` folder, to and from a SparseCtrl net of vgen's, and the authors' file.
 
 Law: ``read(write(s)) == s``. diffusers takes the statistics of the motion norms over the whole clip. The
 first convolution's weight is only ever given zeros: it is not read, and an export writes the image UNet's.
@@ -27,7 +27,7 @@ WEIGHTS, UNHEARD = "diffusion_pytorch_model.safetensors", "conv_in.weight"
 CLASS, GROUPS, ATTENTIONS = "SparseControlNetModel", 32, 1
 LATENTS, PICTURES = "frames", "scribble"
 """What the released ones are given: frames as latents, or scribbles as pictures."""
-_EMBEDDING = "controlnet_cond_embedding."
+_EMBEDDING, _ROWS = "controlnet_cond_embedding.", ".pos_encoder.pe"
 
 
 class SparseFolder(Foreign):
@@ -56,25 +56,20 @@ class SparseFolder(Foreign):
             )
         state = source.file(source.path / WEIGHTS)[0]
         found = {name: value for name, value in state.items() if not TABLE.fullmatch(name)}
-        halvings = len(arguments.get("conditioning_embedding_out_channels", WIDTHS)) - 1
-        _refuse_other(found, arguments_for(unet, knobs, halvings), source.named)
-        as_latents = knobs["condition"] == LATENTS
         return Imported(
-            tensors=import_(found, unet, knobs["condition"], as_latents),
+            tensors=_fitting(found, unet, knobs, source.named),
             knobs=knobs,
-            origin=f"diffusers' {CLASS} for {'latents' if as_latents else 'pictures'} of some frames",
+            origin=f"diffusers' {CLASS}",
             notes=[],
             assumed=f"its frames are taken to be given as {knobs['condition']}, and its motion norms to pool "
             "over the clip as diffusers computes them; the published ones were trained with norm_scope frame",
         )
 
     def facts(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
-        motion = knobs["motion"]
-        as_latents = knobs["condition"] == LATENTS
-        return {"reads latents": as_latents, "positions": motion["num_positions"], "heads": motion["heads"]}
+        return {**_facts(knobs), "heads": knobs["motion"]["heads"]}
 
     def proof_frames(self, knobs: Mapping[str, Any]) -> int:
-        return min(proof.FRAMES, knobs["motion"]["num_positions"])
+        return _frames(knobs)
 
     def write(self, path: Path, learnt: Learnt) -> Rows:
         name, as_latents = learnt.knobs["condition"], learnt.knobs["condition"] == LATENTS
@@ -92,6 +87,87 @@ class SparseFolder(Foreign):
         again = import_(own, learnt.unet, name, as_latents)
         count = proof.same(dict(learnt.tensors), again, str(path))
         return [("read back", f"{count} tensors, equal to the bit; diffusers' own class has loaded them")]
+
+
+class SparseFile(Foreign):
+    """The authors' own file, ``v3_sd15_sparsectrl_rgb.ckpt``; it is only read, since diffusers' folder holds
+    the same."""
+
+    name: ClassVar[str] = "sparsectrl_file"
+    folder: ClassVar[bool] = False
+    containers: ClassVar[tuple[Container, ...]] = ()
+
+    def recognises(self, source: Source) -> bool:
+        names = [] if source.is_folder else [str(name) for name in _unwrapped(source.file()[0])]
+        embeds = any(name.startswith(_EMBEDDING) for name in names)
+        return embeds and any(f".{INNER}." in name for name in names)
+
+    def card(self, source: Source) -> str:
+        return ""
+
+    def read(self, source: Source, unet: UNet2DConditionModel, num_positions: int) -> Imported:
+        state = _unwrapped(source.file()[0])
+        rows = {len(value[0]) for name, value in state.items() if name.endswith(_ROWS)}
+        simple = f"{_EMBEDDING}weight" in state
+        motion = {
+            "heads": 8,
+            "num_attentions": ATTENTIONS,
+            "num_positions": num_positions or max(rows, default=32),
+            "norm_scope": "frame",
+        }
+        knobs = {"condition": LATENTS if simple else PICTURES, "motion": motion}
+        found = {_diffusers_name(n): v for n, v in state.items() if isinstance(v, Tensor)}
+        found = {name: value for name, value in found.items() if not name.endswith(_ROWS)}
+        return Imported(
+            tensors=_fitting(found, unet, knobs, source.named),
+            knobs=knobs,
+            origin="a SparseCtrl net by its authors' names",
+            notes=[],
+            assumed=f"its frames are taken to be given as {knobs['condition']}, and its motion modules to "
+            "have 8 heads",
+        )
+
+    def facts(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        return _facts(knobs)
+
+    def proof_frames(self, knobs: Mapping[str, Any]) -> int:
+        return _frames(knobs)
+
+    def write(self, path: Path, learnt: Learnt) -> Rows:
+        raise ValueError(f"{self.name} is only read; give to={SparseFolder.name}, which holds the same")
+
+
+def _unwrapped(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    inside = entries.get("controlnet")
+    return inside if isinstance(inside, Mapping) else entries
+
+
+def _diffusers_name(name: str) -> str:
+    if f".{INNER}." not in name:
+        return name
+    head, tail = name.split(f".{INNER}.", 1)
+    return f"{head}.{their_tail(tail)}"
+
+
+def _facts(knobs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "reads latents": knobs["condition"] == LATENTS,
+        "positions": knobs["motion"]["num_positions"],
+    }
+
+
+def _frames(knobs: Mapping[str, Any]) -> int:
+    return min(proof.FRAMES, knobs["motion"]["num_positions"])
+
+
+def _fitting(
+    found: Mapping[str, Tensor], unet: UNet2DConditionModel, knobs: Mapping[str, Any], named: str
+) -> dict[str, Tensor]:
+    """vgen's names and tensors for diffusers' ``found``. Raises ValueError where they are of another image
+    model."""
+    blocks = {name.split(".")[2] for name in found if name.startswith(f"{_EMBEDDING}blocks.")}
+    _refuse_other(found, arguments_for(unet, knobs, len(blocks) // 2), named)
+    return import_(found, unet, knobs["condition"], knobs["condition"] == LATENTS)
 
 
 def import_(

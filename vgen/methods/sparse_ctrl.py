@@ -21,7 +21,7 @@ from vgen.conditions.sparse_frames import SparseFrames
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import TEXT, Drop
 from vgen.formats.foreign import Foreign
-from vgen.formats.sparse_ctrl import SparseFolder
+from vgen.formats.sparse_ctrl import SparseFile, SparseFolder
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
 from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, method
@@ -47,7 +47,7 @@ class SparseCtrl(Recipe):
     frames."""
 
     leads: ClassVar[bool] = False
-    formats: ClassVar[tuple[Foreign, ...]] = (SparseFolder(),)
+    formats: ClassVar[tuple[Foreign, ...]] = (SparseFolder(), SparseFile())
     condition: Given = Given.FRAMES
     motion: MotionModuleSpec = field(default_factory=lambda: MotionModuleSpec(num_attentions=1))
     text_drop: float = 0.1
