@@ -19,10 +19,12 @@ from vgen.app.stacks import StackEntry, recipe_of
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.see_coder import SeeCoder, SeeCoderSpec, see_coder
+from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.data.detectors import detector
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
+from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.formats.see_coder import PREFIX
 from vgen.formats.see_coder import export as their_names
@@ -123,6 +125,26 @@ def test_what_is_dropped_is_zeros(tiny: ImageModel) -> None:
     assert torch.equal(unheard[0], encoded.clip["text"][0])
     assert not unheard[1].any()
     assert unheard.shape == (2, 16, 32)
+
+
+def test_checkpointing_changes_nothing(tiny: ImageModel) -> None:
+    torch.manual_seed(0)
+    learner = Learner(PromptFree(encoder=SMALL), tiny, Optimisation(), seed=0, max_steps=1)
+    batch = Batch(keys=[("a", 0)], captions=[""], latents=torch.randn(1, 1, 4, 8, 8))
+    batch.fields["reference"] = pictures(1)
+
+    def gradients() -> list[torch.Tensor]:
+        learner.zero_grad(set_to_none=True)
+        loss = learner.objective.undropped().loss(learner.video_model, batch, Draws(0, batch.keys))["loss"]
+        loss.backward()
+        return [p.grad.clone() for p in learner.learning.values() if p.grad is not None]
+
+    plain = gradients()
+    learner.video_model.enable_gradient_checkpointing()
+    again = gradients()
+    assert len(plain) == len(again) == len(learner.learning)
+    for a, b in zip(plain, again, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 # -- files and the command line ------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from PIL import Image
 
 from vgen.app.export import Export, export
 from vgen.app.generate import GenerateRun, generate_files
-from vgen.app.given_fields import GivenField
+from vgen.app.given_fields import GivenField, given_fields
 from vgen.app.loading import load_backbone, open_checkpoint
 from vgen.app.spellings import respelt
 from vgen.app.stacks import StackEntry, recipe_of
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
-from vgen.conditions.condition import REVEALED
+from vgen.conditions.condition import revealed
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
@@ -34,6 +34,7 @@ from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
 from vgen.methods.animatediff import AnimateDiff
+from vgen.methods.control_net import ControlNets
 from vgen.methods.sparse_ctrl import Given, SparseCtrl
 from vgen.training.learner import Learner
 from vgen.training.loader import Corpus
@@ -101,8 +102,8 @@ def test_diffusers_says_the_same_on_a_published_folder(given: Given, tmp_path: P
     inputs, factor = proof.inputs(model.unet, FRAMES), 1 if given is Given.FRAMES else 8
     side, channels = factor * inputs.x.shape[-1], 4 if given is Given.FRAMES else 3
     shown = torch.rand(2, FRAMES, channels, side, side, generator=torch.Generator().manual_seed(2))
-    revealed = torch.tensor([[True, False, True], [False, True, False]])
-    fields = {given.value: shown, REVEALED: revealed, "latents": inputs.x}
+    counts = torch.tensor([[True, False, True], [False, True, False]])
+    fields = {given.value: shown, revealed(given.value): counts, "latents": inputs.x}
     if given is not Given.FRAMES:
         fields[given.value] = (255 * shown).byte()
         shown = fields[given.value] / 255
@@ -112,7 +113,7 @@ def test_diffusers_says_the_same_on_a_published_folder(given: Given, tmp_path: P
     text = Conditioning(inputs.context)
     said = condition.conditioning(net, encoded, inputs.x, inputs.t, None, text).residuals
     assert said is not None
-    mask = revealed[:, None, :, None, None].float().expand(2, 1, FRAMES, side, side)
+    mask = counts[:, None, :, None, None].float().expand(2, 1, FRAMES, side, side)
     down, mid = stock(
         inputs.x.transpose(1, 2),
         inputs.t,
@@ -153,7 +154,7 @@ def test_frames_that_do_not_count_are_not_seen_and_those_that_do_speak_to_all(ti
     def drawn(first: int, last: int, *counts: bool) -> torch.Tensor:
         pictures = torch.full((1, FRAMES, 3, SIDE, SIDE), first, dtype=torch.uint8)
         pictures[:, -1] = last
-        fields = {"frames": pictures, REVEALED: torch.tensor([counts])}
+        fields = {"frames": pictures, revealed("frames"): torch.tensor([counts])}
         return generate(video_model, [Prompt("a red circle", 0)], few, more=fields)
 
     alone = drawn(0, 200, True, False, False)
@@ -169,10 +170,10 @@ def test_training_shows_from_one_frame_to_all_by_chance() -> None:
     draws = Draws(3, [(f"s{i}", 0) for i in range(600)])
     shown = objective._revealed({}, latents, draws)
     assert shown["frames"] is latents
-    counts = shown[REVEALED].sum(1)
+    counts = shown[revealed("frames")].sum(1)
     assert set(counts.tolist()) == {1, 2, 3, 4}
     assert all(abs(int((counts == n).sum()) - 150) < 45 for n in range(1, 5))
-    assert (shown[REVEALED].sum(0) > 300).all()
+    assert (shown[revealed("frames")].sum(0) > 300).all()
     own = torch.ones(600, 4, 8, 8)
     assert (
         SparseCtrl(condition=Given.SCRIBBLE)
@@ -270,6 +271,7 @@ def test_the_command_line_hands_them_on() -> None:
         ("{first}", "names no frame"),
         ("[first:{first}]", "must name pictures by numbers"),
         ("[0:{motion}]", "is no picture"),
+        ("[0:gone.png]", "is no picture"),
     ],
 )
 def test_what_is_no_given_frame_is_refused(
@@ -286,9 +288,34 @@ def test_no_given_frame_and_other_sizes_are_refused(files: dict[str, Path], tmp_
     video_model = moved(model, SparseCtrl())
     none = {"frames": torch.zeros(1, 2, 4, 8, 8), "latents": torch.zeros(1, 2, 4, 8, 8)}
     with pytest.raises(ValueError, match="no frame of frames is given"):
-        video_model.encode({**none, "caption": ["x"], REVEALED: torch.zeros(1, 2, dtype=torch.bool)})
+        video_model.encode(
+            {**none, "caption": ["x"], revealed("frames"): torch.zeros(1, 2, dtype=torch.bool)}
+        )
     with pytest.raises(ValueError, match="in the clips' size"):
         video_model.encode({**none, "caption": ["x"], "frames": torch.zeros(1, 2, 4, 4, 4)})
+
+
+def test_what_wants_all_frames_refuses_some_of_them(tiny: ImageModel) -> None:
+    some = [GivenField(name="edges", file="[0:first.png]")]
+    with pytest.raises(ValueError, match="wants all of them; give edges=CLIP"):
+        given_fields(some, assemble(ControlNets(), tiny), Sampling(num_frames=FRAMES), 8)
+
+
+@torch.no_grad()
+def test_pictures_and_scribbles_of_other_frames_go_together(tiny: ImageModel) -> None:
+    both = moved(tiny, SparseCtrl(), Part("scribbles", SparseCtrl(condition=Given.SCRIBBLE)))
+    few = Sampling(num_frames=2, num_steps=1, width_px=SIDE, height_px=SIDE)
+
+    def drawn(*counts: bool) -> torch.Tensor:
+        fields = {
+            "frames": torch.full((1, 2, 3, SIDE, SIDE), 200, dtype=torch.uint8),
+            "scribble": torch.full((1, 2, SIDE, SIDE), 255, dtype=torch.uint8),
+            revealed("frames"): torch.tensor([[True, False]]),
+            revealed("scribble"): torch.tensor([counts]),
+        }
+        return generate(both, [Prompt("a red circle", 0)], few, more=fields)
+
+    assert not torch.allclose(drawn(False, True), drawn(True, False))
 
 
 @KINDS

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.conditions.condition import REVEALED
+from vgen.conditions.condition import revealed
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
 from vgen.data.given import FRAMES, find_field, read_field, read_frames
@@ -74,8 +74,8 @@ class GivenField:
     def read(self, cut: Cut) -> dict[str, Tensor]:
         """1 ...: the axes of a batch of one; beside it which frames count, where not all do."""
         if self.places:
-            array, revealed = read_frames(self.name, self.places, cut)
-            return {self.name: self._first(array), REVEALED: torch.from_numpy(revealed)[None]}
+            array, counts = read_frames(self.name, self.places, cut)
+            return {self.name: self._first(array), revealed(self.name): torch.from_numpy(counts)[None]}
         if self.found:
             array = find_field(self.name, self.path, cut, by=self.by)
         else:
@@ -110,10 +110,7 @@ def given_fields(
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
     out: dict[str, Tensor] = {}
     for one in given:
-        read = one.read(cut)
-        if REVEALED in read and REVEALED in out:
-            raise ValueError(f"{one.name}={one.file} is the second field of some frames; give one of them")
-        out |= read
+        out |= one.read(cut)
     return out
 
 

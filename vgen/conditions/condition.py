@@ -19,10 +19,14 @@ Fields = Mapping[str, Any]
 """Of a batch, by name: lists of captions, tensors with one row per clip."""
 
 
-REVEALED = "revealed"
-"""The field, b f bool, that says which frames of another field count, where not all of them do."""
 WEIGHT = "weight"
 """What a condition that can be made louder and softer calls its strength in each row."""
+
+
+def revealed(field: str) -> str:
+    """The name of the field, b f bool, that says which frames of another one count, where not all of them
+    do."""
+    return f"{field}_revealed"
 
 
 @dataclass(frozen=True, slots=True)

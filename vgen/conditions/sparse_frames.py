@@ -12,7 +12,7 @@ from vgen.backbones.conditioning import Conditioning, Prepared
 from vgen.backbones.control_net import picture_factor
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoControlNet
-from vgen.conditions.condition import REVEALED, WEIGHT, Condition, Encoded, Fields
+from vgen.conditions.condition import WEIGHT, Condition, Encoded, Fields, revealed
 from vgen.conditions.pictures import picture_of
 from vgen.diffusion.moment import Moment
 from vgen.spec import spec
@@ -23,8 +23,8 @@ READY = "frames_latents"
 
 @spec
 class SparseFrames(Condition):
-    """``reading`` is the field that holds the pictures. The field ``revealed`` (b f) says which of them
-    count, where it is not there all do.
+    """``reading`` is the field that holds the pictures. ``revealed`` names the field that says which of them
+    count; where it is not there all do.
 
     ``as_latents``: the net reads latents of the pictures, scaled as the UNet's; else the pictures themselves.
     ``scale`` 1 is as trained. A row that drops it is told nothing by it.
@@ -60,8 +60,8 @@ class SparseFrames(Condition):
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         assert isinstance(module, VideoControlNet)  # the wiring's
         shown = self._shown(model, fields, picture_factor(module.control_net))
-        revealed = fields.get(REVEALED, torch.ones(shown.shape[:2]))
-        counts = _counts(revealed, self.reading).to(shown)
+        counts = fields.get(revealed(self.reading), torch.ones(shown.shape[:2]))
+        counts = _counting(counts, self.reading).to(shown)
         mask = counts[:, :, None, None, None].expand(*shown.shape[:2], 1, *shown.shape[3:])
         weight = torch.ones(len(shown), device=shown.device)
         return Encoded(
@@ -73,7 +73,8 @@ class SparseFrames(Condition):
     def _shown(self, model: ImageModel, fields: Fields, factor: int) -> Tensor:
         """Latents, or pictures in [0, 1], b f c h w. Raises ValueError where they are of another size than
         the clips."""
-        given = fields.get(READY, fields[self.reading]).to(model.vae.device)
+        ready = self.as_latents and READY in fields
+        given = fields[READY if ready else self.reading].to(model.vae.device)
         num_frames, height, width = _canvas(model, fields)
         if not self.as_latents:
             given = picture_of(self.reading, given, factor * height, factor * width)
@@ -105,13 +106,13 @@ class SparseFrames(Condition):
         return Conditioning(residuals=said.scaled(weight.to(x.dtype)))
 
 
-def _counts(revealed: Tensor, reading: str) -> Tensor:
-    """Raises ValueError where a clip has no frame that counts."""
-    if not bool(revealed.any(1).all()):
+def _counting(counts: Tensor, reading: str) -> Tensor:
+    """Itself. Raises ValueError where a clip has no frame that counts."""
+    if not bool(counts.any(1).all()):
         raise ValueError(
             f"no frame of {reading} is given; give one or more by their numbers, as {reading}=[0:first.png]"
         )
-    return revealed
+    return counts
 
 
 def _canvas(model: ImageModel, fields: Fields) -> tuple[int, int, int]:

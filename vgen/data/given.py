@@ -48,7 +48,7 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
 
     Raises ValueError where a number is none of the clip's frames, or a file no picture.
     """
-    revealed = np.zeros(cut.num_frames, bool)
+    counts = np.zeros(cut.num_frames, bool)
     out: np.ndarray | None = None
     for number, path in places.items():
         if not -cut.num_frames <= number < cut.num_frames:
@@ -56,14 +56,14 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
                 f"{name}=[{number}:{path}] names frame {number}, and the clip has {cut.num_frames}, 0 to "
                 f"{cut.num_frames - 1}; give one of these, or more frames by sampling.num_frames"
             )
-        picture = still_picture(path, cut.size_px)
+        picture = still_picture(path, cut.size_px) if path.is_file() else None
         if picture is None:
             raise ValueError(f"{name}=[{number}:{path}] is no picture; give .png, .jpg or .webp for a frame")
         array = picture[None] if name == FRAMES else of_pictures(name, picture[None], path)
         out = np.zeros((cut.num_frames, *array.shape[1:]), array.dtype) if out is None else out
-        out[number], revealed[number] = array[0], True
+        out[number], counts[number] = array[0], True
     assert out is not None  # the caller's
-    return out, revealed
+    return out, counts
 
 
 def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0, by: str = "") -> np.ndarray:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
-from vgen.conditions.condition import REVEALED, Fields
+from vgen.conditions.condition import Fields, revealed
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
@@ -80,7 +80,7 @@ class Denoising(Objective):
             return {}
         place = draws.normal("revealed", latents[:, :, 0, 0, 0]).argsort(1).argsort(1)
         num = 1 + draws.integers("num_revealed", latents.shape[1], latents.device)
-        return {self.reveals: fields.get(self.reveals, latents), REVEALED: place < num[:, None]}
+        return {self.reveals: fields.get(self.reveals, latents), revealed(self.reveals): place < num[:, None]}
 
     def errors(
         self,
