@@ -238,6 +238,8 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         batch.fields["source"] = batch.video.flip(1)
     if "edges" in recipe.reads():
         batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
+    if "reference" in recipe.reads():
+        batch.fields["reference"] = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     if recipe.regime is Regime.FIT:  # it holds one clip
@@ -246,7 +248,9 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
             captions=batch.captions[:1],
             video=torch.randint(0, 255, (1, 2, 3, 48, 48), dtype=torch.uint8),
         )
-    for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
+    beside = (net for name, net in learner.video_model.nets().items() if name != "unet")
+    num_steps = 3 if any(net.inserted for net in beside) else 2
+    for _ in range(num_steps):  # what lies behind n zeros gets its gradient in step n + 1
         optimiser.zero_grad()
         learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"].backward()
         optimiser.step()

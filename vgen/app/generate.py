@@ -25,6 +25,7 @@ from vgen.app.terminal import Terminal
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
+from vgen.methods import VideoModel
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
@@ -37,12 +38,16 @@ class Dtype(Choice):
     FP16 = "fp16"
 
 
+NOTHING_TO_DRAW = (
+    'there is nothing to draw; give prompt="..." or prompt_file=FILE, or to what hears no words its field, '
+    "as reference=PICTURE"
+)
 DTYPES = {Dtype.FP32: torch.float32, Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16}
 
 
 @spec
 class GenerateRun:
-    """``prompt`` or ``prompt_file`` (one a line).
+    """``prompt`` or ``prompt_file`` (one a line); neither where what draws hears no words.
 
     ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
     stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen to
@@ -77,14 +82,26 @@ class GenerateRun:
         check_least_px(self.least_px)
 
     def prompts(self) -> list[Prompt]:
-        """Every prompt ``num_clips`` times, each clip with a seed of its own."""
+        """Every prompt ``num_clips`` times, each clip with a seed of its own; without words an empty one."""
         texts = [self.prompt] if self.prompt else []
         if self.prompt_file is not None:
             texts += _lines(self.prompt_file)
-        if not texts:
-            raise ValueError('there is nothing to draw; give prompt="..." or prompt_file=FILE')
-        repeated = [text for text in texts for _ in range(self.num_clips)]
+        if not texts and not self.fields:
+            raise ValueError(NOTHING_TO_DRAW)
+        repeated = [text for text in texts or [""] for _ in range(self.num_clips)]
         return [Prompt(text, seed=self.seed + i, negative=self.negative) for i, text in enumerate(repeated)]
+
+    def refuse_words(self, video_model: VideoModel) -> None:
+        """Raises ValueError where there are words that nothing hears, or none where they are heard."""
+        hears = video_model.hears_words()
+        if hears and not self.prompt and self.prompt_file is None:
+            raise ValueError(NOTHING_TO_DRAW)
+        if not hears and (self.prompt or self.prompt_file is not None or self.negative):
+            fields = {name for one in video_model.conditions.values() for name in one.reads()}
+            raise ValueError(
+                "this checkpoint hears no words, got prompt, prompt_file or negative; leave them out, it "
+                f"listens to {', '.join(sorted(fields))}"
+            )
 
 
 def _lines(prompt_file: str) -> list[str]:
@@ -124,6 +141,7 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
     )
     refuse_undrawable(checkpoint)
+    run.refuse_words(checkpoint.video_model)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
     fields = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)

@@ -54,10 +54,11 @@ _SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
 _FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
 FIELDS_OF = {
-    "generate": FIELD_NAMES,
+    "generate": (*FIELD_NAMES, "frames"),
     "edit": tuple(name for name in FIELD_NAMES if name != "source"),  # there it is a prompt
 }
-"""By verb: what may be given as ``edges=FILE`` (as it is) and ``edges.of=FILE`` (to be found there)."""
+"""By verb: what may be given as ``edges=FILE`` (as it is), ``edges.of=FILE`` (to be found there) and
+``frames=[0:FILE,15:FILE]`` (of some frames)."""
 
 
 def louder(arguments: list[str]) -> list[str]:

@@ -23,6 +23,12 @@ WEIGHT = "weight"
 """What a condition that can be made louder and softer calls its strength in each row."""
 
 
+def revealed(field: str) -> str:
+    """The name of the field, b f bool, that says which frames of another one count, where not all of them
+    do."""
+    return f"{field}_revealed"
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What a condition made of its fields, one row per clip.
@@ -132,6 +138,10 @@ class Condition(ABC):
 
     def stands_for(self, other: Condition) -> bool:
         """Whether, in a stack, it takes the place of ``other`` under the same name."""
+        return False
+
+    def sparse(self) -> bool:
+        """Whether its field may be there for some frames alone."""
         return False
 
     def louder(self, factor: float) -> Condition:

@@ -61,11 +61,16 @@ def _blaze_pose() -> Detector:
     return Detector(net.identity, net.see)
 
 
+def _middle() -> Detector:
+    return Detector("the middle frame", lambda video: video[len(video) // 2][None])
+
+
 _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
     "edges": {"canny": _canny, "hed": _hed},
     "scribble": {"hed": _scribble},
     "pose": {"blaze_pose": _blaze_pose},
     "flow": {"farneback": _farneback},
+    "reference": {"middle": _middle},
 }
 """By field, the usual one first."""
 FOUND = frozenset(_ALL)

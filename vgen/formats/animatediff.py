@@ -63,11 +63,13 @@ class Layout:
 
 
 def recognises(entries: Mapping[str, Any]) -> bool:
-    """Whether a motion module's first norm is in it, wrapped or not."""
+    """Whether a motion module's first norm is in it, wrapped or not, and it is no ControlNet's."""
     state: Any = entries
     while isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    return any(isinstance(name, str) and _MODULE.search(name) for name in state)
+    names = [name for name in state if isinstance(name, str)]
+    beside = any(name.startswith("controlnet_") for name in names)
+    return not beside and any(_MODULE.search(name) for name in names)
 
 
 def export(

@@ -210,9 +210,10 @@ def _names(
     for home in homes(unet):
         if arguments.get("use_motion_mid_block", True) or not home.in_middle:
             for tail, shape in shapes(home.channels, Depth(_num_blocks(arguments), ATTENTIONS)).items():
-                out[f"{home.sidecar}.{INNER}.{tail}"] = (f"{home.original}.{_theirs(tail)}", shape)
+                out[f"{home.sidecar}.{INNER}.{tail}"] = (f"{home.original}.{their_tail(tail)}", shape)
     return out
 
 
-def _theirs(tail: str) -> str:
+def their_tail(tail: str) -> str:
+    """diffusers' name for a tensor inside a motion module."""
     return re.sub(r"(attention_blocks\.\d|norms\.\d|ff_norm)(?=\.)", lambda m: OURS_TO_THEIRS[m[1]], tail)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
+from vgen.conditions.condition import Fields, revealed
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
@@ -47,11 +48,14 @@ class Denoising(Objective):
       is uniform.
     - ``guidance``: the loss is on the guided prediction (DreamArtist, Dong et al. 2022, eq. 4); None: on the
       plain one.
+    - ``reveals``: the field of which some frames are shown, from one to all, drawn by chance (SparseCtrl, Guo
+      et al. 2023). A clip without it shows its own latents.
     """
 
     dropout: Sequence[Drop] = field(default_factory=list)
     timestep_shift: float = 1.0
     guidance: Guidance | None = None
+    reveals: str = ""
 
     def undropped(self) -> Denoising:
         return replace(self, dropout=[])
@@ -59,8 +63,9 @@ class Denoising(Objective):
     def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         device = video_model.device
         fields = video_model.prepare(batch.fields_by_name())
-        video_model.refuse_lacking(fields)
         latents = fields["latents"].to(device).float()
+        fields |= self._revealed(fields, latents, draws)
+        video_model.refuse_lacking(fields)
         # the purpose's name is older than other things to drop: runs that were begun go on with their draws
         dropped = drawn(self.dropout, draws.uniform("text_drop", device).tolist()) if self.dropout else None
         if batch.present:
@@ -71,6 +76,14 @@ class Denoising(Objective):
         noise = draws.normal("noise", latents)
         encoded = video_model.encode(fields)
         return {"loss": self.errors(video_model, encoded, latents, t, noise, dropped).mean()}
+
+    def _revealed(self, fields: Fields, latents: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """What is shown of some frames, and which they are; nothing where nothing is to be revealed."""
+        if not self.reveals:
+            return {}
+        place = draws.normal("revealed", latents[:, :, 0, 0, 0]).argsort(1).argsort(1)
+        num = 1 + draws.integers("num_revealed", latents.shape[1], latents.device)
+        return {self.reveals: fields.get(self.reveals, latents), revealed(self.reveals): place < num[:, None]}
 
     def errors(
         self,

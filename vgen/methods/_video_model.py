@@ -159,6 +159,10 @@ class VideoModel:
                     "optional"
                 )
 
+    def hears_words(self) -> bool:
+        """Whether a caption reaches the nets."""
+        return any("caption" in condition.reads() for condition in self.conditions.values())
+
     def absent(self, present: Mapping[str, Tensor], num_rows: int) -> list[Dropped]:
         """The conditions that each clip can't hear, since it lacks a field of theirs."""
         out = [set[str]() for _ in range(num_rows)]

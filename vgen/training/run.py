@@ -333,6 +333,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
             f"or method.motion.num_positions={asked}"
         )
     if draws_samples(job, learner):
+        refuse_wordless(learner)
         sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
@@ -343,6 +344,15 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
 def draws_samples(job: Job, learner: Learner) -> bool:
     """Whether clips are to be drawn while training: prompts are given, and what learns denoises."""
     return bool(job.samples.prompts) and isinstance(learner.objective, Denoising)
+
+
+def refuse_wordless(learner: Learner) -> None:
+    """Raises ValueError where clips are to be drawn from prompts that nothing would hear."""
+    if not learner.video_model.hears_words():
+        raise ValueError(
+            f"callbacks.prompts are words, and method={name_of(learner.recipe)} hears none; give "
+            "callbacks=none, and draw with vgen generate once it is trained"
+        )
 
 
 def _set_up_cpu(settings: TrainerSettings) -> None:
