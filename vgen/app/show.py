@@ -67,6 +67,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"start: {recipe.noise_schedule(model)}, {recipe.prediction(model).value}",
         *_frames(recipe),
         f"dropout: {_dropout(recipe)}",
+        *_subject(recipe),
         f"learns: {_learns(recipe, video_model)}",
         f"objective: {_objective(recipe, model)}",
         f"sampling: {_settings(recipe.sampling())}",
@@ -152,6 +153,16 @@ def _dropout(recipe: Recipe) -> str:
     return (
         ", ".join(f"{drop.share:g} {'+'.join(sorted(drop.dropped))}" for drop in recipe.dropout()) or "none"
     )
+
+
+def _subject(recipe: Recipe) -> list[str]:
+    """What is asked of pictures of a subject, where anything is."""
+    asked = recipe.subject()
+    if asked is None:
+        return []
+    said = f", whose captions say {asked.identifier!r}" if asked.identifier else ""
+    beside = ", beside pictures of its class" if asked.prior else ""
+    return [f"subject: {asked.least} pictures or more{said}{beside}"]
 
 
 def _learns(recipe: Recipe, video_model: VideoModel) -> str:

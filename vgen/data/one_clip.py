@@ -7,9 +7,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from typing_extensions import Self
 
 from vgen.data.bounded import opened
 from vgen.data.decode import Cut, clips
@@ -59,11 +61,16 @@ def still_picture(path: Path, size_px: int) -> np.ndarray | None:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
+    return squared(image, size_px)
+
+
+def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:
+    """uint8 h w 3 of ``size_px`` a side: a square as long as the short side, cut out of the long one at
+    ``place``, 0 at its beginning and 1 at its end."""
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(
-        image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    )
+    left, top = (int(place * (length - side)) for length in image.size)
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -79,21 +86,27 @@ def as_rgb(image: Image.Image) -> Image.Image:
 class OneClip:
     """A clip with its caption as a sequence of one sample: what one-shot tuning trains on."""
 
+    NOUN: ClassVar[str] = "a single clip"
+    KEY: ClassVar[str] = "data.video"
+
     def __init__(self, video: np.ndarray, caption: str, fps: float) -> None:
         self.sample = Sample("clip", video, caption, {"fps": fps})
-        self.content_hash = hashlib.blake2b(video.tobytes() + caption.encode(), digest_size=16).hexdigest()
-        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the
-        # same clip
+        self._name(video.tobytes() + caption.encode())
+
+    def _name(self, content: bytes) -> None:
+        """Set the folder of its caches: the same for all ranks of a node, another for each of its people, who
+        may tune on the same clip."""
+        self.content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
         user = os.getuid() if hasattr(os, "getuid") else "user"
         self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
 
-    def reading(self, needs: Needs) -> OneClip:
+    def reading(self, needs: Needs) -> Self:
         """The same clip. Raises ValueError where more than a video and a caption is required."""
         more = [name for name in needs.names if name in needs.required - {"caption", "video"}]
         if more:
             raise ValueError(
-                f"a single clip has no {' and no '.join(more)}, which is required: give data.path=FOLDER "
-                "with shards that have it in place of data.video"
+                f"{self.NOUN} has no {' and no '.join(more)}, which is required: give data.path=FOLDER "
+                f"with shards that have it in place of {self.KEY}"
             )
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,7 +67,11 @@ class Denoising(Objective):
         t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
         noise = draws.normal("noise", latents)
         encoded = video_model.encode(fields)
-        return {"loss": self.errors(video_model, encoded, latents, t, noise, dropped).mean()}
+        return self.reduced(self.errors(video_model, encoded, latents, t, noise, dropped), fields)
+
+    def reduced(self, errors: Tensor, fields: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The loss out of every clip's error, b; ``fields`` are those of the batch."""
+        return {"loss": errors.mean()}
 
     def errors(
         self,
