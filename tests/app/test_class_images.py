@@ -89,3 +89,6 @@ def test_a_subject_is_learnt_drawn_and_exported_by_the_command_line(
     words = ["prompt=a sks circle", "loras.dog.file=dog.safetensors", "out=out"]
     assert vgen("generate", *words, *small) == cli.DONE
     assert list((tmp_path / "out").glob("*.png"))
+    still = ["adapter=none", "backbone=toybox", "sampling.num_frames=1", "sampling.num_steps=1"]
+    assert vgen("generate", "prompt=a sks circle", *still, "out=still") == cli.DONE
+    assert list((tmp_path / "still").glob("*.png"))

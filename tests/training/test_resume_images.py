@@ -22,7 +22,7 @@ from vgen.formats.adapter import load_adapter
 from vgen.layers.lora import LowRankSpec
 from vgen.methods import Recipe
 from vgen.methods._low_rank import Target
-from vgen.methods.dreamartist import DreamArtist
+from vgen.methods.dreamartist import DreamArtist, DreamArtistPlusPlus
 from vgen.methods.dreambooth import DreamBooth
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
 from vgen.training.learner import Learner
@@ -98,7 +98,12 @@ def test_instruct_pix2pix_goes_on_after_a_kill(
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def test_dreamartist_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "recipe", [DreamArtist(init="circle"), DreamArtistPlusPlus(init="circle")], ids=["plain", "++"]
+)
+def test_dreamartist_goes_on_after_a_kill(
+    recipe: DreamArtist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "one.png")
     corpus = Corpus(
@@ -108,8 +113,8 @@ def test_dreamartist_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.Mo
         batch_size=1,
         val_clips=1,
     )
-    again, whole = killed_and_whole(tmp_path, DreamArtist(init="circle"), corpus, monkeypatch)
-    assert list(whole) == ["text.negative", "text.positive"]
+    again, whole = killed_and_whole(tmp_path, recipe, corpus, monkeypatch)
+    assert list(whole)[:2] == ["text.negative", "text.positive"]
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 

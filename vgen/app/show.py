@@ -69,6 +69,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"dropout: {_dropout(recipe)}",
         *_subject(recipe),
         f"learns: {_learns(recipe, video_model)}",
+        *_rates(recipe),
         f"objective: {_objective(recipe, model)}",
         f"sampling: {_settings(recipe.sampling())}",
         f"training: {recipe.training().settings() or 'numbers of every training'}",
@@ -172,6 +173,12 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
     count = sum(p.numel() for p in hits)
     size = f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""
     return (", ".join(recipe.learns()) or "nothing") + size
+
+
+def _rates(recipe: Recipe) -> list[str]:
+    """Factors of the learning rate, where there are any."""
+    said = [f"{pattern} {rate:g}" for pattern, rate in recipe.rates().items()]
+    return [f"rates: {', '.join(said)}"] if said else []
 
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:

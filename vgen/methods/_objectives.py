@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.data.batch import Batch
+from vgen.data.mixture import PRIOR
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
 from vgen.diffusion.schedule import add_noise, shifted, target
@@ -93,6 +95,21 @@ class Denoising(Objective):
         return F.mse_loss(out, wanted, reduction="none").flatten(1).mean(1)
 
 
+@dataclass(slots=True, kw_only=True)
+class PriorPreservation(Denoising):
+    """The mean error of the subject's clips, and ``prior_weight`` times that of the prior's (Ruiz et al.
+    2022, eq. 2). A batch without clips of the prior has the first alone."""
+
+    prior_weight: float = 1.0
+
+    def reduced(self, errors: Tensor, fields: Mapping[str, Any]) -> dict[str, Tensor]:
+        if PRIOR not in fields:
+            return {"loss": errors.mean()}
+        known = fields[PRIOR].to(errors.device)
+        subject, prior = errors[~known].mean(), errors[known].mean()
+        return {"loss": subject + self.prior_weight * prior, "subject": subject, PRIOR: prior}
+
+
 def check_training_draws(text_drop: float, timestep_shift: float) -> None:
     """Refuses knobs of :class:`Denoising` that mean nothing, when a recipe is made: before any model is
     loaded."""
@@ -102,6 +119,14 @@ def check_training_draws(text_drop: float, timestep_shift: float) -> None:
         raise ValueError(
             f"timestep_shift must be above 0, got {timestep_shift}; 1 is uniform, 3 draws mostly noisy "
             "timesteps"
+        )
+
+
+def check_prior_weight(weight: float) -> None:
+    """Raises ValueError for a weight that means nothing."""
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"prior_weight must be 0 or more, got {weight}; 1 is the paper's, 0 preserves no prior"
         )
 
 

@@ -136,6 +136,11 @@ class Recipe:
         """
         return ()
 
+    def rates(self) -> dict[str, float]:
+        """Factors of the learning rate, by patterns as in :meth:`learns`; whatever none of them hits has
+        1."""
+        return {}
+
     def conditions(self) -> dict[str, Conditioned]:
         """What it listens to, by name, in the order in which it speaks."""
         return {"text": Conditioned(Text())}

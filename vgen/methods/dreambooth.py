@@ -17,7 +17,7 @@ from vgen.data.subject import Subject
 from vgen.formats.foreign import Foreign
 from vgen.formats.low_rank_files import KohyaFile, LowRankFolder
 from vgen.methods._low_rank import WHOLE_TEXT_ENCODER, Target
-from vgen.methods._prior import PriorPreservation, check_prior_weight
+from vgen.methods._objectives import PriorPreservation, check_prior_weight
 from vgen.methods._recipe import Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
