@@ -92,3 +92,17 @@ def test_a_subject_is_learnt_drawn_and_exported_by_the_command_line(
     still = ["adapter=none", "backbone=toybox", "sampling.num_frames=1", "sampling.num_steps=1"]
     assert vgen("generate", "prompt=a sks circle", *still, "out=still") == cli.DONE
     assert list((tmp_path / "still").glob("*.png"))
+
+
+def test_words_and_layers_of_both_branches_are_learnt_and_drawn_by_the_command_line(
+    vgen: Callable[..., int], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    told = ["data.video=one.png", "data.prompt=a large <subject>", "method.init=circle"]
+    few = ["trainer=cpu", "trainer.max_steps=1", "trainer.num_threads=1", "run.name=words"]
+    assert vgen("train", "experiment=dreamartist_plus_plus", *told, *few) == cli.DONE
+    small = ["sampling.num_steps=1", "sampling.num_frames=2", "out=out"]
+    above = ["adapter=shipped", "stack.words.file=runs/words"]
+    assert vgen("generate", "prompt=a large <subject> moves right", *above, *small) == cli.DONE
+    assert list((tmp_path / "out").glob("*.png"))

@@ -188,6 +188,18 @@ def test_every_batch_holds_as_many_of_the_prior_in_an_order_that_resumes(dog: Pa
     assert PRIOR not in held.fields
 
 
+def test_ranks_share_what_one_process_would_see(dog: Path, dogs: Path) -> None:
+    """Law: every global batch holds the same clips on any number of processes."""
+    parts, wish = parts_of(dog, dogs), corpus(dog, prior_path=str(dogs))
+
+    def seen(size: int, world: int) -> list[list[tuple[str, int]]]:
+        part = replace(wish, batch_size=size)
+        ranks = [loaders(parts, part, 0, 12, 0, rank, world)[0] for rank in range(world)]
+        return [sorted(key for batch in step for key in batch.keys) for step in zip(*ranks, strict=True)]
+
+    assert seen(2, 1) == seen(1, 2)
+
+
 def test_clips_of_two_sizes_are_refused(dog: Path, dogs: Path) -> None:
     parts = parts_of(dog, dogs, size_px=32)
     assert isinstance(parts.prior, Clips)

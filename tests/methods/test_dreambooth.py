@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 
-from vgen.app.pieces import assembled, knobs_of, recognised
+from vgen.app.pieces import Published, assembled, knobs_of, recognised
 from vgen.app.show import _shapes
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import ImageModel, load
@@ -156,7 +156,7 @@ def test_both_lie_beneath_every_video_method(name: str, tiny: ImageModel, tmp_pa
 
 @pytest.mark.parametrize("recipe", [DreamBooth(), DreamBooth(text_encoder=True)], ids=["unet", "text"])
 def test_an_image_model_that_was_written_is_one(recipe: DreamBooth, tiny: ImageModel, tmp_path: Path) -> None:
-    """What learnt is in the folder, everything else as it was."""
+    """What learnt is in the folder, everything else as it was, and every video method stands on it."""
     fresh = copy.deepcopy(tiny)
     learner = changed(recipe, tiny)
     tiny.save(tmp_path / "model", torch.float32)
@@ -169,6 +169,9 @@ def test_an_image_model_that_was_written_is_one(recipe: DreamBooth, tiny: ImageM
     for name, value in learner.learning.items():
         part, _, inner = name.replace("unet.image_unet.", "unet.").partition(".")
         assert torch.equal(again.components()[part].state_dict()[inner], value)
+    for method in VIDEO_METHODS:
+        above = catalogue()[method]()
+        assemble_stack([*beneath(above), Part("", above)], again).eject()
 
 
 def of_learner(learner: Learner, model: ImageModel) -> Learnt:
@@ -192,6 +195,17 @@ def test_files_that_do_not_say_whose_they_are_stay_those_of_lora(tiny: ImageMode
     tensors, _ = given_low_rank(*state_file.read(path), tiny)
     assert all(torch.equal(tensors[name], value) for name, value in learnt.tensors.items())
     assert low_rank.recognises(state_file.read(path)[0])
+
+
+def test_a_folder_that_says_whose_it_is_comes_back_with_its_knobs(tiny: ImageModel, tmp_path: Path) -> None:
+    """By the card in it, though another method has a format of the same name before it."""
+    recipe = DreamBooth(identifier="ohwx", targets=[Target(layer=SMALL)])
+    learnt = of_learner(changed(recipe, copy.deepcopy(tiny)), tiny)
+    recipe.formats[0].write(tmp_path / "dog", learnt)
+    piece = Published(str(tmp_path / "dog")).opened("blank:sd15_narrow:0")
+    assert isinstance(piece.recipe, DreamBooth)
+    assert piece.recipe.identifier == "ohwx"
+    assert piece.tensors.keys() == learnt.tensors.keys()
 
 
 def test_what_means_nothing_is_refused(tiny: ImageModel) -> None:
