@@ -27,6 +27,7 @@ from vgen.diffusion.guidance import NOTHING, TIME, Drop
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter
+from vgen.layers.branch_lora import BranchLowRankSpec
 from vgen.layers.canonical_field import FieldKind, VideoFieldSpec
 from vgen.layers.edit_layer import EditLayerSpec
 from vgen.layers.lora import LowRank
@@ -80,7 +81,9 @@ drawing = recipes(lambda r: "unet" in r.engages() and not hasattr(r, "edit"))
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
     lambda r: (
-        list(r.insertions()) and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
+        list(r.insertions())
+        and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
+        and not all(isinstance(one.layer, BranchLowRankSpec) for one in r.insertions())
     )
 )
 

@@ -29,7 +29,7 @@ from vgen.training.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 NONE = "none"
-"""``adapter=none``: a stack alone."""
+"""``adapter=none``: a stack alone, or the image model alone, which draws frame by frame."""
 SHIPPED_GUIDANCE = 5.0
 """What the miniature model draws well with; its method's own is of Stable Diffusion."""
 
@@ -193,6 +193,7 @@ def open_checkpoint(
         layer.refuse_misfit(model, name, fingerprint)
     parts = [Part("", untrained or usual())] if adapter == UNTRAINED else []
     parts += [Part(layer.slot, layer.recipe, layer.scale) for layer in layers]
+    parts = parts or [Part("", Recipe())]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         video_model = assemble_stack(parts, model)

@@ -113,6 +113,7 @@ class Published:
             written = _written_by(self.card)
         if written and self.foreign.name in _formats(written) and not method:
             found = written
+            self.foreign = own_format(written, self.foreign.name)
         self.method = catalogue()[found]
         self.ignored = written if written not in ("", found) else ""
         self._guessed = not (method or written)
@@ -173,6 +174,11 @@ def _importing(method: str) -> list[str]:
             f"{', '.join(names)}"
         )
     return [method] if method else names
+
+
+def own_format(method: str, name: str) -> Foreign:
+    """The format of this name as a method has it: knobs go in and come out by its own fields."""
+    return next(one for one in catalogue()[method].formats if one.name == name)
 
 
 def _formats(method: str) -> list[str]:

@@ -65,7 +65,9 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         *_inserted(video_model, backbone),
         *_denoises(recipe, video_model),
         f"dropout: {_dropout(recipe)}",
+        *_subject(recipe),
         f"learns: {_learns(recipe, video_model)}",
+        *_rates(recipe),
         f"objective: {_objective(recipe, model)}",
         *([f"sampling: {_settings(recipe.sampling())}"] if recipe.on_image_model else []),
         f"training: {recipe.training().settings() or 'numbers of every training'}",
@@ -166,6 +168,16 @@ def _dropout(recipe: Recipe) -> str:
     )
 
 
+def _subject(recipe: Recipe) -> list[str]:
+    """What is asked of pictures of a subject, where anything is."""
+    asked = recipe.subject()
+    if asked is None:
+        return []
+    said = f", whose captions say {asked.identifier!r}" if asked.identifier else ""
+    beside = ", beside pictures of its class" if asked.prior else ""
+    return [f"subject: {asked.least} pictures or more{said}{beside}"]
+
+
 def _learns(recipe: Recipe, video_model: VideoModel) -> str:
     parts = video_model.components().items()
     named = {f"{part}.{n}": p for part, module in parts for n, p in module.named_parameters()}
@@ -173,6 +185,12 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
     count = sum(p.numel() for p in hits)
     size = f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""
     return (", ".join(recipe.learns()) or "nothing") + size
+
+
+def _rates(recipe: Recipe) -> list[str]:
+    """Factors of the learning rate, where there are any."""
+    said = [f"{pattern} {rate:g}" for pattern, rate in recipe.rates().items()]
+    return [f"rates: {', '.join(said)}"] if said else []
 
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:

@@ -24,7 +24,7 @@ from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
-from vgen.methods import Regime, name_of
+from vgen.methods import name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
@@ -172,7 +172,7 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
     wish = run.run.init_from
     if wish is None:
         return None
-    if run.method.regime is Regime.IMAGE:
+    if not run.method.writes().adapter:
         raise ValueError(
             f"run.init_from={wish}: this method trains the image model, which starts from "
             "backbone.path=FOLDER"

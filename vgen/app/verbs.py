@@ -30,7 +30,7 @@ class Verb:
 VERBS = {
     "prepare": Verb(
         summary="turn videos with captions into shards that training reads",
-        usage="vgen prepare data=folder|listing|toybox key=value ...",
+        usage="vgen prepare data=folder|listing|images|class_images|toybox key=value ...",
         keys=(
             ("data.path", "folder of videos with .txt or .json captions, or a CSV, Parquet or JSONL listing"),
             ("out", "folder for the shards, their index, manifest and ledger of rejected files"),

@@ -60,11 +60,16 @@ def still_picture(path: Path, size_px: int) -> np.ndarray | None:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
+    return squared(image, size_px)
+
+
+def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:
+    """uint8 h w 3 of ``size_px`` a side: a square as long as the short side, cut out of the long one at
+    ``place``, 0 at its beginning and 1 at its end."""
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(
-        image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    )
+    left, top = (int(place * (length - side)) for length in image.size)
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -87,10 +92,12 @@ class OneClip:
         more = dict(sorted((fields or {}).items()))
         self.sample = Sample("clip", video, caption, {"fps": fps}, more)
         known = [name.encode() + array.tobytes() for name, array in more.items()]
-        told = b"".join([video.tobytes(), caption.encode(), *known])
-        self.content_hash = hashlib.blake2b(told, digest_size=16).hexdigest()
-        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the
-        # same clip
+        self._name(b"".join([video.tobytes(), caption.encode(), *known]))
+
+    def _name(self, content: bytes) -> None:
+        """Set the folder of its caches: the same for all ranks of a node, another for each of its people, who
+        may tune on the same clip."""
+        self.content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
         user = os.getuid() if hasattr(os, "getuid") else "user"
         self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
 

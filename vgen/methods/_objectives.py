@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.condition import Fields, revealed
 from vgen.data.batch import Batch
+from vgen.data.mixture import PRIOR
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
 from vgen.diffusion.schedule import add_noise, shifted, target
@@ -75,7 +77,11 @@ class Denoising(Objective):
         t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
         noise = draws.normal("noise", latents)
         encoded = video_model.encode(fields)
-        return {"loss": self.errors(video_model, encoded, latents, t, noise, dropped).mean()}
+        return self.reduced(self.errors(video_model, encoded, latents, t, noise, dropped), fields)
+
+    def reduced(self, errors: Tensor, fields: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The loss out of every clip's error, b; ``fields`` are those of the batch."""
+        return {"loss": errors.mean()}
 
     def _revealed(self, fields: Fields, latents: Tensor, draws: Draws) -> dict[str, Tensor]:
         """What is shown of some frames, and which they are; nothing where nothing is to be revealed."""
@@ -105,6 +111,21 @@ class Denoising(Objective):
         return F.mse_loss(out, wanted, reduction="none").flatten(1).mean(1)
 
 
+@dataclass(slots=True, kw_only=True)
+class PriorPreservation(Denoising):
+    """The mean error of the subject's clips, and ``prior_weight`` times that of the prior's (Ruiz et al.
+    2022, eq. 2). A batch without clips of the prior has the first alone."""
+
+    prior_weight: float = 1.0
+
+    def reduced(self, errors: Tensor, fields: Mapping[str, Any]) -> dict[str, Tensor]:
+        if PRIOR not in fields:
+            return {"loss": errors.mean()}
+        known = fields[PRIOR].to(errors.device)
+        subject, prior = errors[~known].mean(), errors[known].mean()
+        return {"loss": subject + self.prior_weight * prior, "subject": subject, PRIOR: prior}
+
+
 def check_training_draws(text_drop: float, timestep_shift: float) -> None:
     """Refuses knobs of :class:`Denoising` that mean nothing, when a recipe is made: before any model is
     loaded."""
@@ -114,6 +135,14 @@ def check_training_draws(text_drop: float, timestep_shift: float) -> None:
         raise ValueError(
             f"timestep_shift must be above 0, got {timestep_shift}; 1 is uniform, 3 draws mostly noisy "
             "timesteps"
+        )
+
+
+def check_prior_weight(weight: float) -> None:
+    """Raises ValueError for a weight that means nothing."""
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"prior_weight must be 0 or more, got {weight}; 1 is the paper's, 0 preserves no prior"
         )
 
 

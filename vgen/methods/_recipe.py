@@ -18,6 +18,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Where
 from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
+from vgen.data.subject import Subject
 from vgen.diffusion.frames import FrameSchedule, Sliding
 from vgen.diffusion.guidance import Drop
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
@@ -142,6 +143,11 @@ class Recipe:
         """
         return ()
 
+    def rates(self) -> dict[str, float]:
+        """Factors of the learning rate, by patterns as in :meth:`learns`; whatever none of them hits has
+        1."""
+        return {}
+
     def conditions(self) -> dict[str, Conditioned]:
         """What it listens to, by name, in the order in which it speaks."""
         return {"text": Conditioned(Text())}
@@ -211,6 +217,10 @@ class Recipe:
         """Conditions that every training clip drops."""
         always = [drop.dropped for drop in self.dropout() if drop.share >= 1]
         return frozenset().union(*always)
+
+    def subject(self) -> Subject | None:
+        """What its training asks of the pictures of a subject; None: it takes any corpus."""
+        return None
 
     def engages(self) -> tuple[str, ...]:
         """Components that hold a learning parameter: what an optimiser, a strategy and a checkpoint see."""

@@ -117,7 +117,9 @@ class Learner(pl.LightningModule):
         fused = (
             self.trainer.precision != "16-mixed"
         )  # a fused step unscales fp16 gradients itself, after they should have been clipped
-        optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
+        optimiser, schedule = self.optimisation.build(
+            list(self.learning.values()), self.max_steps, fused, factors(self.learning, self.recipe.rates())
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -187,3 +189,13 @@ def select(
     for name, parameter in everything.items():
         parameter.requires_grad_(name in named and any(fnmatch.fnmatchcase(name, p) for p in patterns))
     return {name: p for name, p in everything.items() if p.requires_grad}
+
+
+def factors(learning: dict[str, nn.Parameter], rates: dict[str, float]) -> dict[nn.Parameter, float]:
+    """The factor of the learning rate of every parameter that ``rates`` names by a pattern."""
+    return {
+        parameter: rate
+        for pattern, rate in rates.items()
+        for name, parameter in learning.items()
+        if fnmatch.fnmatchcase(name, pattern)
+    }

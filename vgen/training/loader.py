@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +20,12 @@ from vgen.data.collate import stacked
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS, Needs
 from vgen.data.given import read_field
+from vgen.data.mixture import MixedBatches, Mixture
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
+from vgen.data.pictures import read_pictures
 from vgen.data.reader import ShardReader
+from vgen.data.subject import Subject
 from vgen.data.toybox import paraphrased, wrong_in_one_fact
 from vgen.spec import field, spec
 from vgen.training.held_out import HeldOut, held_out, source_of
@@ -40,11 +44,17 @@ class Corpus:
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
     ``given`` names files of further fields of it; those that are not given are found in it where that is
-    possible.
+    possible. Or ``images`` names a folder of pictures, ``prompt`` the template of their captions; one that is
+    not square is cut at ``num_crops`` places.
+
+    ``prior_path`` holds clips of what was known before, as many of which go beside those of every batch.
     """
 
     path: str = ""
     video: str = ""
+    images: str = ""
+    num_crops: int = 1
+    prior_path: str | None = None
     prompt: str = ""
     given: dict[str, str] = field(default_factory=dict)
     fps: float = 8.0
@@ -60,6 +70,11 @@ class Corpus:
     cache_dir: str | None = None
     paraphrases: bool = False
     num_distractors: int = 0
+
+    def named(self) -> str:
+        """What the clips are named by, as the key and its value."""
+        key = "images" if self.images else "video" if self.video else "path"
+        return f"data.{key}={getattr(self, key)}"
 
     def __post_init__(self) -> None:
         if self.given and not self.video:
@@ -88,25 +103,42 @@ class Corpus:
 
 @dataclass(slots=True)
 class Split:
-    """Training and held-out clips, and how they were told apart."""
+    """Training and held-out clips, how they were told apart, and those of the prior where there are any."""
 
     train: Clips | LatentCache
     val: Clips | LatentCache
     told: str = ""
+    prior: Clips | LatentCache | None = None
 
     @property
     def num_train(self) -> int:
         return len(self.train)
 
 
-def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -> Split:
-    """Open the shards, or the one clip at ``size_px``, for what ``needs`` names (by default video and
-    caption).
+def split(
+    corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None, subject: Subject | None = None
+) -> Split:
+    """Open the shards, or the one clip or pictures at ``size_px``, for what ``needs`` names (by default video
+    and caption); ``subject`` is what is asked of them beside that.
 
     Members that nothing reads are named once in the log. Raises ValueError where there is nothing to train
     on, and where a sample lacks what is required.
     """
-    needs = needs or Needs()
+    needs, subject = needs or Needs(), subject or Subject()
+    subject.refuse_prior(corpus.prior_path)
+    parts = _split(corpus, seed, size_px, needs)
+    assert isinstance(parts.train, Clips)  # of _split()
+    subject.refuse_unfit(parts.train, corpus.named())
+    if corpus.prior_path:
+        reader = ShardReader(Path(corpus.prior_path), needs)
+        parts.prior = Clips(reader, corpus.window, seed, range(len(reader)), needs)
+        subject.refuse_unfit_prior(parts.prior, f"data.prior_path={corpus.prior_path}")
+    return parts
+
+
+def _split(corpus: Corpus, seed: int, size_px: int, needs: Needs) -> Split:
+    if corpus.images:
+        return _of_pictures(corpus, seed, size_px, needs)
     if corpus.video:
         one = Clips(_one_clip(corpus, size_px, needs), corpus.window, seed, range(1), needs)
         told = "nothing is held out of a single clip: its validation figures are of the clip itself"
@@ -127,6 +159,21 @@ def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -
     for shards in {reader.folder: reader, held.folder: held}.values():
         shards.name_unread()
     return parts
+
+
+def _of_pictures(corpus: Corpus, seed: int, size_px: int, needs: Needs) -> Split:
+    if corpus.path or corpus.video:
+        raise ValueError(
+            f"data.images={corpus.images} and data.{'path' if corpus.path else 'video'}="
+            f"{corpus.path or corpus.video} are both given; train on one of them"
+        )
+    size_px = corpus.size_px or size_px
+    pictures = read_pictures(corpus.images, corpus.prompt, size_px, corpus.num_crops)
+    rows, still = range(len(pictures)), Window(num_frames=corpus.window.num_frames)
+    told = f"nothing is held out of {len(pictures)} pictures: validation figures are of themselves"
+    return Split(
+        Clips(pictures, corpus.window, seed, rows, needs), Clips(pictures, still, seed, rows, needs), told
+    )
 
 
 def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
@@ -168,12 +215,13 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
 
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
     """The same split read from latent caches, which ``builders`` write where they are not there."""
-    out = []
-    for name, clips in (("train", parts.train), ("val", parts.val)):
-        assert isinstance(clips, Clips)  # of split(): no cache of a cache
-        folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
-        out.append(LatentCache.open_or_build(folder, name, clips, encoder, builders))
-    return Split(out[0], out[1], parts.told)
+    out = {}
+    for name, clips in (("train", parts.train), ("val", parts.val), ("prior", parts.prior)):
+        if clips is not None:
+            assert isinstance(clips, Clips)  # of split(): no cache of a cache
+            folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
+            out[name] = LatentCache.open_or_build(folder, name, clips, encoder, builders)
+    return Split(out["train"], out["val"], parts.told, out.get("prior"))
 
 
 @dataclass(slots=True)
@@ -210,25 +258,42 @@ def loaders(
     """Training and validation loaders of one rank. The training loader is as long as the whole run of
     ``num_draws`` samples, and gives those from ``consumed`` on."""
     left = num_draws - consumed
-    sampler = StatelessSampler(
-        len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
-    )
+
+    def batches(num_clips: int) -> Batches:
+        sampler = StatelessSampler(
+            num_clips, seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
+        )
+        return Batches(sampler, corpus.batch_size)
+
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
+    shown, order = mixed(parts, batches)
     seen, held = (
-        cast(Dataset[Clip], parts.train),
+        cast(Dataset[Clip], shown),
         cast(Dataset[Clip], parts.val),
     )  # data sets by what they do, not by inheritance
     train = Continued(
         consumed // (corpus.batch_size * world_size),
         seen,
-        batch_sampler=Batches(sampler, corpus.batch_size),
+        batch_sampler=order,
         collate_fn=coarse,
         num_workers=corpus.num_workers,
         persistent_workers=corpus.num_workers > 0,
     )
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
+
+
+def mixed(
+    parts: Split, batches: Callable[[int], Batches]
+) -> tuple[Clips | LatentCache | Mixture, Batches | MixedBatches]:
+    """The training clips and their order, with those of the prior where there are any; ``batches`` orders a
+    number of clips."""
+    own = batches(len(parts.train))
+    if parts.prior is None:
+        return parts.train, own
+    both = Mixture(parts.train, parts.prior)
+    return both, MixedBatches(own, batches(len(parts.prior)), len(parts.train))
 
 
 class Continued(DataLoader):

@@ -26,6 +26,7 @@ from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips
 from vgen.data.files import write_whole
+from vgen.data.mixture import refuse_other_size
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import Recipe, Regime, name_of
 from vgen.methods._assembly import Part
@@ -144,7 +145,8 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
+    needs, subject = needs_of(job.recipe), job.recipe.subject()
+    parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
     shown = _check_clips(job, parts)
     if rank == 0:
         _tell_of_clips(job, parts)
@@ -439,8 +441,12 @@ def _check_clips(job: Job, parts: Split) -> dict[str, int]:
     """One clip of each part is read and cut: what is held out would else be looked at for the first time in
     the first validation. Returns the frames and the size that training shows, where it shows clips."""
     shown: dict[str, int] = {}
-    seen = job.corpus.path or job.corpus.video
-    for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
+    seen = job.corpus.path or job.corpus.video or job.corpus.images
+    named = [(parts.train, seen), (parts.val, job.corpus.val_path or seen)]
+    if parts.prior is not None:
+        named.append((parts.prior, job.corpus.prior_path or ""))
+        refuse_other_size(parts.train[0, 0], parts.prior[0, 0], job.corpus.prior_path or "")
+    for clips, path in named:
         video = clips[0, 0].video
         if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
             _check_size(job, video, path)
