@@ -21,6 +21,7 @@ from vgen.attention.keys import Frame
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
+from vgen.conditions.context_frames import Given, GivenFrames
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Drop
@@ -28,17 +29,23 @@ from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter
 from vgen.layers.lora import LowRank
+from vgen.layers.mixed_attention import MixedAttentionSpec
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
+from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
 KNOBS: dict[str, dict[str, dict[str, Any]]] = {
+    "align_your_latents": {
+        "prediction": {"context": GivenFrames(which=Given.FIRST, most=1)},
+        "one head": {"attention": MixedAttentionSpec(heads=1)},
+    },
     "animatediff": {
         "mid block": {"mid_block": True},
         "two blocks": {"motion": MotionModuleSpec(num_blocks=2)},
@@ -68,12 +75,14 @@ def recipes(wanted: Callable[[Recipe], object] = lambda _: True) -> pytest.MarkD
 
 
 learning, every_method = recipes(lambda r: r.learns()), recipes()
-inserting, editing = recipes(lambda r: list(r.insertions())), recipes(lambda r: hasattr(r, "edit"))
+inserting = recipes(lambda r: any(one.into == UNET for one in r.insertions()))
+editing = recipes(lambda r: hasattr(r, "edit"))
 drawing = recipes(lambda r: "unet" in r.engages() and not hasattr(r, "edit"))
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
     lambda r: (
-        list(r.insertions()) and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
+        any(one.into == UNET for one in r.insertions())
+        and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
     )
 )
 

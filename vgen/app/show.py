@@ -21,6 +21,7 @@ from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import Sidecar
 from vgen.diffusion.frames import Sliding
+from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.start import Iid
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
@@ -68,6 +69,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         *_frames(recipe),
         f"dropout: {_dropout(recipe)}",
         f"learns: {_learns(recipe, video_model)}",
+        *_against(recipe),
         f"objective: {_objective(recipe, model)}",
         f"sampling: {_settings(recipe.sampling())}",
         f"training: {recipe.training().settings() or 'numbers of every training'}",
@@ -161,6 +163,14 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
     count = sum(p.numel() for p in hits)
     size = f": {count:,} parameters ({count / 1e6:.1f} M)" if count else ""
     return (", ".join(recipe.learns()) or "nothing") + size
+
+
+def _against(recipe: Recipe) -> list[str]:
+    """What learns against the rest, and in which branches drawing is guided where it is not by text alone."""
+    said = [f"adversary {name}: learns beside, in no file" for name in recipe.adversaries()]
+    guided = recipe.guidance(2.0)
+    rows = [] if isinstance(guided, Cfg) else [f"guides: {', '.join(guided.rows())}"]
+    return said + rows
 
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:

@@ -16,7 +16,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.conditions.condition import WEIGHT, Encoded
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
-from vgen.diffusion.guidance import Cfg, check_scale
+from vgen.diffusion.guidance import check_scale
 from vgen.diffusion.solvers import Solver, Spacing, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.motion_module import PositionalEncoding
@@ -203,7 +203,7 @@ def generate(
         spacing=sampling.spacing,
         frames=video_model.frame_schedule(sampling.window),
     )
-    guidance = Cfg(scale=sampling.guidance)
+    guidance = video_model.guidance(sampling.guidance)
     denoiser = video_model.denoiser(partial(heard, encoded, sampling), guidance, course, on_step)
     latents = solve(
         denoiser,

@@ -44,6 +44,8 @@ class Learner(pl.LightningModule):
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self._assembled = (assemble_stack([*beneath, Part("", recipe)], model),)
+        for name, build in recipe.adversaries().items():
+            self.video_model.modules[name] = build(model)
         for part in (self.unet, *self.video_model.modules.values()):
             part.requires_grad_(False)
         have = self.video_model.components()

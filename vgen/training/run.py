@@ -170,7 +170,8 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         world_size=settings.world_size,
     )
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
-    ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
+    decay = job.optimisation.ema_decay
+    ema = Ema(decay, job.recipe.adversaries()) if decay else None
     learnt = Learnt(ema)
     card = Card.of(
         name_of(job.recipe),
@@ -451,6 +452,7 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
         learner.put_back()
         finish_image_model(job, learner, val, card)
     if job.recipe.writes().adapter:
+        values = job.recipe.kept(values)
         save_adapter(job.folder / "adapter.safetensors", values, card)
         log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
