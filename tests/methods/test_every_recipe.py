@@ -22,6 +22,7 @@ from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.conditions.context_frames import Given, GivenFrames
+from vgen.conditions.fps import FrameRates
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Drop
@@ -32,6 +33,7 @@ from vgen.layers.lora import LowRank
 from vgen.layers.mixed_attention import MixedAttentionSpec
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
+from vgen.layers.pseudo3d import PseudoAttentionSpec
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
@@ -55,6 +57,10 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
+    "make_a_video": {
+        "extrapolator": {"context": GivenFrames(which=Given.FIRST, most=1), "rates": FrameRates(max_skip=1)},
+        "one head": {"attention": PseudoAttentionSpec(heads=1)},
+    },
     "tune_a_video": {
         "four heads": {"temporal": TemporalAttentionSpec(heads=4)},
         "first frame": {"frames": [Frame.FIRST]},
@@ -229,6 +235,9 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         batch.fields["source"] = batch.video.flip(1)
     if "edges" in recipe.reads():
         batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
+    if "fps" in recipe.reads():
+        batch.rates = torch.tensor([8.0, 24.0])
+        batch.video = torch.randint(0, 255, (2, 5, 3, 32, 32), dtype=torch.uint8)
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # a layer born silent passes gradient upstream from its second step on

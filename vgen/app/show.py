@@ -166,11 +166,13 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
 
 
 def _against(recipe: Recipe) -> list[str]:
-    """What learns against the rest, and in which branches drawing is guided where it is not by text alone."""
+    """What learns against the rest, in which branches drawing is guided where it is not by text alone, and
+    how it goes on from a clip."""
     said = [f"adversary {name}: learns beside, in no file" for name in recipe.adversaries()]
     guided = recipe.guidance(2.0)
     rows = [] if isinstance(guided, Cfg) else [f"guides: {', '.join(guided.rows())}"]
-    return said + rows
+    follows = recipe.follows()
+    return [*said, *rows, *([] if follows is None else [f"follows a clip: {follows}"])]
 
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:

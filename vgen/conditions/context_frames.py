@@ -105,10 +105,10 @@ class ContextFrames(Condition):
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         assert module is not None  # the wiring's
         first = next(module.parameters())
-        shown = _shown(model, fields).to(first)
-        maps = module(fold(shown))
-        null = module(torch.zeros_like(shown[0, :1]))
-        frames = {str(level): unfold(x, shown.shape[1]) for level, x in enumerate(maps)}
+        told = shown(model, fields).to(first)
+        maps = module(fold(told))
+        null = module(torch.zeros_like(told[0, :1]))
+        frames = {str(level): unfold(x, told.shape[1]) for level, x in enumerate(maps)}
         return Encoded(frames=frames, null={str(level): x[None] for level, x in enumerate(null)})
 
     def conditioning(
@@ -125,7 +125,7 @@ class ContextFrames(Condition):
         return Conditioning(features={self.reading: maps})
 
 
-def _shown(model: ImageModel, fields: Fields) -> Tensor:
+def shown(model: ImageModel, fields: Fields) -> Tensor:
     """Latents where they are given and zero elsewhere, with the mask behind them: b f c+1 h w."""
     clean = fields.get(CLEAN, fields.get("latents"))
     given = fields.get(GIVEN)

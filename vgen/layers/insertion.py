@@ -38,6 +38,11 @@ class Inserted(Silent):
         """The site's output ``x`` to the same shape; ``given`` is the site's input, and the embedding of
         diffusion time, where they are wanted."""
 
+    def untouched(self, x: Tensor) -> Tensor:
+        """``x`` as it is, with the parameters in its graph at weight 0: data-parallel training waits for the
+        gradient of every one."""
+        return x + 0 * sum(p.sum() for p in self.parameters())
+
     def after(self, _site: nn.Module, args: tuple, out: Any) -> Any:
         """The hook. A bound method survives deepcopy and pickle, a closure keeps the original layer."""
         wanted = args[not self.READS_INPUT : 2 if self.READS_TIME else 1]

@@ -25,6 +25,7 @@ from vgen.diffusion.start import Iid, Start
 from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
+from vgen.methods._cascade import Follows
 from vgen.methods._objectives import Denoising, Objective
 from vgen.methods._sampling import Sampling
 from vgen.spec import spec
@@ -179,6 +180,10 @@ class Recipe:
     def guidance(self, scale: float) -> Guidance:
         """The branches that drawing asks, where ``sampling.guidance`` is ``scale``."""
         return Cfg(scale=scale)
+
+    def follows(self) -> Follows | None:
+        """How it goes on from a clip that another one drew, in a cascade; None: it can't."""
+        return None
 
     def sampling(self) -> Sampling:
         """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""

@@ -23,6 +23,7 @@ from vgen.formats.foreign import Foreign
 from vgen.formats.stable_video import StableVideoUNet
 from vgen.layers.mixed_attention import MixedAttentionSpec
 from vgen.layers.mixed_conv import MixedConvSpec
+from vgen.methods._cascade import Follows, follows
 from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
 from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
@@ -88,6 +89,9 @@ class AlignYourLatents(Recipe):
         if self.context.which is Given.NONE or self.context_guidance == 1:
             return Cfg(scale=scale)
         return Dual(text=scale, image=self.context_guidance, beside=CONTEXT)
+
+    def follows(self) -> Follows | None:
+        return follows(self.context)
 
     def learns(self) -> tuple[str, ...]:
         beside = () if self.context.which is Given.NONE else (f"{CONTEXT}.*",)

@@ -91,7 +91,9 @@ class Learner(pl.LightningModule):
 
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
+        progress = min(1.0, self.trainer.global_step / self.max_steps)
+        draws = Draws(self.seed, batch.keys, progress)
+        out = self.objective.loss(self.video_model, batch, draws)
         figures = self._of_step(out, index)
         self.log_dict(
             {f"train/{k}": v for k, v in figures.items()},

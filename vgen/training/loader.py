@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
-from vgen.data.collate import stacked
+from vgen.data.collate import frame_rates, stacked
 from vgen.data.decode import Cut
 from vgen.data.fields import Needs
 from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.reader import ShardReader
+from vgen.data.stills import ClipsAndStills, MixedBatches
 from vgen.data.toybox import paraphrased, wrong_in_one_fact
 from vgen.spec import field, spec
 from vgen.training.held_out import HeldOut, held_out, source_of
@@ -34,6 +35,9 @@ class Corpus:
     ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases``
     adds another caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong
     in one fact (toybox corpora only).
+
+    ``stills`` is another folder of shards, of which single frames with their captions are the batches in a
+    share ``stills_share``; held out are clips alone.
 
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
@@ -55,8 +59,20 @@ class Corpus:
     cache_dir: str | None = None
     paraphrases: bool = False
     num_distractors: int = 0
+    stills: str = ""
+    stills_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stills_share < 1:
+            raise ValueError(
+                f"data.stills_share is a share of the batches, 0 to below 1, got {self.stills_share:g}"
+            )
+        if bool(self.stills) != bool(self.stills_share):
+            raise ValueError(
+                f"data.stills_share={self.stills_share:g} asks for stills and data.stills={self.stills!r} "
+                "names "
+                "their shards; give both or neither"
+            )
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
         if self.val_clips < 1:
@@ -83,6 +99,7 @@ class Split:
     train: Clips | LatentCache
     val: Clips | LatentCache
     told: str = ""
+    stills: Clips | LatentCache | None = None
 
     @property
     def num_train(self) -> int:
@@ -113,10 +130,27 @@ def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -
         Clips(reader, corpus.window, seed, rows.train, needs),
         Clips(held, fixed, seed, rows.val, needs),
         rows.told,
+        _stills(corpus, seed, needs),
     )
     for shards in {reader.folder: reader, held.folder: held}.values():
         shards.name_unread()
     return parts
+
+
+def _stills(corpus: Corpus, seed: int, needs: Needs) -> Clips | None:
+    """Single frames with captions. Raises ValueError where a sample has none, and where there is no
+    sample."""
+    if not corpus.stills:
+        return None
+    captioned = Needs(needs.required | {"caption"}, needs.optional - {"caption"})
+    reader = ShardReader(Path(corpus.stills), captioned)
+    if not len(reader):
+        raise ValueError(
+            f"data.stills={corpus.stills} has no sample, and data.stills_share={corpus.stills_share:g} of "
+            "the "
+            "batches are to be stills; prepare some with 'vgen prepare data.stills=true'"
+        )
+    return Clips(reader, Window(num_frames=1), seed, range(len(reader)), captioned)
 
 
 def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
@@ -151,12 +185,14 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
 
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, device: torch.device, build: bool) -> Split:
     """The same split read from latent caches; ``build`` is True on the one process that writes them."""
-    out = []
-    for name, clips in (("train", parts.train), ("val", parts.val)):
+    out = {}
+    for name, clips in (("train", parts.train), ("val", parts.val), ("stills", parts.stills)):
+        if clips is None:
+            continue
         assert isinstance(clips, Clips)  # of split(): no cache of a cache
         folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
-        out.append(LatentCache.open_or_build(folder, name, clips, encoder, device, build))
-    return Split(out[0], out[1], parts.told)
+        out[name] = LatentCache.open_or_build(folder, name, clips, encoder, device, build)
+    return Split(out["train"], out["val"], parts.told, out.get("stills"))
 
 
 @dataclass(slots=True)
@@ -179,6 +215,7 @@ class Collate:
             paraphrases=paraphrased(clips) if self.paraphrases else [],
             distractors=wrong_in_one_fact(clips, self.num_distractors),
         )
+        batch.rates = frame_rates(clips)
         batch.fields, batch.present = stacked(clips)
         return batch
 
@@ -192,20 +229,39 @@ def loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders of one rank. The training loader is as long as the whole run of
     ``num_draws`` samples, and gives those from ``consumed`` on."""
-    left = num_draws - consumed
-    sampler = StatelessSampler(
-        len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
-    )
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
-    seen, held = (
-        cast(Dataset[Clip], parts.train),
-        cast(Dataset[Clip], parts.val),
-    )  # data sets by what they do, not by inheritance
+    global_batch = corpus.batch_size * world_size
+    done, in_all = consumed // global_batch, num_draws // global_batch
+    seen: Any = parts.train
+    batches: Any
+    if parts.stills is None:
+        sampler = StatelessSampler(
+            len(parts.train),
+            seed,
+            consumed=consumed,
+            rank=rank,
+            world_size=world_size,
+            num_draws=num_draws - consumed,
+        )
+        batches = Batches(sampler, corpus.batch_size)
+    else:
+        seen = ClipsAndStills(parts.train, parts.stills)
+        batches = MixedBatches(
+            (len(parts.train), len(parts.stills)),
+            corpus.stills_share,
+            corpus.batch_size,
+            seed,
+            first=done,
+            num_batches=in_all,
+            rank=rank,
+            world_size=world_size,
+        )
+    held = cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
     train = Continued(
-        consumed // (corpus.batch_size * world_size),
-        seen,
-        batch_sampler=Batches(sampler, corpus.batch_size),
+        done,
+        cast(Dataset[Clip], seen),
+        batch_sampler=batches,
         collate_fn=coarse,
         num_workers=corpus.num_workers,
         persistent_workers=corpus.num_workers > 0,
