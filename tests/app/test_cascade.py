@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vgen.app.cascade import CascadeStage, Kept
@@ -22,6 +24,7 @@ from vgen.methods._cascade import FillsBetween, GoesOn, follows
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.align_your_latents import AlignYourLatents
 from vgen.methods.make_a_video import MakeAVideo
+from vgen.methods.make_a_video_upsampler import MakeAVideoUpsampler
 
 PREDICTS, FILLS = GivenFrames(which=Given.FIRST, most=1), GivenFrames(which=Given.EVERY, factor=2)
 FEW = SamplingOverrides(num_steps=1, guidance=1.0, width_px=32, height_px=32)
@@ -97,14 +100,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "first": AlignYourLatents(),
         "on": AlignYourLatents(context=PREDICTS),
         "between": AlignYourLatents(context=FILLS),
+        "larger": MakeAVideoUpsampler(),
     }
     named = {"backbone": str(folder / "backbone")}
     for name, recipe in recipes.items():
         torch.manual_seed(0)
         video_model = assemble(recipe, model)
-        parts = [("unet.inserted", video_model.unet.inserted)]
-        parts += [(part, net) for part, net in video_model.modules.items()]
-        tensors = {f"{part}.{n}": p.detach() for part, net in parts for n, p in net.named_parameters()}
+        named_all = {f"unet.{n}": p.detach() for n, p in video_model.unet.named_parameters()}
+        named_all |= {n: p.detach() for n, p in video_model.modules.named_parameters()}
+        learnt = [name for pattern in recipe.learns() for name in fnmatch.filter(named_all, pattern)]
+        tensors = {name: named_all[name] for name in learnt}
         card = Card.of(name_of(recipe), recipe, model, {}, {"num_frames": 3})
         named[name] = str(folder / f"{name}.safetensors")
         save_adapter(Path(named[name]), tensors, card)
@@ -137,17 +142,21 @@ def frames_of(out: Path) -> list[int]:
 def test_a_cascade_ends_with_files_and_goes_on_from_its_stages(
     models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept, stages = tmp_path / "stages", [("on", 4), ("between", 0)]
+    kept, stages = tmp_path / "stages", [("on", 4), ("between", 0), ("larger", 0)]
     one = generate_files(a_run(models, tmp_path / "a", *stages, stages=str(kept)), {})
     assert frames_of(one) == [7, 7]
-    assert capsys.readouterr().out.count("drawn") == 3
-    assert sorted(path.name.partition("-")[0] for path in kept.iterdir()) == ["between", "first", "on"]
-    next(kept.glob("between-*")).unlink()  # as a killed command leaves it
+    assert capsys.readouterr().out.count("drawn") == 4
+    names = sorted(path.name.partition("-")[0] for path in kept.iterdir())
+    assert names == ["between", "first", "larger", "on"]
+    shapes = {path.name.partition("-")[0]: load_file(path)["latents"].shape for path in kept.iterdir()}
+    assert shapes["larger"][-1] == 2 * shapes["between"][-1] == 2 * shapes["first"][-1]
+    for name in ("between", "larger"):
+        next(kept.glob(f"{name}-*")).unlink()  # as a killed command leaves it
     two = generate_files(a_run(models, tmp_path / "b", *stages, stages=str(kept)), {})
     assert capsys.readouterr().out.count("was there") == 2
     for path in one.iterdir():
         assert (two / path.name).read_bytes() == path.read_bytes()
-    generate_files(a_run(models, tmp_path / "c", stages[0], stages=str(kept), seed=7), {})
+    generate_files(a_run(models, tmp_path / "c", *stages[:1], stages=str(kept), seed=7), {})
     assert "was there" not in capsys.readouterr().out, "another seed is another clip"
 
 
@@ -161,6 +170,10 @@ def test_a_stage_that_follows_nothing_is_refused_before_anything_is_drawn(
     refused(
         partial(generate_files, a_run(models, tmp_path / "b", ("on", 0), ("on", 0)), {}),
         "two stages of the cascade are called on",
+    )
+    refused(
+        partial(generate_files, a_run(models, tmp_path / "c", adapter=models["larger"]), {}),
+        "draws none by itself; put it behind what draws one",
     )
     assert not list(tmp_path.iterdir()), "nothing stays of a command that is refused"
 

@@ -12,18 +12,22 @@ from diffusers.models import AutoencoderKL, AutoencoderKLTemporalDecoder, UNet2D
 from diffusers.models import UNetSpatioTemporalConditionModel as SpatioTemporalUNet
 from torch import nn
 
+from vgen.app.export import Export, export
+from vgen.app.loading import open_checkpoint
 from vgen.app.plain import from_plain
+from vgen.app.stacks import StackEntry
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.formats.adapter import put
 from vgen.formats.foreign import Imported, Source
 from vgen.formats.stable_video import StableVideoDecoder, StableVideoUNet
 from vgen.methods import Recipe, VideoModel, assemble
+from vgen.methods._sampling import Prompt, Sampling
 from vgen.methods.align_your_latents import AlignYourLatents
 from vgen.methods.align_your_latents_decoder import AlignYourLatentsDecoder
 
 FRAMES, TOLERANCE = 3, 1e-4
-WIDTHS, HEADS, TEXT = (32, 64), (2, 4), 16
+WIDTHS, HEADS, TEXT = (32, 64), (2, 4), 32
 
 
 @torch.no_grad()
@@ -36,11 +40,11 @@ def shaken(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def their_unet() -> SpatioTemporalUNet:
+def their_unet(channels: int = 8) -> SpatioTemporalUNet:
     torch.manual_seed(0)
     net = SpatioTemporalUNet(
         sample_size=8,
-        in_channels=8,
+        in_channels=channels,
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
         block_out_channels=WIDTHS,
@@ -59,7 +63,7 @@ def space_of(theirs: SpatioTemporalUNet) -> UNet2DConditionModel:
     """The layers of space alone, as an image UNet."""
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=8,
+        in_channels=theirs.config["in_channels"],
         out_channels=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -134,6 +138,36 @@ def test_its_decoder_is_diffusers(tiny: ImageModel, tmp_path: Path) -> None:
         bare = vae.decode(latents[0]).sample
     assert (ours - expected).abs().max() < TOLERANCE * expected.abs().max()
     assert (bare - expected[0]).abs().max() > 0.1, "the layers over frames must matter in this comparison"
+
+
+def test_the_command_imports_both(tiny: ImageModel, tmp_path: Path) -> None:
+    """The file runs in its image model, and opens as an adapter of its method."""
+    theirs = their_unet(channels=4)
+    theirs.save_pretrained(tmp_path / "video" / "unet")
+    model = replace(tiny, unet=space_of(theirs))
+    model.save(tmp_path / "image", torch.float32)
+    their_vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2
+    )
+    their_vae.save_pretrained(tmp_path / "video" / "vae")
+    stack = []
+    for method in ("align_your_latents", "align_your_latents_decoder"):
+        out = str(tmp_path / method / "adapter.safetensors")
+        wish = Export(
+            source=str(tmp_path / "video"),
+            to="vgen",
+            out=out,
+            backbone=str(tmp_path / "image"),
+            method=method,
+        )
+        assert "stay unread" in " ".join(str(cell) for c in export(wish).columns for cell in c.cells)
+        stack.append(StackEntry(name=method, file=out))
+    checkpoint = open_checkpoint("none", str(tmp_path / "image"), stack=stack)
+    assert isinstance(checkpoint.recipe, AlignYourLatents)
+    mixing = {layer.mixing.value for layer in checkpoint.unet.inserted.values()}
+    assert mixing == {"sigmoid"}
+    small = Sampling(num_frames=2, num_steps=1, guidance=1.0, width_px=64, height_px=64)
+    assert checkpoint.sample([Prompt("a red circle", 0)], small).shape == (1, 2, 3, 64, 64)
 
 
 def test_other_shapes_are_refused(tiny: ImageModel, tmp_path: Path) -> None:

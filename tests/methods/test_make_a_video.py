@@ -24,13 +24,13 @@ from vgen.data.stills import MixedBatches, stills_before
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.fps_embedding import FpsEmbeddingSpec
-from vgen.layers.pseudo3d import PseudoAttentionSpec
+from vgen.layers.pseudo3d import CONVOLUTIONS, PseudoAttentionSpec
 from vgen.methods import Recipe, VideoModel, assemble
 from vgen.methods._assembly import add
 from vgen.methods._objectives import Denoising
 from vgen.methods._recipe import Insertion
 from vgen.methods._sampling import Prompt, Sampling, generate
-from vgen.methods.make_a_video import CONVOLUTIONS, MakeAVideo
+from vgen.methods.make_a_video import MakeAVideo
 from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings

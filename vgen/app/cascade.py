@@ -158,13 +158,8 @@ class Drawing:
         before: Tensor,
         fields: Mapping[str, Tensor],
     ) -> Tensor:
-        """What a stage makes of ``before``, b f c h w. Raises ValueError where the sizes differ."""
-        name, size = plan.stage.name, latent_size(checkpoint.model, sampling)
-        if tuple(before.shape[-2:]) != size:
-            raise ValueError(
-                f"cascade.{name} draws latents of {size} where the stage before it gave "
-                f"{tuple(before.shape[-2:])}; set sampling.width_px and sampling.height_px for all of them"
-            )
+        """What a stage makes of ``before``, b f c h w."""
+        name = plan.stage.name
 
         def draw(part: list[Prompt], more: Mapping[str, Tensor], num_frames: int, called: str) -> Tensor:
             now = replace(sampling, num_frames=num_frames)
@@ -177,6 +172,27 @@ class Drawing:
             made = partial(draw, list(self.prompts[part]))
             out.append(plan.follows.drawn(made, rows, plan.stage.num_frames, plan.at_once).cpu())
         return torch.cat(out)
+
+
+def sized(plan: Planned, checkpoint: Checkpoint, sampling: Sampling, before: Tensor) -> Sampling:
+    """The stage's sampling at the size that it makes of ``before``. Raises ValueError where the UNet can't
+    halve that often enough."""
+    times = plan.follows.enlargement * checkpoint.model.vae_factor
+    height, width = (times * side for side in before.shape[-2:])
+    out = replace(sampling, height_px=height, width_px=width)
+    latent_size(checkpoint.model, out)
+    return out
+
+
+def refuse_alone(checkpoint: Checkpoint) -> None:
+    """Raises ValueError where the model draws nothing without a clip before it."""
+    found = checkpoint.recipe.follows()
+    if found is not None and not found.alone:
+        raise ValueError(
+            f"{type(checkpoint.recipe).__name__} makes something of a clip and draws none by itself; put "
+            "it behind "
+            "what draws one, with cascade.NAME.file=RUN"
+        )
 
 
 def settings_of(prompts: Sequence[Prompt], sampling: Sampling, by: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
-from vgen.app.cascade import CascadeStage, Drawing, Kept, planned, settings_of
+from vgen.app.cascade import CascadeStage, Drawing, Kept, planned, refuse_alone, settings_of, sized
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, given_fields
@@ -154,6 +154,7 @@ def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: C
     """Stage after stage, one model in memory at a time."""
     began = time.perf_counter()
     checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
     plans = planned(run.cascade, sampling.num_frames)
@@ -168,7 +169,8 @@ def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: C
     for plan in plans:
         fps *= plan.follows.speed
         checkpoint = _opened(run, plan.stage.file)
-        now = checkpoint.sampling(replace(run.sampling, num_frames=None))
+        own = checkpoint.sampling(replace(run.sampling, num_frames=None))
+        now = sized(plan, checkpoint, own, latents)
         made_by = settings_of(prompts, now, {"before": made_by, "stage": plan.stage.said(), "fps": fps})
         draw = partial(drawing.next, checkpoint, plan, now, latents, _heard(run, checkpoint, now, fps))
         latents, there = kept.drawn(plan.stage.name, made_by, draw)
@@ -188,6 +190,7 @@ def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) 
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
     checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
     fields = _heard(run, checkpoint, sampling, run.fps)

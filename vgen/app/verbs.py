@@ -95,6 +95,11 @@ VERBS = {
                 "edges pose depth ...",
                 "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
             ),
+            (
+                "cascade.NAME.file",
+                "stages that go on from the clip (.num_frames), fill between its frames or enlarge it; "
+                "stages=FOLDER keeps what each drew",
+            ),
             ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
             ("out", "a new folder; nothing is overwritten"),
         ),

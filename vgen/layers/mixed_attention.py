@@ -34,18 +34,26 @@ class MixedAttention(MixedLayer):
         )
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
-        frames, num_tokens = self.context.frames(), x.shape[1]
+        frames = self.context.frames()
         numbers = torch.arange(frames, device=x.device)
         position = self.time_pos_embed(self.time_proj(numbers).to(x.dtype))  # f c
-        told = x.unflatten(0, (-1, frames)) + position[:, None]
-        over_frames = self.temporal_transformer_block(told.flatten(0, 1), frames, self._text(x, num_tokens))
-        return self.mixed(x, over_frames)
+        told = x.unflatten(0, (-1, frames)) + position[:, None]  # b f n c
+        over_frames = self._over_frames(told.transpose(1, 2)).transpose(1, 2)
+        return self.mixed(x, over_frames.flatten(0, 1))
 
-    def _text(self, x: Tensor, num_tokens: int) -> Tensor | None:
-        """The clip's text for each of its positions, ``(b n) t d``."""
-        if self.temporal_transformer_block.attn2 is None:
-            return None
-        return self.context.conditioning.text().tokens.to(x.dtype).repeat_interleave(num_tokens, 0)
+    def _over_frames(self, clip: Tensor) -> Tensor:
+        """``b n f c`` to the same. All positions of a clip ask its text together, so that its keys are made
+        once and not for every position."""
+        block, shape = self.temporal_transformer_block, clip.shape
+        x = clip.flatten(0, 1)  # (b n) f c
+        x = x + block.ff_in(block.norm_in(x))
+        x = x + block.attn1(block.norm1(x))
+        if block.attn2 is not None:
+            text = self.context.conditioning.text().tokens.to(x.dtype)  # b t d
+            asking = block.norm2(x).view(shape).flatten(1, 2)  # b (n f) c
+            x = x + block.attn2(asking, encoder_hidden_states=text).reshape(x.shape)
+        x = x + block.ff(block.norm3(x))
+        return x.view(shape)
 
 
 @spec

@@ -7,10 +7,16 @@ from torch import Tensor, nn
 
 from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.silent import Draw
-from vgen.backbones.sites import Kind, Site
+from vgen.backbones.sites import Kind, Site, Where
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.layers.temporal_attention import FrameAttention
 from vgen.spec import spec
+
+CONVOLUTIONS = Where(
+    kinds=[Kind.CONV, Kind.CONV_IN, Kind.CONV_OUT],
+    paths=["conv_in", "conv_out", "*.conv1", "*.conv2", "*.conv"],
+)
+"""The convolutions of a UNet that see more than one pixel."""
 
 
 class PseudoConv(Inserted):

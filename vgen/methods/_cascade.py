@@ -1,5 +1,6 @@
-"""How a model goes on from a clip that another one drew: behind its end, or between its frames (Singer et
-al. 2022, Make-A-Video, figure 2; Blattmann et al. 2023, Align your Latents, section 3.2)."""
+"""How a model goes on from a clip that another one drew: behind its end, between its frames, with more
+pixels (Singer et al. 2022, Make-A-Video, figure 2; Blattmann et al. 2023, Align your Latents, section
+3.2)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vgen.conditions.context_frames import CLEAN, GIVEN, Given, GivenFrames
+from vgen.conditions.low_resolution import LOW, enlarged
 
 
 class Draw(Protocol):
@@ -28,6 +30,16 @@ class Follows(ABC):
         """How many times as many frames a second come out."""
         return 1
 
+    @property
+    def enlargement(self) -> int:
+        """How many times as long each side of the pictures becomes."""
+        return 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether its model also draws where no clip was drawn before."""
+        return True
+
     @abstractmethod
     def frames(self, num_before: int, wanted: int, at_once: int) -> int:
         """How many frames come out; ``wanted`` 0 is what the stage gives by itself, ``at_once`` what it draws
@@ -35,7 +47,7 @@ class Follows(ABC):
 
     @abstractmethod
     def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
-        """Latents b f c h w. The frames that were there stay as they were."""
+        """Latents b f c h w."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,33 @@ class FillsBetween(Follows):
             out = draw(fields, self.factor + 1, f"between/{number}")
             parts += [out[:, 1 : self.factor], right]
         return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Enlarges(Follows):
+    """Draws the whole clip again with sides ``factor`` times as long."""
+
+    factor: int
+
+    @property
+    def enlargement(self) -> int:
+        return self.factor
+
+    @property
+    def alone(self) -> bool:
+        return False
+
+    def frames(self, num_before: int, wanted: int, at_once: int) -> int:
+        if wanted not in (0, num_before):
+            raise ValueError(
+                f"a stage that enlarges {num_before} frames gives as many, got num_frames={wanted}; leave "
+                "it at 0"
+            )
+        return num_before
+
+    def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
+        frames = self.frames(before.shape[1], wanted, at_once)
+        return draw({LOW: enlarged(before, self.factor)}, frames, "larger")
 
 
 def follows(context: GivenFrames) -> Follows | None:

@@ -97,7 +97,8 @@ class VideoModel:
         """All of it on a device and in a precision, in evaluation mode and without gradients."""
         self.model.to(device, dtype)
         for part in (self.unet, *self.modules.values()):
-            part.to(device, dtype).eval().requires_grad_(False)
+            kept = None if dtype is None else self.model.dtype_of(part, dtype)
+            part.to(device, kept).eval().requires_grad_(False)
         return self
 
     def controls(self) -> list[Control]:

@@ -12,14 +12,14 @@ its text.
 from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
-from vgen.backbones.sites import Kind, Where, after
+from vgen.backbones.sites import Kind, after
 from vgen.conditions.context_frames import Given, GivenFrames
 from vgen.conditions.fps import FPS, FrameRate, FrameRates
 from vgen.conditions.masked_frames import MaskedFrames
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import CONTEXT, TEXT, Drop
 from vgen.layers.fps_embedding import FpsEmbeddingSpec
-from vgen.layers.pseudo3d import PseudoAttentionSpec, PseudoConvSpec
+from vgen.layers.pseudo3d import CONVOLUTIONS, PseudoAttentionSpec, PseudoConvSpec
 from vgen.layers.widened import Widened
 from vgen.methods._cascade import Follows, follows
 from vgen.methods._frame_rates import StillsAndClips
@@ -28,11 +28,6 @@ from vgen.methods._recipe import Conditioned, Insertion, Paper, Recipe, Regime, 
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
 
-CONVOLUTIONS = Where(
-    kinds=[Kind.CONV, Kind.CONV_IN, Kind.CONV_OUT],
-    paths=["conv_in", "conv_out", "*.conv1", "*.conv2", "*.conv"],
-)
-"""All that see more than one pixel."""
 MASKED = "masked"
 
 
