@@ -34,7 +34,7 @@ from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
 from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
-from vgen.training.strategies import TrainerSettings
+from vgen.training.strategies import Spread, TrainerSettings, refuse_unfit
 
 PREDICTION = GivenFrames(which=Given.FIRST, most=2)
 INTERPOLATION = GivenFrames(which=Given.EVERY, factor=4)
@@ -267,6 +267,13 @@ def test_a_decoder_learns_with_its_critic_and_leaves_without_it(toy_shards: Path
     assert "critic" not in checkpoint.video_model.components()
     small = Sampling(num_frames=3, num_steps=1, guidance=1.0, width_px=32, height_px=32)
     assert checkpoint.sample([Prompt("a red circle", 0)], small).shape == (1, 3, 3, 32, 32)
+
+
+def test_weights_in_parts_have_no_adversary() -> None:
+    apart = TrainerSettings(strategy=Spread.ZERO3)
+    against = AlignYourLatentsDecoder().adversaries()
+    with pytest.raises(ValueError, match="has an adversary, critic, that judges with whole weights"):
+        refuse_unfit(apart, Optimisation(), False, against)
 
 
 def test_a_prediction_model_trains_and_comes_back(toy_shards: Path, tmp_path: Path) -> None:

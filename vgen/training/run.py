@@ -225,7 +225,8 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
 def _ready(job: Job) -> int:
     """This process's rank. Raises ValueError where settings and machine do not go together."""
     settings = job.settings
-    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
+    recipe = job.recipe
+    refuse_unfit(settings, job.optimisation, recipe.writes().image_model, recipe.adversaries())
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)

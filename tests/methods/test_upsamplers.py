@@ -1,6 +1,8 @@
-"""Make-A-Video's super-resolution: the small clip beside x, one noise where frames are drawn apart."""
+"""Upsamplers: the small clip beside x, windows of frames, one noise where frames are drawn apart."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ import torch.nn.functional as F
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.low_resolution import LOW, LowResolution, enlarged
 from vgen.diffusion.draws import Draws
+from vgen.diffusion.frames import Sliding
 from vgen.methods import assemble
 from vgen.methods._cascade import Enlarges
 from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods.align_your_latents_upsampler import AlignYourLatentsUpsampler
 from vgen.methods.make_a_video_upsampler import MakeAVideoUpsampler
 
 SMALL = Sampling(num_frames=2, num_steps=2, guidance=2.0, width_px=64, height_px=64)
@@ -54,6 +58,28 @@ def test_the_small_clip_is_seen(tiny: ImageModel, over_frames: bool) -> None:
     assert not torch.allclose(changed[:, 0], first[:, 0], atol=1e-3)
     apart = torch.allclose(changed[:, 1], first[:, 1], atol=1e-4)
     assert apart is not over_frames
+
+
+@torch.no_grad()
+def test_align_your_latents_upsampler_sees_eight_frames_at_once(tiny: ImageModel) -> None:
+    recipe = AlignYourLatentsUpsampler(low=LowResolution(factor=2), window=2)
+    assert recipe.frame_schedule(Sliding()).at_once(5) == 2
+    assert AlignYourLatentsUpsampler().frame_schedule(Sliding()).at_once(20) == 8
+    assert recipe.frame_schedule(Sliding(num_frames=4)).at_once(5) == 4
+    video_model = assemble(recipe, tiny)
+    torch.manual_seed(0)
+    for p in video_model.unet.inserted.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    side = 64 // tiny.vae_factor
+    low = enlarged(torch.randn(1, 5, 4, side // 2, side // 2), 2)
+    five = replace(SMALL, num_frames=5)
+    first = generate(video_model, [Prompt("a red circle", 0)], five, more={LOW: low})
+    low[:, 4] += 1
+    other = generate(video_model, [Prompt("a red circle", 0)], five, more={LOW: low})
+    torch.testing.assert_close(other[:, 0], first[:, 0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(other[:, 4], first[:, 4], atol=1e-3)
+    with pytest.raises(ValueError, match="window must be at least 1 frame, got 0"):
+        AlignYourLatentsUpsampler(window=0)
 
 
 def test_frames_that_are_drawn_apart_start_from_one_noise() -> None:
