@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vgen.app.cascade import CascadeStage, Kept
+from vgen.app.cascade import CascadeStage, KeptStages
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.spellings import stacked
 from vgen.backbones.blank import Blank, blank
-from vgen.conditions.context_frames import CLEAN, GIVEN, Given, GivenFrames
+from vgen.conditions.context_frames import CLEAN, GIVEN, GivenFrames, WhichFrames
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, assemble, name_of
 from vgen.methods._cascade import FillsBetween, GoesOn, follows
@@ -26,7 +26,7 @@ from vgen.methods.align_your_latents import AlignYourLatents
 from vgen.methods.make_a_video import MakeAVideo
 from vgen.methods.make_a_video_upsampler import MakeAVideoUpsampler
 
-PREDICTS, FILLS = GivenFrames(which=Given.FIRST, most=1), GivenFrames(which=Given.EVERY, factor=2)
+PREDICTS, FILLS = GivenFrames(which=WhichFrames.FIRST, most=1), GivenFrames(which=WhichFrames.EVERY, factor=2)
 FEW = SamplingOverrides(num_steps=1, guidance=1.0, width_px=32, height_px=32)
 
 
@@ -179,7 +179,7 @@ def test_a_stage_that_follows_nothing_is_refused_before_anything_is_drawn(
 
 
 def test_a_damaged_stage_is_refused(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
+    kept = KeptStages(tmp_path)
     kept.drawn("first", {"seed": 1}, partial(torch.zeros, 1, 2, 4, 2, 2))
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"none")

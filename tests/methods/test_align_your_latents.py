@@ -17,7 +17,7 @@ from vgen.app.loading import UNTRAINED, open_checkpoint
 from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import ImageModel
-from vgen.conditions.context_frames import CLEAN, GIVEN, ContextFrames, Given, GivenFrames
+from vgen.conditions.context_frames import CLEAN, GIVEN, ContextFrames, GivenFrames, WhichFrames
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
@@ -36,8 +36,8 @@ from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Spread, TrainerSettings, refuse_unfit
 
-PREDICTION = GivenFrames(which=Given.FIRST, most=2)
-INTERPOLATION = GivenFrames(which=Given.EVERY, factor=4)
+PREDICTION = GivenFrames(which=WhichFrames.FIRST, most=2)
+INTERPOLATION = GivenFrames(which=WhichFrames.EVERY, factor=4)
 SMALL = Sampling(num_frames=5, num_steps=2, guidance=2.0, width_px=64, height_px=64)
 CRITIC = {"critic_channels": 4, "critic_depth": 2}
 
@@ -153,7 +153,7 @@ def test_checkpointed_is_plain_with_stills_and_clips_in_one_backward(tiny: Image
     model = tiny.to("cpu", torch.float64)
     grads = []
     for checked in (False, True):
-        video_model = loud(AlignYourLatents(context=GivenFrames(which=Given.FIRST, most=1)), model)
+        video_model = loud(AlignYourLatents(context=GivenFrames(which=WhichFrames.FIRST, most=1)), model)
         video_model.unet.double()
         video_model.modules.double()
         if checked:

@@ -21,7 +21,7 @@ from vgen.attention.keys import Frame
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoUNet
-from vgen.conditions.context_frames import Given, GivenFrames
+from vgen.conditions.context_frames import GivenFrames, WhichFrames
 from vgen.conditions.fps import FrameRates
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
@@ -45,7 +45,7 @@ from vgen.training.optimisation import Optimisation
 
 KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     "align_your_latents": {
-        "prediction": {"context": GivenFrames(which=Given.FIRST, most=1)},
+        "prediction": {"context": GivenFrames(which=WhichFrames.FIRST, most=1)},
         "one head": {"attention": MixedAttentionSpec(heads=1)},
     },
     "animatediff": {
@@ -58,7 +58,10 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
     "make_a_video": {
-        "extrapolator": {"context": GivenFrames(which=Given.FIRST, most=1), "rates": FrameRates(max_skip=1)},
+        "extrapolator": {
+            "context": GivenFrames(which=WhichFrames.FIRST, most=1),
+            "rates": FrameRates(max_skip=1),
+        },
         "one head": {"attention": PseudoAttentionSpec(heads=1)},
     },
     "tune_a_video": {

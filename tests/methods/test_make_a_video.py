@@ -16,7 +16,7 @@ from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, after, sites
-from vgen.conditions.context_frames import GIVEN, Given, GivenFrames
+from vgen.conditions.context_frames import GIVEN, GivenFrames, WhichFrames
 from vgen.conditions.fps import FrameRates
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
@@ -38,7 +38,7 @@ from vgen.training.run import Job, fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 
-EXTRAPOLATOR = MakeAVideo(context=GivenFrames(which=Given.FIRST, most=1), rates=FrameRates(max_skip=1))
+EXTRAPOLATOR = MakeAVideo(context=GivenFrames(which=WhichFrames.FIRST, most=1), rates=FrameRates(max_skip=1))
 
 
 def clip(model: ImageModel, frames: int) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
@@ -125,7 +125,7 @@ def test_every_clip_is_cut_at_its_own_skip() -> None:
 
 
 def test_the_interpolator_makes_76_frames_of_16() -> None:
-    context = replace(MakeAVideo().context, which=Given.EVERY)
+    context = replace(MakeAVideo().context, which=WhichFrames.EVERY)
     assert int(context.mask(76, torch.tensor([1])).sum()) == 16
 
 

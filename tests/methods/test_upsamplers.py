@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vgen.backbones.image_model import ImageModel
-from vgen.conditions.low_resolution import LOW, LowResolution, enlarged
+from vgen.conditions.low_resolution import LOW, LowResolution, enlarged_latents
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
 from vgen.methods import assemble
@@ -45,7 +45,7 @@ def test_the_small_clip_is_seen(tiny: ImageModel, over_frames: bool) -> None:
     for p in video_model.unet.inserted.parameters():
         p.add_(0.02 * torch.randn_like(p))
     side = 64 // tiny.vae_factor
-    low = enlarged(torch.randn(1, 2, 4, side // 2, side // 2), 2)
+    low = enlarged_latents(torch.randn(1, 2, 4, side // 2, side // 2), 2)
 
     def drawn(low: torch.Tensor) -> torch.Tensor:
         return generate(video_model, [Prompt("a red circle", 0)], SMALL, more={LOW: low})
@@ -71,7 +71,7 @@ def test_align_your_latents_upsampler_sees_eight_frames_at_once(tiny: ImageModel
     for p in video_model.unet.inserted.parameters():
         p.add_(0.1 * torch.randn_like(p))
     side = 64 // tiny.vae_factor
-    low = enlarged(torch.randn(1, 5, 4, side // 2, side // 2), 2)
+    low = enlarged_latents(torch.randn(1, 5, 4, side // 2, side // 2), 2)
     five = replace(SMALL, num_frames=5)
     first = generate(video_model, [Prompt("a red circle", 0)], five, more={LOW: low})
     low[:, 4] += 1

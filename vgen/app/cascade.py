@@ -102,7 +102,7 @@ def planned(stages: Sequence[CascadeStage], num_frames: int) -> list[Planned]:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptStages:
     """The latents of stages in ``folder``, each under its name and a digest of all that made them: a command
     that is given again goes on from what is there. Without a folder nothing is kept."""
 

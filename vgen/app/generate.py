@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
-from vgen.app.cascade import CascadeStage, Drawing, Kept, planned, refuse_alone, settings_of, sized
+from vgen.app.cascade import CascadeStage, Drawing, KeptStages, planned, refuse_alone, settings_of, sized
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, given_fields
@@ -160,7 +160,7 @@ def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: C
     plans = planned(run.cascade, sampling.num_frames)
     fps = run.fps / math.prod(plan.follows.speed for plan in plans)
     drawing = Drawing(prompts, run.batch_size, lambda: None)
-    kept = Kept(Path(run.stages).expanduser() if run.stages else None)
+    kept = KeptStages(Path(run.stages).expanduser() if run.stages else None)
     drawn_by = _drawn_by(run, checkpoint, sampling)
     heard = _heard(run, checkpoint, sampling, fps)
     made_by = settings_of(prompts, sampling, {"by": drawn_by, "fps": fps})

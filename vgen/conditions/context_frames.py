@@ -14,16 +14,15 @@ from vgen.diffusion.moment import Moment
 from vgen.shapes import fold, unfold
 from vgen.spec import Choice, spec
 
-GIVEN, CLEAN = (
-    "given_frames",
-    "context_latents"
-    """Fields: which frames are given (b f, bool), and scaled
-latents b f c h w that are right in those frames. Without the second one the clip's own latents are taken.""",
-)
+GIVEN, CLEAN = "given_frames", "context_latents"
+"""Fields: which frames are given (b f, bool), and scaled latents b f c h w that are right in those frames.
+
+Without the second one the clip's own latents are taken.
+"""
 FEWEST = 2
 
 
-class Given(Choice):
+class WhichFrames(Choice):
     """Which frames of a clip are given: ``none``, the ``first`` ones, ``every`` one of so many, with both
     ends."""
 
@@ -37,7 +36,7 @@ class GivenFrames:
     """``most``: of the first frames between one and so many are given, drawn for every training clip.
     ``factor``: every so-manieth frame is given, from the first to the last."""
 
-    which: Given = Given.NONE
+    which: WhichFrames = WhichFrames.NONE
     most: int = 2
     factor: int = 4
 
@@ -54,13 +53,13 @@ class GivenFrames:
     def refuse_unfit(self, num_frames: int) -> None:
         """Raises ValueError where a clip of ``num_frames`` leaves nothing to draw, or has no frame at its
         end."""
-        if self.which is Given.FIRST and self.most >= num_frames:
+        if self.which is WhichFrames.FIRST and self.most >= num_frames:
             raise ValueError(
                 f"context.most={self.most} frames are given of clips of {num_frames}, which leaves none "
                 "to draw; "
                 f"set method.context.most={max(1, num_frames - 1)} or lower, or take longer clips"
             )
-        if self.which is Given.EVERY and (num_frames == 1 or (num_frames - 1) % self.factor):
+        if self.which is WhichFrames.EVERY and (num_frames == 1 or (num_frames - 1) % self.factor):
             whole = max(1, (num_frames - 1) // self.factor) * self.factor + 1
             raise ValueError(
                 f"context.factor={self.factor} does not divide the {num_frames - 1} steps between the "
@@ -76,11 +75,11 @@ class GivenFrames:
         self.refuse_unfit(num_frames)
         numbers = torch.arange(num_frames, device=how_many.device)
         match self.which:
-            case Given.NONE:
+            case WhichFrames.NONE:
                 return torch.zeros(len(how_many), num_frames, dtype=torch.bool, device=how_many.device)
-            case Given.FIRST:
+            case WhichFrames.FIRST:
                 return numbers < how_many[:, None]
-            case Given.EVERY:
+            case WhichFrames.EVERY:
                 return (numbers % self.factor == 0).expand(len(how_many), -1)
 
     def drawn(self, draws: Draws, latents: Tensor) -> Tensor:

@@ -13,11 +13,8 @@ from vgen.diffusion.moment import Moment
 from vgen.shapes import fold, unfold
 from vgen.spec import spec
 
-LOW = (
-    "low_latents"
-    """The field: latents of the small clip, enlarged cell by cell to the size of those that
-are drawn, b f c h w."""
-)
+LOW = "low_latents"
+"""The field: latents of the small clip, b f c h w, each cell as many as it takes to fill the large one."""
 
 
 @spec
@@ -56,7 +53,9 @@ class LowResolution(Condition):
             )
         pixels = fold(video.to(model.vae.device).float() / 127.5 - 1)
         small = F.interpolate(pixels, scale_factor=1 / self.factor, mode="area")
-        return Prepared(frames={LOW: enlarged(model.encode(unfold(small, video.shape[1])), self.factor)})
+        return Prepared(
+            frames={LOW: enlarged_latents(model.encode(unfold(small, video.shape[1])), self.factor)}
+        )
 
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         return Encoded(frames={LOW: fields[LOW]}) if LOW in fields else Encoded()
@@ -76,6 +75,6 @@ class LowResolution(Condition):
         return Conditioning(concat={self.beside: low.expand(len(x), *low.shape[1:])})
 
 
-def enlarged(latents: Tensor, factor: int) -> Tensor:
+def enlarged_latents(latents: Tensor, factor: int) -> Tensor:
     """Every cell of b f c h w as ``factor`` x ``factor`` of them."""
     return latents.repeat_interleave(factor, -2).repeat_interleave(factor, -1)

@@ -9,11 +9,11 @@ from typing import Protocol
 from vgen.data.clips import Clip
 from vgen.data.order import StatelessSampler
 
-Draw = tuple[int, int, int]
+Picked = tuple[int, int, int]
 """Which corpus (0: clips, 1: stills), epoch, index."""
 
 
-class Drawn(Protocol):
+class ByDraw(Protocol):
     """A map-style data set over (epoch, index)."""
 
     def __len__(self) -> int: ...
@@ -24,13 +24,13 @@ class Drawn(Protocol):
 class ClipsAndStills:
     """Both corpora as one map-style data set."""
 
-    def __init__(self, clips: Drawn, stills: Drawn) -> None:
+    def __init__(self, clips: ByDraw, stills: ByDraw) -> None:
         self.parts = (clips, stills)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    def __getitem__(self, at: Draw) -> Clip:
+    def __getitem__(self, at: Picked) -> Clip:
         part, epoch, index = at
         return self.parts[part][epoch, index]
 
@@ -71,7 +71,7 @@ class MixedBatches:
         """0: clips, 1: stills."""
         return stills_before(number + 1, self.share) - stills_before(number, self.share)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Picked]]:
         orders = [self._draws(part) for part in (0, 1)]
         for number in range(self.first, self.num_batches):
             part = self.kind(number)

@@ -12,11 +12,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vgen.conditions.context_frames import CLEAN, GIVEN, Given, GivenFrames
-from vgen.conditions.low_resolution import LOW, enlarged
+from vgen.conditions.context_frames import CLEAN, GIVEN, GivenFrames, WhichFrames
+from vgen.conditions.low_resolution import LOW, enlarged_latents
 
 
-class Draw(Protocol):
+class StageDraw(Protocol):
     """Draws latents b f c h w of ``num_frames``, told ``fields``; another ``part`` has other noise."""
 
     def __call__(self, fields: Mapping[str, Tensor], num_frames: int, part: str) -> Tensor: ...
@@ -46,7 +46,7 @@ class Follows(ABC):
         in one go. Raises ValueError where it can't."""
 
     @abstractmethod
-    def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
+    def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         """Latents b f c h w."""
 
 
@@ -71,7 +71,7 @@ class GoesOn(Follows):
             )
         return wanted or num_before + at_once - min(self.most, num_before)
 
-    def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
+    def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         clip, total = before, self.frames(before.shape[1], wanted, at_once)
         number = 0
         while clip.shape[1] < total:
@@ -106,7 +106,7 @@ class FillsBetween(Follows):
             )
         return out
 
-    def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
+    def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         self.frames(before.shape[1], wanted, at_once)
         parts = [before[:, :1]]
         for number in range(before.shape[1] - 1):
@@ -142,15 +142,15 @@ class Enlarges(Follows):
             )
         return num_before
 
-    def drawn(self, draw: Draw, before: Tensor, wanted: int, at_once: int) -> Tensor:
+    def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         frames = self.frames(before.shape[1], wanted, at_once)
-        return draw({LOW: enlarged(before, self.factor)}, frames, "larger")
+        return draw({LOW: enlarged_latents(before, self.factor)}, frames, "larger")
 
 
 def follows(context: GivenFrames) -> Follows | None:
     """For a model of such given frames; None where it is given none."""
-    known: dict[Given, Follows] = {
-        Given.FIRST: GoesOn(context.most),
-        Given.EVERY: FillsBetween(context.factor),
+    known: dict[WhichFrames, Follows] = {
+        WhichFrames.FIRST: GoesOn(context.most),
+        WhichFrames.EVERY: FillsBetween(context.factor),
     }
     return known.get(context.which)

@@ -16,7 +16,7 @@ from typing import ClassVar
 from vgen.backbones.context_net import context_net
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, after
-from vgen.conditions.context_frames import ContextFrames, Given, GivenFrames
+from vgen.conditions.context_frames import ContextFrames, GivenFrames, WhichFrames
 from vgen.conditions.text import Text
 from vgen.diffusion.guidance import CONTEXT, TEXT, Cfg, Drop, Dual, Guidance, check_scale
 from vgen.formats.foreign import Foreign
@@ -69,24 +69,24 @@ class AlignYourLatents(Recipe):
 
     def conditions(self) -> dict[str, Conditioned]:
         text = {TEXT: Conditioned(Text())}
-        if self.context.which is Given.NONE:
+        if self.context.which is WhichFrames.NONE:
             return text
         told = ContextFrames(reading=self.conv.reading)
         return {**text, CONTEXT: Conditioned(told, module=context_net)}
 
     def dropout(self) -> list[Drop]:
         drops = share_of_text(self.text_drop)
-        if self.context.which is not Given.NONE and self.context_drop:
+        if self.context.which is not WhichFrames.NONE and self.context_drop:
             sets = ({CONTEXT}, {TEXT, CONTEXT})
             drops += [Drop(self.context_drop, frozenset(dropped)) for dropped in sets]
         return drops
 
     def objective(self, model: ImageModel) -> Denoising:
-        given = None if self.context.which is Given.NONE else self.context
+        given = None if self.context.which is WhichFrames.NONE else self.context
         return Denoising(dropout=self.dropout(), timestep_shift=self.timestep_shift, given_frames=given)
 
     def guidance(self, scale: float) -> Guidance:
-        if self.context.which is Given.NONE or self.context_guidance == 1:
+        if self.context.which is WhichFrames.NONE or self.context_guidance == 1:
             return Cfg(scale=scale)
         return Dual(text=scale, image=self.context_guidance, beside=CONTEXT)
 
@@ -94,7 +94,7 @@ class AlignYourLatents(Recipe):
         return follows(self.context)
 
     def learns(self) -> tuple[str, ...]:
-        beside = () if self.context.which is Given.NONE else (f"{CONTEXT}.*",)
+        beside = () if self.context.which is WhichFrames.NONE else (f"{CONTEXT}.*",)
         return ("unet.inserted.*", *beside)
 
     def sampling(self) -> Sampling:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import Kind, after
-from vgen.conditions.context_frames import Given, GivenFrames
+from vgen.conditions.context_frames import GivenFrames, WhichFrames
 from vgen.conditions.fps import FPS, FrameRate, FrameRates
 from vgen.conditions.masked_frames import MaskedFrames
 from vgen.conditions.text import Text
@@ -61,7 +61,7 @@ class MakeAVideo(Recipe):
     def insertions(self) -> list[Insertion]:
         beside = Insertion(after(Kind.CONV_IN), Widened(reading=MASKED, extra=1), name=MASKED)
         return [
-            *([] if self.context.which is Given.NONE else [beside]),
+            *([] if self.context.which is WhichFrames.NONE else [beside]),
             Insertion(CONVOLUTIONS, self.conv),
             Insertion(after(Kind.ATTN1), self.attention),
         ]
@@ -72,7 +72,7 @@ class MakeAVideo(Recipe):
             TEXT: Conditioned(Text(), optional=True),
             FPS: Conditioned(FrameRate(), insertions=(rate,), optional=True),
         }
-        if self.context.which is Given.NONE:
+        if self.context.which is WhichFrames.NONE:
             return heard
         return {**heard, CONTEXT: Conditioned(MaskedFrames(beside=MASKED))}
 
@@ -80,7 +80,7 @@ class MakeAVideo(Recipe):
         return share_of_text(self.text_drop)
 
     def objective(self, model: ImageModel) -> StillsAndClips:
-        given = None if self.context.which is Given.NONE else self.context
+        given = None if self.context.which is WhichFrames.NONE else self.context
         return StillsAndClips(
             dropout=self.dropout(),
             timestep_shift=self.timestep_shift,
