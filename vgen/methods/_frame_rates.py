@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from vgen.conditions.context_frames import GivenFrames
@@ -34,9 +33,10 @@ class StillsAndClips(Denoising):
     def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         latents = video_model.prepare(batch.fields_by_name())["latents"]
         if latents.shape[1] == 1:
-            return self._of(None, self.dropout).loss(video_model, batch, draws)
+            return self._of(None, self.dropout).loss(video_model, with_latents(batch, latents), draws)
         skips = self.rates.skips(draws, latents.device)
-        part = replace_fields(batch, self.rates.cut(latents, skips), frame_rate(batch) / skips.cpu())
+        part = with_latents(batch, self.rates.cut(latents, skips))
+        part.fields[FPS] = (frame_rate(batch) / skips.cpu()).float()
         drops = [Drop(ALWAYS, frozenset({TEXT}))] if self.unlabelled else self.dropout
         return self._of(self.given_frames, drops).loss(video_model, part, draws)
 
@@ -57,10 +57,9 @@ def frame_rate(batch: Batch) -> Tensor:
     return batch.rates / step
 
 
-def replace_fields(batch: Batch, latents: Tensor, rates: Tensor) -> Batch:
-    """The batch with other latents in its video's place, and their frame rates."""
+def with_latents(batch: Batch, latents: Tensor) -> Batch:
+    """The batch with latents in its video's place."""
     kept = {name: value for name, value in batch.fields.items() if name not in ("video", "latents")}
-    fields = {**kept, "latents": latents, FPS: rates.to(torch.float32)}
-    out = Batch(keys=batch.keys, captions=batch.captions, fields=fields)
-    out.present = {name: there for name, there in batch.present.items() if name in fields}
+    out = Batch(keys=batch.keys, captions=batch.captions, latents=latents, fields=kept)
+    out.present = {name: there for name, there in batch.present.items() if name in kept}
     return out
