@@ -158,6 +158,7 @@ def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: C
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
     plans = planned(run.cascade, sampling.num_frames)
+    warn_of_cut(checkpoint.model, [prompt.text for prompt in prompts], console)
     fps = run.fps / math.prod(plan.follows.speed for plan in plans)
     drawing = Drawing(prompts, run.batch_size, lambda: None)
     kept = KeptStages(Path(run.stages).expanduser() if run.stages else None)

@@ -70,8 +70,7 @@ class Corpus:
         if bool(self.stills) != bool(self.stills_share):
             raise ValueError(
                 f"data.stills_share={self.stills_share:g} asks for stills and data.stills={self.stills!r} "
-                "names "
-                "their shards; give both or neither"
+                "names their shards; give both or neither"
             )
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
@@ -147,8 +146,7 @@ def _stills(corpus: Corpus, seed: int, needs: Needs) -> Clips | None:
     if not len(reader):
         raise ValueError(
             f"data.stills={corpus.stills} has no sample, and data.stills_share={corpus.stills_share:g} of "
-            "the "
-            "batches are to be stills; prepare some with 'vgen prepare data.stills=true'"
+            "the batches are to be stills; prepare some with 'vgen prepare data.stills=true'"
         )
     return Clips(reader, Window(num_frames=1), seed, range(len(reader)), captioned)
 
@@ -174,6 +172,11 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
     if corpus.path:
         raise ValueError(
             f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them"
+        )
+    if corpus.stills:
+        raise ValueError(
+            f"data.stills={corpus.stills} goes with shards of clips, got data.video={corpus.video}; give "
+            "data.path=FOLDER, or leave data.stills and data.stills_share out"
         )
     if not corpus.prompt and "caption" in needs.required:
         raise ValueError(
