@@ -21,6 +21,8 @@ from vgen.attention.keys import Frame
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
 from vgen.backbones.video_unet import VideoControlNet, VideoUNet
+from vgen.conditions.context_frames import GivenFrames, WhichFrames
+from vgen.conditions.fps import FrameRates
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Drop
@@ -31,17 +33,24 @@ from vgen.layers.branch_lora import BranchLowRankSpec
 from vgen.layers.canonical_field import FieldKind, VideoFieldSpec
 from vgen.layers.edit_layer import EditLayerSpec
 from vgen.layers.lora import LowRank
+from vgen.layers.mixed_attention import MixedAttentionSpec
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
+from vgen.layers.pseudo3d import PseudoAttentionSpec
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, Regime, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
+from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
 KNOBS: dict[str, dict[str, dict[str, Any]]] = {
+    "align_your_latents": {
+        "prediction": {"context": GivenFrames(which=WhichFrames.FIRST, most=1)},
+        "one head": {"attention": MixedAttentionSpec(heads=1)},
+    },
     "animatediff": {
         "mid block": {"mid_block": True},
         "two blocks": {"motion": MotionModuleSpec(num_blocks=2)},
@@ -51,6 +60,13 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
+    "make_a_video": {
+        "extrapolator": {
+            "context": GivenFrames(which=WhichFrames.FIRST, most=1),
+            "rates": FrameRates(max_skip=1),
+        },
+        "one head": {"attention": PseudoAttentionSpec(heads=1)},
+    },
     "tune_a_video": {
         "four heads": {"temporal": TemporalAttentionSpec(heads=4)},
         "first frame": {"frames": [Frame.FIRST]},
@@ -76,12 +92,13 @@ def recipes(wanted: Callable[[Recipe], object] = lambda _: True) -> pytest.MarkD
 
 
 learning, every_method = recipes(lambda r: r.learns()), recipes()
-inserting, editing = recipes(lambda r: list(r.insertions())), recipes(lambda r: hasattr(r, "edit"))
+inserting = recipes(lambda r: any(one.into == UNET for one in r.insertions()))
+editing = recipes(lambda r: hasattr(r, "edit"))
 drawing = recipes(lambda r: "unet" in r.engages() and not hasattr(r, "edit"))
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
     lambda r: (
-        list(r.insertions())
+        any(one.into == UNET for one in r.insertions())
         and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
         and not all(isinstance(one.layer, BranchLowRankSpec) for one in r.insertions())
     )
@@ -243,6 +260,9 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
         batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
     if "reference" in recipe.reads():
         batch.fields["reference"] = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
+    if "fps" in recipe.reads():
+        batch.rates = torch.tensor([8.0, 24.0])
+        batch.video = torch.randint(0, 255, (2, 5, 3, 32, 32), dtype=torch.uint8)
     if recipe.engages() == ("image_encoder",):
         batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
     if recipe.regime is Regime.FIT:  # it holds one clip

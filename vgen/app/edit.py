@@ -524,7 +524,7 @@ def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _decoded(session: EditSession, latents: torch.Tensor) -> np.ndarray:
-    return to_uint8(session.model.decode(latents)[0])
+    return to_uint8(session.video_model.decode(latents)[0])
 
 
 def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:

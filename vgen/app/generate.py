@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
+from vgen.app.cascade import CascadeStage, Drawing, KeptStages, planned, refuse_alone, settings_of, sized
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, given_fields
@@ -22,6 +25,7 @@ from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
 from vgen.app.terminal import Terminal
+from vgen.conditions.fps import FPS
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
@@ -50,8 +54,10 @@ class GenerateRun:
     """``prompt`` or ``prompt_file`` (one a line); neither where what draws hears no words.
 
     ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
-    stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen to
-    beside words. Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
+    stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen
+    to beside words. ``cascade`` are stages that go on from what was drawn, in order; ``stages`` is a folder
+    that keeps what each of them drew, from which the same command goes on. Clip ``i`` has seed ``seed + i``;
+    small clips are enlarged to ``least_px`` in the files.
     """
 
     prompt: str = ""
@@ -61,6 +67,8 @@ class GenerateRun:
     stack: list[StackEntry] = field(default_factory=list)
     loras: list[StackEntry] = field(default_factory=list)
     fields: list[GivenField] = field(default_factory=list)
+    cascade: list[CascadeStage] = field(default_factory=list)
+    stages: str = ""
     backbone: str | None = None
     seed: int = 0
     num_clips: int = 1
@@ -80,6 +88,11 @@ class GenerateRun:
         if not 0.01 <= self.fps <= 240:
             raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
         check_least_px(self.least_px)
+        if self.stages and not self.cascade:
+            raise ValueError(
+                f"stages={self.stages} keeps what the stages of a cascade draw, and there are none; give "
+                "cascade.NAME.file=RUN, or leave it out"
+            )
 
     def prompts(self) -> list[Prompt]:
         """Every prompt ``num_clips`` times, each clip with a seed of its own; without words an empty one."""
@@ -132,19 +145,74 @@ def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
     prompts = run.prompts()
     with claimed(run.out) as out:
-        _draw(run, prompts, out, Terminal())
+        draw = _draw_cascade if run.cascade else _draw
+        draw(run, prompts, out, Terminal())
     return out
 
 
-def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+def _opened(run: GenerateRun, adapter: str) -> Checkpoint:
     checkpoint = open_checkpoint(
-        run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
+        adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
     )
     refuse_undrawable(checkpoint)
     run.refuse_words(checkpoint.video_model)
+    return checkpoint
+
+
+def _heard(
+    run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling, fps: float
+) -> dict[str, torch.Tensor]:
+    """What the checkpoint listens to beside words: files, and the frame rate."""
+    given = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
+    reads = {name for one in checkpoint.video_model.conditions.values() for name in one.reads()}
+    return {**given, FPS: torch.tensor([fps])} if FPS in reads else given
+
+
+def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+    """Stage after stage, one model in memory at a time."""
+    began = time.perf_counter()
+    checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
-    fields = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
+    plans = planned(run.cascade, sampling.num_frames)
+    warn_of_cut(checkpoint.model, [prompt.text for prompt in prompts], console)
+    fps = run.fps / math.prod(plan.follows.speed for plan in plans)
+    drawing = Drawing(prompts, run.batch_size, lambda: None)
+    kept = KeptStages(Path(run.stages).expanduser() if run.stages else None)
+    drawn_by = _drawn_by(run, checkpoint, sampling)
+    heard = _heard(run, checkpoint, sampling, fps)
+    made_by = settings_of(prompts, sampling, {"by": drawn_by, "fps": fps})
+    latents, there = kept.drawn("first", made_by, lambda: drawing.first(checkpoint, sampling, heard))
+    _say_stage(console, "first", latents, there)
+    for plan in plans:
+        fps *= plan.follows.speed
+        checkpoint = _opened(run, plan.stage.file)
+        own = checkpoint.sampling(replace(run.sampling, num_frames=None))
+        now = sized(plan, checkpoint, own, latents)
+        made_by = settings_of(prompts, now, {"before": made_by, "stage": plan.stage.said(), "fps": fps})
+        draw = partial(drawing.next, checkpoint, plan, now, latents, _heard(run, checkpoint, now, fps))
+        latents, there = kept.drawn(plan.stage.name, made_by, draw)
+        _say_stage(console, plan.stage.name, latents, there)
+    drawn_by["cascade"] = [stage.said() for stage in run.cascade]
+    for i, prompt in enumerate(prompts):
+        row = latents[i : i + 1].to(checkpoint.video_model.device)
+        _write(out, i, checkpoint.video_model.decode(row)[0].float().cpu(), prompt, run, drawn_by)
+    seconds = time.perf_counter() - began
+    console.print(f"{len(prompts)} clips of {latents.shape[1]} frames in {seconds:.1f} s: {out}/")
+
+
+def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) -> None:
+    how = "was there" if there else "drawn"
+    console.print(f"stage {name}: {latents.shape[1]} frames, {how}")
+
+
+def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+    checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
+    sampling = checkpoint.sampling(run.sampling)
+    refuse_impossible(checkpoint.video_model, sampling)
+    fields = _heard(run, checkpoint, sampling, run.fps)
     negatives = [prompt.negative for prompt in prompts] if sampling.guidance != 1 else []
     warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
     drawn_by = _drawn_by(run, checkpoint, sampling)

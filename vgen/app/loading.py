@@ -22,7 +22,7 @@ from vgen.formats.adapter import Card, put, unet_fingerprint
 from vgen.methods import Recipe, VideoModel, usual
 from vgen.methods._assembly import Part, assemble_stack, leader
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, as_trained, generate
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, as_trained, draw_latents, generate
 from vgen.resources import data_dir
 from vgen.spec import spec
 from vgen.training.allocator import keep_freed_memory
@@ -165,6 +165,18 @@ class Checkpoint:
         num = len(prompts)
         rows = {name: x.expand(num, *x.shape[1:]) for name, x in (fields or {}).items()}
         return generate(self.video_model, prompts, sampling, on_step, rows)
+
+    def latents(
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        on_step: Callable[[], None] = lambda: None,
+        fields: Mapping[str, Tensor] | None = None,
+        part: str = "clip",
+    ) -> Tensor:
+        """The same before they are decoded, b f c h w."""
+        rows = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in (fields or {}).items()}
+        return draw_latents(self.video_model, prompts, sampling, on_step, rows, part)
 
 
 def open_checkpoint(

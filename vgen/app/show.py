@@ -22,6 +22,7 @@ from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import Sidecar
 from vgen.diffusion.frames import Sliding
+from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.start import Iid
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
@@ -68,6 +69,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         *_subject(recipe),
         f"learns: {_learns(recipe, video_model)}",
         *_rates(recipe),
+        *_against(recipe),
         f"objective: {_objective(recipe, model)}",
         *([f"sampling: {_settings(recipe.sampling())}"] if recipe.on_image_model else []),
         f"training: {recipe.training().settings() or 'numbers of every training'}",
@@ -191,6 +193,16 @@ def _rates(recipe: Recipe) -> list[str]:
     """Factors of the learning rate, where there are any."""
     said = [f"{pattern} {rate:g}" for pattern, rate in recipe.rates().items()]
     return [f"rates: {', '.join(said)}"] if said else []
+
+
+def _against(recipe: Recipe) -> list[str]:
+    """What learns against the rest, in which branches drawing is guided where it is not by text alone, and
+    how it goes on from a clip."""
+    said = [f"adversary {name}: learns beside, in no file" for name in recipe.adversaries()]
+    guided = recipe.guidance(2.0)
+    rows = [] if isinstance(guided, Cfg) else [f"guides: {', '.join(guided.rows())}"]
+    follows = recipe.follows()
+    return [*said, *rows, *([] if follows is None else [f"follows a clip: {follows}"])]
 
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:

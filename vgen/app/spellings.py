@@ -48,7 +48,9 @@ def _backbone(verb: str, argument: str) -> list[str]:
     return ["backbone=folder", f"backbone.path={value}"]
 
 
-_SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
+_SLOT = re.compile(
+    r"(?P<list>stack|loras|cascade)\.(?P<name>\w+)\.(?P<key>file|scale|num_frames)=(?P<value>.*)", re.DOTALL
+)
 
 
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
@@ -104,7 +106,7 @@ def _quoted(path: str) -> str:
 
 def stacked(arguments: list[str]) -> list[str]:
     """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads, and the same for
-    ``loras``; slots in the order in which they are first named."""
+    ``loras`` and ``cascade``; slots in the order in which they are first named."""
     slots: dict[str, dict[str, dict[str, str]]] = {}
     others = []
     for argument in arguments:
@@ -126,6 +128,5 @@ def _entry(name: str, given: dict[str, str]) -> str:
     said = [f"name:{name}"]
     if "file" in given:
         said.append(f"file:{_quoted(given['file'])}")
-    if "scale" in given:
-        said.append(f"scale:{given['scale']}")
+    said += [f"{key}:{given[key]}" for key in ("scale", "num_frames") if key in given]
     return "{" + ",".join(said) + "}"

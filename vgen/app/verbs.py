@@ -96,8 +96,8 @@ VERBS = {
                 "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
             ),
             (
-                "frames reference",
-                "frames=[0:first.png,15:last.png] holds a clip to these, reference=PICTURE is a prompt",
+                "frames reference cascade",
+                "frames=[0:first.png,15:last.png]; reference=PICTURE is a prompt; cascade.NAME.file=RUN goes on",
             ),
             ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
             ("out", "a new folder; nothing is overwritten"),

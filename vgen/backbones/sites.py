@@ -37,7 +37,8 @@ class Kind(Choice):
     - ``attn1``, ``attn2``, ``ff``: the self-attention, cross-attention and feed-forward of a transformer
       block.
     - ``conv``, ``linear``: any convolution, any projection.
-    - ``conv_in``, ``time_embedding``: the first convolution, the embedding of diffusion time.
+    - ``conv_in``, ``conv_out``, ``time_embedding``: the first and the last convolution, the embedding of
+      diffusion time.
     """
 
     RESNET = "resnet"
@@ -51,6 +52,7 @@ class Kind(Choice):
     CONV = "conv"
     LINEAR = "linear"
     CONV_IN = "conv_in"
+    CONV_OUT = "conv_out"
     TIME_EMBEDDING = "time_embedding"
 
 
@@ -157,6 +159,8 @@ def _of_unet(net: UNet2DConditionModel | ControlNetModel) -> Iterator[Site]:
     for number, module in enumerate(getattr(net, "up_blocks", ())):
         block = _Block(f"up_blocks.{number}", Stage.UP, depth - 1 - number, number, groups)
         yield from _in_block(module, block)
+    if hasattr(net, "conv_out"):
+        yield Site("conv_out", Stage.STEM, Kind.CONV_OUT, 0, 0, 0, _width(net.conv_out), groups)
 
 
 def _of_decoder(vae: AutoencoderKL) -> Iterator[Site]:
@@ -172,6 +176,8 @@ def _of_decoder(vae: AutoencoderKL) -> Iterator[Site]:
         for i, resnet in enumerate(module.resnets):
             yield block.site(f"{block.path}.resnets.{i}", Kind.RESNET, i, resnet)
         yield from _leaves(module, f"{block.path}.", block.stage, block.level, block.number, groups)
+    last = _width(decoder.conv_out)
+    yield Site("decoder.conv_out", Stage.STEM, Kind.CONV_OUT, 0, 0, 0, last, groups)
 
 
 def _in_block(module: nn.Module, block: _Block) -> Iterator[Site]:

@@ -17,7 +17,7 @@ from vgen.spec import spec
 
 Dropped = frozenset[str]
 """Names of the conditions that a row does not hear."""
-TEXT, IMAGE, TIME = "text", "image", "time"
+TEXT, IMAGE, TIME, CONTEXT = "text", "image", "time", "context"
 """Names that guidance knows; a row that drops ``time`` sees its frames as stills."""
 NOTHING: Dropped = frozenset()
 
@@ -114,10 +114,11 @@ class Cfg(Guidance):
 @spec
 class Dual(Guidance):
     """Image and text guidance (InstructPix2Pix, Brooks et al. 2023, eq. 3): e(0,0) + s_I (e(0,I) - e(0,0)) +
-    s_T (e(T,I) - e(0,I))."""
+    s_T (e(T,I) - e(0,I)). ``beside`` names the condition that stands in the image's place."""
 
     text: float = 7.5
     image: float = 1.5
+    beside: str = IMAGE
 
     def __post_init__(self) -> None:
         check_scale(self.text)
@@ -125,7 +126,7 @@ class Dual(Guidance):
 
     def branches(self) -> tuple[Branch, ...]:
         return (
-            Branch("null", frozenset({TEXT, IMAGE})),
-            Branch("image", frozenset({TEXT}), self.image),
+            Branch("null", frozenset({TEXT, self.beside})),
+            Branch(self.beside, frozenset({TEXT}), self.image),
             Branch("text", scale=self.text),
         )

@@ -14,13 +14,13 @@ from vgen.attention.processor import control_of, route
 from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Site, inserted_sites, sites
-from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoControlNet, VideoUNet
+from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoControlNet, VideoDecoder, VideoUNet
 from vgen.conditions.condition import Condition
 from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
 from vgen.layers.insertion import Inserted
 from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._recipe import UNET, Conditioned, Insertion, ModuleOf, Recipe
+from vgen.methods._recipe import UNET, VAE, Conditioned, Insertion, ModuleOf, Recipe
 from vgen.methods._video_model import VideoModel
 
 
@@ -67,6 +67,7 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         process=partial(_process, leading, model),
         start=leading.start(),
         frame_schedule=leading.frame_schedule,
+        guidance=leading.guidance,
     )
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())
@@ -154,8 +155,10 @@ def _no_site(video_model: VideoModel, insertion: Insertion, num_sites: int) -> s
 
 
 def _sidecar(video_model: VideoModel, into: str) -> Sidecar:
-    """The net that an insertion names; a text encoder gets a sidecar when it is first named."""
+    """The net that an insertion names; a text encoder and the VAE get a sidecar when they are first named."""
     name = into.removesuffix(f".{INSERTED}")
+    if name == VAE and name not in video_model.nets():
+        video_model.modules[name] = VideoDecoder(video_model.model.vae)
     encoder = video_model.model.components().get(name) if name.startswith("text_encoder") else None
     if encoder is not None and name not in video_model.nets():
         video_model.modules[name] = TextSidecar(encoder)

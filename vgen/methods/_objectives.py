@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.condition import Fields, revealed
+from vgen.conditions.context_frames import GIVEN, GivenFrames
 from vgen.data.batch import Batch
 from vgen.data.mixture import PRIOR
 from vgen.diffusion.draws import Draws
@@ -48,6 +49,7 @@ class Denoising(Objective):
     - ``timestep_shift`` above 1 draws noisy timesteps more often, where layout, count and motion are decided;
       1
       is uniform.
+    - ``given_frames``: which frames of a clip are told beside the noise.
     - ``guidance``: the loss is on the guided prediction (DreamArtist, Dong et al. 2022, eq. 4); None: on the
       plain one.
     - ``reveals``: the field of which some frames are shown, from one to all, drawn by chance (SparseCtrl, Guo
@@ -56,6 +58,7 @@ class Denoising(Objective):
 
     dropout: Sequence[Drop] = field(default_factory=list)
     timestep_shift: float = 1.0
+    given_frames: GivenFrames | None = None
     guidance: Guidance | None = None
     reveals: str = ""
 
@@ -73,6 +76,8 @@ class Denoising(Objective):
         if batch.present:
             absent = video_model.absent(batch.present, len(batch))
             dropped = [a | b for a, b in zip(absent, dropped or absent, strict=True)]
+        if self.given_frames is not None:
+            fields[GIVEN] = self.given_frames.drawn(draws, latents)
         num = video_model.schedule.num_timesteps
         t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
         noise = draws.normal("noise", latents)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from vgen.attention.keys import FrameKeys
 from vgen.backbones.image_model import ImageModel
@@ -20,18 +20,20 @@ from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
 from vgen.data.subject import Subject
 from vgen.diffusion.frames import FrameSchedule, Sliding
-from vgen.diffusion.guidance import Drop
+from vgen.diffusion.guidance import Cfg, Drop, Guidance
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
 from vgen.diffusion.start import Iid, Start
 from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
+from vgen.methods._cascade import Follows
 from vgen.methods._objectives import Denoising, Objective
 from vgen.methods._sampling import Sampling
 from vgen.spec import spec
 
-UNET = "unet"
-"""The name of the net that every method has; the others are those of its modules."""
+UNET, VAE = "unet", "vae"
+"""The names of the net that every method has, and of the one that gives pixels; the others are those of its
+modules."""
 GUESTS = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
 """Parts of the image model that are written with it when anything in them learns."""
 
@@ -192,6 +194,14 @@ class Recipe:
         """How clips are seen in drawing and editing, given the windows that a person asks for."""
         return window
 
+    def guidance(self, scale: float) -> Guidance:
+        """The branches that drawing asks, where ``sampling.guidance`` is ``scale``."""
+        return Cfg(scale=scale)
+
+    def follows(self) -> Follows | None:
+        """How it goes on from a clip that another one drew, in a cascade; None: it can't."""
+        return None
+
     def sampling(self) -> Sampling:
         """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""
         return Sampling()
@@ -221,6 +231,16 @@ class Recipe:
     def subject(self) -> Subject | None:
         """What its training asks of the pictures of a subject; None: it takes any corpus."""
         return None
+
+    def adversaries(self) -> dict[str, ModuleOf]:
+        """Nets that learn only so that others do, by name: in no file and no average, and in no model that is
+        opened."""
+        return {}
+
+    def kept(self, learnt: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a file holds of the tensors that learnt, ``component.parameter``: none of an adversary's."""
+        against = self.adversaries()
+        return {name: value for name, value in learnt.items() if name.partition(".")[0] not in against}
 
     def engages(self) -> tuple[str, ...]:
         """Components that hold a learning parameter: what an optimiser, a strategy and a checkpoint see."""

@@ -16,7 +16,7 @@ from vgen.backbones.video_unet import VideoUNet
 from vgen.conditions.condition import WEIGHT, Encoded
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
-from vgen.diffusion.guidance import Cfg, check_scale
+from vgen.diffusion.guidance import check_scale
 from vgen.diffusion.solvers import Solver, Spacing, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.motion_module import PositionalEncoding
@@ -174,7 +174,6 @@ def heard(encoded: Mapping[str, Encoded], sampling: Sampling, step: int) -> dict
     return out
 
 
-@torch.no_grad()
 def generate(
     video_model: VideoModel,
     prompts: list[Prompt],
@@ -184,8 +183,22 @@ def generate(
 ) -> Tensor:
     """Clips in [-1, 1], ``b f 3 H W`` float32 on the CPU, one per prompt; ``more`` are what else the method
     listens to, one row per clip."""
+    latents = draw_latents(video_model, prompts, sampling, on_step, more)
+    return video_model.decode(latents).float().cpu()
+
+
+@torch.no_grad()
+def draw_latents(
+    video_model: VideoModel,
+    prompts: list[Prompt],
+    sampling: Sampling,
+    on_step: Callable[[], None] = lambda: None,
+    more: Mapping[str, Tensor] | None = None,
+    part: str = "clip",
+) -> Tensor:
+    """The same before they are decoded, ``b f c h w``; another ``part`` of a clip has other noise."""
     h, w = latent_size(video_model.model, sampling)
-    draws = Draws(0, [("clip", p.seed) for p in prompts])
+    draws = Draws(0, [(part, p.seed) for p in prompts])
     shape = (len(prompts), sampling.num_frames, video_model.model.latent_channels, h, w)
     like = torch.empty(shape, device=video_model.device)
     factor = video_model.model.vae_factor
@@ -203,7 +216,7 @@ def generate(
         spacing=sampling.spacing,
         frames=video_model.frame_schedule(sampling.window),
     )
-    guidance = Cfg(scale=sampling.guidance)
+    guidance = video_model.guidance(sampling.guidance)
     denoiser = video_model.denoiser(partial(heard, encoded, sampling), guidance, course, on_step)
     latents = solve(
         denoiser,
@@ -215,4 +228,4 @@ def generate(
         noise=lambda i: draws.normal(f"step{i}", like),
     )
     video_model.enter(None)
-    return video_model.decode(latents).float().cpu()
+    return latents

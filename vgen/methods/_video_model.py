@@ -16,7 +16,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import Sidecar, VideoUNet
 from vgen.conditions.condition import Condition, Encoded, Fields
 from vgen.diffusion.frames import FrameSchedule, Pass, Role, Sliding, Whole, in_passes
-from vgen.diffusion.guidance import NOTHING, TIME, Dropped, Guidance
+from vgen.diffusion.guidance import NOTHING, TIME, Cfg, Dropped, Guidance
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.schedule import Prediction, Schedule, to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, Spacing, timesteps
@@ -46,6 +46,11 @@ def as_given(window: Sliding) -> FrameSchedule:
     return window
 
 
+def plain_guidance(scale: float) -> Guidance:
+    """Classifier-free guidance by the text alone."""
+    return Cfg(scale=scale)
+
+
 @dataclass(slots=True, kw_only=True)
 class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
@@ -53,7 +58,7 @@ class VideoModel:
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
     ``needed`` names the conditions whose fields a training must have. A method that needs no image model
     has one of no weights. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where
-    a person gives windows."""
+    a person gives windows, ``guidance`` which branches are asked at a scale."""
 
     model: ImageModel
     unet: VideoUNet
@@ -63,6 +68,7 @@ class VideoModel:
     process: Callable[[], tuple[Schedule, Prediction]]
     start: Start = field(default_factory=Iid)
     frame_schedule: Callable[[Sliding], FrameSchedule] = as_given
+    guidance: Callable[[float], Guidance] = plain_guidance
 
     # -- facts -----------------------------------------------------------------------------------------------
     @property
@@ -95,12 +101,13 @@ class VideoModel:
         """All of it on a device and in a precision, in evaluation mode and without gradients."""
         self.model.to(device, dtype)
         for part in (self.unet, *self.modules.values()):
-            part.to(device, dtype).eval().requires_grad_(False)
+            kept = None if dtype is None else self.model.dtype_of(part, dtype)
+            part.to(device, kept).eval().requires_grad_(False)
         return self
 
     def controls(self) -> list[Control]:
         """What steers attention in the UNet, and in the sidecars beside it."""
-        return [control_of(net) for net in self.nets().values() if hasattr(net.guest, "attn_processors")]
+        return [control_of(net) for net in self.nets().values() if net.control is not None]
 
     def nets(self) -> dict[str, Sidecar]:
         """Those that layers are inserted into, by name."""
@@ -279,8 +286,13 @@ class VideoModel:
     # -- pixels ----------------------------------------------------------------------------------------------
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents b f c h w to pixels in [-1, 1], b f 3 H W."""
-        return self.model.decode(latents)
+        """Latents b f c h w to pixels in [-1, 1], b f 3 H W: clip by clip where layers over frames stand in
+        the decoder."""
+        if "vae" not in self.modules:
+            return self.model.decode(latents)
+        decoder = self.modules["vae"]
+        clips = self.model.unscaled(latents.to(self.model.vae.dtype)).split(1)
+        return torch.cat([decoder(clip) for clip in clips]).clamp(-1, 1)
 
 
 def whole(num_rows: int) -> list[Dropped]:

@@ -44,6 +44,8 @@ class Learner(pl.LightningModule):
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self._assembled = (assemble_stack([*beneath, Part("", recipe)], model),)
+        for name, build in recipe.adversaries().items():
+            self.video_model.modules[name] = build(model)
         for part in (self.unet, *self.video_model.modules.values()):
             part.requires_grad_(False)
         have = self.video_model.components()
@@ -90,7 +92,9 @@ class Learner(pl.LightningModule):
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.objective.enter(self.global_step, self.max_steps)
-        out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
+        progress = min(1.0, self.trainer.global_step / self.max_steps)
+        draws = Draws(self.seed, batch.keys, progress)
+        out = self.objective.loss(self.video_model, batch, draws)
         figures = self._of_step(out, index)
         self.log_dict(
             {f"train/{k}": v for k, v in figures.items()},

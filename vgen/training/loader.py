@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
 from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
-from vgen.data.collate import stacked
+from vgen.data.collate import frame_rates, stacked
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS, Needs
 from vgen.data.given import read_field
@@ -25,6 +24,7 @@ from vgen.data.one_clip import OneClip, read_clip
 from vgen.data.order import StatelessSampler
 from vgen.data.pictures import read_pictures
 from vgen.data.reader import ShardReader
+from vgen.data.stills import ClipAndStillBatches, ClipsAndStills
 from vgen.data.subject import Subject
 from vgen.data.toybox import paraphrased, wrong_in_one_fact
 from vgen.spec import field, spec
@@ -40,6 +40,9 @@ class Corpus:
     ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases``
     adds another caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong
     in one fact (toybox corpora only).
+
+    ``stills`` is another folder of shards, of which single frames with their captions are the batches in a
+    share ``stills_share``; held out are clips alone.
 
     Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
     ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
@@ -70,6 +73,8 @@ class Corpus:
     cache_dir: str | None = None
     paraphrases: bool = False
     num_distractors: int = 0
+    stills: str = ""
+    stills_share: float = 0.0
 
     def named(self) -> str:
         """What the clips are named by, as the key and its value."""
@@ -81,6 +86,20 @@ class Corpus:
             raise ValueError(
                 f"data.given names files of a single clip, got {', '.join(self.given)} without data.video; "
                 "shards bring their own fields"
+            )
+        if not 0 <= self.stills_share < 1:
+            raise ValueError(
+                f"data.stills_share is a share of the batches, 0 to below 1, got {self.stills_share:g}"
+            )
+        if self.stills and self.prior_path:
+            raise ValueError(
+                f"data.stills={self.stills} and data.prior_path={self.prior_path} are both given; a training "
+                "has stills among its batches or a prior beside each of them: leave one out"
+            )
+        if bool(self.stills) != bool(self.stills_share):
+            raise ValueError(
+                f"data.stills_share={self.stills_share:g} asks for stills and data.stills={self.stills!r} "
+                "names their shards; give both or neither"
             )
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
@@ -103,12 +122,14 @@ class Corpus:
 
 @dataclass(slots=True)
 class Split:
-    """Training and held-out clips, how they were told apart, and those of the prior where there are any."""
+    """Training and held-out clips, how they were told apart, and those of the prior or stills where there are
+    any."""
 
     train: Clips | LatentCache
     val: Clips | LatentCache
     told: str = ""
     prior: Clips | LatentCache | None = None
+    stills: Clips | LatentCache | None = None
 
     @property
     def num_train(self) -> int:
@@ -155,6 +176,7 @@ def _split(corpus: Corpus, seed: int, size_px: int, needs: Needs) -> Split:
         Clips(reader, corpus.window, seed, rows.train, needs),
         Clips(held, fixed, seed, rows.val, needs),
         rows.told,
+        stills=_stills(corpus, seed, needs),
     )
     for shards in {reader.folder: reader, held.folder: held}.values():
         shards.name_unread()
@@ -174,6 +196,21 @@ def _of_pictures(corpus: Corpus, seed: int, size_px: int, needs: Needs) -> Split
     return Split(
         Clips(pictures, corpus.window, seed, rows, needs), Clips(pictures, still, seed, rows, needs), told
     )
+
+
+def _stills(corpus: Corpus, seed: int, needs: Needs) -> Clips | None:
+    """Single frames with captions. Raises ValueError where a sample has none, and where there is no
+    sample."""
+    if not corpus.stills:
+        return None
+    captioned = Needs(needs.required | {"caption"}, needs.optional - {"caption"})
+    reader = ShardReader(Path(corpus.stills), captioned)
+    if not len(reader):
+        raise ValueError(
+            f"data.stills={corpus.stills} has no sample, and data.stills_share={corpus.stills_share:g} of "
+            "the batches are to be stills; prepare some with 'vgen prepare data.stills=true'"
+        )
+    return Clips(reader, Window(num_frames=1), seed, range(len(reader)), captioned)
 
 
 def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
@@ -198,6 +235,11 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
         raise ValueError(
             f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them"
         )
+    if corpus.stills:
+        raise ValueError(
+            f"data.stills={corpus.stills} goes with shards of clips, got data.video={corpus.video}; give "
+            "data.path=FOLDER, or leave data.stills and data.stills_share out"
+        )
     if not corpus.prompt and "caption" in needs.required:
         raise ValueError(
             f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"'
@@ -216,12 +258,13 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
     """The same split read from latent caches, which ``builders`` write where they are not there."""
     out = {}
-    for name, clips in (("train", parts.train), ("val", parts.val), ("prior", parts.prior)):
+    for name in ("train", "val", "prior", "stills"):
+        clips = getattr(parts, name)
         if clips is not None:
             assert isinstance(clips, Clips)  # of split(): no cache of a cache
             folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
             out[name] = LatentCache.open_or_build(folder, name, clips, encoder, builders)
-    return Split(out["train"], out["val"], parts.told, out.get("prior"))
+    return replace(parts, **out)
 
 
 @dataclass(slots=True)
@@ -244,6 +287,7 @@ class Collate:
             paraphrases=paraphrased(clips) if self.paraphrases else [],
             distractors=wrong_in_one_fact(clips, self.num_distractors),
         )
+        batch.rates = frame_rates(clips)
         batch.fields, batch.present = stacked(clips)
         return batch
 
@@ -257,24 +301,14 @@ def loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders of one rank. The training loader is as long as the whole run of
     ``num_draws`` samples, and gives those from ``consumed`` on."""
-    left = num_draws - consumed
-
-    def batches(num_clips: int) -> Batches:
-        sampler = StatelessSampler(
-            num_clips, seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
-        )
-        return Batches(sampler, corpus.batch_size)
-
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
-    shown, order = mixed(parts, batches)
-    seen, held = (
-        cast(Dataset[Clip], shown),
-        cast(Dataset[Clip], parts.val),
-    )  # data sets by what they do, not by inheritance
+    ranks = Ranks(seed, corpus.batch_size, consumed, num_draws, rank, world_size)
+    shown, order = mixed(parts, corpus, ranks)
+    held = cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
     train = Continued(
-        consumed // (corpus.batch_size * world_size),
-        seen,
+        ranks.done,
+        cast(Dataset[Clip], shown),
         batch_sampler=order,
         collate_fn=coarse,
         num_workers=corpus.num_workers,
@@ -284,16 +318,58 @@ def loaders(
     return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
 
 
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which samples one rank draws: those of a run of ``num_draws`` from ``consumed`` on."""
+
+    seed: int
+    batch_size: int
+    consumed: int
+    num_draws: int
+    rank: int
+    world_size: int
+
+    @property
+    def done(self) -> int:
+        """Batches of each rank before."""
+        return self.consumed // (self.batch_size * self.world_size)
+
+    def batches(self, num_clips: int) -> Batches:
+        sampler = StatelessSampler(
+            num_clips,
+            self.seed,
+            consumed=self.consumed,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_draws=self.num_draws - self.consumed,
+        )
+        return Batches(sampler, self.batch_size)
+
+    def among(self, sizes: tuple[int, int], share: float) -> ClipAndStillBatches:
+        return ClipAndStillBatches(
+            sizes,
+            share,
+            self.batch_size,
+            self.seed,
+            first=self.done,
+            num_batches=self.num_draws // (self.batch_size * self.world_size),
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+
 def mixed(
-    parts: Split, batches: Callable[[int], Batches]
-) -> tuple[Clips | LatentCache | Mixture, Batches | MixedBatches]:
-    """The training clips and their order, with those of the prior where there are any; ``batches`` orders a
-    number of clips."""
-    own = batches(len(parts.train))
+    parts: Split, corpus: Corpus, ranks: Ranks
+) -> tuple[Clips | LatentCache | Mixture | ClipsAndStills, Batches | MixedBatches | ClipAndStillBatches]:
+    """The training clips and their order, with those of the prior or stills where there are any."""
+    if parts.stills is not None:
+        sizes = (len(parts.train), len(parts.stills))
+        return ClipsAndStills(parts.train, parts.stills), ranks.among(sizes, corpus.stills_share)
+    own = ranks.batches(len(parts.train))
     if parts.prior is None:
         return parts.train, own
     both = Mixture(parts.train, parts.prior)
-    return both, MixedBatches(own, batches(len(parts.prior)), len(parts.train))
+    return both, MixedBatches(own, ranks.batches(len(parts.prior)), len(parts.train))
 
 
 class Continued(DataLoader):

@@ -167,7 +167,8 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         world_size=settings.world_size,
     )
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
-    ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
+    decay = job.optimisation.ema_decay
+    ema = Ema(decay, job.recipe.adversaries()) if decay else None
     learnt = Learnt(ema)
     card = Card.of(
         name_of(job.recipe),
@@ -229,7 +230,8 @@ def _cached(job: Job, parts: Split, encoder: Encoder, rank: int) -> Split:
 def _ready(job: Job) -> int:
     """This process's rank. Raises ValueError where settings and machine do not go together."""
     settings = job.settings
-    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
+    recipe = job.recipe
+    refuse_unfit(settings, job.optimisation, recipe.writes().image_model, recipe.adversaries())
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)
@@ -485,6 +487,7 @@ def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, va
         learner.put_back()
         finish_image_model(job, learner, val, card)
     if job.recipe.writes().adapter:
+        values = job.recipe.kept(values)
         save_adapter(job.folder / "adapter.safetensors", values, card)
         log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
 
