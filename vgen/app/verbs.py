@@ -97,7 +97,7 @@ VERBS = {
             ),
             (
                 "frames reference cascade",
-                "frames=[0:first.png,15:last.png]; reference=PICTURE is a prompt; cascade.NAME.file=RUN goes on",
+                "frames=[0:first.png,15:last.png]; reference=PICTURE; cascade.NAME.file=RUN goes on",
             ),
             ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
             ("out", "a new folder; nothing is overwritten"),
