@@ -25,7 +25,7 @@ from vgen.app.terminal import Terminal
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.progress import TimeLeft
@@ -129,6 +129,8 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
     fields = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
     negatives = [prompt.negative for prompt in prompts] if sampling.guidance != 1 else []
     warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
+    if not any("caption" in one.reads() for one in checkpoint.video_model.conditions.values()):
+        console.print("this checkpoint listens to no words: prompts do no more than name its clips")
     drawn_by = _drawn_by(run, checkpoint, sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
@@ -140,8 +142,9 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(batches) * sampling.num_steps)
-        told = TimeLeft("drawing", len(batches) * sampling.num_steps, speaks=not console.is_terminal)
+        total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
+        task = progress.add_task("", total=total)
+        told = TimeLeft("drawing", total, speaks=not console.is_terminal)
 
         def on_step() -> None:
             progress.advance(task)

@@ -12,6 +12,7 @@ from torch import Tensor
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
 from vgen.data.given import find_field, read_field
+from vgen.data.native import refuse_unlike
 from vgen.formats.adapter import file_sha256
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Sampling, latent_size
@@ -63,6 +64,7 @@ def given_fields(
     """By name, one row each. Raises ValueError where nothing listens to one, where a condition lacks its
     own, and where a file can't be it."""
     reads = {name: one.reads() for name, one in video_model.conditions.items()}
+    reads["start"] = video_model.start.reads()
     heard = {field for fields in reads.values() for field in fields} - WORDS
     named = [one.name for one in given]
     for one in given:
@@ -89,4 +91,6 @@ def given_fields(
         )
     size_px = height * video_model.model.vae_factor
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
-    return {one.name: one.read(cut) for one in given}
+    read = {one.name: one.read(cut) for one in given}
+    refuse_unlike({one.name: one.path for one in given}, size_px)
+    return read

@@ -26,6 +26,8 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
 from vgen.methods._sampling import Sampling
 
+USUAL_ROWS = 2
+"""Of a guided prediction: without the text, and with it."""
 MOST_LISTED, FEW = 32, 4
 """Layers of one kind that are listed one by one, and how many are where there are more."""
 _USAGE = "vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]"
@@ -145,6 +147,9 @@ def _frames(recipe: Recipe) -> list[str]:
     """How frames belong together in drawing, where it is not the usual way."""
     start, schedule = type(recipe.start()), type(recipe.frame_schedule(Sliding()))
     said = [] if start is Iid else [f"start noise: {start.__name__}"]
+    rows = recipe.guides(recipe.sampling().guidance).rows()
+    said += ["the first frame is given clean"] if recipe.keeps_first_frame() else []
+    said += [f"guides: {', '.join(rows)}"] if len(rows) > USUAL_ROWS else []
     return said if schedule is Sliding else [*said, f"frames: {schedule.__name__}"]
 
 
@@ -165,7 +170,7 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:
     objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
-    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v is not None}
+    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v not in (None, False)}
     return f"{type(objective).__name__} {plain(told)}" if told else type(objective).__name__
 
 

@@ -61,11 +61,21 @@ def _blaze_pose() -> Detector:
     return Detector(net.identity, net.see)
 
 
+def _first_frame() -> Detector:
+    return Detector("the first frame", _first)
+
+
+def _first(video: np.ndarray) -> np.ndarray:
+    """uint8 1 h w 3."""
+    return video[:1].copy()
+
+
 _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
     "edges": {"canny": _canny, "hed": _hed},
     "scribble": {"hed": _scribble},
     "pose": {"blaze_pose": _blaze_pose},
     "flow": {"farneback": _farneback},
+    "reference": {"first_frame": _first_frame},
 }
 """By field, the usual one first."""
 

@@ -18,12 +18,15 @@ class Inserted(Silent):
     """A layer that runs after its site: on ``(b f) c h w``, on ``(b f) n c`` inside a transformer block.
 
     ``READS_INPUT`` says that it wants the site's own input beside the site's output, ``HOSTS`` that its own
-    projections are sites for others. ``recomputed`` says whether backward runs the layer again instead of
+    projections are sites for others, ``OVER_TIME`` that it is left out where frames are pictures of their
+    own.
+    ``recomputed`` says whether backward runs the layer again instead of
     keeping what lies within it. ``strength`` scales what it adds.
     """
 
     READS_INPUT: ClassVar[bool] = False
     HOSTS: ClassVar[bool] = True
+    OVER_TIME: ClassVar[bool] = False
 
     def __init__(self, context: ForwardContext) -> None:
         super().__init__()
@@ -37,6 +40,8 @@ class Inserted(Silent):
 
     def after(self, _site: nn.Module, args: tuple, out: Any) -> Any:
         """The hook. A bound method survives deepcopy and pickle, a closure keeps the original layer."""
+        if self.OVER_TIME and self.context.conditioning.stills:
+            return out
         given = (args[0],) if self.READS_INPUT else ()
         x = out[0] if isinstance(out, tuple) else out
         if self.recomputed and torch.is_grad_enabled():

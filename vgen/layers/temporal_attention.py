@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
@@ -35,6 +37,8 @@ class FrameAttention(FrameAttending):
 class TemporalAttentionLayer(Inserted):
     """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints
     and does not learn."""
+
+    OVER_TIME: ClassVar[bool] = True
 
     def __init__(self, channels: int, heads: int, context: ForwardContext) -> None:
         super().__init__(context)

@@ -66,6 +66,8 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
         start=leading.start(),
+        guides=leading.guides,
+        keeps_first_frame=leading.keeps_first_frame(),
         frame_schedule=leading.frame_schedule,
     )
     for part in parts:
@@ -82,6 +84,9 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
             add(video_model, now, part.name, part.scale)
     if leading.image_norms() is NormScope.CLIP:
         pool_image_norms(video_model.unet)
+    if leading.beside_norms() is NormScope.CLIP:
+        for net in (net for name, net in video_model.nets().items() if name != UNET):
+            pool_image_norms(net)
     video_model.enter(None)
     return video_model
 

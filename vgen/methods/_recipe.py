@@ -19,7 +19,7 @@ from vgen.backbones.sites import INSERTED, Where
 from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
 from vgen.diffusion.frames import FrameSchedule, Sliding
-from vgen.diffusion.guidance import Drop
+from vgen.diffusion.guidance import Cfg, Drop, Guidance
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
 from vgen.diffusion.start import Iid, Start
 from vgen.formats.foreign import Foreign
@@ -170,6 +170,15 @@ class Recipe:
     def start(self) -> Start:
         """The noise that drawing starts from."""
         return Iid()
+
+    def keeps_first_frame(self) -> bool:
+        """Whether the first frame is given clean: a picture, or one that is drawn alone. Longer clips than
+        the window of sampling are then drawn piece by piece, each from the last frame of the one before."""
+        return False
+
+    def guides(self, scale: float) -> Guidance:
+        """How drawing is guided, where a person asks for ``sampling.guidance=scale``."""
+        return Cfg(scale=scale)
 
     def frame_schedule(self, window: Sliding) -> FrameSchedule:
         """How clips are seen in drawing and editing, given the windows that a person asks for."""

@@ -16,7 +16,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import Sidecar, VideoUNet
 from vgen.conditions.condition import Condition, Encoded, Fields
 from vgen.diffusion.frames import FrameSchedule, Pass, Role, Sliding, Whole, in_passes
-from vgen.diffusion.guidance import NOTHING, TIME, Dropped, Guidance
+from vgen.diffusion.guidance import NOTHING, TIME, Cfg, Dropped, Guidance
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.schedule import Prediction, Schedule, to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, Spacing, timesteps
@@ -46,14 +46,20 @@ def as_given(window: Sliding) -> FrameSchedule:
     return window
 
 
+def usual_guidance(scale: float) -> Guidance:
+    """By the text alone."""
+    return Cfg(scale=scale)
+
+
 @dataclass(slots=True, kw_only=True)
 class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
     ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
-    needs no image model. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where a
-    person gives windows."""
+    needs no image model. ``start`` is what drawing starts from, ``guides`` how it is guided at a scale,
+    ``frame_schedule`` how clips are seen where a person gives windows, ``keeps_first_frame`` whether the
+    first frame is held at its latents."""
 
     model: ImageModel
     unet: VideoUNet
@@ -62,6 +68,8 @@ class VideoModel:
     needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
     start: Start = field(default_factory=Iid)
+    guides: Callable[[float], Guidance] = usual_guidance
+    keeps_first_frame: bool = False
     frame_schedule: Callable[[Sliding], FrameSchedule] = as_given
 
     # -- facts -----------------------------------------------------------------------------------------------
@@ -206,13 +214,20 @@ class VideoModel:
         batch, num_frames = x.shape[:2]
         stills = {name: e.stills(num_frames) for name, e in encoded.items()}
         drops = [row - {TIME} for row in dropped for _ in range(num_frames)]
-        out = self._asked(stills, drops, x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames), moment)
+        alone, ts = x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames)
+        out = self._asked(stills, drops, alone, ts, moment, Conditioning(stills=True))
         return out[:, 0].unflatten(0, (batch, num_frames))
 
     def _asked(
-        self, encoded: Encodings, dropped: Sequence[Dropped], x: Tensor, t: Tensor, moment: Moment | None
+        self,
+        encoded: Encodings,
+        dropped: Sequence[Dropped],
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        given: Conditioning | None = None,
     ) -> Tensor:
-        x, given = x.to(self.dtype), Conditioning()
+        x, given = x.to(self.dtype), given or Conditioning()
         for name, condition in self.conditions.items():
             if name in encoded:
                 keep = torch.tensor([name not in row for row in dropped])

@@ -47,7 +47,7 @@ from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
 from vgen.training.heartbeats import Beating, StepBegins, StepEnds
-from vgen.training.learner import Learner
+from vgen.training.learner import Learner, refuse_mute
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
 from vgen.training.memory import is_out_of_memory, out_of_memory
@@ -147,6 +147,18 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     shown = _check_clips(job, parts)
     if rank == 0:
         _tell_of_clips(job, parts)
+    global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    num_clips = settings.max_steps * global_batch
+    # of the image model as it came: what is put into it may hold weights of its own
+    card = Card.of(
+        name_of(job.recipe),
+        job.recipe,
+        job.model,
+        job.plain,
+        {"steps": settings.max_steps, "clips": num_clips, "held_out": parts.told} | shown,
+        [one.said for one in job.beneath],
+        job.init,
+    )
     learner = _learner(job, shown)
     if job.corpus.cache:
         parts = cached(
@@ -158,13 +170,12 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         )
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
-    global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
-    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
+    consumed = steps_done * global_batch
     train, val = loaders(
         parts,
         job.corpus,
         job.seed,
-        num_draws=clips,
+        num_draws=num_clips,
         consumed=consumed,
         rank=rank,
         world_size=settings.world_size,
@@ -172,15 +183,6 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
     ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
     learnt = Learnt(ema)
-    card = Card.of(
-        name_of(job.recipe),
-        job.recipe,
-        job.model,
-        job.plain,
-        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told} | shown,
-        [one.said for one in job.beneath],
-        job.init,
-    )
     learner.record = {
         "run": job.plain,
         "card": asdict(replace(card, run={})),  # for an adapter of a checkpoint
@@ -307,6 +309,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
         put(learner.video_model.components(), one.tensors, learns, f"stack.{slot}", slot)
     if job.start is not None:
         put(learner.video_model.components(), job.start, job.recipe.learns())
+    refuse_mute(learner)
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
     if rows is not None and asked > rows:
         raise ValueError(
