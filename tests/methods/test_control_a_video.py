@@ -191,6 +191,8 @@ def test_every_frame_alone_is_standard_normal(start: Any) -> None:
 def test_noises_that_mean_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="a share of the greatest one, 0 to 1, got 2"):
         ControlAVideo(threshold=2.0)
+    with pytest.raises(ValueError, match="looks at pixels, and a latent cache has none"):
+        Residual().noise(DRAWS, LIKE, fields={"latents": LIKE})
     with pytest.raises(ValueError, match="needs the field flow, and the clips have only caption"):
         Flow().noise(DRAWS, LIKE, fields={"caption": []})
     assert ControlAVideo(noise=MotionNoise.FLOW).reads()["flow"] is False

@@ -313,6 +313,9 @@ def test_a_stage_of_another_base_is_refused(vgen, posed: Path, capfd: pytest.Cap
     assert "was trained on image model blank:toybox:0" in capfd.readouterr().err
     assert vgen(*subject, "run.name=dense", "method.pose.reading=control") == 2
     assert "listens to reference, pose, this run to reference, control" in capfd.readouterr().err
+    asked = ("run.name=asked", "callbacks.prompts=[a person]")
+    assert vgen(*subject, *asked) == 2
+    assert "draws samples from words, and this method listens to image, pose alone" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ USUAL = CLIPVisionConfig(image_size=224, patch_size=32)
 
 def num_picture_tokens(model: ImageModel) -> int:
     """One for each patch, and one for the whole picture."""
-    tower = USUAL if model.image_encoder is None else model.image_encoder.config
+    tower: Any = USUAL if model.image_encoder is None else model.image_encoder.config
     return (tower.image_size // tower.patch_size) ** 2 + 1
 
 
@@ -33,7 +33,7 @@ def picture_tokens(model: ImageModel, pictures: Tensor) -> Tensor:
             "give a backbone.path=FOLDER that holds image_encoder/ and feature_extractor/"
         )
     shown = [picture.permute(1, 2, 0).cpu().numpy() for picture in pictures]
-    side = tower.config.image_size
+    side: Any = tower.config.image_size
     processor: Any = model.image_processor or CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size=side
     )

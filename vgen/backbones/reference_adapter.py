@@ -38,7 +38,7 @@ class ReferenceAdapter(Silent):
         return self.linear1(both.transpose(1, 2)).transpose(1, 2)
 
     def silent_outputs(self) -> list[nn.Parameter]:
-        return [self.linear1.weight]
+        return list(self.linear1.parameters())
 
 
 def reference_adapter(model: ImageModel, height_px: int, width_px: int) -> ReferenceAdapter:

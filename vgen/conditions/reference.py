@@ -33,8 +33,7 @@ class Reference(Condition):
         if min(self.height_px, self.width_px) < 0:
             raise ValueError(
                 f"a reference's size must not be negative, got {self.height_px} x {self.width_px} px; 0 is "
-                "the "
-                "image model's own"
+                "the image model's own"
             )
 
     def size(self, model: ImageModel) -> tuple[int, int]:

@@ -60,14 +60,12 @@ def refuse_unlike(files: dict[str, Path], least_px: int) -> None:
     if picture.least_px < least_px:
         raise ValueError(
             f"{named} is {picture.least_px} px at its shorter side where {least_px} px are drawn; give a "
-            "larger "
-            "picture, or draw smaller with sampling.height_px and sampling.width_px"
+            "larger picture, or draw smaller with sampling.height_px and sampling.width_px"
         )
     for name, other in found.items():
         if other is not None and not other.agrees(picture):
             raise ValueError(
                 f"{name}={files[name]} has an aspect of {other.aspect:.3g} where {named} has "
                 f"{picture.aspect:.3g}, so that squares out of their middles show other places; cut both to "
-                "one "
-                "aspect first"
+                "one aspect first"
             )

@@ -20,8 +20,8 @@ class Residual(Start):
     """A cell gets noise of its own where the picture has changed since the frame before, by more than
     ``threshold`` of the clip's greatest change; elsewhere it keeps that frame's.
 
-    The pictures are ``source``, or ``video`` in training, uint8 b f 3 H W. Without either every frame has
-    noise of its own, as in the released code.
+    The pictures are ``source``, or ``video`` in training, uint8 b f 3 H W. What is drawn
+    without a ``source`` has noise of its own in every frame, as in the released code.
     """
 
     threshold: float = 0.1
@@ -30,8 +30,7 @@ class Residual(Start):
         if not 0 <= self.threshold <= 1:
             raise ValueError(
                 f"the threshold of changes is a share of the greatest one, 0 to 1, got {self.threshold:g}; "
-                "the "
-                "released code's is 0.1"
+                "the released code's is 0.1"
             )
 
     def reads(self) -> tuple[str, ...]:
@@ -42,6 +41,11 @@ class Residual(Start):
     ) -> Tensor:
         own = Iid().noise(draws, like, purpose)
         pictures = fields.get("source", fields.get("video"))
+        if pictures is None and "latents" in fields:
+            raise ValueError(
+                "noise by what has changed looks at pixels, and a latent cache has none; set "
+                "data.cache=false, or method.noise=iid"
+            )
         if pictures is None or own.shape[1] == 1:
             return own
         moved = changes(pictures.to(own.device), own.shape[-2], own.shape[-1]) > self.threshold

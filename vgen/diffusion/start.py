@@ -73,15 +73,13 @@ class NoisedPicture(Start):
         if self.reading not in fields:
             raise ValueError(
                 f"drawing starts from {self.reading}, and the clips have only {', '.join(sorted(fields))}; "
-                "give "
-                "the picture that they are made of"
+                "give the picture that they are made of"
             )
         latents = fields[self.reading].to(noise)
         if latents.shape[1:] != noise.shape[2:]:
             cells, wanted = (" x ".join(map(str, x.shape[-2:])) for x in (latents, noise))
             raise ValueError(
                 f"{self.reading} has {cells} cells where {wanted} are drawn; leave out sampling.height_px "
-                "and "
-                "sampling.width_px, or set them to the size that was trained"
+                "and sampling.width_px, or set them to the size that was trained"
             )
         return alpha * latents[:, None] + sigma * noise

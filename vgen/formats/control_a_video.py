@@ -48,8 +48,7 @@ class PseudoVideoFolder(Foreign):
         if num_positions:
             raise ValueError(
                 f"from={source.named} is a Control-A-Video checkpoint, whose attention knows no positions, "
-                "got "
-                f"num_positions={num_positions}; leave it out"
+                f"got num_positions={num_positions}; leave it out"
             )
         words = [word for word in FIELDS if word in source.path.name]
         shown = FIELDS[words[0] if words else "canny"]
@@ -111,6 +110,5 @@ def _refuse_optional(state: Mapping[str, Tensor], named: str) -> None:
     if found:
         raise ValueError(
             f"from={named} holds {found[0]}, of a variant of Control-A-Video that was never published; vgen "
-            "reads "
-            "those without gamma and without an embedding of the frame rate"
+            "reads those without gamma and without an embedding of the frame rate"
         )

@@ -119,8 +119,7 @@ def _knobs(adapter: Mapping[str, Tensor], named: str) -> dict[str, Any]:
     if math.isqrt(cells) ** 2 != cells:
         raise ValueError(
             f"from={named} has an adapter of {cells} cells, which are neither a square nor 640 x 512 px; "
-            "vgen "
-            "cannot tell the size of its pictures"
+            "vgen cannot tell the size of its pictures"
         )
     return poses
 

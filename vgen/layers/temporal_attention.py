@@ -38,8 +38,6 @@ class TemporalAttentionLayer(Inserted):
     """Runs on a transformer block's tokens, ``(b f) n c``. ``norm_temp`` is there in the released checkpoints
     and does not learn."""
 
-    OVER_TIME: ClassVar[bool] = True
-
     def __init__(self, channels: int, heads: int, context: ForwardContext) -> None:
         super().__init__(context)
         self.norm_temp = nn.LayerNorm(channels)
@@ -71,6 +69,10 @@ class TemporalAttentionSpec(LayerSpec):
             )
 
     def build(self, site: Site, module: nn.Module, context: ForwardContext) -> TemporalAttentionLayer:
+        return TemporalAttentionLayer(site.channels, self.heads_at(site), context)
+
+    def heads_at(self, site: Site) -> int:
+        """Raises ValueError where they do not divide the channels."""
         heads = self.heads or site.heads
         if not heads or site.channels % heads:
             raise ValueError(
@@ -78,4 +80,18 @@ class TemporalAttentionSpec(LayerSpec):
                 f"{heads}; "
                 "set method.temporal.heads to a divisor"
             )
-        return TemporalAttentionLayer(site.channels, heads, context)
+        return heads
+
+
+class ClipAttentionLayer(TemporalAttentionLayer):
+    """The same, left out where frames are pictures of their own (Control-A-Video, Chen et al. 2023)."""
+
+    OVER_TIME: ClassVar[bool] = True
+
+
+@spec
+class ClipAttentionSpec(TemporalAttentionSpec):
+    """Knobs of :class:`ClipAttentionLayer`."""
+
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> ClipAttentionLayer:
+        return ClipAttentionLayer(site.channels, self.heads_at(site), context)

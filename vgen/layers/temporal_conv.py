@@ -21,8 +21,9 @@ class TemporalConv(Inserted):
     def __init__(self, channels: int, kernel: int, context: ForwardContext) -> None:
         super().__init__(context)
         self.conv_temporal = nn.Conv1d(channels, channels, kernel, padding=kernel // 2)
-        nn.init.dirac_(self.conv_temporal.weight)
-        nn.init.zeros_(self.conv_temporal.bias)
+        weight, bias = self.conv_temporal.parameters()
+        nn.init.dirac_(weight)
+        nn.init.zeros_(bias)
 
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
         clip = x.unflatten(0, (-1, self.context.frames()))  # b f c h w

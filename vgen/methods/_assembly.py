@@ -85,8 +85,9 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
     if leading.image_norms() is NormScope.CLIP:
         pool_image_norms(video_model.unet)
     if leading.beside_norms() is NormScope.CLIP:
-        for net in (net for name, net in video_model.nets().items() if name != UNET):
-            pool_image_norms(net)
+        for name, beside in video_model.nets().items():
+            if name != UNET:
+                pool_image_norms(beside)
     video_model.enter(None)
     return video_model
 

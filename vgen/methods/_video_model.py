@@ -190,7 +190,8 @@ class VideoModel:
         """The raw prediction, float32 b f c h w, for rows ``x`` b f c h w at ``t`` b, of which each drops
         what ``dropped`` says.
 
-        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame.
+        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame, and
+        layers that are ``OVER_TIME`` are left out.
         """
         alone = [TIME in row for row in dropped]
         if not any(alone):

@@ -27,7 +27,7 @@ from vgen.diffusion.start import Iid, Start
 from vgen.formats.control_a_video import PseudoVideoFolder
 from vgen.formats.foreign import Foreign
 from vgen.layers.norm import NormScope
-from vgen.layers.temporal_attention import TemporalAttentionSpec
+from vgen.layers.temporal_attention import ClipAttentionSpec
 from vgen.layers.temporal_conv import TemporalConvSpec
 from vgen.methods._objectives import Denoising, check_training_draws, share_of_text
 from vgen.methods._recipe import UNET, Conditioned, Insertion, Paper, Recipe, Regime, Training, method
@@ -68,7 +68,7 @@ class ControlAVideo(Recipe):
 
     formats: ClassVar[tuple[Foreign, ...]] = (PseudoVideoFolder(),)
     condition: Structure = Structure.EDGES
-    temporal: TemporalAttentionSpec = field(default_factory=TemporalAttentionSpec)
+    temporal: ClipAttentionSpec = field(default_factory=ClipAttentionSpec)
     convolution: TemporalConvSpec = field(default_factory=TemporalConvSpec)
     noise: MotionNoise = MotionNoise.RESIDUAL
     threshold: float = 0.1

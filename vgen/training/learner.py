@@ -174,8 +174,7 @@ def refuse_mute(learner: Learner) -> None:
         if not any(p.requires_grad or bool(p.any()) for p in outputs):
             raise ValueError(
                 f"the net {name!r} says nothing: its last layers are zero and do not learn; put a trained "
-                "one "
-                f"beneath, as stack.{name}.file=RUN"
+                f"one beneath, as stack.{name}.file=RUN"
             )
 
 

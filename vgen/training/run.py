@@ -57,7 +57,7 @@ from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers, recorded
-from vgen.training.samples import SampleClips, SampleSettings
+from vgen.training.samples import SampleClips, SampleSettings, refuse_wordless
 from vgen.training.signals import Boundary, Signals
 from vgen.training.strategies import (
     FROZEN_DTYPE,
@@ -319,6 +319,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
         )
     if draws_samples(job, learner):
         sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
+        refuse_wordless(learner.video_model)
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
