@@ -30,7 +30,7 @@ from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, 
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
 from vgen.methods import VideoModel
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.progress import TimeLeft
@@ -226,8 +226,9 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(batches) * sampling.num_steps)
-        told = TimeLeft("drawing", len(batches) * sampling.num_steps, speaks=not console.is_terminal)
+        total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
+        task = progress.add_task("", total=total)
+        told = TimeLeft("drawing", total, speaks=not console.is_terminal)
 
         def on_step() -> None:
             progress.advance(task)

@@ -15,6 +15,7 @@ from vgen.conditions.condition import revealed
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
 from vgen.data.given import FRAMES, find_field, read_field, read_frames
+from vgen.data.native import refuse_unlike
 from vgen.formats.adapter import file_sha256
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Sampling, latent_size
@@ -110,7 +111,9 @@ def given_fields(
         )
     size_px = height * video_model.model.vae_factor
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
-    return _read(given, cut)
+    read = _read(given, cut)
+    refuse_unlike({one.name: one.path for one in given if not one.places}, size_px)
+    return read
 
 
 def fields_of_clip(
@@ -150,8 +153,14 @@ def _asked(name: str) -> str:
 
 
 def _heard(video_model: VideoModel) -> set[str]:
-    """Fields that conditions read, beside words."""
-    return {name for one in video_model.conditions.values() for name in one.reads()} - WORDS
+    """Fields that conditions and the start read, beside words."""
+    return {name for fields in _reads(video_model).values() for name in fields} - WORDS
+
+
+def _reads(video_model: VideoModel) -> dict[str, Collection[str]]:
+    """By condition the fields that it reads, and those of the start."""
+    reads: dict[str, Collection[str]] = {n: one.reads() for n, one in video_model.conditions.items()}
+    return {**reads, "start": video_model.start.reads()}
 
 
 def _refuse_unheard(given: list[GivenField], video_model: VideoModel) -> None:
@@ -178,8 +187,8 @@ def _lacking(given: list[GivenField], video_model: VideoModel) -> dict[str, list
     """By condition that is needed, the fields that nobody gave."""
     heard, named = _heard(video_model), {one.name for one in given}
     out = {}
-    for name, condition in video_model.conditions.items():
-        fields = [one for one in condition.reads() if one in heard - named]
+    for name, reads in _reads(video_model).items():
+        fields = [one for one in reads if one in heard - named]
         if fields and name in video_model.needed:
             out[name] = fields
     return out

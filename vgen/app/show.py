@@ -161,6 +161,7 @@ def _frames(recipe: Recipe) -> list[str]:
     """How frames belong together in drawing, where it is not the usual way."""
     start, schedule = type(recipe.start()), type(recipe.frame_schedule(Sliding()))
     said = [] if start is Iid else [f"start noise: {start.__name__}"]
+    said += ["the first frame is given clean"] if recipe.keeps_first_frame() else []
     return said if schedule is Sliding else [*said, f"frames: {schedule.__name__}"]
 
 
@@ -207,7 +208,7 @@ def _against(recipe: Recipe) -> list[str]:
 
 def _objective(recipe: Recipe, model: ImageModel) -> str:
     objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
-    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v is not None}
+    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v not in (None, False)}
     return f"{type(objective).__name__} {plain(told)}" if told else type(objective).__name__
 
 

@@ -18,13 +18,13 @@ from torch import Tensor
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.loading import Backbone
-from vgen.app.stacks import RETIRED, adapter_path, read_for, recipe_of, stacked
+from vgen.app.stacks import RETIRED, Layer, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
 from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
-from vgen.methods import name_of
+from vgen.methods import Recipe, name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
@@ -129,7 +129,7 @@ def _fit(
             begin=begin,
             signals=signals,
             is_lost=lambda: lock.lost,
-            start=None if resume and steps(folder / "checkpoints") else start_of(run),
+            start=None if resume and steps(folder / "checkpoints") else start_of(run, model),
         )
         return fit(job)
     except BaseException:
@@ -164,10 +164,11 @@ def _discard(folder: Path) -> None:
             path.unlink()
 
 
-def start_of(run: TrainRun) -> dict[str, Tensor] | None:
+def start_of(run: TrainRun, model: ImageModel) -> dict[str, Tensor] | None:
     """What ``run.init_from`` holds; a resumed run has its own weights and no longer needs it.
 
-    Raises ValueError where it is of another method or of layers with other knobs.
+    Raises ValueError where it is of another method, of layers with other knobs, of other fields, or holds
+    weights of another image model.
     """
     wish = run.run.init_from
     if wish is None:
@@ -202,8 +203,23 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
             "values; "
             f"set the same ('vgen show {name_of(run.method)}' says where)"
         )
+    path = adapter_path(wish, "run.init_from")
+    _refuse_other_base(Layer("", path, tensors, card, before, f"run.init_from={wish}"), run.method, model)
     log.info("starting from %s, trained on image model %s", wish, card.backbone_source)
     return tensors
+
+
+def _refuse_other_base(start: Layer, recipe: Recipe, model: ImageModel) -> None:
+    """Raises ValueError where a start listens to other fields than the recipe, or holds weights of another
+    image model."""
+    heard, hears = (one.reads() for one in (start.recipe, recipe))
+    if heard != hears:
+        raise ValueError(
+            f"{start.named} listens to {', '.join(heard)}, this run to {', '.join(hears)}; give the knobs "
+            "it was "
+            "made with"
+        )
+    start.refuse_misfit(model, model.source, unet_fingerprint(model.unet))
 
 
 def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:

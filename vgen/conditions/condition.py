@@ -132,8 +132,8 @@ class Condition(ABC):
         """Further fields, from the encoders that are frozen; none that are there already, out of a cache."""
         return Prepared()
 
-    def fingerprint(self) -> str:
-        """Of what else than the image model's encoders ``prepare`` uses; empty where there is nothing."""
+    def fingerprint(self, model: ImageModel) -> str:
+        """Of what else than the VAE and the text encoders ``prepare`` uses; empty where there is nothing."""
         return ""
 
     def stands_for(self, other: Condition) -> bool:

@@ -65,12 +65,16 @@ def _middle() -> Detector:
     return Detector("the middle frame", lambda video: video[len(video) // 2][None])
 
 
+def _first_frame() -> Detector:
+    return Detector("the first frame", lambda video: video[:1].copy())
+
+
 _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
     "edges": {"canny": _canny, "hed": _hed},
     "scribble": {"hed": _scribble},
     "pose": {"blaze_pose": _blaze_pose},
     "flow": {"farneback": _farneback},
-    "reference": {"middle": _middle},
+    "reference": {"first_frame": _first_frame, "middle": _middle},
 }
 """By field, the usual one first."""
 FOUND = frozenset(_ALL)

@@ -40,6 +40,12 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
         array = _array(name, path)
     else:
         array = of_pictures(name, _pictures(path, cut, start_seconds), path)
+    if name == "reference" and (array == array[:, :1, :1]).all():
+        raise ValueError(
+            f"reference={path} shows nothing, all its pixels have one colour; give a picture of what is to "
+            "be "
+            "drawn"
+        )
     return _long_enough(name, array, path, cut.num_frames)
 
 

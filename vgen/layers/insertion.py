@@ -19,13 +19,15 @@ class Inserted(Silent):
 
     ``READS_INPUT`` says that it wants the site's own input beside the site's output, ``READS_TIME`` that it
     wants the embedding of diffusion time where the site is given one, ``HOSTS`` that its own projections are
-    sites for others. ``recomputed`` says whether backward runs the layer again instead of
+    sites for others, ``OVER_TIME`` that it is left out where frames are pictures of their own.
+    ``recomputed`` says whether backward runs the layer again instead of
     keeping what lies within it. ``strength`` scales what it adds.
     """
 
     READS_INPUT: ClassVar[bool] = False
     READS_TIME: ClassVar[bool] = False
     HOSTS: ClassVar[bool] = True
+    OVER_TIME: ClassVar[bool] = False
 
     def __init__(self, context: ForwardContext) -> None:
         super().__init__()
@@ -45,6 +47,8 @@ class Inserted(Silent):
 
     def after(self, _site: nn.Module, args: tuple, out: Any) -> Any:
         """The hook. A bound method survives deepcopy and pickle, a closure keeps the original layer."""
+        if self.OVER_TIME and self.context.conditioning.stills:
+            return out
         wanted = args[not self.READS_INPUT : 2 if self.READS_TIME else 1]
         given = tuple(one for one in wanted if one is not None)
         x = out[0] if isinstance(out, tuple) else out

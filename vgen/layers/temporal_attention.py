@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
@@ -67,6 +69,10 @@ class TemporalAttentionSpec(LayerSpec):
             )
 
     def build(self, site: Site, module: nn.Module, context: ForwardContext) -> TemporalAttentionLayer:
+        return TemporalAttentionLayer(site.channels, self.heads_at(site), context)
+
+    def heads_at(self, site: Site) -> int:
+        """Raises ValueError where they do not divide the channels."""
         heads = self.heads or site.heads
         if not heads or site.channels % heads:
             raise ValueError(
@@ -74,4 +80,18 @@ class TemporalAttentionSpec(LayerSpec):
                 f"{heads}; "
                 "set method.temporal.heads to a divisor"
             )
-        return TemporalAttentionLayer(site.channels, heads, context)
+        return heads
+
+
+class ClipAttentionLayer(TemporalAttentionLayer):
+    """The same, left out where frames are pictures of their own (Control-A-Video, Chen et al. 2023)."""
+
+    OVER_TIME: ClassVar[bool] = True
+
+
+@spec
+class ClipAttentionSpec(TemporalAttentionSpec):
+    """Knobs of :class:`ClipAttentionLayer`."""
+
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> ClipAttentionLayer:
+        return ClipAttentionLayer(site.channels, self.heads_at(site), context)

@@ -66,6 +66,7 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
         start=leading.start(),
+        keeps_first_frame=leading.keeps_first_frame(),
         frame_schedule=leading.frame_schedule,
         guidance=leading.guidance,
     )

@@ -20,6 +20,7 @@ from vgen.data.mixture import PRIOR
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, Drop, Dropped, Guidance, drawn
 from vgen.diffusion.schedule import add_noise, shifted, target
+from vgen.diffusion.start import Iid, Start
 from vgen.methods._video_model import Encodings, VideoModel
 
 
@@ -50,6 +51,8 @@ class Denoising(Objective):
       1
       is uniform.
     - ``given_frames``: which frames of a clip are told beside the noise.
+    - ``noise``: how the noises of a clip's frames belong together; None: each has its own.
+    - ``keeps_first_frame``: the first frame is shown clean, and the loss is on the others.
     - ``guidance``: the loss is on the guided prediction (DreamArtist, Dong et al. 2022, eq. 4); None: on the
       plain one.
     - ``reveals``: the field of which some frames are shown, from one to all, drawn by chance (SparseCtrl, Guo
@@ -61,6 +64,8 @@ class Denoising(Objective):
     given_frames: GivenFrames | None = None
     guidance: Guidance | None = None
     reveals: str = ""
+    noise: Start | None = None
+    keeps_first_frame: bool = False
 
     def undropped(self) -> Denoising:
         return replace(self, dropout=[])
@@ -80,7 +85,7 @@ class Denoising(Objective):
             fields[GIVEN] = self.given_frames.drawn(draws, latents)
         num = video_model.schedule.num_timesteps
         t = shifted(draws.integers("timestep", num, device), self.timestep_shift, num)
-        noise = draws.normal("noise", latents)
+        noise = (self.noise or Iid()).noise(draws, latents, "noise", fields)
         encoded = video_model.encode(fields)
         return self.reduced(self.errors(video_model, encoded, latents, t, noise, dropped), fields)
 
@@ -108,12 +113,32 @@ class Denoising(Objective):
         """Mean squared error of every clip, b; ``dropped`` None: all is heard."""
         alpha, sigma = video_model.schedule.alpha_sigma(t, latents)
         x = add_noise(latents, noise, alpha, sigma)
+        first = int(self.keeps_first_frame)
+        if first >= x.shape[1]:
+            raise ValueError(
+                "the first frame is shown clean, and a clip of one frame leaves nothing to learn; set "
+                "data.window.num_frames=2 or more"
+            )
+        x = torch.cat([latents[:, :first], x[:, first:]], 1) if first else x
         if self.guidance is None:
             out = video_model.predict(encoded, dropped or [NOTHING] * len(x), x, t)
         else:
             out = video_model.predict_guided(encoded, self.guidance, x, t)
         wanted = target(video_model.prediction, latents, noise, alpha, sigma)
-        return F.mse_loss(out, wanted, reduction="none").flatten(1).mean(1)
+        return F.mse_loss(out, wanted, reduction="none")[:, first:].flatten(1).mean(1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Reconstruction(Objective):
+    """Mean squared error of what the VAE makes of its own latents, clamped to [-1, 1]. Its encoder is
+    frozen."""
+
+    def loss(self, video_model: VideoModel, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        model = video_model.model
+        pixels = batch.pixels(model.vae.device)
+        with torch.no_grad():
+            latents = model.encode(pixels)
+        return {"loss": F.mse_loss(model.decode(latents).float(), pixels)}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -190,6 +190,11 @@ class Recipe:
         """The noise that drawing starts from."""
         return Iid()
 
+    def keeps_first_frame(self) -> bool:
+        """Whether the first frame is given clean: a picture, or one that is drawn alone. Longer clips than
+        the window of sampling are then drawn piece by piece, each from the last frame of the one before."""
+        return False
+
     def frame_schedule(self, window: Sliding) -> FrameSchedule:
         """How clips are seen in drawing and editing, given the windows that a person asks for."""
         return window

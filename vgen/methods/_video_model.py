@@ -57,8 +57,9 @@ class VideoModel:
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
     ``needed`` names the conditions whose fields a training must have. A method that needs no image model
-    has one of no weights. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where
-    a person gives windows, ``guidance`` which branches are asked at a scale."""
+    has one of no weights. ``start`` is what drawing starts from, ``guidance`` which branches are asked at a
+    scale, ``frame_schedule`` how clips are seen where a person gives windows, ``keeps_first_frame`` whether
+    the first frame is held at its latents."""
 
     model: ImageModel
     unet: VideoUNet
@@ -67,6 +68,7 @@ class VideoModel:
     needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
     start: Start = field(default_factory=Iid)
+    keeps_first_frame: bool = False
     frame_schedule: Callable[[Sliding], FrameSchedule] = as_given
     guidance: Callable[[float], Guidance] = plain_guidance
 
@@ -197,7 +199,8 @@ class VideoModel:
         """The raw prediction, float32 b f c h w, for rows ``x`` b f c h w at ``t`` b, of which each drops
         what ``dropped`` says.
 
-        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame.
+        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame, and
+        layers that are ``OVER_TIME`` are left out.
         """
         alone = [TIME in row for row in dropped]
         if not any(alone):
@@ -221,13 +224,20 @@ class VideoModel:
         batch, num_frames = x.shape[:2]
         stills = {name: e.stills(num_frames) for name, e in encoded.items()}
         drops = [row - {TIME} for row in dropped for _ in range(num_frames)]
-        out = self._asked(stills, drops, x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames), moment)
+        alone, ts = x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames)
+        out = self._asked(stills, drops, alone, ts, moment, Conditioning(stills=True))
         return out[:, 0].unflatten(0, (batch, num_frames))
 
     def _asked(
-        self, encoded: Encodings, dropped: Sequence[Dropped], x: Tensor, t: Tensor, moment: Moment | None
+        self,
+        encoded: Encodings,
+        dropped: Sequence[Dropped],
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        given: Conditioning | None = None,
     ) -> Tensor:
-        x, given = x.to(self.dtype), Conditioning()
+        x, given = x.to(self.dtype), given or Conditioning()
         for name, condition in self.conditions.items():
             if name in encoded:
                 keep = torch.tensor([name not in row for row in dropped])

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.silent import Silent
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
@@ -169,6 +170,20 @@ class Learner(pl.LightningModule):
         for parameter, value in self._before:
             parameter.data = value.to(parameter.device)
         self._before.clear()
+
+
+def refuse_mute(learner: Learner) -> None:
+    """Raises ValueError where a net beside the UNet is as it was born, says nothing, and never will: what
+    learns behind its last layers would hear nothing."""
+    for name, net in learner.video_model.modules.items():
+        if not isinstance(net, Silent) or name not in learner.parts:
+            continue
+        outputs = net.silent_outputs()
+        if not any(p.requires_grad or bool(p.any()) for p in outputs):
+            raise ValueError(
+                f"the net {name!r} says nothing: its last layers are zero and do not learn; put a trained "
+                f"one beneath, as stack.{name}.file=RUN"
+            )
 
 
 def _foreign(beneath: Sequence[Part]) -> tuple[str, ...]:

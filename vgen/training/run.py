@@ -49,7 +49,7 @@ from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
 from vgen.training.heartbeats import Beating, StepBegins, StepEnds
-from vgen.training.learner import Learner
+from vgen.training.learner import Learner, refuse_mute
 from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
 from vgen.training.memory import is_out_of_memory, out_of_memory
@@ -59,7 +59,7 @@ from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
 from vgen.training.records import LoggerSettings, loggers, recorded
-from vgen.training.samples import SampleClips, SampleSettings
+from vgen.training.samples import SampleClips, SampleSettings, refuse_wordless
 from vgen.training.signals import Boundary, Signals
 from vgen.training.strategies import (
     FROZEN_DTYPE,
@@ -150,18 +150,29 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     shown = _check_clips(job, parts)
     if rank == 0:
         _tell_of_clips(job, parts)
+    global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
+    num_clips = settings.max_steps * global_batch
+    # of the image model as it came: what is put into it may hold weights of its own
+    card = Card.of(
+        name_of(job.recipe),
+        job.recipe,
+        job.model,
+        job.plain,
+        {"steps": settings.max_steps, "clips": num_clips, "held_out": parts.told} | shown,
+        [one.said for one in job.beneath],
+        job.init,
+    )
     learner = _learner(job, shown)
     if job.corpus.cache:
         parts = _cached(job, parts, Beating(Preparer(learner.video_model), watchdog), rank)
     if settings.preflight and found is None and rank == 0:
         _prove(learner, parts.train, job)
-    global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
-    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
+    consumed = steps_done * global_batch
     train, val = loaders(
         parts,
         job.corpus,
         job.seed,
-        num_draws=clips,
+        num_draws=num_clips,
         consumed=consumed,
         rank=rank,
         world_size=settings.world_size,
@@ -170,15 +181,6 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     decay = job.optimisation.ema_decay
     ema = Ema(decay, job.recipe.adversaries()) if decay else None
     learnt = Learnt(ema)
-    card = Card.of(
-        name_of(job.recipe),
-        job.recipe,
-        job.model,
-        job.plain,
-        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told} | shown,
-        [one.said for one in job.beneath],
-        job.init,
-    )
     learner.record = {
         "run": job.plain,
         "card": asdict(replace(card, run={})),  # for an adapter of a checkpoint
@@ -329,6 +331,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
         put(learner.video_model.components(), one.tensors, learns, f"stack.{slot}", slot)
     if job.start is not None:
         put(learner.video_model.components(), job.start, job.recipe.learns())
+    refuse_mute(learner)
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
     if rows is not None and asked > rows:
         raise ValueError(
@@ -337,8 +340,8 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
             f"or method.motion.num_positions={asked}"
         )
     if draws_samples(job, learner):
-        refuse_wordless(learner)
         sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
+        refuse_wordless(learner.video_model)
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
@@ -348,15 +351,6 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
 def draws_samples(job: Job, learner: Learner) -> bool:
     """Whether clips are to be drawn while training: prompts are given, and what learns denoises."""
     return bool(job.samples.prompts) and isinstance(learner.objective, Denoising)
-
-
-def refuse_wordless(learner: Learner) -> None:
-    """Raises ValueError where clips are to be drawn from prompts that nothing would hear."""
-    if not learner.video_model.hears_words():
-        raise ValueError(
-            f"callbacks.prompts are words, and method={name_of(learner.recipe)} hears none; give "
-            "callbacks=none, and draw with vgen generate once it is trained"
-        )
 
 
 def _set_up_cpu(settings: TrainerSettings) -> None:

@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
 from vgen.data.clip_files import enlarged, to_uint8, write_grid, write_mp4
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
+from vgen.methods import VideoModel
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate, num_steps
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
@@ -34,6 +35,15 @@ class SampleSettings:
                 f"callbacks.every_steps must be at least 1, got {self.every_steps}; callbacks=none draws no "
                 "samples"
             )
+
+
+def refuse_wordless(video_model: VideoModel) -> None:
+    """Raises ValueError where samples are asked for by prompts, and what learns listens to no words."""
+    if not video_model.hears_words():
+        raise ValueError(
+            "callbacks.prompts draws samples from words, and this method listens to "
+            f"{', '.join(video_model.conditions)} alone; set callbacks=none, and draw with vgen generate"
+        )
 
 
 class SampleClips(pl.Callback):
@@ -61,7 +71,8 @@ class SampleClips(pl.Callback):
             self._draw(trainer, module, step)
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        told = TimeLeft(f"samples of step {step}", self.sampling.num_steps, speaks=trainer.is_global_zero)
+        total = num_steps(module.video_model, self.sampling)
+        told = TimeLeft(f"samples of step {step}", total, speaks=trainer.is_global_zero)
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         with trainer.precision_plugin.forward_context():
             clips = generate(module.video_model, prompts, self.sampling, told.step)
