@@ -299,7 +299,7 @@ def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, messag
 )
 def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
     (home / "odd").mkdir(exist_ok=True)
-    (home / "odd" / diffusers_motion.WEIGHTS[0]).touch()
+    (home / "odd" / diffusers_motion.WEIGHTS).touch()
     (home / "odd" / "config.json").write_text(config)
     code, _, err = vgen("from=odd", "to=vgen", "backbone=image", "out=no")
     assert code == 2

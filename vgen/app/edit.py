@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import ControlNetRun, Structure
+from vgen.app.edit_remarks import remark
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, fields_of_clip
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
@@ -30,9 +31,10 @@ from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.attention.store import Place
 from vgen.conditions.control_net import ControlNet
-from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_grid, write_mp4
+from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
+from vgen.data.panels import side_by_side
 from vgen.diffusion.frames import Sliding, counted
 from vgen.diffusion.solvers import Solver
 from vgen.diffusion.step_window import StepWindow
@@ -55,17 +57,13 @@ from vgen.methods._editing import Progress as Told
 from vgen.methods._recipe import UNET
 from vgen.methods._rendering import Rendering
 from vgen.methods._sampling import SamplingOverrides
+from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.monitors import peak_memory_gb
 from vgen.training.progress import TimeLeft
 
-POOR_DB = 6.0
-"""A reconstruction this much below the decoder's own is worth a warning."""
-POOR_CEILING_DB = 18.0
-"""So is a decoder that gives no more than this of the source itself: the image model can't show the clip at
-all."""
 PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
 """Suffixes of checkpoints that are not vgen's."""
 PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
@@ -197,17 +195,23 @@ class EditedClip:
     is_edit: bool = True
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``;
-        returns the folder. Raises ValueError for a folder that holds something."""
+        """Write ``edited.mp4``, ``.gif`` and ``.png`` (a grid of frames), ``side_by_side.mp4`` with labels,
+        what the run's ``save`` asks for and ``card.json``; returns the folder.
+
+        Raises ValueError for a folder that holds something.
+        """
         with claimed(folder) as out:
             self._write(out)
         return out
 
     def _write(self, out: Path) -> None:
-        run, panels = self.run, [self.source, self.video]
+        run = self.run
+        shown_first = "control" if _along_pictures(run.method) and not run.shown() else "source"
+        name = "edited" if self.is_edit else "reconstruction"
+        panels = {shown_first: self.source, name: self.video}
         for extra, video in ((Extra.RECONSTRUCTION, self.reconstruction), (Extra.MASK, self.mask)):
             if extra in run.save and video is not None:
-                panels.append(video)
+                panels[extra.value] = video
                 write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
         card = {
             "vgen": vgen.__version__,
@@ -215,13 +219,15 @@ class EditedClip:
             **plain(asdict(run)),
             "report": self.report,
         }
-        name = "edited" if self.is_edit else "reconstruction"
-        write_mp4(out / f"{name}.mp4", enlarged(self.video, run.least_px), run.fps, card)
-        for name, picture in self.pictures.items():
-            write_grid(out / f"{name}.png", picture[None], card, columns=1)
-        if run.image:
-            write_grid(out / "edited.png", self.video, card, columns=1)
-        write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
+        shown = enlarged(self.video, run.least_px)
+        write_mp4(out / f"{name}.mp4", shown, run.fps, card)
+        write_gif(out / f"{name}.gif", shown, run.fps, card)
+        for picture_name, picture in self.pictures.items():
+            write_grid(out / f"{picture_name}.png", picture[None], card, columns=1)
+        grid = (self.video, 1) if run.image else (enlarged(self.video, 128), 8)
+        write_grid(out / f"{name}.png", grid[0], card, columns=grid[1])
+        beside = side_by_side({shows: enlarged(video, run.least_px) for shows, video in panels.items()})
+        write_mp4(out / "side_by_side.mp4", beside, run.fps)
         (out / "card.json").write_text(json.dumps(card, indent=2))
 
 
@@ -279,6 +285,7 @@ def edit(
     else:
         report["ceiling_psnr"] = psnr(_decoded(session, latents), source)
         source = source if done.frames is None else source[list(done.frames)]
+        report |= _distances(video, source, back)
     progress("decode", 1, 1)
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
@@ -303,6 +310,13 @@ def _rendered(run: EditRun, recipe: Rendering, progress: Told) -> EditedClip:
         report["reconstruction_psnr"] = psnr(done.before, source)
     is_edit = bool(run.canonical) or recipe.of_source
     return EditedClip(done.video, source, None, None, report, run, done.pictures, is_edit)
+
+
+def _distances(video: np.ndarray, source: np.ndarray, back: np.ndarray | None) -> dict[str, float]:
+    """dB of the edit from the clip, and from what the inversion gives back of it; and of an unrelated clip
+    from the clip."""
+    out = {"edited_psnr": psnr(video, source), "unrelated_psnr": unrelated_psnr(source)}
+    return out if back is None else out | {"edited_from_reconstruction_psnr": psnr(video, back)}
 
 
 def _along_pictures(recipe: Recipe) -> bool:
@@ -545,44 +559,12 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
         console.print(
             "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
         )
-    _warn(console, done.report)
+    remark(console, done.report)
     console.print(
         f"{counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
         f"at the peak: {out}/"
     )
     return out
-
-
-def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
-    shown = [enlarged(p, least_px) for p in panels]
-    gap = np.full((*shown[0].shape[:2], 8, 3), 255, np.uint8)
-    parts = [part for panel in shown for part in (gap, panel)][1:]
-    return np.concatenate(parts, 2)
-
-
-def _warn(console: Console, report: dict[str, Any]) -> None:
-    found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
-    if found is None or ceiling is None:
-        if found is not None:
-            console.print(f"reconstruction {found:.1f} dB")
-        return
-    console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
-    if ceiling < POOR_CEILING_DB:
-        console.print(
-            "[yellow]this image model can't show the clip[/]: its encoder and decoder alone give "
-            f"{ceiling:.1f} dB of the source, "
-            f"and under {POOR_CEILING_DB:g} dB little of it is left; give a backbone that knows such "
-            "pictures, or a larger size_px",
-            soft_wrap=True,
-        )
-    if found < ceiling - POOR_DB:
-        console.print(
-            f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "
-            "the edit will lose what the inversion lost; "
-            "try more sampling.num_steps, method.fixed_point_steps=2, or a source prompt that says what is "
-            "seen",
-            soft_wrap=True,
-        )
 
 
 @contextmanager

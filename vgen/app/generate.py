@@ -6,11 +6,14 @@ import hashlib
 import math
 import re
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
@@ -141,13 +144,53 @@ def main() -> None:
     run_hydra("generate", str(conf_dir() / "generate"), generate_files)
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """uint8 f h w 3 as it was drawn, and the card that says how."""
+
+    video: np.ndarray
+    fps: float
+    card: dict[str, Any]
+
+    def save(self, stem: str | Path, least_px: int = 256) -> None:
+        """Write ``STEM.mp4``, ``STEM.gif`` and ``STEM.png``, small clips enlarged to ``least_px``."""
+        shown = enlarged(self.video, least_px)
+        write_mp4(_ending(stem, "mp4"), shown, self.fps, self.card)
+        write_gif(_ending(stem, "gif"), shown, self.fps, self.card)
+        write_grid(_ending(stem, "png"), enlarged(self.video, 128), self.card)
+
+
+def _ending(stem: str | Path, suffix: str) -> Path:
+    path = Path(stem).expanduser()
+    return path.with_name(f"{path.name}.{suffix}")
+
+
 def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
     prompts = run.prompts()
     with claimed(run.out) as out:
-        draw = _draw_cascade if run.cascade else _draw
-        draw(run, prompts, out, Terminal())
+        for number, clip in enumerate(_drawn(run, prompts, out, Terminal())):
+            _write(out, number, clip, run)
     return out
+
+
+def clips_of(run: GenerateRun, console: Console) -> list[Clip]:
+    """All clips of a run; their files are written too where ``out`` names a folder."""
+    prompts = run.prompts()
+    clips: list[Clip] = []
+    place: AbstractContextManager[Path | None] = claimed(run.out) if run.out else nullcontext()
+    with place as out:
+        for number, clip in enumerate(_drawn(run, prompts, out, console)):
+            clips.append(clip)
+            if out is not None:
+                _write(out, number, clip, run)
+    return clips
+
+
+def _drawn(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console) -> Iterator[Clip]:
+    """Clip after clip, by one checkpoint or through the stages of a cascade."""
+    draw = _draw_cascade if run.cascade else _draw
+    yield from draw(run, prompts, out, console)
 
 
 def _opened(run: GenerateRun, adapter: str) -> Checkpoint:
@@ -168,7 +211,9 @@ def _heard(
     return {**given, FPS: torch.tensor([fps])} if FPS in reads else given
 
 
-def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+def _draw_cascade(
+    run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console
+) -> Iterator[Clip]:
     """Stage after stage, one model in memory at a time."""
     began = time.perf_counter()
     checkpoint = _opened(run, run.adapter)
@@ -197,9 +242,15 @@ def _draw_cascade(run: GenerateRun, prompts: list[Prompt], out: Path, console: C
     drawn_by["cascade"] = [stage.said() for stage in run.cascade]
     for i, prompt in enumerate(prompts):
         row = latents[i : i + 1].to(checkpoint.video_model.device)
-        _write(out, i, checkpoint.video_model.decode(row)[0].float().cpu(), prompt, run, drawn_by)
+        clip = to_uint8(checkpoint.video_model.decode(row)[0].float().cpu())
+        yield Clip(clip, run.fps, drawn_by | _said(prompt))
     seconds = time.perf_counter() - began
     console.print(f"{len(prompts)} clips of {latents.shape[1]} frames in {seconds:.1f} s: {out}/")
+
+
+def _said(prompt: Prompt) -> dict[str, Any]:
+    """What a card says of one clip alone."""
+    return {"prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
 
 
 def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) -> None:
@@ -207,7 +258,7 @@ def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) 
     console.print(f"stage {name}: {latents.shape[1]} frames, {how}")
 
 
-def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console) -> Iterator[Clip]:
     checkpoint = _opened(run, run.adapter)
     refuse_alone(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
@@ -218,6 +269,22 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
     drawn_by = _drawn_by(run, checkpoint, sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
+    total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
+    with _steps(console, total) as on_step:
+        for batch in batches:
+            drawn = checkpoint.sample(batch, sampling, on_step, fields)
+            for clip, prompt in zip(drawn, batch, strict=True):
+                yield Clip(to_uint8(clip), run.fps, drawn_by | _said(prompt))
+    seconds = time.perf_counter() - began
+    console.print(
+        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
+        f"{seconds:.1f} s: {out}/"
+    )
+
+
+@contextmanager
+def _steps(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of steps of the sampler; lines where nobody watches a bar."""
     columns = (
         TextColumn("drawing"),
         BarColumn(),
@@ -225,26 +292,15 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         TextColumn("steps"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
+    with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
         task = progress.add_task("", total=total)
-        told = TimeLeft("drawing", total, speaks=not console.is_terminal)
+        told = TimeLeft("drawing", total, speaks=not (console.is_terminal or console.quiet))
 
         def on_step() -> None:
             progress.advance(task)
             told.step()
 
-        done = 0
-        for batch in batches:
-            drawn = checkpoint.sample(batch, sampling, on_step, fields)
-            for clip, prompt in zip(drawn, batch, strict=True):
-                _write(out, done, clip, prompt, run, drawn_by)
-                done += 1
-    seconds = time.perf_counter() - began
-    console.print(
-        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
-        f"{seconds:.1f} s: {out}/"
-    )
+        yield on_step
 
 
 def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:
@@ -274,17 +330,10 @@ def _short_digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(
-    out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, drawn_by: dict[str, Any]
-) -> None:
-    card = {**drawn_by, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
-    video = to_uint8(clip)
-    shown = enlarged(video, run.least_px)
-    stem = f"{index:03d}-{words}"
-    write_mp4(out / f"{stem}.mp4", shown, run.fps, card)
-    write_gif(out / f"{stem}.gif", shown, run.fps, card)
-    write_grid(out / f"{stem}.png", enlarged(video, 128), card)
+def _write(out: Path, index: int, clip: Clip, run: GenerateRun) -> None:
+    lower = clip.card["prompt"].lower()
+    words = re.sub(r"[^a-z0-9]+", "-", lower).strip("-")[:48].rstrip("-") or "clip"
+    clip.save(out / f"{index:03d}-{words}", run.least_px)
 
 
 if __name__ == "__main__":

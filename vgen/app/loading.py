@@ -46,6 +46,18 @@ class Backbone:
     blank: Blank | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.blank is not None and self.path != TOYBOX:
+            raise ValueError(
+                f"backbone.path={self.path} and backbone.blank={self.blank.value} are both given; random "
+                "weights need no folder"
+            )
+        if self.blank is None and self.seed:
+            raise ValueError(
+                f"backbone.seed={self.seed} draws the random weights of backbone.blank and does nothing "
+                "without it; leave it out, or run.seed is what you mean"
+            )
+
     def open(self) -> ImageModel:
         return load_backbone(self.path if self.blank is None else f"blank:{self.blank.value}:{self.seed}")
 

@@ -127,7 +127,7 @@ class Published:
             found = self.foreign.read(self.source, model.unet, num_positions)
             refuse_no_numbers(found.tensors, self.source.named)
             recipe = from_plain(self.method, found.knobs)
-            notes = [found.origin, *found.notes]
+            notes = [found.origin, *self.source.taken_off(), *found.notes]
             if self.card and not self.ignored:
                 recipe = of_card(self.card, recipe, self.foreign, self.source.named)
                 notes += ["its knobs come from the vgen card that it carries"]

@@ -18,6 +18,7 @@ from torch import Tensor
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.loading import Backbone
+from vgen.app.secrecy import refuse_secrets, without_passwords
 from vgen.app.stacks import RETIRED, Layer, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
 from vgen.backbones.absent import no_image_model
@@ -29,6 +30,7 @@ from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
 from vgen.training.lock import LOCK, OfAnother, RunLock
+from vgen.training.quiet import NOISY, WARNING_MODULES
 from vgen.training.run import Beneath, Job, fit
 from vgen.training.signals import Signals
 
@@ -48,14 +50,14 @@ def main() -> None:
 def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> None:
     """A training, and its line in the table where it is a job of several."""
     if not job_suffix():
-        train(run, plain)
+        train_aloud(run, plain)
         return
     run.run.name = run.run.name or _own_name(run)
     group = run.logger.group or (done[0].group if done else run.run.name)
     run.logger = replace(run.logger, group=group)
     folder, ended = Path(run.run.dir) / (run.run.name + job_suffix()), False
     try:
-        train(run, plain)
+        train_aloud(run, plain)
         ended = True
     finally:
         done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
@@ -67,15 +69,28 @@ def _own_name(run: TrainRun) -> str:
     return "-".join([name_of(run.method), ranks.stamp(run.trainer.devices), *([trial] if trial else [])])
 
 
-def train(run: TrainRun, plain: dict[str, Any]) -> Path:
+def train_aloud(run: TrainRun, plain: dict[str, Any] | None = None) -> Path:
+    """A training whose lines and result stand on the terminal."""
+    rank = ranks.rank(run.trainer.devices)
+    _quiet(rank)
+    folder = train(run, plain)
+    if rank == 0:
+        print(f"run: {folder}", flush=True)
+    return folder
+
+
+def train(run: TrainRun, plain: dict[str, Any] | None = None) -> Path:
+    """Train in the run's folder, and return it. ``plain`` are the settings as plain data, which are kept with
+    what is learnt; those of ``run`` where it is not given."""
     settings = run.trainer
+    plain = plain or without_passwords(plain_of(asdict(run)))
+    refuse_secrets(plain)
     if not run.method.learns():
         raise ValueError(
             f"method={name_of(run.method)} trains nothing; use it with 'vgen edit "
             f"method={name_of(run.method)} video=FILE ...'"
         )
     rank = ranks.rank(settings.devices)
-    _quiet(rank)
     if job_suffix() and settings.world_size > 1:
         raise ValueError(
             f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} "
@@ -88,9 +103,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         if rank > 0:
             return _fit(run, plain, folder, OfAnother(), signals)
         with RunLock(folder) as lock:
-            _fit(run, plain, folder, lock, signals)
-    print(f"run: {folder}", flush=True)
-    return folder
+            return _fit(run, plain, folder, lock, signals)
 
 
 def _fit(
@@ -288,18 +301,9 @@ def _quiet(rank: int) -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Shown("%(message)s"))
-    for name in (
-        "pytorch_lightning",
-        "lightning.pytorch",
-        "lightning_fabric",
-        "deepspeed",
-        "DeepSpeed",
-        "httpx",
-    ):
+    for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data"
-    )
+    warnings.filterwarnings("ignore", module=WARNING_MODULES)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

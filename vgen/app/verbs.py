@@ -55,10 +55,14 @@ VERBS = {
         usage="vgen train method=NAME data.path=FOLDER key=value ...",
         keys=(
             ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' its knobs"),
-            ("data.path", "a folder made by vgen prepare; also data.batch_size, data.cache=true"),
-            ("backbone", "toybox, or backbone=folder backbone.path=A_STABLE_DIFFUSION_FOLDER"),
+            ("data.path", "a folder made by vgen prepare, which sets the size of clips (its size_px)"),
+            ("data.batch_size", "clips a step and process; data.cache=true encodes them once"),
+            ("data.window.num_frames", "frames of a clip; .stride_frames takes every so-manyth"),
+            ("backbone", "toybox, or a Stable Diffusion folder"),
+            ("optim.lr", "learning rate; also .warmup_steps, .decay=cosine, .ema_decay"),
             ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
-            ("trainer.max_steps", "optimiser steps"),
+            ("trainer.max_steps", "optimiser steps; .val_every_steps, .checkpoint_every_steps"),
+            ("callbacks.prompts", 'clips drawn as it goes: ["a cat"], every callbacks.every_steps'),
             ("logger", "disabled, offline, online; without a key W&B runs offline"),
             (
                 "run.name",
@@ -135,8 +139,12 @@ VERBS = {
             ),
         ),
         examples=(
-            'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" '
-            "save=[reconstruction]",
+            'vgen generate prompt="a large red circle moves right fast on a black background" '
+            "sampling.num_frames=8 out=red",
+            "vgen edit video=red/000-a-large-red-circle-moves-right-fast-on-a-black-b.mp4 "
+            'source="a large red circle moves right fast on a black background" '
+            'target="a large blue circle moves right fast on a black background" '
+            "'blend=[circle]' sampling.num_steps=20 out=blue",
             'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a '
             'panda skis"',
         ),

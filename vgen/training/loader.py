@@ -108,6 +108,7 @@ class Corpus:
                 f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something "
                 "to be computed on"
             )
+        self._refuse_idle()
         if self.paraphrases and self.cache:
             raise ValueError(
                 "data.paraphrases=true needs each sample's scene, which data.cache=true does not keep; set "
@@ -117,6 +118,27 @@ class Corpus:
             raise ValueError(
                 f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training "
                 "process itself"
+            )
+
+    def _refuse_idle(self) -> None:
+        """Raises ValueError for a setting that nothing reads beside the others."""
+        of_a_clip = {"prompt": "", "fps": 8.0, "start_seconds": 0.0, "size_px": 0}
+        given = [name for name, usual in of_a_clip.items() if getattr(self, name) != usual]
+        if self.path and not self.video and given:
+            raise ValueError(
+                f"data.{given[0]}={getattr(self, given[0])} is of one clip, data.video=FILE, and does "
+                f"nothing beside data.path={self.path}, whose clips are cut and captioned; say it to 'vgen "
+                "prepare'"
+            )
+        if self.video and self.val_path is not None:
+            raise ValueError(
+                f"data.val_path={self.val_path} does nothing beside data.video={self.video}, which is "
+                "validated on itself; leave it out"
+            )
+        if self.cache_dir is not None and not self.cache:
+            raise ValueError(
+                f"data.cache_dir={self.cache_dir} does nothing without a cache; add data.cache=true or leave "
+                "it out"
             )
 
 

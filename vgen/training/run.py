@@ -54,6 +54,14 @@ from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
 from vgen.training.memory import is_out_of_memory, out_of_memory
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
+from vgen.training.opening import (
+    opening,
+    told_clips,
+    told_device,
+    told_disk,
+    told_parameters,
+    told_steps,
+)
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
@@ -148,8 +156,6 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     needs, subject = needs_of(job.recipe), job.recipe.subject()
     parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
     shown = _check_clips(job, parts)
-    if rank == 0:
-        _tell_of_clips(job, parts)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     num_clips = settings.max_steps * global_batch
     # of the image model as it came: what is put into it may hold weights of its own
@@ -163,6 +169,9 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         job.init,
     )
     learner = _learner(job, shown)
+    if rank == 0:
+        log.info("%s", _opening(job, parts, learner, shown))
+        _tell_of_clips(job, parts)
     if job.corpus.cache:
         parts = _cached(job, parts, Beating(Preparer(learner.video_model), watchdog), rank)
     if settings.preflight and found is None and rank == 0:
@@ -258,6 +267,22 @@ def _tell_of_clips(job: Job, parts: Split) -> None:
     log.info("%s", parts.told)
     if isinstance(parts.train, Clips) and job.recipe.on_image_model:
         say_cut_captions(job.model, parts.train)
+
+
+def _opening(job: Job, parts: Split, learner: Learner, shown: dict[str, int]) -> str:
+    """What is about to be trained, on what, where, and what it will take."""
+    learning = list(learner.learning.values())
+    num_learning = sum(parameter.numel() for parameter in learning)
+    whole = learner.video_model.components().values()
+    rows = {
+        "training": f"{name_of(job.recipe)} on {job.model.source}, in {job.folder}",
+        "clips": told_clips(parts, shown),
+        "steps": told_steps(job.settings, job.corpus, parts.num_train),
+        "parameters": told_parameters(learning, whole),
+        "device": told_device(job.settings),
+        "disk": told_disk(job.settings, job.optimisation, num_learning, job.folder),
+    }
+    return opening(rows)
 
 
 def _compile(learner: Learner, settings: TrainerSettings) -> None:
@@ -415,7 +440,7 @@ def _clear(folder: Path, found: Checkpoint | None) -> None:
 def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int]) -> list[pl.Callback]:
     """In this order: what is due is written before validation, validation and samples run on the averages
     that ``ema`` puts in place, the best is kept by what validation found."""
-    every = job.settings.log_every_steps
+    every = job.settings.figures_every_steps
     out = [
         Divergence(every, job.settings.checkpoint_every_steps, job.settings.max_skipped_steps),
         Throughput(every),

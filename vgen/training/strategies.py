@@ -110,6 +110,11 @@ class TrainerSettings:
             )
 
     @property
+    def figures_every_steps(self) -> int:
+        """``log_every_steps``, and once at the end of a run that is shorter."""
+        return min(self.log_every_steps, self.max_steps)
+
+    @property
     def world_size(self) -> int:
         return self.devices * self.num_nodes
 
@@ -231,7 +236,7 @@ def trainer(
         gradient_clip_val=None if settings.sharded else grad_clip or None,
         callbacks=callbacks,
         logger=loggers,
-        log_every_n_steps=settings.log_every_steps,
+        log_every_n_steps=settings.figures_every_steps,
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,
