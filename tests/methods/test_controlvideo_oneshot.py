@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vgen.app import cli
+from vgen.app.control_net import Structure
 from vgen.app.edit import EditRun, edit
 from vgen.app.given_fields import GivenField
 from vgen.app.loading import load_backbone
@@ -25,6 +26,7 @@ from vgen.backbones.conditioning import Residuals
 from vgen.backbones.image_model import ImageModel
 from vgen.data.batch import Batch
 from vgen.data.clip_files import write_mp4
+from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
 from vgen.formats.adapter import Card, load_adapter, save_adapter
@@ -38,7 +40,9 @@ from vgen.methods._video_model import whole
 from vgen.methods.control_net import ControlNets, Shown
 from vgen.methods.controlvideo_oneshot import ControlVideoOneShot, StartsFrom
 from vgen.training.learner import Learner
+from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
+from vgen.training.preparing import needs_of
 
 SIDE, FRAMES, CPU = 8, 3, torch.device("cpu")
 OWN = ControlVideoOneShot(image_norm_scope=NormScope.FRAME)
@@ -235,6 +239,15 @@ def test_steps_of_tuning_are_those_of_the_control() -> None:
     assert [steps[Shown(name)] for name in ("edges", "depth", "pose", "flow")] == [80, 500, 1500, 300]
 
 
+def test_a_second_net_of_the_same_name_is_refused(model: ImageModel) -> None:
+    video_model = assemble(ControlVideoOneShot(condition=Shown.CONTROL), model)
+    net = video_model.modules["control"].control_net
+    structure = Structure(net=net, pictures=torch.zeros(1, 1, 3, 32, 32))
+    with pytest.raises(ValueError, match="has a ControlNet called control of its own; give control=FILE"):
+        structure.beside(video_model, latents(1))
+    video_model.eject()
+
+
 def test_without_a_control_net_beneath_it_is_refused(tiny: ImageModel) -> None:
     with pytest.raises(ValueError, match=r"net 'edges', but it has unet; put .* stack\.edges\.file=FILE"):
         assemble_stack([Part("", ControlVideoOneShot())], tiny)
@@ -299,6 +312,38 @@ def test_to_tune_without_a_control_net_is_refused(train, home: Path, capfd: pyte
     assert train("trainer.max_steps=1", "run.name=none") == cli.REFUSED
     assert "as stack.edges.file=FILE" in capfd.readouterr().err
     assert not (home / "runs" / "none").exists()
+
+
+def corpus(home: Path, **how) -> Corpus:
+    usual = {"video": str(home / "clip.mp4"), "prompt": SOURCE, "size_px": 32, "window": Window(num_frames=3)}
+    return Corpus(**(usual | how))
+
+
+def test_edges_are_found_in_the_clip_or_given_to_training(home: Path) -> None:
+    needs = needs_of(ControlVideoOneShot())
+    found = split(corpus(home), 0, 64, needs).train[0, 0].fields["edges"]
+    given = split(corpus(home, given={"edges": str(home / "clip.mp4")}), 0, 64, needs).train[0, 0]
+    assert found.shape == given.fields["edges"].shape == (3, 32, 32)
+    assert set(np.unique(found)) == {0, 255}
+    grey = (given.fields["video"].transpose(0, 2, 3, 1) @ np.array([0.299, 0.587, 0.114])).round()
+    assert np.abs(grey - given.fields["edges"]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"video": "", "given": {"edges": "a.npy"}}, "data.given names files of a single clip, got edges"),
+        ({"given": {"edge": "a.npy"}}, r"fields are pose, .*, got edge=a\.npy"),
+        ({"given": {"edges": "a.npy"}}, r"edges=a\.npy is no file and no folder"),
+        ({"given": {"pose": "clip.mp4"}}, r"data\.given\.pose=clip\.mp4 must be float32"),
+    ],
+)
+def test_what_is_given_to_training_is_checked(
+    home: Path, monkeypatch: pytest.MonkeyPatch, how: dict, message: str
+) -> None:
+    monkeypatch.chdir(home)
+    with pytest.raises(ValueError, match=message):
+        split(corpus(home, **how), 0, 64, needs_of(ControlVideoOneShot()))
 
 
 def asked(home: Path, **how) -> EditRun:

@@ -86,7 +86,9 @@ class Tune:
 
 
 def teachers() -> list[str]:
-    return [name for name, recipe in catalogue().items() if recipe.regime is Regime.CLIP]
+    """Methods that learn a clip on the image model alone."""
+    clip = {name: recipe for name, recipe in catalogue().items() if recipe.regime is Regime.CLIP}
+    return [name for name, recipe in clip.items() if recipe().stands_on() is None]
 
 
 def editors() -> dict[str, type[Recipe]]:
