@@ -226,7 +226,7 @@ def test_each_branch_is_run_by_its_own_layers(tiny: ImageModel) -> None:
 def test_all_of_it_learns_at_its_own_rate(tiny: ImageModel) -> None:
     learner = plus_plus(tiny)
     assert preflight(learner, one_picture()) == len(learner.learning)
-    known = factors(learner.learning, learner.recipe.rates())
+    known = factors(learner.learning, learner.recipe.lr_factors())
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), 3, factors=known)
     rates = [group["lr"] for group in optimiser.param_groups]
     assert rates == pytest.approx([1e-2, 4e-4, 1.6e-4]) or sorted(rates) == pytest.approx(

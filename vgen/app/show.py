@@ -192,7 +192,7 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
 
 def _rates(recipe: Recipe) -> list[str]:
     """Factors of the learning rate, where there are any."""
-    said = [f"{pattern} {rate:g}" for pattern, rate in recipe.rates().items()]
+    said = [f"{pattern} {rate:g}" for pattern, rate in recipe.lr_factors().items()]
     return [f"rates: {', '.join(said)}"] if said else []
 
 

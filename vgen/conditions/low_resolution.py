@@ -35,7 +35,7 @@ class LowResolution(Condition):
     def reads(self) -> tuple[str, ...]:
         return ()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, model: ImageModel) -> str:
         return f"latents of the clip, sides divided by {self.factor}"
 
     def prepare(self, model: ImageModel, fields: Fields) -> Prepared:

@@ -145,7 +145,7 @@ class Recipe:
         """
         return ()
 
-    def rates(self) -> dict[str, float]:
+    def lr_factors(self) -> dict[str, float]:
         """Factors of the learning rate, by patterns as in :meth:`learns`; whatever none of them hits has
         1."""
         return {}

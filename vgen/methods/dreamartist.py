@@ -101,9 +101,9 @@ class DreamArtistPlusPlus(DreamArtist):
         return [Insertion(where, layer, name=layer.branch) for layer in (self.positive, self.negative)]
 
     def learns(self) -> tuple[str, ...]:
-        return ("text.*", *self.rates())
+        return ("text.*", *self.lr_factors())
 
-    def rates(self) -> dict[str, float]:
+    def lr_factors(self) -> dict[str, float]:
         own = {self.positive.branch: self.positive_rate, self.negative.branch: self.negative_rate}
         return {f"unet.inserted.*@{branch}.*": rate for branch, rate in own.items()}
 

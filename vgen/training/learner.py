@@ -123,7 +123,10 @@ class Learner(pl.LightningModule):
             self.trainer.precision != "16-mixed"
         )  # a fused step unscales fp16 gradients itself, after they should have been clipped
         optimiser, schedule = self.optimisation.build(
-            list(self.learning.values()), self.max_steps, fused, factors(self.learning, self.recipe.rates())
+            list(self.learning.values()),
+            self.max_steps,
+            fused,
+            factors(self.learning, self.recipe.lr_factors()),
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -279,7 +279,7 @@ def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
 
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
     """The same split read from latent caches, which ``builders`` write where they are not there."""
-    out = {}
+    out: dict[str, Any] = {}
     for name in ("train", "val", "prior", "stills"):
         clips = getattr(parts, name)
         if clips is not None:

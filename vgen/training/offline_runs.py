@@ -134,9 +134,10 @@ def join(folder: Path, run_id: str) -> None:
 
 
 def _read(path: Path) -> _Part:
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
-    return _Part(path, [Record.FromString(data) for data in read_records(path)])
+    record: Any = vars(wandb_internal_pb2)["Record"]  # protobuf makes its classes at import
+    return _Part(path, [record.FromString(data) for data in read_records(path)])
 
 
 def _joined(parts: Sequence[_Part]) -> Iterator[Any]:
