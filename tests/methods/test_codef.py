@@ -25,7 +25,7 @@ from vgen.data.batch import Batch
 from vgen.data.clip_files import write_mp4
 from vgen.data.clips import Window
 from vgen.diffusion.draws import Draws
-from vgen.formats.adapter import load_adapter
+from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.layers.canonical_field import FieldKind, VideoField, VideoFieldSpec
 from vgen.layers.hash_grid import HashGridSpec
 from vgen.methods._reconstruction import gradient_errors, groups_of, sobel
@@ -289,6 +289,33 @@ def test_edits_that_cannot_be(more: dict[str, Any], said: str, fitted: str, tmp_
     }
     with pytest.raises(ValueError, match=said):
         edit(EditRun(**{"method": CoDeF(), "adapter": fitted, **wished}))
+
+
+def test_groups_come_back_where_the_mask_says(tmp_path: Path) -> None:
+    """One picture each goes out, and each is seen inside its own mask alone."""
+    recipe = CoDeF(video_field=replace(SMALL, num_groups=2))
+    shown = {"num_frames": FRAMES, "height_px": SIZE, "width_px": SIZE}
+    card = Card.of("codef", recipe, no_image_model(), {}, shown)
+    save_adapter(tmp_path / "adapter.safetensors", learner_of(recipe).learning, card)
+    run = EditRun(method=CoDeF(), adapter=str(tmp_path / "adapter.safetensors"))
+    with pytest.raises(ValueError, match="has 2 groups, and nothing says where they are; give mask=FILE"):
+        edit(run)
+    mask = (moving()[..., 0] > 100).astype(np.uint8) * 255
+    np.save(tmp_path / "mask.npy", mask)
+    run = replace(run, mask=str(tmp_path / "mask.npy"))
+    assert list(edit(run).pictures) == ["canonical_0", "canonical_1"]
+    for i, colour in enumerate([(255, 0, 0), (0, 0, 255)]):
+        Image.new("RGB", (28, 28), colour).save(tmp_path / f"canonical_{i}.png")
+    video = edit(replace(run, canonical=str(tmp_path))).video
+    assert (video[mask == 0] == (255, 0, 0)).all()
+    assert (video[mask > 0] == (0, 0, 255)).all()
+
+
+def test_a_single_clip_has_no_masks(clip: str, tmp_path: Path) -> None:
+    run = run_of(clip, tmp_path, "groups", 3)
+    run.method = CoDeF(video_field=replace(SMALL, num_groups=2))
+    with pytest.raises(ValueError, match=r"a single clip has no mask, which is required: give data.path"):
+        train(run, {})
 
 
 def test_canonical_pictures_are_for_methods_that_give_them_out(fitted: str) -> None:

@@ -121,11 +121,11 @@ def test_the_place_is_where_clip_looks_for_the_words() -> None:
     pair = load_clip_pair(data_dir() / "toybox", "clip")
     pixels = torch.from_numpy(circle()).permute(2, 0, 1)[None] / 255
     text = pair.texts(["a large red circle"])[0]
-    found = pair.relevance(pixels, text, 1)
+    found = pair.relevance(pixels, text)
     assert found.shape == (1, 64, 64)
     assert found.amin() == 0
     assert found.amax() == 1
-    assert not torch.equal(found, pair.relevance(pixels, pair.texts(["a star"])[0], 1))
+    assert not torch.equal(found, pair.relevance(pixels, pair.texts(["a star"])[0]))
     learner = learner_of(replace(ROW, place="a large red circle", bootstrap_steps=5))
     for step, drawn in ((0, True), (4, True), (5, False)):
         learner.objective.enter(step, 9)

@@ -49,22 +49,18 @@ class ClipPair:
         out = self.vision(pixel_values=self._seen(pixels), output_hidden_states=True)
         return out.hidden_states[-2]
 
-    def relevance(self, pixels: Tensor, text: Tensor, num_layers: int) -> Tensor:
+    def relevance(self, pixels: Tensor, text: Tensor) -> Tensor:
         """Where a picture n 3 h w shows what a text's embedding d says, n side side from 0 to 1, without
-        gradient: attention that raises their likeness, through the last ``num_layers`` blocks (Chefer et al.
-        2021, Generic Attention-Model Explainability, equations 5 and 6)."""
+        gradient: attention of the last block that raises their likeness (Chefer et al. 2021, Generic
+        Attention-Model Explainability, equation 5)."""
         with torch.enable_grad():
-            out = self.vision(
-                pixel_values=self._seen(pixels).detach().requires_grad_(), output_attentions=True
-            )
+            seen = self._seen(pixels).detach().requires_grad_()
+            out = self.vision(pixel_values=seen, output_attentions=True)
             score = F.cosine_similarity(out.image_embeds, text, dim=-1).sum()
-            last = out.attentions[-num_layers:]
-            ways = torch.autograd.grad(score, last)
-        raised = [(way * seen).clamp_min(0).mean(1).detach() for way, seen in zip(ways, last, strict=True)]
-        through = torch.eye(raised[0].shape[-1], device=pixels.device).expand_as(raised[0])
-        for one in raised:
-            through = through + one @ through
-        cells = through[:, 0, 1:]  # what the class token has of each patch
+            last = out.attentions[-1]
+            (way,) = torch.autograd.grad(score, last)
+        raised = (way * last.detach()).clamp_min(0).mean(1)
+        cells = raised[:, 0, 1:]  # what the class token has of each patch
         side = math.isqrt(cells.shape[-1])
         whole = F.interpolate(cells.view(-1, 1, side, side), (self.size_px,) * 2, mode="bilinear")[:, 0]
         low, high = whole.amin((1, 2), keepdim=True), whole.amax((1, 2), keepdim=True)

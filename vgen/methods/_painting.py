@@ -40,8 +40,6 @@ SAYINGS = (
     "{}!",
     "{}...",
 )
-LAST_LAYERS = 1
-"""Of CLIP's blocks, those that are asked for a place: the last of ViT-B/32's twelve, as released."""
 SCREEN_SAYINGS = ("{} over a green screen.", "{} in front of a green screen.")
 
 
@@ -150,7 +148,7 @@ class Painting(Objective):
         """Mean squared difference of the opacity 1 h w and of where CLIP finds the place (section 3.2,
         initial localisation)."""
         words = self._told(pair, self.place, ("{}",))[0]
-        found = pair.relevance(picture[None], words, LAST_LAYERS)
+        found = pair.relevance(picture[None], words)
         return F.mse_loss(sized(opacity, pair.size_px), found)
 
     def _told(self, pair: ClipPair, words: str, sayings: tuple[str, ...]) -> Tensor:
