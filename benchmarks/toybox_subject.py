@@ -1,9 +1,9 @@
 """DreamBooth on the miniature world: a subject that it has not, with and without class images.
 
-``python benchmarks/toybox_subject.py out=FOLDER``: four pictures of a magenta disc with a green rim and a white
-square are learnt as "sks circle" in 200 steps of the whole UNet, twice. Counted are pictures, of 16, that show
-magenta, which a circle of no named colour does not have: with the identifier (the subject is learnt), and
-without (the class has taken on its looks). A few minutes on a CPU.
+``python benchmarks/toybox_subject.py out=FOLDER``: four pictures of a magenta disc with a green rim and a
+white square are learnt as "sks circle" in 200 steps of the whole UNet, twice. Counted are pictures, of 16,
+that show magenta, which a circle of no named colour does not have: with the identifier (the subject is
+learnt), and without (the class has taken on its looks). A few minutes on a CPU.
 """
 
 from __future__ import annotations
