@@ -46,8 +46,7 @@ class GivenFrames:
         if self.factor < FEWEST:
             raise ValueError(
                 f"context.factor must be at least {FEWEST}, got {self.factor}; the paper's is 4: three "
-                "frames "
-                "between two"
+                "frames between two"
             )
 
     def refuse_unfit(self, num_frames: int) -> None:
@@ -134,8 +133,7 @@ def shown(model: ImageModel, fields: Fields) -> Tensor:
     if tuple(given.shape) != tuple(clean.shape[:2]):
         raise ValueError(
             f"{GIVEN} says of {tuple(given.shape)} clips and frames whether they are given, and there are "
-            "latents "
-            f"of {tuple(clean.shape[:2])}; give one truth for every frame"
+            f"latents of {tuple(clean.shape[:2])}; give one truth for every frame"
         )
     mask = given.to(clean)[:, :, None, None, None]
     return torch.cat([mask * clean, mask.expand(-1, -1, 1, *clean.shape[-2:])], 2)

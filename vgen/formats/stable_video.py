@@ -68,8 +68,7 @@ def refuse_deep(state: Mapping[str, Tensor], named: str) -> None:
     if deep:
         raise ValueError(
             f"from={named} has several transformer blocks in one attention (first: {deep[0]}), and vgen "
-            "reads "
-            "networks with one, as Stable Video Diffusion's; give such a one"
+            "reads networks with one, as Stable Video Diffusion's; give such a one"
         )
 
 
@@ -174,6 +173,5 @@ def _refuse_lacking(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, n
             f"from={named} has layers over frames at other places than the image model's {len(wanted)} "
             "blocks: "
             f"{len(differ)} differ (first: {', '.join(differ[:MOST_NAMED])}); give an image model of its "
-            "shapes "
-            "with backbone="
+            "shapes with backbone="
         )

@@ -57,8 +57,7 @@ class AlignYourLatents(Recipe):
         if not 0 <= 2 * self.context_drop <= 1 - self.text_drop:
             raise ValueError(
                 f"context_drop is taken twice beside text_drop={self.text_drop:g}, all of them at most 1, "
-                "got "
-                f"{self.context_drop:g}; the usual value is 0.1"
+                f"got {self.context_drop:g}; the usual value is 0.1"
             )
 
     def insertions(self) -> list[Insertion]:
