@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -553,7 +554,8 @@ def test_the_helps_example_does_what_it_says(tmp_path: Path) -> None:
     vgen = Path(sys.executable).with_name("vgen")
     for example in VERBS["edit"].examples[:2]:
         words = [str(vgen), *shlex.split(example)[1:]]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(words, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         assert "nothing" not in done.stdout, "neither changed nor kept nothing"
     [source] = (tmp_path / "red").glob("*.mp4")
