@@ -134,9 +134,10 @@ def join(folder: Path, run_id: str) -> None:
 
 
 def _read(path: Path) -> _Part:
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
 
-    return _Part(path, [Record.FromString(data) for data in read_records(path)])
+    kinds: Any = wandb_internal_pb2  # made by a program, without types
+    return _Part(path, [kinds.Record.FromString(data) for data in read_records(path)])
 
 
 def _joined(parts: Sequence[_Part]) -> Iterator[Any]:
