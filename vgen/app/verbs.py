@@ -54,7 +54,7 @@ VERBS = {
         summary="train a method's layers inside a frozen image model",
         usage="vgen train method=NAME data.path=FOLDER key=value ...",
         keys=(
-            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' its knobs"),
+            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' knobs"),
             (
                 "data.path",
                 "a folder of vgen prepare, whose size_px is the size; .batch_size, .cache=true",
