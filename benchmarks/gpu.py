@@ -95,6 +95,7 @@ def training(report: Report, options: dict[str, str], peaks: dict[str, int], dev
         many = _most_that_fits(one, held, most)
         if many > 1:
             _largest(report, bench, steps, held, rounds, peak, many)
+    bench.own.compile(backend=options["compile"])
     _compiled(report, bench, steps, held, rounds, peak, sides)
     del steps, forward, bench
     gc.collect()
@@ -186,7 +187,6 @@ def _compiled(
     sides: list[int],
 ) -> None:
     """Ours as ``trainer.compile=true`` has it; the first step compiles and is not timed."""
-    bench.own.compile()
     for side in sides:
         bench.shape(1, side)
         what = "1 clip, compiled"

@@ -18,13 +18,13 @@ done
 
 if $dry; then
     tested="not run: dry"
-    settings=(size=toybox precision=fp32 frames=2 latents=8,16 most=2 rounds=1 steps=2)
+    settings=(size=toybox precision=fp32 frames=2 latents=8,16 most=2 rounds=1 steps=2 compile=eager)
 else
     echo "pytest -m gpu (at most 170 s)"
     if tested=$(timeout 170 "$python" -m pytest -q -m gpu tests/gpu 2>&1 | tail -n 1); then :; else
         tested="FAILED or out of time: $tested"
     fi
-    settings=(size=sd15 precision=bf16 frames=16 latents=32,64 most=32 rounds=5 steps=25)
+    settings=(size=sd15 precision=bf16 frames=16 latents=32,64 most=32 rounds=5 steps=25 compile=inductor)
 fi
 left=$((460 - (SECONDS - began)))
 exec "$python" benchmarks/gpu.py "${settings[@]}" "seconds=$left" "tested=$tested" "out=$out"

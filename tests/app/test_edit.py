@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -550,13 +551,21 @@ def test_a_backbone_is_named_on_the_command_line(verb: str) -> None:
 @pytest.mark.slow
 def test_the_helps_example_does_what_it_says(tmp_path: Path) -> None:
     """A red circle becomes a blue one and goes on to the right; the oracle reads both clips."""
-    vgen = Path(sys.executable).with_name("vgen")
-    for example in VERBS["edit"].examples[:2]:
-        words = [str(vgen), *shlex.split(example)[1:]]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    vgen = str(Path(sys.executable).with_name("vgen"))
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def typed(example: str) -> str:
+        words = [vgen, *shlex.split(example.replace("\\\n", " "))[1:]]
+        done = subprocess.run(words, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
-        assert "nothing" not in done.stdout, "neither changed nor kept nothing"
-    [source] = (tmp_path / "red").glob("*.mp4")
-    for path, colour in ((source, Colour.RED), (tmp_path / "blue" / "edited.mp4", Colour.BLUE)):
+        return done.stdout
+
+    typed(f"{VERBS['generate'].examples[0]} sampling.num_frames=8 out=drawn")
+    next((tmp_path / "drawn").glob("*.mp4")).rename(tmp_path / "red.mp4")
+    said = typed(VERBS["edit"].examples[0])
+    assert "changed nothing" not in said
+    assert "kept nothing" not in said
+    [edited] = (tmp_path / "outputs").glob("edit-*/edited.mp4")
+    for path, colour in ((tmp_path / "red.mp4", Colour.RED), (edited, Colour.BLUE)):
         [thing] = read(frames_of(path)[:, ::4, ::4]).things
         assert (thing.colour, thing.shape, thing.motion) == (colour, Shape.CIRCLE, Motion.RIGHT)

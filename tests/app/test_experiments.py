@@ -3,6 +3,7 @@ same clips a step, and its shapes train."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_its_shapes_train_and_are_exported(tmp_path: Path, toy_shards: Path) -> 
             f"run.dir={tmp_path}",
         ]
         wish = [vgen, "train", f"experiment={family}_motion_256", *small]
-        done = subprocess.run(wish, capture_output=True, text=True, timeout=300)
+        here = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(wish, env=here, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / f"{family}_motion_256" / "adapter.safetensors").is_file()

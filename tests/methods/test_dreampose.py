@@ -291,7 +291,7 @@ def test_every_stage_is_a_command_and_all_draw_together(
     assert {n.split(".")[1] for n in load_adapter(tmp_path / "runs/decoder/adapter.safetensors")[0]} == {
         "decoder"
     }
-    given = (f"reference={person}", f"pose={dance(tmp_path)}", "prompt=a person dances", *FEW)
+    given = (f"reference={person}", f"pose={dance(tmp_path)}", *FEW)
     assert vgen("generate", "adapter=runs/subject", *given, "out=plain") == 0
     beside = "stack.decoder.file=runs/decoder"
     assert vgen("generate", "adapter=runs/subject", beside, *given, "out=both") == 0
@@ -368,7 +368,7 @@ def test_what_a_mistake_says(
     given: Any,
     said: str,
 ) -> None:
-    assert vgen("generate", f"adapter={adapter}", "prompt=x", *FEW, *given(tmp_path, person)) == 2
+    assert vgen("generate", f"adapter={adapter}", *FEW, *given(tmp_path, person)) == 2
     assert said in capfd.readouterr().err.replace("\n", " ")
 
 

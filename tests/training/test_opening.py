@@ -14,6 +14,7 @@ import pytest
 from vgen.app.loading import Backbone
 from vgen.app.verbs import VERBS
 from vgen.backbones.blank import Blank
+from vgen.data.files import lines_of
 from vgen.training.loader import Corpus
 from vgen.training.opening import checkpoint_bytes
 from vgen.training.optimisation import Optimisation, Optimiser
@@ -35,7 +36,8 @@ def test_a_training_opens_with_a_summary_and_a_short_one_has_figures(
     assert re.fullmatch(r"CPU, \d+ threads; fp32", found["device"])
     assert re.match(r"at most \d+ MB of checkpoints in .*, where .* are free", found["disk"])
     assert re.search(r"train: 2 steps are left, .* at \d+\.\d\d s each", capsys.readouterr().out)
-    rows = [row for path in folder.glob("metrics*/*.csv") for row in csv.DictReader(path.open())]
+    [figures] = folder.glob("metrics*/*.csv")
+    rows = list(csv.DictReader(lines_of(figures.read_text())))
     assert [row["step"] for row in rows if row.get("train/loss")] == ["4"]
     assert [row["step"] for row in rows if row.get("speed/clips_per_s")] == ["4"]
 

@@ -19,7 +19,7 @@ from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.loading import Backbone
 from vgen.app.secrecy import refuse_secrets, without_passwords
-from vgen.app.stacks import RETIRED, Layer, adapter_path, read_for, recipe_of, stacked
+from vgen.app.stacks import RETIRED, SHIPPED, Layer, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
 from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
@@ -124,11 +124,12 @@ def _fit(
 
     try:
         model = image_model_of(run)
+        goes_on = resume and bool(steps(folder / "checkpoints"))
         job = Job(
             recipe=run.method,
             model=model,
             beneath=beneath(run, model),
-            init=init_of(run),
+            init=init_of(run, goes_on),
             corpus=run.data,
             optimisation=run.optim,
             settings=run.trainer,
@@ -142,7 +143,7 @@ def _fit(
             begin=begin,
             signals=signals,
             is_lost=lambda: lock.lost,
-            start=None if resume and steps(folder / "checkpoints") else start_of(run, model),
+            start=None if goes_on else start_of(run, model),
         )
         return fit(job)
     except BaseException:
@@ -247,11 +248,13 @@ def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:
     return out
 
 
-def init_of(run: TrainRun) -> dict[str, Any]:
-    """Where learning starts from, for the card."""
+def init_of(run: TrainRun, goes_on: bool = False) -> dict[str, Any]:
+    """Where learning starts from, for the card; a run that goes on no longer needs it."""
     wish = run.run.init_from
     if wish is None:
         return {}
+    if goes_on and not Path(wish).expanduser().exists() and wish != SHIPPED:
+        return {"file": wish, "sha256": "unknown, it was gone when the run was resumed"}
     path = adapter_path(wish, "run.init_from")
     return {"file": wish, "sha256": file_sha256(path)}
 

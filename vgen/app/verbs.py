@@ -54,21 +54,20 @@ VERBS = {
         summary="train a method's layers inside a frozen image model",
         usage="vgen train method=NAME data.path=FOLDER key=value ...",
         keys=(
-            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' its knobs"),
-            ("data.path", "a folder made by vgen prepare, which sets the size of clips (its size_px)"),
-            ("data.batch_size", "clips a step and process; data.cache=true encodes them once"),
+            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' knobs"),
+            (
+                "data.path",
+                "a folder of vgen prepare, whose size_px is the size; .batch_size, .cache=true",
+            ),
             ("data.window.num_frames", "frames of a clip; .stride_frames takes every so-manyth"),
             ("backbone", "toybox, or a Stable Diffusion folder"),
-            ("optim.lr", "learning rate; also .warmup_steps, .decay=cosine, .ema_decay"),
+            ("optim.lr trainer.max_steps", "learning rate (.warmup_steps, .decay=cosine); optimiser steps"),
             ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
-            ("trainer.max_steps", "optimiser steps; .val_every_steps, .checkpoint_every_steps"),
-            ("callbacks.prompts", 'clips drawn as it goes: ["a cat"], every callbacks.every_steps'),
-            ("logger", "disabled, offline, online; without a key W&B runs offline"),
+            ("callbacks.prompts", "clips drawn as it goes, [a cat], every callbacks.every_steps"),
             (
-                "run.name",
-                "its folder under runs/; run.resume=auto continues it, run.init_from=RUN builds on another",
+                "run.name logger experiment",
+                "folder in runs/, run.resume=auto; offline, online; a file of conf/experiment",
             ),
-            ("experiment", "a ready-made combination from conf/experiment/"),
         ),
         examples=(
             "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu "
@@ -139,12 +138,9 @@ VERBS = {
             ),
         ),
         examples=(
-            'vgen generate prompt="a large red circle moves right fast on a black background" '
-            "sampling.num_frames=8 out=red",
-            "vgen edit video=red/000-a-large-red-circle-moves-right-fast-on-a-black-b.mp4 "
-            'source="a large red circle moves right fast on a black background" '
-            'target="a large blue circle moves right fast on a black background" '
-            "'blend=[circle]' sampling.num_steps=20 out=blue",
+            "vgen edit video=red.mp4 'blend=[circle]' sampling.num_steps=20 \\\n"
+            '      source="a large red circle moves right fast on a black background" \\\n'
+            '      target="a large blue circle moves right fast on a black background"',
             'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a '
             'panda skis"',
         ),

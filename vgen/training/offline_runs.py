@@ -136,8 +136,8 @@ def join(folder: Path, run_id: str) -> None:
 def _read(path: Path) -> _Part:
     from wandb.proto import wandb_internal_pb2
 
-    record: Any = vars(wandb_internal_pb2)["Record"]  # protobuf makes its classes at import
-    return _Part(path, [record.FromString(data) for data in read_records(path)])
+    kinds: Any = wandb_internal_pb2  # made by a program, without types
+    return _Part(path, [kinds.Record.FromString(data) for data in read_records(path)])
 
 
 def _joined(parts: Sequence[_Part]) -> Iterator[Any]:
