@@ -313,7 +313,7 @@ def test_groups_come_back_where_the_mask_says(tmp_path: Path) -> None:
 def test_a_single_clip_has_no_masks(clip: str, tmp_path: Path) -> None:
     run = run_of(clip, tmp_path, "groups", 3)
     run.method = CoDeF(video_field=replace(SMALL, num_groups=2))
-    with pytest.raises(ValueError, match=r"a single clip has no mask, which is required: give data.path"):
+    with pytest.raises(ValueError, match=r"a single clip has no mask, which is required: give data.given="):
         train(run, {})
 
 

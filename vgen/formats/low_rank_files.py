@@ -84,6 +84,11 @@ class LowRankFormat(Foreign):
 
     def write(self, path: Path, learnt: Learnt) -> Rows:
         pairs = low_rank.pairs_of(learnt.tensors, learnt.knobs)
+        if not pairs:
+            raise ValueError(
+                f"to={self.name} holds low-rank layers and this run learnt whole weights; its image_model/ is "
+                "what others read, as it is"
+            )
         state = self.state(pairs, learnt.unet)
         file = path / WEIGHTS if self.folder else path
         container = Container(file.suffix.removeprefix("."))
