@@ -5,8 +5,8 @@ from pathlib import Path
 from vgen.app.methods import markdown, pages
 from vgen.methods import Regime, catalogue
 
-SERVES = {"2106.09685", "2302.05543"}
-"""LoRA and ControlNet: what systems are made of, and none of the 22."""
+SERVES = {"2106.09685", "2302.05543", "2311.16933"}
+"""LoRA and ControlNet, what systems are made of, and SparseCtrl, a stage of AnimateDiff: none of the 22."""
 
 
 def test_readme_holds_the_catalogue() -> None:
