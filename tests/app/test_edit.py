@@ -24,7 +24,8 @@ from rich.console import Console
 
 from vgen.app import edit as edit_command
 from vgen.app.control_net import ControlNetRun, Structure
-from vgen.app.edit import EditRun, Extra, _plan, _session, edit, edit_files
+from vgen.app.edit import EditRun, Extra, _session, edit, edit_files
+from vgen.app.edit_plan import plan
 from vgen.app.edit_remarks import remark
 from vgen.app.loading import UNTRAINED
 from vgen.app.verbs import VERBS
@@ -198,7 +199,7 @@ def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -
         blend=["circle"],
     )
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
-    assert _plan(session, run.method).startswith(
+    assert plan(session, run.method).startswith(
         "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
         "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; "
         "amplifies black x2 in steps 1-8 of 10; changes only where circle is; "
@@ -217,14 +218,14 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
     done = edit(run)
     assert done.video.shape == (8, 64, 64, 3)
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
-    plan = _plan(session, run.method)
+    told = plan(session, run.method)
     assert (
         "8 frames in 3 windows of 4 that overlap by 1 or more and are averaged at every step "
-        "(window.num_frames=0 for all" in plan
+        "(window.num_frames=0 for all" in told
     )
-    assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
+    assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in told, "the plan's arithmetic is what is kept"
     alone = PromptToPrompt()
-    assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
+    assert "prompt_to_prompt: 8 frames one by one" in plan(session, alone)
 
 
 def control_net(backbone: str) -> ControlNetModel:
@@ -519,7 +520,7 @@ def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, b
     session, _ = _session(
         wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None
     )
-    assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", _plan(session, bounded))
+    assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", plan(session, bounded))
     ours, theirs = (edit(wish(video, backbone, method=recipe)) for recipe in (bounded, whole))
     assert np.array_equal(ours.video, theirs.video)
 

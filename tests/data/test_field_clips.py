@@ -28,7 +28,8 @@ from vgen.data.one_clip import OneClip
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Encoding, Sample, Video, pack
 from vgen.data.writer import ShardWriter
-from vgen.training.loader import Corpus, loaders, split
+from vgen.training.corpus import Corpus, split
+from vgen.training.loader import loaders
 
 F, SIDE = 6, 32
 USUAL = frozenset({"caption", "video"})

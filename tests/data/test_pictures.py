@@ -18,7 +18,8 @@ from vgen.data.pictures import PictureSource, places, read_pictures
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.subject import Subject
-from vgen.training.loader import Corpus, Split, loaders, split
+from vgen.training.corpus import Corpus, Split, split
+from vgen.training.loader import loaders
 
 PROMPT = "a photo of sks dog"
 

@@ -17,7 +17,7 @@ from vgen.app.loading import Backbone
 from vgen.backbones.blank import Blank
 from vgen.data.clips import Window
 from vgen.methods.animatediff import AnimateDiff
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.strategies import Accelerator, TrainerSettings
 
 

@@ -40,8 +40,8 @@ from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Dual, drawn
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import VideoModel, assemble
+from vgen.training.corpus import Corpus, split
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of

@@ -28,11 +28,12 @@ from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.methods.align_your_latents import AlignYourLatents
 from vgen.methods.align_your_latents_decoder import AlignYourLatentsDecoder
 from vgen.training.checkpoint_folder import AVERAGES, WEIGHTS, newest
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Spread, TrainerSettings, refuse_unfit
 

@@ -31,8 +31,8 @@ from vgen.layers.hash_grid import HashGridSpec
 from vgen.methods._reconstruction import gradient_errors, groups_of, sobel
 from vgen.methods.codef import CoDeF
 from vgen.methods.tune_a_video import TuneAVideo
+from vgen.training.corpus import Corpus
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Decay, Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.strategies import TrainerSettings

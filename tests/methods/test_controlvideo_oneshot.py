@@ -39,8 +39,8 @@ from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.methods._video_model import whole
 from vgen.methods.control_net import ControlNets, Shown
 from vgen.methods.controlvideo_oneshot import ControlVideoOneShot, StartsFrom
+from vgen.training.corpus import Corpus, split
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
 from vgen.training.preparing import needs_of
 

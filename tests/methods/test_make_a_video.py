@@ -31,10 +31,11 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._recipe import Insertion
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.methods.make_a_video import MakeAVideo
-from vgen.training.loader import Corpus, split
+from vgen.training.corpus import Corpus, split
+from vgen.training.job import Job
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 

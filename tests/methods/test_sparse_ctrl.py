@@ -36,11 +36,12 @@ from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.control_net import ControlNets
 from vgen.methods.sparse_ctrl import Given, SparseCtrl
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 

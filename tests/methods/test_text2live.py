@@ -27,8 +27,8 @@ from vgen.methods._painting import distance, likeness, nearly_count, painted, tu
 from vgen.methods.codef import CoDeF
 from vgen.methods.text2live import Text2Live
 from vgen.resources import data_dir
+from vgen.training.corpus import Corpus
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Decay, Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.strategies import TrainerSettings

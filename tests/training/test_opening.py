@@ -15,10 +15,11 @@ from vgen.app.loading import Backbone
 from vgen.app.verbs import VERBS
 from vgen.backbones.blank import Blank
 from vgen.data.files import lines_of
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.opening import checkpoint_bytes
 from vgen.training.optimisation import Optimisation, Optimiser
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.strategies import TrainerSettings
 
 

@@ -25,11 +25,12 @@ from vgen.methods._low_rank import Target
 from vgen.methods.dreamartist import DreamArtist, DreamArtistPlusPlus
 from vgen.methods.dreambooth import DreamBooth
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 

@@ -34,12 +34,14 @@ from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoint_folder import WEIGHTS
 from vgen.training.checkpoints import latest
+from vgen.training.corpus import Corpus, split
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus, loaders, split
+from vgen.training.loader import loaders
 from vgen.training.optimisation import Decay, Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Precision, TrainerSettings
 

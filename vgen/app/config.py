@@ -25,7 +25,7 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
 from vgen.training.samples import SampleSettings

@@ -31,7 +31,7 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.monitors import resident_peak_gb
 from vgen.training.optimisation import Decay, Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings

@@ -29,9 +29,10 @@ from vgen.methods import Recipe, name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
+from vgen.training.job import Beneath, Job
 from vgen.training.lock import LOCK, OfAnother, RunLock
 from vgen.training.quiet import NOISY, WARNING_MODULES
-from vgen.training.run import Beneath, Job, fit
+from vgen.training.run import fit
 from vgen.training.signals import Signals
 
 log = logging.getLogger(__name__)

@@ -86,8 +86,8 @@ class LowRankFormat(Foreign):
         pairs = low_rank.pairs_of(learnt.tensors, learnt.knobs)
         if not pairs:
             raise ValueError(
-                f"to={self.name} holds low-rank layers and this run learnt whole weights; its image_model/ is "
-                "what others read, as it is"
+                f"to={self.name} holds low-rank layers and this run learnt whole weights; its image_model/ "
+                "is what others read, as it is"
             )
         state = self.state(pairs, learnt.unet)
         file = path / WEIGHTS if self.folder else path

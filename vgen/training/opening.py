@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vgen.training.loader import Corpus, Split
+from vgen.training.corpus import Corpus, Split
 from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings
 
