@@ -52,6 +52,11 @@ class Inserted(Silent):
         wanted = args[not self.READS_INPUT : 2 if self.READS_TIME else 1]
         given = tuple(one for one in wanted if one is not None)
         x = out[0] if isinstance(out, tuple) else out
+        if not x.requires_grad:
+            # Behind a linear projection (Stable Diffusion 2, SDXL) x lies in channels-last order. GroupNorm's
+            # backward on a CPU then ends the process where its weight learns and x needs no gradient
+            # (torch 2.13).
+            x = x.contiguous()
         if self.recomputed and torch.is_grad_enabled():
             changed = self.context.checkpoint(self, x, *given)
         else:
