@@ -44,6 +44,7 @@ from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
 from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods.disco import Lesson
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
@@ -61,6 +62,10 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
+    "disco": {
+        "attributes": {"lesson": Lesson.ATTRIBUTES},
+        "temporal": {"lesson": Lesson.TEMPORAL},
+    },
     "make_a_video": {
         "extrapolator": {
             "context": GivenFrames(which=WhichFrames.FIRST, most=1),
@@ -96,7 +101,12 @@ learning, every_method = recipes(lambda r: r.learns()), recipes()
 inserting = recipes(lambda r: any(one.into == UNET for one in r.insertions()))
 editing = recipes(lambda r: hasattr(r, "edit"))
 drawing = recipes(
-    lambda r: "unet" in r.engages() and not hasattr(r, "edit") and r.guidance(3.0).rows() == ("null", "text")
+    lambda r: (
+        "unet" in r.engages()
+        and "caption" in r.reads()
+        and not hasattr(r, "edit")
+        and r.guidance(3.0).rows() == ("null", "text")
+    )
 )
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
@@ -264,6 +274,7 @@ def batch_for(recipe: Recipe) -> Batch:
         "pose": torch.rand(num_clips, num_frames, 1, 17, 3),
         "source": video.flip(1),
         "reference": video[:, :1],
+        "background": video[:, :1].flip(-1),
         "edges": torch.randint(0, 2, (num_clips, num_frames, side, side), dtype=torch.uint8) * 255,
     }
     batch.fields.update({name: value for name, value in fields.items() if name in reads})

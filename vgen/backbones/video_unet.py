@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel
 
 from vgen.backbones.conditioning import Conditioning, ForwardContext, Residuals
+from vgen.backbones.control_net import LatentHint
 from vgen.backbones.image_model import size_conditioning
 from vgen.backbones.silent import Silent
 from vgen.backbones.sites import INSERTED
@@ -189,7 +190,9 @@ class VideoControlNet(Sidecar, Silent):
 
     def silent_outputs(self) -> list[nn.Parameter]:
         net = self.control_net
-        last = (net.controlnet_cond_embedding.conv_out, *net.controlnet_down_blocks, net.controlnet_mid_block)
+        last = [*net.controlnet_down_blocks, net.controlnet_mid_block]
+        if not isinstance(net.controlnet_cond_embedding, LatentHint):
+            last.insert(0, net.controlnet_cond_embedding.conv_out)
         return [p for convolution in last for p in convolution.parameters()]
 
 

@@ -68,7 +68,7 @@ class TemporalAttentionSpec(LayerSpec):
                 f"{self.heads}"
             )
 
-    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> TemporalAttentionLayer:
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> Inserted:
         return TemporalAttentionLayer(site.channels, self.heads_at(site), context)
 
     def heads_at(self, site: Site) -> int:
@@ -95,3 +95,33 @@ class ClipAttentionSpec(TemporalAttentionSpec):
 
     def build(self, site: Site, module: nn.Module, context: ForwardContext) -> ClipAttentionLayer:
         return ClipAttentionLayer(site.channels, self.heads_at(site), context)
+
+
+class AttentionBesideWords(Inserted):
+    """Adds attention over frames to what a block's ``attn2`` says, of the same input, which is normed already
+    (DisCo, Wang et al. 2023). A new one adds nothing."""
+
+    READS_INPUT: ClassVar[bool] = True
+    OVER_TIME: ClassVar[bool] = True
+
+    def __init__(self, channels: int, heads: int, context: ForwardContext) -> None:
+        super().__init__(context)
+        self.attn_temp = FrameAttention(channels, heads)
+        for p in self.silent_outputs():
+            nn.init.zeros_(p)
+
+    def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        (hidden,) = given
+        clip = hidden.unflatten(0, (-1, self.context.frames())).transpose(1, 2)  # b n f c
+        return x + self.attn_temp(clip).transpose(1, 2).flatten(0, 1)
+
+    def silent_outputs(self) -> list[nn.Parameter]:
+        return list(self.attn_temp.to_out[0].parameters())
+
+
+@spec
+class AttentionBesideWordsSpec(TemporalAttentionSpec):
+    """Knobs of :class:`AttentionBesideWords`, which stands at sites of kind ``attn2``."""
+
+    def build(self, site: Site, module: nn.Module, context: ForwardContext) -> Inserted:
+        return AttentionBesideWords(site.channels, self.heads_at(site), context)
