@@ -59,7 +59,8 @@ class Sidecar(nn.Module, ABC):
         return owner.get_submodule(path)
 
     def insert(self, path: str, layer: nn.Module, name: str = "") -> None:
-        """Run ``layer.after`` behind the module at ``path``; several at one site need a ``name`` each.
+        """Run ``layer.after`` behind the module at ``path``, and ``layer.before_block``, where it has one,
+        ahead of the block that the module stands in; several at one site need a ``name`` each.
 
         They run in the order in which they came.
         """
@@ -75,6 +76,10 @@ class Sidecar(nn.Module, ABC):
         # for mypy, a module has no attributes but tensors and modules
         after = cast(Callable[[nn.Module, tuple, Any], Any], layer.after)
         self._handles[key] = [self.module_at(path).register_forward_hook(after)]
+        before_block = getattr(layer, "before_block", None)
+        if before_block is not None:
+            block = self.module_at(path.rpartition(".")[0])
+            self._handles[key].append(block.register_forward_pre_hook(before_block))
 
     def around(self, path: str, wrapper: Wrapper) -> None:
         """Run ``wrapper.before`` ahead of the module at ``path`` and ``wrapper.after`` behind it.

@@ -74,8 +74,9 @@ def _median() -> Detector:
 
 
 def _at_rest(video: np.ndarray) -> np.ndarray:
-    """uint8 1 h w 3: at every place the colour that is seen there most of the time."""
-    return np.median(video, axis=0, keepdims=True).astype(np.uint8)
+    """uint8 1 h w 3: at every place the colour that is seen there most of the time. Of a still it is nothing,
+    0 h w 3: what stands before it is never gone."""
+    return video[:0] if len(video) == 1 else np.median(video, axis=0, keepdims=True).astype(np.uint8)
 
 
 _ALL: dict[str, dict[str, Callable[[], Detector]]] = {

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from vgen.backbones.attend import attend
 from vgen.backbones.conditioning import ForwardContext
 from vgen.backbones.frame_attention import FrameAttending
-from vgen.backbones.sites import Site
+from vgen.backbones.sites import Kind, Site
 from vgen.layers.insertion import Inserted, LayerSpec
 from vgen.spec import spec
 
@@ -97,9 +98,9 @@ class ClipAttentionSpec(TemporalAttentionSpec):
         return ClipAttentionLayer(site.channels, self.heads_at(site), context)
 
 
-class AttentionBesideWords(Inserted):
-    """Adds attention over frames to what a block's ``attn2`` says, of the same input, which is normed already
-    (DisCo, Wang et al. 2023). A new one adds nothing."""
+class AttentionBeforeWords(Inserted):
+    """Attention over frames between a block's self-attention and its cross-attention, and normed as that is
+    (DisCo, Wang et al. 2023). It stands at ``attn1``. A new one adds nothing."""
 
     READS_INPUT: ClassVar[bool] = True
     OVER_TIME: ClassVar[bool] = True
@@ -107,10 +108,21 @@ class AttentionBesideWords(Inserted):
     def __init__(self, channels: int, heads: int, context: ForwardContext) -> None:
         super().__init__(context)
         self.attn_temp = FrameAttention(channels, heads)
+        self._entered: tuple[nn.Module, Tensor] | None = None
         for p in self.silent_outputs():
             nn.init.zeros_(p)
 
+    def before_block(self, block: BasicTransformerBlock, args: tuple) -> None:
+        """Remembers the tokens that the block is given, to which the self-attention's are added."""
+        self._entered = block.norm2, args[0]
+
+    def after(self, site: nn.Module, _args: tuple, out: Any) -> Any:
+        assert self._entered is not None  # by the hook before the block
+        (norm, tokens), self._entered = self._entered, None
+        return super().after(site, (norm(tokens + out),), out)
+
     def forward(self, x: Tensor, *given: Tensor) -> Tensor:
+        """``given`` are the block's tokens behind its self-attention, normed."""
         (hidden,) = given
         clip = hidden.unflatten(0, (-1, self.context.frames())).transpose(1, 2)  # b n f c
         return x + self.attn_temp(clip).transpose(1, 2).flatten(0, 1)
@@ -120,8 +132,14 @@ class AttentionBesideWords(Inserted):
 
 
 @spec
-class AttentionBesideWordsSpec(TemporalAttentionSpec):
-    """Knobs of :class:`AttentionBesideWords`, which stands at sites of kind ``attn2``."""
+class AttentionBeforeWordsSpec(TemporalAttentionSpec):
+    """Knobs of :class:`AttentionBeforeWords`."""
 
     def build(self, site: Site, module: nn.Module, context: ForwardContext) -> Inserted:
-        return AttentionBesideWords(site.channels, self.heads_at(site), context)
+        """Raises ValueError at a site that is no self-attention."""
+        if site.kind is not Kind.ATTN1:
+            raise ValueError(
+                f"attention before words follows a self-attention, got {site.kind.value} at {site.path}; "
+                "insert it at sites of kind attn1"
+            )
+        return AttentionBeforeWords(site.channels, self.heads_at(site), context)

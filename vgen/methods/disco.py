@@ -9,6 +9,8 @@ fields=[pose,reference,background]``.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from vgen.backbones.control_net import encoder_copy, latent_encoder_copy
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.picture_tokens import token_projection
@@ -18,7 +20,7 @@ from vgen.conditions.background import Background
 from vgen.conditions.control_net import ControlNet
 from vgen.conditions.person_tokens import PersonTokens
 from vgen.diffusion.guidance import POSE, TEXT, Drop
-from vgen.layers.temporal_attention import AttentionBesideWordsSpec
+from vgen.layers.temporal_attention import AttentionBeforeWordsSpec
 from vgen.layers.temporal_conv import ResidualTemporalConvSpec
 from vgen.methods._recipe import (
     UNET,
@@ -68,8 +70,9 @@ RATES = {Lesson.ATTRIBUTES: 1e-3, Lesson.DANCE: 2e-4, Lesson.TEMPORAL: 1e-4, Les
 class DisCo(Recipe):
     """``drop`` is the share of the clips that see no person."""
 
+    leads: ClassVar[bool] = False
     lesson: Lesson = Lesson.DANCE
-    temporal: AttentionBesideWordsSpec = field(default_factory=AttentionBesideWordsSpec)
+    temporal: AttentionBeforeWordsSpec = field(default_factory=AttentionBeforeWordsSpec)
     convolution: ResidualTemporalConvSpec = field(default_factory=ResidualTemporalConvSpec)
     drop: float = 0.05
 
@@ -93,7 +96,7 @@ class DisCo(Recipe):
         if self.lesson is not Lesson.TEMPORAL:
             return []
         nets = (UNET, BACKGROUND, POSE)
-        attentions = [Insertion(after(Kind.ATTN2), self.temporal, net) for net in nets]
+        attentions = [Insertion(after(Kind.ATTN1), self.temporal, net) for net in nets]
         return [*attentions, *(Insertion(_second_convolutions(), self.convolution, net) for net in nets)]
 
     def dropout(self) -> list[Drop]:
