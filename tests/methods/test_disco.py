@@ -27,13 +27,14 @@ from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.guidance import POSE, TEXT
 from vgen.formats.adapter import Card, load_adapter, save_adapter
+from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import AttentionBeforeWords
 from vgen.layers.temporal_conv import ResidualTemporalConv
 from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.disco import BACKGROUND, DisCo, Lesson
+from vgen.methods.disco import BACKGROUND, DisCo, DisCoTemporal
 from vgen.toybox.sampling import Mix
 
 SIDE, FRAMES = 64, 3
@@ -102,7 +103,7 @@ def test_layers_over_frames_are_as_large_as_the_released_ones() -> None:
 
 def assemble_temporal(model: ImageModel) -> dict[str, torch.nn.Module]:
     """The layers that the temporal stage inserts into the UNet, by their sites."""
-    own = [one for one in DisCo(lesson=Lesson.TEMPORAL).insertions() if one.into == "unet"]
+    own = [one for one in DisCoTemporal().insertions() if one.into == "unet"]
     hits = [(site, one.layer) for one in own for site in sites(model.unet) if one.where(site)]
     return {
         site.path: layer.build(site, model.unet.get_submodule(site.path), ForwardContext())
@@ -117,7 +118,7 @@ def test_at_birth_its_nets_say_nothing(toybox: ImageModel) -> None:
     tokens = toybox.image_encoder.visual_projection(normed_tokens(toybox, heard()["reference"][:, 0]))
     x, t = torch.randn(1, FRAMES, 4, 16, 16), torch.tensor([400])
     expected = toybox.unet(x[0], t, tokens.expand(FRAMES, -1, -1)).sample
-    video_model = assemble(DisCo(lesson=Lesson.TEMPORAL), toybox)
+    video_model = assemble(DisCoTemporal(image_norm_scope=NormScope.FRAME), toybox)
     encoded = video_model.encode(video_model.prepare({**heard(), "canvas": (FRAMES, SIDE, SIDE)}))
     torch.testing.assert_close(encoded[TEXT].clip["tokens"], tokens)
     out = video_model.predict(encoded, [frozenset()], x, t)
@@ -152,7 +153,7 @@ def test_latents_go_through_a_copy_of_the_first_convolution(tiny: ImageModel) ->
 @torch.no_grad()
 def test_frames_are_attended_between_pixels_and_words(tiny: ImageModel) -> None:
     """And in residual blocks a norm over the clip, SiLU and a convolution follow the second convolution."""
-    unet = stir(assemble(DisCo(lesson=Lesson.TEMPORAL), tiny)).unet
+    unet = stir(assemble(DisCoTemporal(), tiny)).unet
     unet.context.num_frames = FRAMES
     path = "down_blocks.0.attentions.0.transformer_blocks.0"
     guest, frames = unet.image_unet, unet.inserted
@@ -214,7 +215,7 @@ def test_no_words_are_heard_beside_a_person(toybox: ImageModel) -> None:
 
 
 def test_checkpointed_gradients_are_the_plain_ones(toybox: ImageModel) -> None:
-    video_model = stir(assemble(DisCo(lesson=Lesson.TEMPORAL), toybox))
+    video_model = stir(assemble(DisCoTemporal(), toybox))
     fields = video_model.prepare({**heard(), "canvas": (FRAMES, SIDE, SIDE)})
     learnt = [next(net.inserted.parameters()) for net in video_model.nets().values()]
     learnt.append(video_model.modules[TEXT].linear.weight)
@@ -390,3 +391,5 @@ def test_without_a_vision_tower_it_says_so(tiny: ImageModel) -> None:
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"drop is the share of the clips that see no person, in 0\.\.1"):
         DisCo(drop=2.0)
+    with pytest.raises(ValueError, match=r"drop is the share of the clips that see no person, in 0\.\.1"):
+        DisCoTemporal(drop=-0.1)
