@@ -359,7 +359,7 @@ def danced(dances: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             lambda g: {**without("background", g), "background.of": g["background"]},
             "background is not found in",
         ),
-        (lambda g: {**g, "prompt": "a person"}, "prompt"),
+        (lambda g: {**g, "prompt": "a person"}, "this checkpoint hears no words, got prompt"),
     ],
     ids=["no person", "no pose", "no background", "another field", "behind a still", "words"],
 )
