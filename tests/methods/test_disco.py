@@ -34,8 +34,10 @@ from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack
 from vgen.methods._sampling import Prompt, Sampling, generate
 from vgen.methods.animatediff import AnimateDiff
-from vgen.methods.disco import BACKGROUND, DisCo, DisCoTemporal
+from vgen.methods.disco import BACKGROUND, DisCo, DisCoTemporal, Lesson
 from vgen.toybox.sampling import Mix
+from vgen.training.learner import Learner, refuse_mute
+from vgen.training.optimisation import Optimisation
 
 SIDE, FRAMES = 64, 3
 
@@ -212,6 +214,19 @@ def test_a_row_without_its_person_sees_the_mean_colour(toybox: ImageModel) -> No
 def test_no_words_are_heard_beside_a_person(toybox: ImageModel) -> None:
     video_model = assemble_stack([Part("", DisCo()), Part("motion", AnimateDiff())], toybox)
     assert not video_model.hears_words()
+
+
+def test_one_person_may_be_learnt_upon_layers_over_frames(toybox: ImageModel) -> None:
+    recipe, beneath = DisCo(lesson=Lesson.SUBJECT), [Part("moving", DisCoTemporal())]
+    learner = Learner(recipe, toybox, Optimisation(), seed=0, max_steps=1, beneath=beneath)
+    assert not any(POSE in name or "inserted" in name for name in learner.learning)
+    assert all(".attn2." in name for name in learner.learning if name.startswith("unet."))
+
+
+def test_one_person_is_not_learnt_upon_a_net_of_poses_that_says_nothing(toybox: ImageModel) -> None:
+    learner = Learner(DisCo(lesson=Lesson.SUBJECT), toybox, Optimisation(), seed=0, max_steps=1)
+    with pytest.raises(ValueError, match=r"the net 'pose' says nothing.*as stack\.pose\.file=RUN"):
+        refuse_mute(learner)
 
 
 def test_checkpointed_gradients_are_the_plain_ones(toybox: ImageModel) -> None:

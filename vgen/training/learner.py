@@ -180,8 +180,9 @@ class Learner(pl.LightningModule):
 def refuse_mute(learner: Learner) -> None:
     """Raises ValueError where a net beside the UNet is as it was born, says nothing, and never will: what
     learns behind its last layers would hear nothing."""
+    heard = {*learner.parts, *learner.video_model.needed}
     for name, net in learner.video_model.modules.items():
-        if not isinstance(net, Silent) or name not in learner.parts:
+        if not isinstance(net, Silent) or name not in heard:
             continue
         outputs = net.silent_outputs()
         if not any(p.requires_grad or bool(p.any()) for p in outputs):
