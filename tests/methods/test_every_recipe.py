@@ -44,6 +44,7 @@ from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
 from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods.disco import Lesson
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
@@ -61,6 +62,7 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
+    "disco": {"attributes": {"lesson": Lesson.ATTRIBUTES}},
     "make_a_video": {
         "extrapolator": {
             "context": GivenFrames(which=WhichFrames.FIRST, most=1),
@@ -96,7 +98,12 @@ learning, every_method = recipes(lambda r: r.learns()), recipes()
 inserting = recipes(lambda r: any(one.into == UNET for one in r.insertions()))
 editing = recipes(lambda r: hasattr(r, "edit"))
 drawing = recipes(
-    lambda r: "unet" in r.engages() and not hasattr(r, "edit") and r.guidance(3.0).rows() == ("null", "text")
+    lambda r: (
+        "unet" in r.engages()
+        and "caption" in r.reads()
+        and not hasattr(r, "edit")
+        and r.guidance(3.0).rows() == ("null", "text")
+    )
 )
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
@@ -176,7 +183,8 @@ def stir(unet: VideoUNet) -> None:
 @torch.no_grad()
 def test_born_silent(recipe: Recipe, tiny: ImageModel) -> None:
     x, t, context = clip(tiny.to("cpu", torch.float64))
-    if recipe.attention_keys():  # on a still clip all frames have the same keys
+    if recipe.attention_keys() or recipe.image_norms() is NormScope.CLIP:
+        # on a still clip all frames have the same keys, and the same statistics
         x = x[:, :1].expand_as(x).contiguous()
     per_frame = torch.stack([tiny.unet(x[:, i], t, context.tokens).sample for i in range(FRAMES)], 1)
     torch.testing.assert_close(assemble(recipe, tiny).unet.double()(x, t, Conditioning(context)), per_frame)
@@ -264,6 +272,7 @@ def batch_for(recipe: Recipe) -> Batch:
         "pose": torch.rand(num_clips, num_frames, 1, 17, 3),
         "source": video.flip(1),
         "reference": video[:, :1],
+        "background": video[:, :1].flip(-1),
         "edges": torch.randint(0, 2, (num_clips, num_frames, side, side), dtype=torch.uint8) * 255,
     }
     batch.fields.update({name: value for name, value in fields.items() if name in reads})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-FIELD_NAMES = ("pose", "flow", "depth", "edges", "scribble", "mask", "control", "source", "reference")
+FIELD_NAMES = (
+    *("pose", "flow", "depth", "edges", "scribble", "mask", "control"),
+    *("source", "reference", "background"),
+)
 """Fields that a person gives (a test holds them against those of the data)."""
 
 RENAMED: dict[str, dict[str, str]] = {

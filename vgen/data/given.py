@@ -140,9 +140,12 @@ def _json(path: Path) -> Any:
 
 
 def _long_enough(name: str, array: np.ndarray, path: Path, num_frames: int) -> np.ndarray:
-    """Its first frames; one that holds for all becomes as many. Raises ValueError where there are fewer."""
+    """Its first frames; one that holds for all becomes as many. Raises ValueError where there are fewer, or
+    nothing was found."""
     kind = FIELDS[name]
     if not kind.per_frame:
+        if not len(array):
+            raise ValueError(f"{name} is not found in {path}, which is a still; give {name}=FILE, or a clip")
         return array
     array = kind.over(array, num_frames)
     least = num_frames - 1 if kind.between else num_frames

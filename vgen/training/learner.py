@@ -58,7 +58,7 @@ class Learner(pl.LightningModule):
             )
         self.parts = nn.ModuleDict({name: have[name] for name in recipe.engages()})
         self.learning = select(self.parts, recipe.learns(), _foreign(beneath))
-        self._refuse_idle_layers()
+        self._refuse_idle_layers(_foreign(beneath))
         for name, module in self.video_model.modules.items():
             if name not in self.parts:
                 module.eval()
@@ -79,11 +79,13 @@ class Learner(pl.LightningModule):
     def unet(self) -> VideoUNet:
         return self.video_model.unet
 
-    def _refuse_idle_layers(self) -> None:
-        """Raises ValueError where layers are inserted and stay as they were born."""
+    def _refuse_idle_layers(self, foreign: tuple[str, ...]) -> None:
+        """Raises ValueError where layers are inserted and stay as they were born; those of parts beneath are
+        ``foreign``."""
         inserted = []
         for name, net in self.video_model.nets().items():
             inserted += [f"{name}.inserted.{n}" for n, _ in net.inserted.named_parameters()]
+        inserted = [name for name in inserted if not any(mark in name for mark in foreign)]
         if inserted and not set(inserted) & self.learning.keys():
             raise ValueError(
                 f"this method inserts layers and learns none of them ({len(inserted)} tensors, first: "
@@ -178,8 +180,9 @@ class Learner(pl.LightningModule):
 def refuse_mute(learner: Learner) -> None:
     """Raises ValueError where a net beside the UNet is as it was born, says nothing, and never will: what
     learns behind its last layers would hear nothing."""
+    heard = {*learner.parts, *learner.video_model.needed}
     for name, net in learner.video_model.modules.items():
-        if not isinstance(net, Silent) or name not in learner.parts:
+        if not isinstance(net, Silent) or name not in heard:
             continue
         outputs = net.silent_outputs()
         if not any(p.requires_grad or bool(p.any()) for p in outputs):
