@@ -467,7 +467,7 @@ def test_one_file_may_be_of_several_methods(vgen, home, tuned):
         ),
         (
             ["from=unet.ckpt", "to=vgen", "backbone=image", "out=a", "method=masactrl"],
-            "method=masactrl has no format of other programs to import; those that have are animatediff, ",
+            "method=masactrl has no format of other programs to import; those that have are align_your_",
         ),
         (["run=run", "out=a", "method=video_p2p"], "a run knows its own, leave it out"),
         (["run=bare", "out=a"], "made by method masactrl, for which no other program has names; export it"),

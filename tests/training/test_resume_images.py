@@ -155,7 +155,7 @@ def test_dreambooth_of_a_whole_image_model_goes_on_after_a_kill(
     tmp_path: Path, subject: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """UNet and text encoder learn, their averages are written, and everything else is as it came."""
-    recipe, wish = DreamBooth(text_encoder=True), replace(subject, cache=False)
+    recipe, wish = DreamBooth(text_encoder=True), replace(subject, cache=False, cache_dir=None)
     fit(job(tmp_path / "whole", recipe, wish))
     end_at(2, monkeypatch)
     with pytest.raises(Killed):

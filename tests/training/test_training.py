@@ -322,7 +322,7 @@ def test_one_clip_is_encoded_before_the_first_step_and_never_again(
 def test_encoding_a_corpus_tells_how_far_it_is(
     tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vgen.data.cache._TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("vgen.data.cache_building._TELL_EVERY_SECONDS", 0.0)
     wish = job(tmp_path / "run", toy_shards, 1)
     with caplog.at_level("INFO"):
         fit(replace(wish, corpus=replace(wish.corpus, cache_dir=str(tmp_path / "cache"))))

@@ -158,12 +158,13 @@ def name_of_class(method: type[Recipe]) -> str:
 
 def recognised(source: Source, method: str = "") -> tuple[str, Foreign]:
     """The method and the format of a source: the first that recognises it, of whichever recipe. What nobody
-    recognises is for the first that reads such a thing, whose refusal says what it lacks."""
+    recognises is for the first that reads and writes such a thing, whose refusal says what it lacks."""
     rows = [(name, one) for name in _importing(method) for one in catalogue()[name].formats]
     for name, one in rows:
         if one.recognises(source):
             return name, one
-    return next((row for row in rows if row[1].folder is source.is_folder), rows[0])
+    usual = [row for row in rows if row[1].containers] or rows
+    return next((row for row in usual if row[1].folder is source.is_folder), usual[0])
 
 
 def _importing(method: str) -> list[str]:

@@ -86,10 +86,7 @@ VERBS = {
                 "stack.NAME.file",
                 "further adapters beside it, with .scale; loras.NAME.file for LoRAs of others",
             ),
-            (
-                "seed num_clips",
-                "the same command draws the same bytes on the same machine; clip i has seed + i",
-            ),
+            ("seed num_clips out", "clip i has seed + i; a new folder, in which nothing is overwritten"),
             (
                 "sampling.num_frames",
                 "with sampling.window.num_frames=16, sliding windows beyond the trained length",
@@ -103,7 +100,6 @@ VERBS = {
                 "frames=[0:first.png,15:last.png]; reference=PICTURE; cascade.NAME.file=RUN goes on",
             ),
             ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
-            ("out", "a new folder; nothing is overwritten"),
         ),
         examples=(
             'vgen generate prompt="a large red circle moves right fast on a black background"',

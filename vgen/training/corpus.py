@@ -111,7 +111,7 @@ class Corpus:
         """Raises ValueError for a setting that nothing reads beside the others."""
         of_a_clip = {"prompt": "", "fps": 8.0, "start_seconds": 0.0, "size_px": 0}
         given = [name for name, usual in of_a_clip.items() if getattr(self, name) != usual]
-        if self.path and not self.video and given:
+        if self.path and not self.video and not self.images and given:
             raise ValueError(
                 f"data.{given[0]}={getattr(self, given[0])} is of one clip, data.video=FILE, and does "
                 f"nothing beside data.path={self.path}, whose clips are cut and captioned; say it to 'vgen "
