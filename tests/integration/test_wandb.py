@@ -283,6 +283,7 @@ def test_a_server_that_refuses_is_no_reason_to_stop(
         ]
     assert isinstance(made, WandbLogger)
     made.log_metrics({"train/loss": 1.0}, step=1)
+    wandb.finish()  # else what it hooked into standard error outlives it
     wandb.teardown()
     assert "W&B: the server takes no run (" in caplog.text
     assert "so this run is recorded offline" in caplog.text

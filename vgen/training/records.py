@@ -143,13 +143,12 @@ def loggers(
         made._wandb_init.pop("anonymous", None)  # Lightning passes it unasked, and W&B warns that it is gone
         return made
 
-    begin = _begun(folder, run_id) if mode is WandbMode.OFFLINE else 0
     wandb = open_in(mode)
     if mode is WandbMode.ONLINE and (lack := _refused(wandb)):
         say_offline(lack)
         mode = WandbMode.OFFLINE
-        begin = _begun(folder, run_id) if mode is WandbMode.OFFLINE else 0
-    wandb = open_in(mode)
+        wandb = open_in(mode)
+    begin = _begun(folder, run_id) if mode is WandbMode.OFFLINE else 0
     if mode is WandbMode.OFFLINE:
         log.info(
             "W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it",
