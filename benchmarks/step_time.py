@@ -74,21 +74,24 @@ class Bench:
     def __init__(self, options: dict[str, str]) -> None:
         self.size, self.device = options.get("size", "toybox"), "cuda" if torch.cuda.is_available() else "cpu"
         self.autocast = options.get("precision", "fp32") == "bf16"
-        self.batch = int(options.get("batch", 1))
-        self.frames, self.side = int(options.get("frames", FRAMES)), int(options.get("latent", LATENT_PX))
+        self.frames = int(options.get("frames", FRAMES))
         self.cast_peer = options.get("peer") == "cast"
         self.checkpointing = options.get("checkpointing") == "true"
         torch.manual_seed(0)
         self.unet = image_unet(self.size).requires_grad_(False).eval()
-        width = self.unet.config.cross_attention_dim
-        self.x = torch.randn(self.batch, self.frames, 4, self.side, self.side, device=self.device)
-        self.noise = torch.randn_like(self.x)
-        self.t = torch.randint(1000, (self.batch,), device=self.device)
-        self.text = torch.randn(self.batch, 77, width, device=self.device)
+        self.shape(int(options.get("batch", 1)), int(options.get("latent", LATENT_PX)))
         self.recipe = AnimateDiff(
             motion=MotionModuleSpec(norm_scope=NormScope.CLIP)
         )  # diffusers pools its motion norms over frames
         self.learnt = self._weights()
+
+    def shape(self, batch: int, side: int) -> None:
+        """New inputs for both sides: ``batch`` clips of ``side`` latent cells."""
+        self.batch, self.side, width = batch, side, self.unet.config.cross_attention_dim
+        self.x = torch.randn(batch, self.frames, 4, side, side, device=self.device)
+        self.noise = torch.randn_like(self.x)
+        self.t = torch.randint(1000, (batch,), device=self.device)
+        self.text = torch.randn(batch, 77, width, device=self.device)
 
     def _weights(self) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
@@ -117,7 +120,7 @@ class Bench:
         with torch.no_grad():
             for name, value in self.learnt.items():
                 named[name].copy_(value)
-        unet.to(self.device)
+        self.own = unet.to(self.device)
         if self.checkpointing:
             unet.train()
             unet.enable_gradient_checkpointing()
@@ -125,11 +128,11 @@ class Bench:
             unet.image_unet.to(torch.bfloat16)
         learning = [p.requires_grad_(True) for n, p in named.items() if n in self.learnt]
         optimiser = torch.optim.AdamW(learning, lr=1e-5, fused=True)
-        context, dtype = Context(self.text), next(unet.image_unet.parameters()).dtype
+        dtype = next(unet.image_unet.parameters()).dtype
 
         def forward() -> torch.Tensor:
             with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
-                given = Conditioning(context.to(self.device, dtype))
+                given = Conditioning(Context(self.text).to(self.device, dtype))
                 return unet(self.x.to(dtype), self.t, given).float()
 
         return forward, lambda: self._step(forward, optimiser)

@@ -121,6 +121,11 @@ class Browser:
     def theme(self, name: str) -> None:
         self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
+    def width(self, px: int) -> None:
+        """Of the window; the next page is laid out in it, and so is this one."""
+        about = {"width": px, "height": 900, "deviceScaleFactor": 1, "mobile": px < 500}
+        self.ask("Emulation.setDeviceMetricsOverride", **about)
+
     def picture(self, path: Path) -> Path:
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
         return path

@@ -322,7 +322,7 @@ REFUSED_BY_HAND = {
     "doctor foo=1": "takes no arguments, got foo=1",
     "sites toybox foo": "(toybox, sd15, sd15_narrow, sdxl_narrow or a folder), got toybox foo",
     "show foo": "give one method: vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]; methods "
-    "are animatediff",
+    "are align_your_latents",
     "show method=foo": "give one method",
     "show animatediff method=fatezero": "give one method",
     "show animatediff motion.head=4": "motion.head is not a key; did you mean motion.heads?",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from vgen.app import compare as verb
-from vgen.app.compare import chosen, compare
+from vgen.app.compare import chosen, compare, tables
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
 from vgen.app.judging.clip_store import truth
 from vgen.app.judging.leaderboard import alike
@@ -110,7 +111,7 @@ def test_numbers_of_many_clips_differ_by_pairs(
     monkeypatch.setattr(sys, "argv", ["vgen compare", *map(str, folders[:2])])
     verb.main()
     assert re.search(
-        r"dup +│ all +│ +4 │ +0\.000 \[0\.000, 0\.602\] │ +1\.000 \[0\.398, 1\.000\] │ +\+1\.000",
+        r"dup +4 +0\.000 \[0\.000, 0\.602\] +1\.000 \[0\.398, 1\.000\] +\+1\.000",
         capsys.readouterr().out,
     )
 
@@ -247,3 +248,19 @@ def test_the_command_prints_a_table_and_writes_json(
     monkeypatch.setattr(sys, "argv", ["vgen compare", str(before), "fromat=json"])
     with pytest.raises(ValueError, match=r"takes out=FILE.json, numbers=NAME,NAME and format=table or json"):
         verb.main()
+
+
+def test_the_table_fits_eighty_columns(before: Path, after: Path) -> None:
+    """Each number's difference stays in one line with its interval; nothing is cut."""
+    found = compare(chosen([str(before), str(after)]))
+    for width in (80, 140):
+        console = Console(width=width, record=True, file=StringIO())
+        for table in tables(found, width):
+            console.print(table)
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        assert "\u2026" not in "".join(lines)
+        for key in found["numbers"]:
+            [line] = [line for line in lines if line.split()[:1] == [key]][:1]
+            assert re.search(r"[+-]\d\.\d\d \[", line), line
+        assert any(line.startswith("  pair ") for line in lines)

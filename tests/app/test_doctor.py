@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from vgen.app import checkups, doctor
 from vgen.app.checkups import TOYBOX_FILES, Driver, Finding, Reply, State
@@ -46,13 +47,13 @@ def test_exit_code_is_one_only_when_something_is_broken(
         Finding("GPU", State.ABSENT, "none", "none needed"),
         Finding("disk", State.CARE, "[3 GiB]", "free some"),
     ]
-    monkeypatch.setattr(doctor, "examine", lambda: lacks)
+    monkeypatch.setattr(doctor, "examine", lambda _: lacks)
     assert doctor.main() == 0
     assert "[3 GiB]" in capsys.readouterr().out
     monkeypatch.setattr(
         doctor,
         "examine",
-        lambda: [*lacks, Finding("torch", State.BROKEN, "No module named 'torch'", "make setup")],
+        lambda _: [*lacks, Finding("torch", State.BROKEN, "No module named 'torch'", "make setup")],
     )
     assert doctor.main() == 1
     assert "until this is mended: torch." in capsys.readouterr().out
@@ -225,3 +226,25 @@ def test_every_remedy_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     findings = doctor.examine()
     assert all(finding.remedy for finding in findings if finding.state is not State.WORKS)
     assert Path(sys.prefix).name in findings[0].found
+
+
+def test_what_is_still_looked_at_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(checkups, "probe", lambda names: {name: Reply({}, None) for name in names})
+    processes = [("torch", "deepspeed"), ("av",)]
+    assert set(doctor._replies(processes, lambda left: told.append(list(left)))) == {
+        "torch",
+        "deepspeed",
+        "av",
+    }
+    assert told[0] == ["torch", "deepspeed", "av"]
+    assert [len(left) for left in told] in ([3, 1], [3, 2])
+
+
+def test_without_a_terminal_it_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with doctor._looking(Console(stderr=True)) as said:
+        said(["torch", "av"])
+        said(["av"])
+    err = capsys.readouterr().err
+    assert "looking at torch, av: after an installation this can take a minute" in err
+    assert err.count("looking at") == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +24,11 @@ from rich.console import Console
 
 from vgen.app import edit as edit_command
 from vgen.app.control_net import ControlNetRun, Structure
-from vgen.app.edit import EditRun, Extra, _plan, _session, _warn, edit, edit_files
+from vgen.app.edit import EditRun, Extra, _session, edit, edit_files
+from vgen.app.edit_plan import plan
+from vgen.app.edit_remarks import remark
 from vgen.app.loading import UNTRAINED
+from vgen.app.verbs import VERBS
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clip_files import write_mp4
@@ -37,6 +42,8 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
+from vgen.toybox.oracle import read
+from vgen.toybox.scenes import Colour, Motion, Shape
 
 SOURCE, TARGET = (
     "a large red circle rests on a black background",
@@ -58,6 +65,9 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
     for i, frame in enumerate(frames):
         frame[20:40, 2 * i : 2 * i + 20] = (220, 40, 40)
     return str(write_mp4(tmp_path_factory.mktemp("clip") / "clip.mp4", frames, 8.0))
+
+
+FILES = {"edited.mp4", "edited.gif", "edited.png", "side_by_side.mp4", "card.json"}
 
 
 def wish(video: str, backbone: str, **how) -> EditRun:
@@ -90,18 +100,23 @@ def test_an_edit_is_files_that_people_open(video: str, backbone: str, tmp_path: 
     )
     assert {p.name for p in out.iterdir()} == {
         "edited.mp4",
+        "edited.gif",
+        "edited.png",
         "side_by_side.mp4",
         "reconstruction.mp4",
         "mask.mp4",
         "card.json",
     }
     assert frames_of(out / "edited.mp4").shape == (FRAMES, 256, 256, 3)
-    assert frames_of(out / "side_by_side.mp4").shape == (FRAMES, 256, 4 * 256 + 3 * 8, 3)
+    assert frames_of(out / "side_by_side.mp4").shape == (FRAMES, 256 + 28, 4 * 256 + 3 * 8, 3)
     card = json.loads((out / "card.json").read_text())
     assert card["method_name"] == "fatezero"
     assert card["sampling"]["num_steps"] == 2
     assert card["report"]["ceiling_psnr"] > 5
     assert card["report"]["store_bytes"] > 0
+    assert {"edited_psnr", "unrelated_psnr", "edited_from_reconstruction_psnr"} < card["report"].keys()
+    with Image.open(out / "edited.gif") as gif, Image.open(out / "edited.png") as grid:
+        assert (gif.n_frames, gif.size, grid.size) == (FRAMES, (256, 256), (8 * 128, 128))
     assert card["report"]["peak_gib"] > 0
     with pytest.raises(ValueError, match="is not empty"):
         edit_files(wish(video, backbone, out=str(out)), {})
@@ -121,7 +136,7 @@ def test_two_edits_never_write_into_one_folder(
 
     monkeypatch.setattr(edit_command, "edit", meanwhile)
     out = edit_files(wish(video, backbone, out=str(tmp_path / "edit")), {})
-    assert {p.name for p in out.iterdir()} == {"edited.mp4", "side_by_side.mp4", "card.json"}
+    assert {p.name for p in out.iterdir()} == FILES
     with pytest.raises(ValueError, match="size_px must be a multiple of 16"):
         edit_files(wish(video, backbone, size_px=50, out=str(tmp_path / "refused")), {})
     assert not (tmp_path / "refused").exists()
@@ -154,7 +169,7 @@ done.save({str(tmp_path / "edit")!r})
         [sys.executable, "-W", "error::SyntaxWarning", "-c", program], capture_output=True, text=True
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    assert {p.name for p in (tmp_path / "edit").iterdir()} == {"edited.mp4", "side_by_side.mp4", "card.json"}
+    assert {p.name for p in (tmp_path / "edit").iterdir()} == FILES
 
 
 def test_from_python_as_from_the_command_line(video: str, backbone: str, tmp_path: Path) -> None:
@@ -184,7 +199,7 @@ def test_the_plan_is_shown_before_minutes_are_spent(video: str, backbone: str) -
         blend=["circle"],
     )
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
-    assert _plan(session, run.method).startswith(
+    assert plan(session, run.method).startswith(
         "fatezero: 4 frames at once, 10 steps; replaces red -> blue; "
         "cross-attention of the source in steps 1-8 of 10, blue 1-4 of 10; "
         "amplifies black x2 in steps 1-8 of 10; changes only where circle is; "
@@ -203,14 +218,14 @@ def test_a_long_clip_is_edited_in_windows(video: str, backbone: str) -> None:
     done = edit(run)
     assert done.video.shape == (8, 64, 64, 3)
     session, _ = _session(run, run.method, run.wish(), lambda *_: None)
-    plan = _plan(session, run.method)
+    told = plan(session, run.method)
     assert (
         "8 frames in 3 windows of 4 that overlap by 1 or more and are averaged at every step "
-        "(window.num_frames=0 for all" in plan
+        "(window.num_frames=0 for all" in told
     )
-    assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in plan, "the plan's arithmetic is what is kept"
+    assert f"{done.report['store_bytes'] / 2**20:.0f} MiB" in told, "the plan's arithmetic is what is kept"
     alone = PromptToPrompt()
-    assert "prompt_to_prompt: 8 frames one by one" in _plan(session, alone)
+    assert "prompt_to_prompt: 8 frames one by one" in plan(session, alone)
 
 
 def control_net(backbone: str) -> ControlNetModel:
@@ -318,22 +333,41 @@ def test_without_a_video_the_source_is_drawn(backbone: str, tmp_path: Path) -> N
     out = edit_files(
         wish("", backbone, method=PromptToPrompt(), num_frames=1, out=str(tmp_path / "edit")), {}
     )
-    assert frames_of(out / "side_by_side.mp4").shape == (1, 256, 2 * 256 + 8, 3)
+    assert frames_of(out / "side_by_side.mp4").shape == (1, 256 + 28, 2 * 256 + 8, 3)
     assert "ceiling_psnr" not in json.loads((out / "card.json").read_text())["report"]
     with pytest.raises(ValueError, match="method=fatezero edits a clip that exists; give video=FILE"):
         edit(wish("", backbone))
 
 
 def test_a_poor_reconstruction_is_told_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    _warn(Console(width=400), {"reconstruction_psnr": 11.04, "ceiling_psnr": 26.5})
+    remark(Console(width=400), {"reconstruction_psnr": 11.04, "ceiling_psnr": 26.5})
     assert "the source is not given back well (11.0 dB against 26.5 dB)" in capsys.readouterr().out
-    _warn(Console(width=400), {"reconstruction_psnr": 9.6, "ceiling_psnr": 10.8})
+    remark(Console(width=400), {"reconstruction_psnr": 9.6, "ceiling_psnr": 10.8})
     assert (
         "this image model can't show the clip: its encoder and decoder alone give 10.8 dB"
         in capsys.readouterr().out
     )
-    _warn(Console(width=400), {"reconstruction_psnr": 24.0, "ceiling_psnr": 26.5})
+    remark(Console(width=400), {"reconstruction_psnr": 24.0, "ceiling_psnr": 26.5})
     assert capsys.readouterr().out.splitlines() == ["reconstruction 24.0 dB, the decoder alone 26.5 dB"]
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ((29.0, 20.0), "the edit changed nothing: it is 29.0 dB from the clip or its reconstruction"),
+        ((18.0, 28.7), "the edit changed nothing: it is 28.7 dB from the clip or its reconstruction"),
+        ((9.0, 9.0), "the edit kept nothing of the clip: it is 9.0 dB from it, and a clip with the same"),
+        ((18.0, 20.0), ""),
+    ],
+)
+def test_an_edit_that_changed_or_kept_nothing_is_told(
+    figures: tuple[float, float], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"edited_psnr": figures[0], "edited_from_reconstruction_psnr": figures[1]}
+    remark(Console(width=400), report | {"unrelated_psnr": 11.0, "ceiling_psnr": 28.5})
+    assert said in capsys.readouterr().out
+    if not said:
+        assert "nothing" not in capsys.readouterr().out
 
 
 def test_phases_are_told(video: str, backbone: str) -> None:
@@ -486,7 +520,7 @@ def test_a_bounded_store_edits_the_same_and_says_what_goes_to_disk(video: str, b
     session, _ = _session(
         wish(video, backbone, method=bounded), bounded, wish(video, backbone).wish(), lambda *_: None
     )
-    assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", _plan(session, bounded))
+    assert re.search(r"attention kept: \d+ MiB \(\d+ cpu, \d+ disk\)", plan(session, bounded))
     ours, theirs = (edit(wish(video, backbone, method=recipe)) for recipe in (bounded, whole))
     assert np.array_equal(ours.video, theirs.video)
 
@@ -513,3 +547,26 @@ def test_a_backbone_is_named_on_the_command_line(verb: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert "backbone: models/sd15" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_helps_example_does_what_it_says(tmp_path: Path) -> None:
+    """A red circle becomes a blue one and goes on to the right; the oracle reads both clips."""
+    vgen = str(Path(sys.executable).with_name("vgen"))
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def typed(example: str) -> str:
+        words = [vgen, *shlex.split(example.replace("\\\n", " "))[1:]]
+        done = subprocess.run(words, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    typed(f"{VERBS['generate'].examples[0]} sampling.num_frames=8 out=drawn")
+    next((tmp_path / "drawn").glob("*.mp4")).rename(tmp_path / "red.mp4")
+    said = typed(VERBS["edit"].examples[0])
+    assert "changed nothing" not in said
+    assert "kept nothing" not in said
+    [edited] = (tmp_path / "outputs").glob("edit-*/edited.mp4")
+    for path, colour in ((tmp_path / "red.mp4", Colour.RED), (edited, Colour.BLUE)):
+        [thing] = read(frames_of(path)[:, ::4, ::4]).things
+        assert (thing.colour, thing.shape, thing.motion) == (colour, Shape.CIRCLE, Motion.RIGHT)

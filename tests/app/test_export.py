@@ -299,7 +299,7 @@ def test_a_damaged_checkpoint_is_refused_by_its_name(vgen, home, entries, messag
 )
 def test_a_damaged_folder_is_refused_by_its_name(vgen, home, config, message):
     (home / "odd").mkdir(exist_ok=True)
-    (home / "odd" / diffusers_motion.WEIGHTS[0]).touch()
+    (home / "odd" / diffusers_motion.WEIGHTS).touch()
     (home / "odd" / "config.json").write_text(config)
     code, _, err = vgen("from=odd", "to=vgen", "backbone=image", "out=no")
     assert code == 2
@@ -467,7 +467,7 @@ def test_one_file_may_be_of_several_methods(vgen, home, tuned):
         ),
         (
             ["from=unet.ckpt", "to=vgen", "backbone=image", "out=a", "method=masactrl"],
-            "method=masactrl has no format of other programs to import; those that have are animatediff, ",
+            "method=masactrl has no format of other programs to import; those that have are align_your_",
         ),
         (["run=run", "out=a", "method=video_p2p"], "a run knows its own, leave it out"),
         (["run=bare", "out=a"], "made by method masactrl, for which no other program has names; export it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from PIL import Image
 from rich.console import Console
 
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
+from vgen.app.judging.charts import charts
 from vgen.app.judging.clip_store import ClipStore, truth
+from vgen.app.judging.explained import EXPLAINED, finding
 from vgen.app.judging.overlay import read_seen
-from vgen.app.judging.page import PageSettings, gallery_order, passed
+from vgen.app.judging.page import COLUMNS, PageSettings, gallery_order, passed
+from vgen.app.judging.results import load
 from vgen.app.judging.scorer import overlay_path
 from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.suite import Kind, Suite, Task, tasks
@@ -91,7 +95,9 @@ def test_headlines_have_bars_with_intervals_floor_and_ceiling(report: Path) -> N
 
 def test_it_opens_plays_and_asks_nobody(report: Path, browser) -> None:
     browser.open(report / "index.html")
-    browser.until("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
+    browser.until(
+        "[...document.querySelectorAll('.chart:not(.said)')].every(c => c.querySelector('.main-svg'))"
+    )
     browser.run("document.getElementById('gallery').scrollIntoView()")
     browser.until("[...document.querySelectorAll('.clip video')].length >= 3")
     browser.until(
@@ -249,6 +255,91 @@ def test_a_figures_joints_are_drawn_where_the_oracle_reads_them(tmp_path: Path, 
     assert said[0].startswith(f"{thing.colour.value} shirt")
     assert said[1] == "sees nothing"
     assert browser.complaints == []
+
+
+AUDIT = r"""(() => {
+  const found = [], rgb = c => (c.match(/[\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => { const x = [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * x[0] + .7152 * x[1] + .0722 * x[2]; };
+  const paper = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > .99) return c; } return [255, 255, 255]; };
+  const shown = e => e.checkVisibility() && e.getClientRects().length && !e.closest("svg,option,dialog:not([open]),script,style,video");
+  const leaves = [...document.body.querySelectorAll("*")].filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+  if (document.documentElement.scrollWidth > innerWidth) found.push(`page is ${document.documentElement.scrollWidth} px wide`);
+  for (const e of leaves) {
+    const style = getComputedStyle(e), [a, b] = [light(rgb(style.color)), light(paper(e))].sort((x, y) => y - x), ratio = (a + .05) / (b + .05), text = e.textContent.trim().slice(0, 30);
+    if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(2)}: ${text}`);
+    if (["hidden", "clip"].includes(style.overflowX) && e.scrollWidth > e.clientWidth + 1) found.push(`cut: ${text}`);
+  }
+  const boxes = leaves.filter(e => !e.closest(".bar,.chart") && getComputedStyle(e).display !== "inline").map(e => [e, e.getBoundingClientRect()]);
+  boxes.forEach(([e, r], i) => boxes.slice(i + 1).forEach(([f, q]) => {
+    if (e.contains(f) || f.contains(e) || (e.closest(".scroll") && e.closest(".scroll") !== f.closest(".scroll"))) return;
+    if (f.closest(".scroll") && e.closest(".scroll") !== f.closest(".scroll")) return;
+    const w = Math.min(r.right, q.right) - Math.max(r.left, q.left), h = Math.min(r.bottom, q.bottom) - Math.max(r.top, q.top);
+    if (w > 2 && h > 2) found.push(`overlap: ${e.textContent.trim().slice(0, 20)} and ${f.textContent.trim().slice(0, 20)}`);
+  }));
+  return found.slice(0, 8);
+})()"""  # noqa: E501  JavaScript
+
+
+def test_it_reads_well_narrow_and_wide_in_light_and_dark(report: Path, browser) -> None:
+    """No overlap, no cut text, nothing wider than the window, contrast of 4.5 at least."""
+    for px in (390, 800, 1400):
+        browser.width(px)
+        for theme in ("light", "dark"):
+            browser.theme(theme)
+            browser.open(report / "index.html")
+            browser.until("[...document.querySelectorAll('.chart')].every(c => c.textContent)")
+            browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+            browser.run("document.getElementById('gallery').scrollIntoView()")
+            browser.until("document.querySelector('.clip[data-on] figcaption')")
+            assert browser.run(AUDIT) == [], (px, theme)
+            whisker = "getComputedStyle(document.querySelector('.xerror, .errorbar path')).stroke"
+            bar = "getComputedStyle(document.querySelector('.bars .point path')).fill"
+            assert browser.run(whisker) != browser.run(bar), "whiskers are not of the bar's colour"
+
+
+def test_clips_play_first_and_the_finding_is_a_sentence(report: Path, browser) -> None:
+    browser.open(report / "index.html")
+    browser.until("document.querySelectorAll('.hero video').length >= 6")
+    browser.until("[...document.querySelectorAll('.hero video')].every(v => !v.paused && v.currentTime > 0)")
+    order = "document.getElementById('{}').getBoundingClientRect().top"
+    tops = [browser.run(order.format(name)) for name in ("first", "finding", "leaderboard", "gallery")]
+    assert tops == sorted(tops)
+    said = browser.run("document.getElementById('finding').textContent")
+    assert said.startswith("good beats frozen by 0.60 in EXACT, n = 5: not significant (95 % interval +0.00")
+    assert re.fullmatch(
+        r"evaluation\d*: custom, \d{4}-\d\d-\d\d \d\d:\d\d \(vgen\)", browser.run("document.title")
+    )
+    without = "[...document.querySelectorAll('#leaderboard th, table th')].filter(t => !t.title).length"
+    assert browser.run("document.querySelectorAll('#legend dt').length") > 5
+    assert browser.run(without) < browser.run("document.querySelectorAll('th').length") / 2
+    assert browser.complaints == []
+
+
+def test_every_column_is_explained() -> None:
+    assert set(COLUMNS) <= set(EXPLAINED)
+
+
+def test_equal_costs_are_said_and_not_drawn(report: Path) -> None:
+    results = load(report.parent)
+    for result, calls in zip(results, (12, 12), strict=True):
+        result.numbers["cost"]["unet_calls"] = calls
+    assert charts(results)["pareto"]["motion_moving|unet_calls"] == {
+        "note": "all results cost the same, 12 UNet calls per clip: the bars above say it all"
+    }
+    results[0].numbers["cost"]["unet_calls"] = 6
+    assert "data" in charts(results)["pareto"]["motion_moving|unet_calls"]
+
+
+def test_few_clips_that_differ_are_no_finding(report: Path) -> None:
+    results = load(report.parent)
+    for result in results:
+        for line in result.rows.values():
+            line["exact"] = 0.0
+    assert re.fullmatch(r"\w+ and \w+ are equal in exact, n = 5", finding(results, {}))
+    next(iter(results[1].rows.values()))["exact"] = 1.0
+    said = "good beats frozen by 0.20 in exact, n = 5: not significant (95 % interval"
+    assert finding(results, {}).startswith(said)
+    assert re.match(r"frozen reaches \d\.\d\d in exact, n = 5; the best trick, ", finding(results[:1], {}))
 
 
 def row(i: int, bucket: str, exact: float, colour: float) -> list[dict]:

@@ -24,7 +24,7 @@ def _commands() -> list[str]:
         r"```bash\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.DOTALL
     )
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    lines += [example for verb in VERBS.values() for example in verb.examples]
+    lines += [example.replace("\\\n", " ") for verb in VERBS.values() for example in verb.examples]
     found = []
     for command in (part for line in lines for part in line.split(" && ")):
         words = shlex.split(re.sub(r"^torchrun .*-m vgen\.app\.", "vgen ", command), comments=True)

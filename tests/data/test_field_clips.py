@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.canny import canny
 from vgen.backbones.conditioning import Prepared
 from vgen.data.batch import Batch
 from vgen.data.cache import LatentCache
@@ -27,7 +28,8 @@ from vgen.data.one_clip import OneClip
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Encoding, Sample, Video, pack
 from vgen.data.writer import ShardWriter
-from vgen.training.loader import Corpus, loaders, split
+from vgen.training.corpus import Corpus, split
+from vgen.training.loader import loaders
 
 F, SIDE = 6, 32
 USUAL = frozenset({"caption", "video"})
@@ -215,8 +217,21 @@ def test_what_cannot_be_cut_or_mirrored_is_refused_before_training(shards) -> No
     ]:
         with pytest.raises(ValueError, match=message):
             clips(folder, wanted, **window)
-    with pytest.raises(ValueError, match=r"a single clip has no depth and no pose|no pose and no depth"):
-        Clips(OneClip(one(0).video, "", 8.0), Window(num_frames=3), 0, range(1), needs("pose", "depth"))
+    with pytest.raises(ValueError, match=r"a single clip has no depth and no mask|no mask and no depth"):
+        Clips(OneClip(one(0).video, "", 8.0), Window(num_frames=3), 0, range(1), needs("mask", "depth"))
+
+
+def test_of_a_single_clip_fields_are_given_or_found() -> None:
+    """Edges are found in the clip; what is given stays as it is, and caches tell the two apart."""
+    video, window = one(0).video, Window(num_frames=3)
+    bare = OneClip(video, "", 8.0)
+    found = bare.reading(needs("edges"))
+    assert np.array_equal(found.sample.fields["edges"], canny(video))
+    given = OneClip(video, "", 8.0, {"edges": np.zeros_like(video[..., 0])})
+    assert given.reading(needs("edges")) is given
+    assert len({one.content_hash for one in (bare, found, given)}) == 3
+    clip = Clips(bare, window, 0, range(1), needs("edges"))[0, 0]
+    assert clip.fields["edges"].shape == (3, *video.shape[1:3])
 
 
 def test_what_nothing_reads_is_named_once(shards, caplog: pytest.LogCaptureFixture) -> None:

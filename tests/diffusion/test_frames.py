@@ -9,9 +9,11 @@ from torch import Tensor
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import (
     FrameSchedule,
+    Fused,
     Hierarchical,
     Pass,
     Role,
+    Sequential,
     Sliding,
     Whole,
     frames_of,
@@ -56,7 +58,16 @@ def test_a_per_frame_model_is_the_same_in_windows() -> None:
     )
 
 
-@pytest.mark.parametrize("schedule", [Whole(), Sliding(num_frames=5, overlap=2), Hierarchical(num_frames=2)])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Whole(),
+        Sliding(num_frames=5, overlap=2),
+        Hierarchical(num_frames=2),
+        Fused(windows=Sliding(num_frames=5, overlap=2)),
+        Sequential(interval=3),
+    ],
+)
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 15, 16, 33])
 def test_every_frame_is_predicted_from_its_own(schedule: FrameSchedule, frames: int) -> None:
     """Which frames a pass is told it sees are those that it is shown."""
@@ -117,3 +128,37 @@ def test_shared_noise_is_the_first_frames_of_every_clip() -> None:
     assert torch.equal(shared, own[:, :1].expand_as(own))
     assert not torch.equal(own[:, 0], own[:, 1])
     assert torch.equal(shared[:1], Shared().noise(Draws(0, [("clip", 3)]), like[:1])), "whatever the batch"
+
+
+def test_key_frames_of_fused_windows_have_their_share() -> None:
+    """Passes that disagree: the keys' video says 1, the windows 0."""
+    own = Fused(windows=Sliding(num_frames=5, overlap=2), key_share=0.25)
+    keys, *parts = own.passes(11)
+    assert (keys.frames, keys.role) == ((0, 3, 6, 10), Role.KEYS)
+    assert parts == own.windows.passes(11)
+
+    def said(part: Tensor, one: Pass) -> Tensor:
+        return torch.full_like(part, float(one.role is Role.KEYS))
+
+    found = in_passes(said, torch.zeros(1, 11, 1, 1, 1), own).flatten()
+    assert found.tolist() == pytest.approx([0.25 if i in keys.frames else 0.0 for i in range(11)])
+    assert "3 windows of 5" in own.told(11)
+    assert own.told(11).endswith("together with a video of 4 key frames")
+
+
+def test_fused_windows_without_keys_are_windows() -> None:
+    windows = Sliding(num_frames=5, overlap=2)
+    assert Fused(windows=windows, key_share=0).passes(11) == windows.passes(11)
+    assert Fused(windows=windows).passes(5) == [Pass(range(5))]
+    assert Fused(windows=windows).told(5) == "5 frames at once"
+    with pytest.raises(ValueError, match="key_share must be 0 or more and below 1, got -"):
+        Fused(key_share=-0.1)
+
+
+def test_keys_stand_at_an_interval_and_at_the_end() -> None:
+    assert Sequential(interval=4).keys(10) == [0, 4, 8, 9]
+    assert Sequential(interval=4).keys(1) == [0]
+    assert windows(10, Sequential(interval=4)) == [(0,), (4,), (8,), (9,), range(1, 4), range(5, 8)]
+    assert "10 frames, 4 of them keys" in Sequential(interval=4).told(10)
+    with pytest.raises(ValueError, match="interval must be 1 or more, got 0"):
+        Sequential(interval=0)

@@ -157,7 +157,7 @@ def test_a_folder_that_is_no_adapter_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"is no diffusers MotionAdapter: config.json names nothing"):
         diffusers_motion.read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "MotionAdapter"}))
-    with pytest.raises(ValueError, match=r"holds none of diffusion_pytorch_model.safetensors"):
+    with pytest.raises(ValueError, match=r"holds no weights: none of diffusion_pytorch_model.safetensors"):
         diffusers_motion.read(tmp_path)
 
 

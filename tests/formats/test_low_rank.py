@@ -367,7 +367,7 @@ def test_other_kinds_of_layers_are_refused_by_name(sd: ImageModel) -> None:
 def test_a_file_that_is_cut_is_refused(sd: ImageModel) -> None:
     state = as_kohya(pairs_for("unet", sd.unet, ATTENDING), sd.unet)
     state.pop(next(iter(state)))
-    refused(sd, state, "1 of its 128 low-rank layers lack their down or up half")
+    refused(sd, state, "1 of 128 low-rank layers lack their down or up half")
 
 
 def test_a_checkpoint_is_no_lora(sd: ImageModel) -> None:

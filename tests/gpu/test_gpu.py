@@ -18,7 +18,7 @@ from vgen.data.clips import Window
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.strategies import Accelerator, Precision, TrainerSettings
 
 pytestmark = pytest.mark.gpu

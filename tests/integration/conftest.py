@@ -19,10 +19,11 @@ from vgen.data.clips import Window
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods.animatediff import AnimateDiff
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Accelerator, TrainerSettings
 

@@ -14,11 +14,12 @@ from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods.animatediff import AnimateDiff
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Accelerator, Spread, TrainerSettings
 

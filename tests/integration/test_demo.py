@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vgen.app import cli
+from vgen.app import cli, demo_steps
+from vgen.app.config import TrainRun
 from vgen.app.demo import demo
+from vgen.app.loading import Backbone
+from vgen.backbones.blank import Blank
+from vgen.data.clips import Window
+from vgen.methods.animatediff import AnimateDiff
+from vgen.training.corpus import Corpus
+from vgen.training.strategies import Accelerator, TrainerSettings
 
 
 @pytest.mark.slow
@@ -109,3 +116,37 @@ def test_an_earlier_demo_goes_and_the_users_files_stay(
     monkeypatch.setattr("vgen.app.demo.prepare", stopped)
     assert vgen("out=out") == cli.INTERRUPTED
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"notes.txt", ".vgen-demo"}
+
+
+@pytest.mark.parametrize(
+    ("each", "steps", "words"),
+    [
+        (0.5, 400, "a step takes 0.5 s here: all 400 steps, 3.3 min"),
+        (1.2, 200, "200 steps (4.0 min) in place of 400 (8.0 min)"),
+        (2.9, 100, "100 steps (4.8 min) in place of 400 (19.3 min)"),
+        (60.0, 100, "vgen demo steps=400 trains them"),
+    ],
+)
+def test_the_pace_chooses_the_steps_and_says_so(each: float, steps: int, words: str) -> None:
+    assert demo_steps.chosen(each) == steps
+    assert words in demo_steps.said(steps, each)
+
+
+def test_a_few_steps_are_tried_and_leave_nothing(
+    tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_steps, "LADDER", (40, 20, 10))
+    monkeypatch.setattr(demo_steps, "PATIENCE_SECONDS", 1e-9)
+    run = TrainRun(
+        method=AnimateDiff(),
+        backbone=Backbone(blank=Blank.TOYBOX),
+        data=Corpus(path=str(toy_shards), window=Window(num_frames=2), batch_size=2, val_clips=2, cache=True),
+        trainer=TrainerSettings(accelerator=Accelerator.CPU, max_steps=40),
+    )
+    console = Console(record=True, file=io.StringIO(), width=200)
+    found = demo_steps.paced(run, tmp_path / "trial", console)
+    settings = found.trainer
+    assert (settings.max_steps, settings.val_every_steps, settings.checkpoint_every_steps) == (10, 5, 10)
+    assert found.run == run.run
+    assert "10 steps" in console.export_text()
+    assert not list(tmp_path.iterdir())

@@ -31,7 +31,7 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.masactrl import MasaCtrl
 from vgen.methods.vid2vid_zero import Vid2VidZero
 from vgen.methods.video_p2p import VideoP2P
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.strategies import TrainerSettings
 

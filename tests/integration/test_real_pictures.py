@@ -20,7 +20,7 @@ from vgen.formats.adapter import load_adapter
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.dreamartist import DreamArtist
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.strategies import TrainerSettings
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,43 +25,25 @@ from vgen.app.judging.page import merit
 from vgen.app.judging.results import Result
 from vgen.app.judging.tracking import mirror
 from vgen.data.mp4 import decode_mp4
+from vgen.training import offline_runs
 from vgen.training.records import LoggerSettings, WandbMode, effective_mode, loggers, recorded
 
 VGEN = Path(sys.executable).with_name("vgen")
-BLOCK, HEADER = 32768, 7
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Of a ``.wandb`` file: seven bytes of its own, then the log format of LevelDB (blocks of 32 KiB;
-    checksum, length, kind, data)."""
-    data, at, parts = path.read_bytes(), HEADER, b""
-    assert data[:4] == b":W&B"
-    while at + HEADER <= len(data):
-        if BLOCK - at % BLOCK < HEADER:
-            at += BLOCK - at % BLOCK
-            continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
-        chunk = data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        parts = chunk if kind in (FULL, FIRST) else parts + chunk
-        if kind in (FULL, LAST):
-            yield Record.FromString(parts)
+    return (Record.FromString(data) for data in offline_runs.read_records(path))
 
 
-def test_a_record_spans_blocks(tmp_path: Path) -> None:
-    """The reader above, on a file made by the rule."""
-    whole = Record(num=7)
-    whole.run.display_name = "x" * 40000
-    payload = whole.SerializeToString()
-    room = BLOCK - 2 * HEADER
-    first, last = payload[:room], payload[room:]
-    chunks = [
-        b"\0" * 4 + len(c).to_bytes(2, "little") + bytes([kind]) + c
-        for c, kind in ((first, FIRST), (last, LAST))
-    ]
-    (tmp_path / "run.wandb").write_bytes(b":W&B\xe1\xbe\0" + b"".join(chunks))
-    assert list(records(tmp_path / "run.wandb")) == [whole]
+@pytest.mark.parametrize("size", [0, 1, 32760, 32761, 40000, 100000])
+def test_records_are_read_back_whatever_their_size(tmp_path: Path, size: int) -> None:
+    """Law of the file: what was framed is read, across blocks and up to the last whole record."""
+    found = [b"a", bytes(size), b"b" * 7, bytes(32768)]
+    data = offline_runs.framed(found)
+    (tmp_path / "whole").write_bytes(data)
+    (tmp_path / "cut").write_bytes(data[:-3])
+    assert list(offline_runs.read_records(tmp_path / "whole")) == found
+    assert list(offline_runs.read_records(tmp_path / "cut")) == found[:-1]
 
 
 @pytest.mark.slow
@@ -84,9 +67,8 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
     assert "wandb sync" in resumed.stderr
     assert "WARNING" not in resumed.stderr  # nothing that a reader could do nothing about
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert len(files) == 2
-    assert {path.stem for path in files} == {f"run-{run_id}"}
-    for path, steps in zip(files, ([1, 2], [3]), strict=True):
+    assert [path.stem for path in files] == [f"run-{run_id}"], "one run, one folder"
+    for path in files:
         found = list(records(path))
         assert {r.run.run_id for r in found if r.HasField("run")} == {run_id}
         config = {
@@ -99,18 +81,14 @@ def test_offline_runs_can_be_read_back_and_go_on_as_one(train, environment, tmp_
             {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row}
             for row in rows
         ]
-        if steps == [1, 2]:
-            [clips] = [row for row in history if "samples.videos" in row]
-            assert clips["samples.captions"] == ["a red circle", "a blue star"]
-            for clip in clips["samples.videos"]:
-                assert decode_mp4((path.parent / "files" / clip["path"]).read_bytes()).shape == (
-                    2,
-                    256,
-                    256,
-                    3,
-                )
+        [clips] = [row for row in history if "samples.videos" in row]
+        assert clips["samples.captions"] == ["a red circle", "a blue star"]
+        for clip in clips["samples.videos"]:
+            assert decode_mp4((path.parent / "files" / clip["path"]).read_bytes()).shape == (2, 256, 256, 3)
+        assert [row["_step"] for row in history] == list(range(len(history)))
+        at = [row["trainer/global_step"] for row in history if "train/loss" in row]
+        assert at == [0, 1, 2], "one curve"
         losses = [row["train/loss"] for row in history if "train/loss" in row]
-        assert len(losses) == len(steps)
         assert all(0 < loss < 10 for loss in losses)
 
 
@@ -145,6 +123,80 @@ def test_three_trainings_of_one_process_are_three_runs(tmp_path: Path) -> None:
         [run] = [r.run for r in records(file) if r.HasField("run")][:1]
         assert (run.display_name, run.run_group) == (f"run-{number}", "three")
         assert [r.exit.exit_code for r in records(file) if r.HasField("exit")] == [int(number == 1)]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    rows = [r.history for r in records(path) if r.HasField("history")]
+    return [
+        {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in row.item} | {"num": row.step.num}
+        for row in rows
+    ]
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_run_that_was_requeued_offline_is_one_run_with_one_curve(tmp_path: Path) -> None:
+    """It was killed in step 5 with a checkpoint of step 3, and then again without a figure; what ``wandb
+    sync`` is given is one folder."""
+    settings = LoggerSettings(wandb=WandbMode.OFFLINE)
+
+    def part(begin: int, end: int) -> None:
+        figures = loggers(settings, tmp_path, "run", "abcd1234", {"optim": {"lr": begin}}, begin)
+        with recorded(figures):
+            for step in range(begin, end):
+                figures[-1].log_metrics({"train/loss": begin + step / 100}, step=step)
+
+    part(0, 5)
+    [first] = (tmp_path / "wandb").glob("offline-run-*/run-abcd1234.wandb")
+    first.write_bytes(first.read_bytes()[:-20])  # as SIGKILL leaves it
+    part(3, 3)
+    part(3, 6)
+    [file] = (tmp_path / "wandb").glob("offline-run-*/run-abcd1234.wandb")
+    assert file == first
+    rows = rows_of(file)
+    assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert [row["train/loss"] for row in rows] == [0, 0.01, 0.02, 3.03, 3.04, 3.05]
+    assert [(row["num"], row["_step"]) for row in rows] == [(n, n) for n in range(6)]
+    found = list(records(file))
+    kinds = [record.WhichOneof("record_type") for record in found]
+    assert [kinds.count(kind) for kind in ("run", "exit")] == [1, 1]
+    assert [record.num for record in found] == list(range(1, len(found) + 1))
+    assert json.loads(next(r for r in found if r.HasField("config")).config.update[-1].value_json) is not None
+    assert (tmp_path / "wandb" / "latest-run").resolve() == file.parent.resolve()
+    told = subprocess.run(
+        [VGEN.with_name("wandb"), "sync", "--dry-run", *(tmp_path / "wandb").glob("offline-run-*")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stderr
+    assert (told.stdout + told.stderr).count("run-abcd1234.wandb") == 1
+
+
+@pytest.mark.usefixtures("offline")
+def test_parts_that_are_uploaded_or_cannot_be_read_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = LoggerSettings(wandb=WandbMode.OFFLINE)
+
+    def part() -> None:
+        figures = loggers(settings, tmp_path, "run", "abcd1234", {}, 1)
+        with recorded(figures):
+            figures[-1].log_metrics({"train/loss": 0.0}, step=1)
+
+    part()
+    [first] = (tmp_path / "wandb").glob("offline-run-*/run-abcd1234.wandb")
+    first.with_name(f"{first.name}.synced").touch()
+    time.sleep(1.1)  # folders are called after the second
+    part()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2, "uploaded already"
+
+    def unknown(*_: Any) -> Iterator[bytes]:
+        raise ValueError("no such format")
+
+    time.sleep(1.1)
+    monkeypatch.setattr(offline_runs, "join", unknown)
+    part()
+    assert "stay apart (no such format)" in caplog.text
 
 
 @pytest.mark.usefixtures("offline")
@@ -231,6 +283,7 @@ def test_a_server_that_refuses_is_no_reason_to_stop(
         ]
     assert isinstance(made, WandbLogger)
     made.log_metrics({"train/loss": 1.0}, step=1)
+    wandb.finish()  # else what it hooked into standard error outlives it
     wandb.teardown()
     assert "W&B: the server takes no run (" in caplog.text
     assert "so this run is recorded offline" in caplog.text

@@ -16,10 +16,11 @@ from vgen.data.manifest import Manifest
 from vgen.data.sample import Encoding, Sample, Video, pack
 from vgen.data.writer import ShardWriter
 from vgen.methods import _recipe
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Accelerator, Spread, TrainerSettings
 

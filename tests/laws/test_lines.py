@@ -14,14 +14,14 @@ from vgen.data.files import lines_of
 ROOT = Path(__file__).parents[2]
 MACHINES = {
     "backbones/image_model.py": "the first line of an error",
-    "metrics/learned/weights.py": "the first line of an error",
+    "backbones/pretrained.py": "the first line of an error",
     "formats/state_file.py": "the first line of an error",
     "app/refusals.py": "the first line of an error",
     "metrics/learned/vbench_package.py": "the last line of a program's output",
     "training/checkpoint_folder.py": "the first line of an error",
     "app/detectors.py": "lines of a program's output",
     "app/checkups.py": "lines of a program's output",
-    "app/edit.py": "lines of /proc/meminfo",
+    "app/edit_plan.py": "lines of /proc/meminfo",
     "app/show.py": "lines of YAML that was made here",
 }
 

@@ -17,6 +17,8 @@ SHOWS_EXAMPLES = {"vgen/app/verbs.py"}
 HOMONYMS = {
     ("vgen/app/control_net.py", "control_net"): "the net beside an edit, which is no method",
     ("vgen/app/edit.py", "control_net"): "the same",
+    ("vgen/app/edit_checks.py", "control_net"): "the same",
+    ("vgen/app/edit_run.py", "control_net"): "the same",
     ("vgen/app/early.py", "lora"): "a word that people write for an adapter",
 }
 """Words that are a method's name and mean something else here."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import statistics
@@ -67,6 +68,7 @@ class Source:
         return f"{self.path.relative_to(ROOT)}:{line}"
 
 
+@functools.cache
 def sources() -> list[Source]:
     return [Source.read(path) for path in sorted((ROOT / "vgen").rglob("*.py"))]
 

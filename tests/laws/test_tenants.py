@@ -40,8 +40,8 @@ from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Dual, drawn
 from vgen.formats.adapter import Card, load_adapter, put, save_adapter
 from vgen.methods import VideoModel, assemble
+from vgen.training.corpus import Corpus, split
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus, split
 from vgen.training.optimisation import Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
@@ -458,7 +458,7 @@ def test_sites_of_stable_diffusion() -> None:
         assert found[kind] == 16, kind
     assert found[Kind.RESNET] == 8 + 2 + 12
     assert found[Kind.PAIR] == 8 + 1 + 12
-    assert found[Kind.CONV_IN] == found[Kind.TIME_EMBEDDING] == 1
+    assert found[Kind.CONV_IN] == found[Kind.CONV_OUT] == found[Kind.TIME_EMBEDDING] == 1
     ends = [(s.stage, s.level) for s in sites(unet) if s.kind is Kind.RESOLUTION]
     down, up = [(Stage.DOWN, i) for i in range(4)], [(Stage.UP, i) for i in (3, 2, 1, 0)]
     assert ends == [*down, (Stage.MID, 3), *up]
@@ -471,9 +471,10 @@ def test_sites_of_a_control_net_are_those_of_half_a_unet() -> None:
     with torch.device("meta"):
         unet = blank_unet(Blank.SD15)
         net = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    half = [s.path for s in sites(unet) if s.stage is not Stage.UP]
-    assert [s.path for s in sites(net)] == half
+    half = [s.path for s in sites(unet) if s.stage is not Stage.UP and s.kind is not Kind.CONV_OUT]
+    assert [s.path for s in sites(net) if s.kind is not Kind.HINT] == half
     found = counted(net)
+    assert found[Kind.HINT] == 8, "eight convolutions see the picture"
     assert found[Kind.BLOCK] == found[Kind.ATTN1] == 7
     assert found[Kind.RESNET] == 8 + 2
 

@@ -58,3 +58,22 @@ def test_the_table_is_vaswanis() -> None:
     table = sinusoid(24, 8)[0]
     assert table[0].tolist() == [0, 1] * 4
     torch.testing.assert_close(table[5, 2:4], torch.tensor([math.sin(0.5), math.cos(0.5)]))  # 5 / 10000^(2/8)
+
+
+def test_what_lies_in_another_order_and_learns_nothing_does_not_end_the_process() -> None:
+    """As behind SDXL's linear projections: the first layer inserted gets channels-last features that need no
+    gradient, on which torch's backward of GroupNorm reads beyond memory."""
+    made, frames = module(NormScope.FRAME)
+    frames.num_frames = 2
+    x = torch.randn(2, 32, 4, 4, dtype=torch.float64)
+    strides: list[tuple[int, ...]] = []
+    made.register_forward_pre_hook(lambda _, args: strides.append(args[0].stride()))
+    given = x.contiguous(memory_format=torch.channels_last)
+    assert given.stride() != x.stride()
+    out = made.after(made, (given,), given)
+    assert strides == [x.stride()]
+    out.sum().backward()
+    ours = made.temporal_transformer.norm.weight.grad.clone()
+    made.zero_grad()
+    made.after(made, (x,), x).sum().backward()
+    torch.testing.assert_close(ours, made.temporal_transformer.norm.weight.grad)

@@ -20,25 +20,39 @@ from vgen.app.plain import from_plain
 from vgen.attention.keys import Frame
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
-from vgen.backbones.video_unet import VideoUNet
+from vgen.backbones.silent import Silent
+from vgen.backbones.video_unet import VideoControlNet, VideoUNet
+from vgen.conditions.context_frames import GivenFrames, WhichFrames
+from vgen.conditions.fps import FrameRates
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import NOTHING, TIME, Drop
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, load_adapter, plain, put, save_adapter
+from vgen.layers.branch_lora import BranchLowRankSpec
+from vgen.layers.canonical_field import FieldKind, VideoFieldSpec
+from vgen.layers.edit_layer import EditLayerSpec
 from vgen.layers.lora import LowRank
+from vgen.layers.mixed_attention import MixedAttentionSpec
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
+from vgen.layers.pseudo3d import PseudoAttentionSpec
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods import Recipe, assemble, catalogue, name_of
+from vgen.methods import Recipe, Regime, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
 from vgen.methods._editing import EditSession, Wish, heard, start_noise
+from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods.disco import Lesson
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation
 
 KNOBS: dict[str, dict[str, dict[str, Any]]] = {
+    "align_your_latents": {
+        "prediction": {"context": GivenFrames(which=WhichFrames.FIRST, most=1)},
+        "one head": {"attention": MixedAttentionSpec(heads=1)},
+    },
     "animatediff": {
         "mid block": {"mid_block": True},
         "two blocks": {"motion": MotionModuleSpec(num_blocks=2)},
@@ -48,16 +62,29 @@ KNOBS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "autoencoder": {"decoder": {"decoder_only": True}},
     "latent_diffusion": {"noisier": {"timestep_shift": 3.0}},
+    "disco": {"attributes": {"lesson": Lesson.ATTRIBUTES}},
+    "make_a_video": {
+        "extrapolator": {
+            "context": GivenFrames(which=WhichFrames.FIRST, most=1),
+            "rates": FrameRates(max_skip=1),
+        },
+        "one head": {"attention": PseudoAttentionSpec(heads=1)},
+    },
     "tune_a_video": {
         "four heads": {"temporal": TemporalAttentionSpec(heads=4)},
         "first frame": {"frames": [Frame.FIRST]},
     },
+    "codef": {"waves": {"video_field": VideoFieldSpec(kind=FieldKind.FOURIER)}},
     "prompt_to_prompt": {"no window": {"cross": StepWindow(end=0.0), "self_attention": StepWindow(end=0.0)}},
 }
+NEEDS: dict[str, dict[str, Any]] = {
+    "text2live": {"target": "a small blue circle", "edit_layer": EditLayerSpec(num_scales=3)}
+}
+"""What a row lacks as it comes."""
 RECIPES = {
     f"{name} {knobs}".strip(): cls(**values)
     for name, cls in catalogue().items()
-    for knobs, values in ({"": {}} | KNOBS.get(name, {})).items()
+    for knobs, values in ({"": NEEDS.get(name, {})} | KNOBS.get(name, {})).items()
 }
 FRAMES = 3
 
@@ -68,12 +95,22 @@ def recipes(wanted: Callable[[Recipe], object] = lambda _: True) -> pytest.MarkD
 
 
 learning, every_method = recipes(lambda r: r.learns()), recipes()
-inserting, editing = recipes(lambda r: list(r.insertions())), recipes(lambda r: hasattr(r, "edit"))
-drawing = recipes(lambda r: "unet" in r.engages() and not hasattr(r, "edit"))
+inserting = recipes(lambda r: any(one.into == UNET for one in r.insertions()))
+editing = recipes(lambda r: hasattr(r, "edit"))
+drawing = recipes(
+    lambda r: (
+        "unet" in r.engages()
+        and "caption" in r.reads()
+        and not hasattr(r, "edit")
+        and r.guidance(3.0).rows() == ("null", "text")
+    )
+)
 training_the_unet = recipes(lambda r: "unet" in r.engages())
 mixing = recipes(
     lambda r: (
-        list(r.insertions()) and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
+        any(one.into == UNET for one in r.insertions())
+        and not all(TIME in drop.dropped for drop in r.dropout() or [Drop(1, NOTHING)])
+        and not all(isinstance(one.layer, BranchLowRankSpec) for one in r.insertions())
     )
 )
 
@@ -92,9 +129,21 @@ def learner_of(recipe: Recipe, model: ImageModel, optimisation: Optimisation) ->
     """On what the recipe stands on, which has something to say."""
     below = beneath(recipe)
     learner = Learner(recipe, model, optimisation, seed=0, max_steps=3, beneath=below)
+    give_voice(learner)
     if below:
         stir_beneath(learner.unet)
+        stir_beside(learner)
     return learner
+
+
+@torch.no_grad()
+def give_voice(learner: Learner) -> None:
+    """To nets beside the UNet that are trained before, and are not learnt here."""
+    generator = torch.Generator().manual_seed(6)
+    for net in learner.video_model.modules.values():
+        for p in net.silent_outputs() if isinstance(net, Silent) else ():
+            if not p.requires_grad:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
 
 
 @torch.no_grad()
@@ -103,6 +152,16 @@ def stir_beneath(unet: VideoUNet) -> None:
     for name, layer in unet.inserted.items():
         if name.endswith("+beneath"):
             for p in layer.silent_outputs():
+                p.add_(0.1 * torch.randn(p.shape, generator=generator))
+
+
+@torch.no_grad()
+def stir_beside(learner: Learner) -> None:
+    """A ControlNet that lies beneath is heard."""
+    generator = torch.Generator().manual_seed(6)
+    for net in learner.video_model.modules.values():
+        if isinstance(net, VideoControlNet):
+            for p in net.silent_outputs():
                 p.add_(0.1 * torch.randn(p.shape, generator=generator))
 
 
@@ -124,7 +183,8 @@ def stir(unet: VideoUNet) -> None:
 @torch.no_grad()
 def test_born_silent(recipe: Recipe, tiny: ImageModel) -> None:
     x, t, context = clip(tiny.to("cpu", torch.float64))
-    if recipe.attention_keys():  # on a still clip all frames have the same keys
+    if recipe.attention_keys() or recipe.image_norms() is NormScope.CLIP:
+        # on a still clip all frames have the same keys, and the same statistics
         x = x[:, :1].expand_as(x).contiguous()
     per_frame = torch.stack([tiny.unet(x[:, i], t, context.tokens).sample for i in range(FRAMES)], 1)
     torch.testing.assert_close(assemble(recipe, tiny).unet.double()(x, t, Conditioning(context)), per_frame)
@@ -195,6 +255,32 @@ def test_config_round_trips(recipe: Recipe) -> None:
     assert from_plain(cls, plain(asdict(recipe))) == recipe
 
 
+def pixels(num_clips: int, num_frames: int, side: int) -> torch.Tensor:
+    return torch.randint(0, 255, (num_clips, num_frames, 3, side, side), dtype=torch.uint8)
+
+
+def batch_for(recipe: Recipe) -> Batch:
+    """Two clips with what the recipe reads; one where it holds one clip."""
+    reads = recipe.reads()
+    num_clips = 1 if recipe.regime is Regime.FIT else 2
+    num_frames = 1 if recipe.engages() == ("image_encoder",) else 5 if "fps" in reads else 2
+    side = 64 if "reference" in reads or num_frames == 1 else 48 if num_clips == 1 else 32
+    video = pixels(num_clips, num_frames, side)
+    captions = ["a small red circle rests", "a large blue star moves up fast"]
+    batch = Batch(keys=[("a", 0), ("b", 0)][:num_clips], captions=captions[:num_clips], video=video)
+    fields = {
+        "pose": torch.rand(num_clips, num_frames, 1, 17, 3),
+        "source": video.flip(1),
+        "reference": video[:, :1],
+        "background": video[:, :1].flip(-1),
+        "edges": torch.randint(0, 2, (num_clips, num_frames, side, side), dtype=torch.uint8) * 255,
+    }
+    batch.fields.update({name: value for name, value in fields.items() if name in reads})
+    if "fps" in reads:
+        batch.rates = torch.tensor([8.0, 24.0])
+    return batch
+
+
 @learning
 def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     from vgen.backbones.blank import Blank, blank
@@ -209,20 +295,10 @@ def test_exactly_what_learns_changes(recipe: Recipe) -> None:
     everything |= {f"parts.{n}": p for n, p in learner.parts.named_parameters()}
     before = {n: p.detach().clone() for n, p in everything.items()}
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), 3)
-    batch = Batch(
-        keys=[("a", 0), ("b", 0)],
-        captions=["a small red circle rests", "a large blue star moves up fast"],
-        video=torch.randint(0, 255, (2, 2, 3, 32, 32), dtype=torch.uint8),
-    )
-    if "pose" in recipe.reads():
-        batch.fields["pose"] = torch.rand(2, 2, 1, 17, 3)
-    if "source" in recipe.reads():
-        batch.fields["source"] = batch.video.flip(1)
-    if "edges" in recipe.reads():
-        batch.fields["edges"] = torch.randint(0, 2, (2, 2, 32, 32), dtype=torch.uint8) * 255
-    if recipe.engages() == ("image_encoder",):
-        batch.video = torch.randint(0, 255, (2, 1, 3, 64, 64), dtype=torch.uint8)
-    for _ in range(2):  # a layer born silent passes gradient upstream from its second step on
+    batch = batch_for(recipe)
+    beside = (net for name, net in learner.video_model.nets().items() if name != "unet")
+    num_steps = 3 if any(net.inserted for net in beside) else 2
+    for _ in range(num_steps):  # what lies behind n zeros gets its gradient in step n + 1
         optimiser.zero_grad()
         learner.objective.loss(learner.video_model, batch, Draws(0, batch.keys))["loss"].backward()
         optimiser.step()
@@ -312,6 +388,7 @@ def test_guidance_one_edits_with_the_conditional_model_alone(recipe: Any, tiny: 
             noise=noise,
             sampling=Sampling(num_steps=2, guidance=guidance),
             latents=0.5 * latents,
+            pixels=torch.zeros(1, FRAMES, 3, side, side),
             fields=fields,
         )
         return replace(recipe, **few).edit(session).latents

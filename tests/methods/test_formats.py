@@ -17,7 +17,12 @@ from vgen.formats.adapter import Card
 from vgen.formats.foreign import Foreign, Learnt, Source
 from vgen.methods import assemble, catalogue
 
-PAIRS = [(name, one) for name, recipe in catalogue().items() for one in recipe.formats if one.containers]
+PAIRS = [
+    (name, one)
+    for name, recipe in catalogue().items()
+    for one in recipe.formats
+    if one.containers and not getattr(one, "written_only", False)  # whose it is no file says
+]
 IDS = [f"{name} {one.name}" for name, one in PAIRS]
 EVERY = [one for recipe in catalogue().values() for one in recipe.formats]
 

@@ -12,10 +12,10 @@ from vgen.backbones.blank import Blank, blank
 from vgen.data.clips import Window
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods.animatediff import AnimateDiff
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 

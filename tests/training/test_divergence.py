@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from vgen.data.batch import Batch
 from vgen.formats.adapter import load_adapter
 from vgen.training.checkpoint_folder import opened
+from vgen.training.job import Job
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimiser
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 
 
 @pytest.fixture

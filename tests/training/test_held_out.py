@@ -12,8 +12,8 @@ from vgen.data.mp4 import encode_mp4
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.sources import FolderSource
+from vgen.training.corpus import Corpus, split
 from vgen.training.held_out import HeldOut, held_out, source_of
-from vgen.training.loader import Corpus, split
 
 MANY = [f"video {i % 12}" for i in range(40)]
 

@@ -10,10 +10,11 @@ import torch
 
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.memory import is_out_of_memory, out_of_memory
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.strategies import Precision, TrainerSettings
 
 

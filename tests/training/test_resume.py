@@ -29,11 +29,12 @@ from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.training import checkpoint_folder as room
 from vgen.training.checkpoint_folder import AVERAGES, WEIGHTS
 from vgen.training.checkpoints import latest
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Precision, Spread, TrainerSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,25 @@ import torch
 from PIL import Image
 
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model import load
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
+from vgen.data.pictures import PictureSource
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox_edits import ToyboxEdits
 from vgen.formats.adapter import load_adapter
+from vgen.layers.lora import LowRankSpec
 from vgen.methods import Recipe
-from vgen.methods.dreamartist import DreamArtist
+from vgen.methods._low_rank import Target
+from vgen.methods.dreamartist import DreamArtist, DreamArtistPlusPlus
+from vgen.methods.dreambooth import DreamBooth
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
+from vgen.training.corpus import Corpus
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 
@@ -92,7 +99,12 @@ def test_instruct_pix2pix_goes_on_after_a_kill(
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
-def test_dreamartist_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "recipe", [DreamArtist(init="circle"), DreamArtistPlusPlus(init="circle")], ids=["plain", "++"]
+)
+def test_dreamartist_goes_on_after_a_kill(
+    recipe: DreamArtist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "one.png")
     corpus = Corpus(
@@ -102,6 +114,59 @@ def test_dreamartist_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.Mo
         batch_size=1,
         val_clips=1,
     )
-    again, whole = killed_and_whole(tmp_path, DreamArtist(init="circle"), corpus, monkeypatch)
-    assert list(whole) == ["text.negative", "text.positive"]
+    again, whole = killed_and_whole(tmp_path, recipe, corpus, monkeypatch)
+    assert list(whole)[:2] == ["text.negative", "text.positive"]
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Corpus:
+    """Three pictures of a subject, four of its class."""
+    for name, num in (("dog", 3), ("class", 4)):
+        (tmp_path / name).mkdir()
+        for i in range(num):
+            pixels = np.random.default_rng([num, i]).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    source = PictureSource(path=str(tmp_path / "class"), prompt="a large circle")
+    prepare(Prepare(data=source, out=str(tmp_path / "prior"), size_px=64, num_processes=1))
+    return Corpus(
+        images=str(tmp_path / "dog"),
+        prompt="a large sks circle",
+        prior_path=str(tmp_path / "prior"),
+        window=Window(num_frames=1),
+        batch_size=1,
+        val_clips=1,
+        cache=True,
+        cache_dir=str(tmp_path / "cache"),
+    )
+
+
+def test_dreambooth_goes_on_after_a_kill(
+    tmp_path: Path, subject: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = DreamBooth(targets=[Target(layer=LowRankSpec(rank=2))])
+    again, whole = killed_and_whole(tmp_path, recipe, subject, monkeypatch)
+    assert all(value.abs().max() > 0 for value in whole.values())
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_dreambooth_of_a_whole_image_model_goes_on_after_a_kill(
+    tmp_path: Path, subject: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UNet and text encoder learn, their averages are written, and everything else is as it came."""
+    recipe, wish = DreamBooth(text_encoder=True), replace(subject, cache=False, cache_dir=None)
+    fit(job(tmp_path / "whole", recipe, wish))
+    end_at(2, monkeypatch)
+    with pytest.raises(Killed):
+        fit(job(tmp_path / "killed", recipe, wish))
+    fit(job(tmp_path / "killed", recipe, wish, resume=True))
+    whole, again = (load(tmp_path / name / "image_model").components() for name in ("whole", "killed"))
+    before = blank(Blank.TOYBOX, seed=0).components()
+    for part, module in whole.items():
+        same = [torch.equal(v, again[part].state_dict()[n]) for n, v in module.state_dict().items()]
+        assert all(same), part
+        kept = [
+            torch.equal(v, before[part].state_dict()[n].half()) for n, v in module.half().state_dict().items()
+        ]
+        assert all(kept) is (part not in recipe.engages()), part

@@ -15,8 +15,9 @@ import torch
 from vgen.data.batch import Batch
 from vgen.formats.adapter import load_adapter
 from vgen.training.exits import REQUEUE, Stopped
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.signals import HEARD, Signals
 
 CODES = {

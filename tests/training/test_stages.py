@@ -18,11 +18,12 @@ from vgen.methods import assemble
 from vgen.methods._assembly import Part
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.motion_lora import MotionLora
+from vgen.training.corpus import Corpus
+from vgen.training.job import Beneath, Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Beneath, Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 

@@ -34,12 +34,14 @@ from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.methods.tune_a_video import TuneAVideo
 from vgen.training.checkpoint_folder import WEIGHTS
 from vgen.training.checkpoints import latest
+from vgen.training.corpus import Corpus, split
+from vgen.training.job import Job
 from vgen.training.learner import Learner
-from vgen.training.loader import Corpus, loaders, split
+from vgen.training.loader import loaders
 from vgen.training.optimisation import Decay, Optimisation
 from vgen.training.preflight import preflight
 from vgen.training.records import LoggerSettings
-from vgen.training.run import Job, fit
+from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import Precision, TrainerSettings
 
@@ -320,7 +322,7 @@ def test_one_clip_is_encoded_before_the_first_step_and_never_again(
 def test_encoding_a_corpus_tells_how_far_it_is(
     tmp_path: Path, toy_shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vgen.data.cache._TELL_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("vgen.data.cache_building._TELL_EVERY_SECONDS", 0.0)
     wish = job(tmp_path / "run", toy_shards, 1)
     with caplog.at_level("INFO"):
         fit(replace(wish, corpus=replace(wish.corpus, cache_dir=str(tmp_path / "cache"))))

@@ -181,12 +181,13 @@ def exported(folder: Path, step: str = "", out: str = "") -> str:
     summary = {"steps": found.state.step, "clips": found.state.samples}
     plain = record["card"] | {"run": record.get("run", {}), "summary": summary}
     card = card_of(found.folder, plain)
-    if not recipe_of(card, str(found.folder)).writes().adapter:
+    recipe = recipe_of(card, str(found.folder))
+    if not recipe.writes().adapter:
         raise ValueError(
             f"method {card.recipe} trains the image model itself, which no adapter holds; go on with "
             "run.resume=auto, the run's end writes it"
         )
-    values = saved(found)
+    values = recipe.kept(saved(found))
     save_adapter(Path(out), values, card)
     return f"wrote {out} ({len(values)} tensors, step {found.state.step})"
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,6 +21,8 @@ from vgen.data.files import write_json
 from vgen.metrics.statistics import Resampled, interval, paired_difference
 
 _KEYS = ("out", "numbers", "format")
+WIDE, NARROW = 110, 10
+"""Columns of a terminal that show every interval, and columns of a label where there are fewer."""
 
 
 def main() -> None:
@@ -30,8 +33,9 @@ def main() -> None:
     if keys.get("format", "table") == "json":
         print(json.dumps(found, indent=1, ensure_ascii=False))
     else:
-        for one in tables(found):
-            Terminal().print(one)
+        console = Terminal()
+        for one in tables(found, console.width):
+            console.print(one)
 
 
 def _arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -223,11 +227,13 @@ def _over(base: Result, theirs: _Values, ours: _Values, ids: Sequence[str], up: 
     }
 
 
-def tables(found: dict[str, Any]) -> list[Table]:
-    return [_table(found, label) for label in found["against"]]
+def tables(found: dict[str, Any], width: int = WIDE) -> list[Table]:
+    """One for each result after the first; where the terminal is narrow, intervals stand at differences
+    alone."""
+    return [_table(found, label, width >= WIDE) for label in found["against"]]
 
 
-def _table(found: dict[str, Any], label: str) -> Table:
+def _table(found: dict[str, Any], label: str, wide: bool) -> Table:
     beside = [*found["sets"][label].values(), *found["learned"][label].values()]
     refused = "\n".join(escape(x["refused"]) for x in beside if "refused" in x)
     out = Table(
@@ -235,19 +241,24 @@ def _table(found: dict[str, Any], label: str) -> Table:
         title_justify="left",
         caption=refused,
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
     )
-    for column in ("number", "bucket", "n"):
-        out.add_column(column, justify="right" if column == "n" else "left")
-    for column in (found["base"], label, "difference", "better/worse"):
-        out.add_column(column, justify="right")
+    out.add_column("number", overflow="fold")
+    out.add_column("n", justify="right")
+    for column in (found["base"], label):
+        out.add_column(column, justify="right", overflow="fold", max_width=None if wide else NARROW)
+    out.add_column("difference", justify="right")
+    out.add_column("better/\nworse", justify="right")
     for key, buckets in found["against"][label].items():
-        _rows(out, key, buckets, 1 if key in found["headlines"] else 0)
+        _rows(out, key, buckets, 1 if key in found["headlines"] else 0, wide=wide)
     for key, of in found["sets"][label].items():
         if "refused" not in of:
-            _rows(out, key, of["buckets"], _towards(of), ".3f")
+            _rows(out, key, of["buckets"], _towards(of), ".3f", wide)
     for key, of in found["learned"][label].items():
         if "refused" not in of:
-            _rows(out, key, of["buckets"], {"higher": 1, "lower": -1, "": 0}[of["better"]], ".4g")
+            _rows(out, key, of["buckets"], {"higher": 1, "lower": -1, "": 0}[of["better"]], ".4g", wide)
     return out
 
 
@@ -260,9 +271,11 @@ def _towards(of: dict[str, Any]) -> int:
     return 1 if grew == (other < base) else -1
 
 
-def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = ".2f") -> None:
+def _rows(
+    out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = ".2f", wide: bool = True
+) -> None:
     """``sign``: 1 where more is better, -1 where less is, 0 where neither is said; a difference beyond its
-    interval is coloured by it."""
+    interval is coloured by it. ``wide`` shows every interval."""
     for bucket, x in buckets.items():
         d = x["difference"]
         if d["mean"] is None:
@@ -270,11 +283,14 @@ def _rows(out: Table, key: str, buckets: dict[str, Any], sign: int, form: str = 
         sure = 0 if d["low"] is None else (d["low"] > 0) - (d["high"] < 0)
         style = {1: "green", -1: "red", 0: "default"}[sure * sign]
         counts = f"{x['better']}/{x['worse']}" if "better" in x else ""
+        base, other = (
+            x[side] if wide else x[side] | {"low": None, "high": None} for side in ("base", "other")
+        )
         words = (
-            escape(worded(x["base"], form)),
-            escape(worded(x["other"], form)),
+            escape(worded(base, form)),
+            escape(worded(other, form)),
             f"[{style}]{escape(worded(d, '+' + form))}[/]",
             counts,
         )
-        out.add_row(key if bucket == "all" else "", bucket, str(d["num"]), *words)
+        out.add_row(key if bucket == "all" else f"  {bucket}", str(d["num"]), *words)
     out.add_section()

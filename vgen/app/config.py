@@ -25,7 +25,7 @@ from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
 from vgen.training.samples import SampleSettings
@@ -116,20 +116,19 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
 
 
 def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
+    return action(typed(cfg), without_passwords(plain(OmegaConf.to_container(cfg, resolve=True))))
+
+
+def typed(cfg: DictConfig) -> Any:
+    """The settings by their types, where none is missing, added or a secret. What a section refuses is told
+    by its keys from the top: it knows only its own name."""
     missing = OmegaConf.missing_keys(cfg)
     if missing:
         raise ValueError(
             f"{', '.join(sorted(missing))} must be given on the command line or in an experiment"
         )
     _refuse_added(cfg)
-    told = plain(OmegaConf.to_container(cfg, resolve=True))
-    refuse_secrets(told)
-    return action(_typed(cfg), without_passwords(told))
-
-
-def _typed(cfg: DictConfig) -> Any:
-    """The settings by their types. What a section refuses is told by its keys from the top: it knows only its
-    own name."""
+    refuse_secrets(plain(OmegaConf.to_container(cfg, resolve=True)))
     try:
         return OmegaConf.to_object(cfg)
     except ValueError as error:

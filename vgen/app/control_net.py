@@ -74,8 +74,14 @@ class Structure:
     def beside(self, video_model: VideoModel, noise: Tensor) -> dict[str, Tensor]:
         """Add it to an assembled model, as one more condition; returns the field that it reads.
 
-        Raises ValueError where net or pictures do not go with the clip ``noise`` 1 f c h w.
+        Raises ValueError where net or pictures do not go with the clip ``noise`` 1 f c h w, or where the
+        model has a net of that name.
         """
+        if "control" in video_model.conditions:
+            raise ValueError(
+                "the checkpoint has a ControlNet called control of its own; give control=FILE, what that is "
+                "shown, and leave control_net out"
+            )
         condition, net = ControlNet(scale=self.scale), VideoControlNet(self.net)
         refuse_unfit(net, video_model.unet, self.pictures, noise)
         route(net).keys = self.keys

@@ -14,35 +14,36 @@ from pathlib import Path
 from rich.console import Console
 
 from vgen.app.config import RunSettings, TrainRun
+from vgen.app.demo_steps import LADDER, paced
 from vgen.app.evaluate import Evaluated, EvaluateRun, evaluate
 from vgen.app.export import Export, export
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.judging.results import worded
 from vgen.app.loading import SHIPPED, TOYBOX, UNTRAINED, Backbone, load_backbone
-from vgen.app.train import train
+from vgen.app.train import train_aloud
 from vgen.data.clips import Window
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.sample import Video
 from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.solvers import Solver
-from vgen.formats.adapter import plain
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.monitors import resident_peak_gb
 from vgen.training.optimisation import Decay, Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings
 
-NUM_CLIPS, NUM_FRAMES, STRIDE, STEPS = 480, 8, 2, 400
+NUM_CLIPS, NUM_FRAMES, STRIDE = 480, 8, 2
 PROMPT = "a large red circle that moves right fast on a black background"
 ONE_THING = Mix(core=1, many=0, texture=0, motion=0, relation=0, puppet=0, two_things=0)
-_KEYS = {"out": "outputs/demo", "steps": str(STEPS), "clips": "24"}
+_KEYS = {"out": "outputs/demo", "steps": str(LADDER[0]), "clips": "24"}
 _MARK = ".vgen-demo"
-_SHARDS, _RUN, _EXPORTS, _CLIPS, _EVALUATION = _NAMES = (
+_SHARDS, _TRIAL, _RUN, _EXPORTS, _CLIPS, _EVALUATION = _NAMES = (
     "shards",
+    "trial",
     "trained",
     "exports",
     "clips",
@@ -71,7 +72,8 @@ def main() -> None:
         raise ValueError(
             f"out names the folder for the report and the clips, got nothing; leave it out for {_KEYS['out']}"
         )
-    demo(Path(wish["out"]), _count("steps", wish["steps"]), _count("clips", wish["clips"]), Console())
+    steps, clips = (_count(key, wish[key]) for key in ("steps", "clips"))
+    demo(Path(wish["out"]), steps if "steps" in given else None, clips, Console())
 
 
 def _count(key: str, text: str) -> int:
@@ -83,10 +85,10 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
-def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
+def demo(out: Path, steps: int | None, num_clips: int, console: Console) -> Evaluated:
     """Everything is written below ``out``; what an earlier demo wrote there is replaced, nothing else is
-    touched."""
-    plan = _plan(out, steps, num_clips)
+    touched. Without ``steps`` the machine's pace chooses them."""
+    plan = _plan(out, LADDER[0] if steps is None else steps, num_clips)
     _check(out)
     began = time.perf_counter()
     backbone = load_backbone(TOYBOX)  # the sentence about a missing model before any work
@@ -102,11 +104,11 @@ def demo(out: Path, steps: int, num_clips: int, console: Console) -> Evaluated:
         f"preparing {NUM_CLIPS} clips of the miniature world as shards",
         lambda: prepare(plan.packing, lambda *_: None),
     )
-    card = plain({"method": "animatediff", "note": "vgen demo", "steps": steps})
+    training = plan.training if steps is not None else paced(plan.training, out / _TRIAL, console)
     stage(
         2,
-        f"training AnimateDiff motion modules in the frozen image model, {steps} steps",
-        lambda: train(plan.training, card),
+        f"training AnimateDiff motion modules in the frozen image model, {training.trainer.max_steps} steps",
+        lambda: train_aloud(training),
     )
     stage(
         3,

@@ -2,7 +2,9 @@
 cannot work at all."""
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
@@ -12,6 +14,8 @@ from rich.table import Table
 from vgen.app import checkups
 from vgen.app.checkups import Finding, Reply, State
 
+Told = Callable[[Sequence[str]], None]
+"""Called with the names of the checkups that are still under way."""
 COLOURS = {State.WORKS: "green", State.CARE: "yellow", State.ABSENT: "cyan", State.BROKEN: "bold red"}
 
 
@@ -22,8 +26,9 @@ def main() -> int:
             f"the doctor looks at everything and takes no arguments, got {' '.join(sys.argv[1:])}; leave "
             "them out"
         )
-    findings = examine()
     console = Console(highlight=False)
+    with _looking(Console(stderr=True)) as told:
+        findings = examine(told)
     console.print(_table(findings))
     broken = [finding.subject for finding in findings if finding.state is State.BROKEN]
     if broken:
@@ -33,15 +38,29 @@ def main() -> int:
     return 0
 
 
-def examine() -> list[Finding]:
+@contextmanager
+def _looking(console: Console) -> Iterator[Told]:
+    """A line that names what is still being looked at; without a terminal it is written once."""
+    with console.status("") as status:
+
+        def told(left: Sequence[str]) -> None:
+            line = f"looking at {', '.join(left)}: after an installation this can take a minute"
+            if console.is_terminal:
+                status.update(line)
+            elif not said:
+                console.print(line, soft_wrap=True)
+            said.append(line)
+
+        said: list[str] = []
+        yield told
+
+
+def examine(told: Told = lambda left: None) -> list[Finding]:
     """Every checkup, in the order of the table; the slow imports run side by side in processes of their
     own."""
     malicious = checkups.known_malicious()
-    with ThreadPoolExecutor(max_workers=len(checkups.PROCESSES)) as pool:
-        processes = [names for names in checkups.PROCESSES if not (malicious and "lightning" in names)]
-        replies = {
-            name: reply for answers in pool.map(checkups.probe, processes) for name, reply in answers.items()
-        }
+    processes = [names for names in checkups.PROCESSES if not (malicious and "lightning" in names)]
+    replies = _replies(processes, told)
     unknown = Reply({}, "not looked at, because it would import a malicious Lightning")
     return [
         *checkups.python(),
@@ -57,6 +76,20 @@ def examine() -> list[Finding]:
         *checkups.memory(),
         *checkups.toybox_model(),
     ]
+
+
+def _replies(processes: Sequence[Sequence[str]], told: Told) -> dict[str, Reply]:
+    """Of every probe by its name; ``told`` what is left after each."""
+    left = [name for names in processes for name in names]
+    replies: dict[str, Reply] = {}
+    told(left)
+    with ThreadPoolExecutor(max_workers=len(checkups.PROCESSES)) as pool:
+        for done in as_completed([pool.submit(checkups.probe, names) for names in processes]):
+            replies |= done.result()
+            left = [name for name in left if name not in replies]
+            if left:
+                told(left)
+    return replies
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,165 +13,54 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
 from vgen.app.config import run_hydra
-from vgen.app.control_net import ControlNetRun, Structure
+from vgen.app.control_net import Structure
+from vgen.app.edit_checks import check_words, refuse_lacking, refuse_published, untuned
+from vgen.app.edit_plan import plan
+from vgen.app.edit_remarks import remark
+from vgen.app.edit_run import EditRun, Extra, along_pictures
 from vgen.app.folders import claimed
+from vgen.app.given_fields import fields_of_clip
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
-from vgen.app.stacks import StackEntry
+from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
-from vgen.attention.store import Place
 from vgen.conditions.control_net import ControlNet
-from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_grid, write_mp4
+from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
-from vgen.diffusion.frames import Sliding, counted
+from vgen.data.panels import side_by_side
+from vgen.diffusion.frames import counted
 from vgen.diffusion.solvers import Solver
-from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue, name_of
-from vgen.methods._editing import (
-    Editing,
-    EditSession,
-    Matching,
-    Recording,
-    Wish,
-    encoded,
-    heard,
-    long_clips,
-    start_noise,
-)
+from vgen.methods._editing import Editing, EditSession, Wish, encoded, finished, heard, in_pixels, start_noise
 from vgen.methods._editing import Progress as Told
 from vgen.methods._recipe import UNET
-from vgen.methods._sampling import SamplingOverrides
+from vgen.methods._rendering import Rendering
+from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
-from vgen.spec import Choice, field, spec
+from vgen.spec import field
 from vgen.training.monitors import peak_memory_gb
 from vgen.training.progress import TimeLeft
 
-POOR_DB = 6.0
-"""A reconstruction this much below the decoder's own is worth a warning."""
-POOR_CEILING_DB = 18.0
-"""So is a decoder that gives no more than this of the source itself: the image model can't show the clip at
-all."""
-PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")
-"""Suffixes of checkpoints that are not vgen's."""
-
-
-class Extra(Choice):
-    """What is written beside the edit and the side-by-side clip."""
-
-    RECONSTRUCTION = "reconstruction"
-    MASK = "mask"
-
-
-@spec
-class EditRun:
-    """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's
-    own size. ``adapter`` is the checkpoint to edit with (Tune-A-Video needs one; ``untrained`` is allowed).
-    ``amplify``, ``blend`` and ``cross_replace_steps`` are as in :class:`Wish`, a factor written ``word:1.5``,
-    a share of the steps ``word:0.4`` (from the start) or ``word:0.2-0.6``. A clip longer than ``window`` is
-    edited in windows that overlap. Without ``video``, Prompt-to-Prompt draws the source from its prompt,
-    every frame anew. ``image`` is a picture in ``video``'s place, one frame. A method that was trained to
-    follow an ``instruction`` takes that in place of ``source`` and ``target``. ``control_net`` stands beside
-    the UNet while the clip is inverted and while it is edited."""
-
-    method: Recipe = MISSING
-    video: str = ""
-    image: str = ""
-    source: str = ""
-    target: str = ""
-    instruction: str = ""
-    amplify: list[str] = field(default_factory=list)
-    blend: list[str] = field(default_factory=list)
-    cross_replace_steps: list[str] = field(default_factory=list)
-    matching: Matching = Matching.AUTO
-    adapter: str = ""
-    stack: list[StackEntry] = field(default_factory=list)
-    loras: list[StackEntry] = field(default_factory=list)
-    backbone: str | None = None
-    num_frames: int = 8
-    fps: float = 8.0
-    start_seconds: float = 0.0
-    size_px: int = 0
-    seed: int = 0
-    sampling: SamplingOverrides = field(default_factory=SamplingOverrides)
-    window: Sliding = field(default_factory=long_clips)
-    control_net: ControlNetRun = field(default_factory=ControlNetRun)
-    save: list[Extra] = field(default_factory=list)
-    least_px: int = 256
-    device: str | None = None
-    out: str = ""
-
-    def __post_init__(self) -> None:
-        self.video, self.adapter, self.out = (
-            str(given) for given in (self.video, self.adapter, self.out)
-        )  # Python hands over paths too
-        self.image = str(self.image)
-        check_least_px(self.least_px)
-        if self.image and self.video:
-            raise ValueError(f"image={self.image} and video={self.video} are both given; edit one of them")
-        if self.image:
-            self.num_frames = 1
-
-    def shown(self) -> str:
-        """The file that is edited, nothing where the source is drawn."""
-        return self.image or self.video
-
-    def wish(self) -> Wish:
-        if self.instruction.strip():
-            return Wish(instruction=self.instruction)
-        if not self.target.strip() and _along_pictures(self.method):
-            raise ValueError('nothing says what is to be seen; give target="what it should show"')
-        if not _along_pictures(self.method) and not (self.target.strip() and self.source.strip()):
-            raise ValueError(
-                'an edit needs both prompts; give source="what the clip shows" target="what it should show"'
-            )
-        return Wish(
-            source=self.source,
-            target=self.target,
-            amplify=dict(map(_factor, self.amplify)),
-            blend=list(self.blend),
-            cross_replace_steps=dict(map(_share, self.cross_replace_steps)),
-            matching=self.matching,
-        )
-
-
-def _factor(text: str) -> tuple[str, float]:
-    word, _, factor = text.rpartition(":")
-    try:
-        return word.strip(), float(factor)
-    except ValueError:
-        raise ValueError(f"amplify needs words with factors, as amplify=[jeep:1.5], got {text!r}") from None
-
-
-def _share(text: str) -> tuple[str, StepWindow]:
-    word, _, share = text.rpartition(":")
-    start, _, end = share.rpartition("-")
-    try:
-        window = StepWindow(start=float(start or 0), end=float(end))
-    except ValueError as error:
-        reason = f" ({error})" if "step window" in str(error) else ""
-        raise ValueError(
-            "cross_replace_steps needs words with shares of the steps between 0 and 1, as "
-            "cross_replace_steps=[jeep:0.4] or "
-            f"[jeep:0.2-0.6], got {text!r}{reason}"
-        ) from None
-    return word.strip(), window
+PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
+UNHEARD = (*PROMPTED, "control_net", "stack", "loras")
+"""Keys of an edit that mean nothing where nothing is denoised."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditedClip:
     """uint8 f h w 3 each; ``source`` is the pictures of a ControlNet where no clip was given, ``mask`` the
     source, dimmed where the mask is shut. ``report`` holds figures:
-    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB."""
+    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB. ``pictures``
+    uint8 h w 3 (or 4) are written by their names. Where it ``is_edit`` no more, it shows what was learnt."""
 
     video: np.ndarray
     source: np.ndarray
@@ -179,19 +68,27 @@ class EditedClip:
     mask: np.ndarray | None
     report: dict[str, Any]
     run: EditRun
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    is_edit: bool = True
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``edited.mp4``, ``side_by_side.mp4``, what the run's ``save`` asks for and ``card.json``;
-        returns the folder. Raises ValueError for a folder that holds something."""
+        """Write ``edited.mp4``, ``.gif`` and ``.png`` (a grid of frames), ``side_by_side.mp4`` with labels,
+        what the run's ``save`` asks for and ``card.json``; returns the folder.
+
+        Raises ValueError for a folder that holds something.
+        """
         with claimed(folder) as out:
             self._write(out)
         return out
 
     def _write(self, out: Path) -> None:
-        run, panels = self.run, [self.source, self.video]
+        run = self.run
+        shown_first = "control" if along_pictures(run.method) and not run.shown() else "source"
+        name = "edited" if self.is_edit else "reconstruction"
+        panels = {shown_first: self.source, name: self.video}
         for extra, video in ((Extra.RECONSTRUCTION, self.reconstruction), (Extra.MASK, self.mask)):
             if extra in run.save and video is not None:
-                panels.append(video)
+                panels[extra.value] = video
                 write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
         card = {
             "vgen": vgen.__version__,
@@ -199,10 +96,15 @@ class EditedClip:
             **plain(asdict(run)),
             "report": self.report,
         }
-        write_mp4(out / "edited.mp4", enlarged(self.video, run.least_px), run.fps, card)
-        if run.image:
-            write_grid(out / "edited.png", self.video, card, columns=1)
-        write_mp4(out / "side_by_side.mp4", _side_by_side(panels, run.least_px), run.fps)
+        shown = enlarged(self.video, run.least_px)
+        write_mp4(out / f"{name}.mp4", shown, run.fps, card)
+        write_gif(out / f"{name}.gif", shown, run.fps, card)
+        for picture_name, picture in self.pictures.items():
+            write_grid(out / f"{picture_name}.png", picture[None], card, columns=1)
+        grid = (self.video, 1) if run.image else (enlarged(self.video, 128), 8)
+        write_grid(out / f"{name}.png", grid[0], card, columns=grid[1])
+        beside = side_by_side({shows: enlarged(video, run.least_px) for shows, video in panels.items()})
+        write_mp4(out / "side_by_side.mp4", beside, run.fps)
         (out / "card.json").write_text(json.dumps(card, indent=2))
 
 
@@ -210,7 +112,7 @@ def offer() -> None:
     store = ConfigStore.instance()
     store.store(name="edit_schema", node=EditRun)
     for name, recipe in catalogue().items():
-        if issubclass(recipe, Editing):
+        if issubclass(recipe, (Editing, Rendering)):
             store.store(group="method", name=name, node=recipe)
 
 
@@ -228,13 +130,15 @@ def edit(
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
     place of the run's own."""
     console, recipe = console or Console(quiet=True), run.method
-    _check_words(run, recipe)
+    if isinstance(recipe, Rendering):
+        return _rendered(run, recipe, progress)
+    check_words(run, recipe)
     wish = run.wish()
-    _check(run, recipe, structure)
+    refuse_lacking(run, recipe, structure)
     assert isinstance(recipe, Editing)  # others were refused
     session, source = _session(run, recipe, wish, progress, structure)
     # refuses what cannot fit, before the first pixel is encoded
-    console.print(_plan(session, recipe), soft_wrap=True)
+    console.print(plan(session, recipe), soft_wrap=True)
     # source and target are refused where they are longer
     warn_of_cut(session.model, [*recipe.prompts(), wish.instruction], console)
     session.latents = latents = (
@@ -243,10 +147,8 @@ def edit(
     began = time.perf_counter()
     done = recipe.edit(session)
     progress("decode", 0, 1)
-    video, back = (
-        _decoded(session, done.latents),
-        None if done.reconstruction is None else _decoded(session, done.reconstruction),
-    )
+    video = to_uint8(finished(session.model, done)[0])
+    back = None if done.reconstruction is None else _decoded(session, done.reconstruction)
     report = {
         **done.report,
         "seconds": round(time.perf_counter() - began, 2),
@@ -259,6 +161,8 @@ def edit(
         source, back = back, None  # what was drawn is the source itself
     else:
         report["ceiling_psnr"] = psnr(_decoded(session, latents), source)
+        source = source if done.frames is None else source[list(done.frames)]
+        report |= _distances(video, source, back)
     progress("decode", 1, 1)
     if back is not None:
         report["reconstruction_psnr"] = psnr(back, source)
@@ -266,84 +170,37 @@ def edit(
     return EditedClip(video, source, back, mask, report, run)
 
 
-def _along_pictures(recipe: Recipe) -> bool:
-    return isinstance(recipe, Editing) and recipe.along_pictures
+def _rendered(run: EditRun, recipe: Rendering, progress: Told) -> EditedClip:
+    """The edit of a method whose checkpoint shows the clip by itself."""
+    if given := [key for key in UNHEARD if getattr(run, key)]:
+        raise ValueError(
+            f"method={name_of(run.method)} hears nothing of {', '.join(given)} in an edit; leave it out"
+        )
+    began = time.perf_counter()
+    checkpoint, shown = opened_to_render(run, recipe)
+    progress("render", 0, 1)
+    done = recipe_of_checkpoint(checkpoint).render(checkpoint.video_model, shown)
+    progress("render", 1, 1)
+    source = done.before if shown.source is None else shown.source
+    report = {"seconds": round(time.perf_counter() - began, 2), "peak_gib": round(peak_memory_gb(), 2)}
+    if shown.source is not None and not recipe.of_source:
+        report["reconstruction_psnr"] = psnr(done.before, source)
+    is_edit = bool(run.canonical) or recipe.of_source
+    return EditedClip(done.video, source, None, None, report, run, done.pictures, is_edit)
 
 
-def _check_words(run: EditRun, recipe: Recipe) -> None:
-    """Raises ValueError where the run says in an instruction what the method wants in prompts, or the other
-    way round."""
-    if not isinstance(recipe, Editing):
-        return
-    followers = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.instructed]
-    given = [key for key in ("source", "target", "amplify", "blend") if getattr(run, key)]
-    if recipe.instructed and (given or not run.instruction.strip()):
-        told = f", and leave out {', '.join(given)}" if given else ""
-        raise ValueError(
-            f'method={name_of(recipe)} is told what to do; give instruction="make it snow"{told}'
-        )
-    if run.instruction and not recipe.instructed:
-        raise ValueError(
-            f"method={name_of(recipe)} follows no instruction, it wants source=... and target=...; methods "
-            f"that follow one are {', '.join(followers)}"
-        )
-
-
-def _check(run: EditRun, recipe: Recipe, structure: Structure | None) -> None:
-    if not isinstance(recipe, Recipe):
-        raise ValueError(
-            "an edit needs a method, as EditRun(method=METHOD(), ...); those that edit are "
-            f"{', '.join(editors())}"
-        )
-    name = name_of(recipe)
-    if not isinstance(recipe, Editing):
-        raise ValueError(f"method={name} does not edit; methods that do are {', '.join(editors())}")
-    if recipe.tuned and not run.adapter:
-        raise ValueError(
-            f"method={name} edits with a checkpoint tuned on the clip; train one with "
-            f"'vgen train method={name} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
-            "and give adapter=RUN, or adapter=untrained to see it without"
-        )
-    if recipe.along_pictures and not run.control_net and structure is None:
-        raise ValueError(
-            f"method={name} draws along the pictures of a ControlNet; give control_net.path=FOLDER "
-            "control_net.video=FILE"
-        )
-    if recipe.instructed and not run.adapter:
-        raise ValueError(
-            f"method={name} edits with what it has learnt of instructions; give adapter=RUN of a training, "
-            "or import a published folder with 'vgen export from=FOLDER to=vgen backbone=BASE out=NEW' and "
-            "give adapter=NEW"
-        )
-    if not (run.shown() or recipe.draws_source or recipe.along_pictures):
-        drawing = [n for n, cls in catalogue().items() if issubclass(cls, Editing) and cls.draws_source]
-        raise ValueError(
-            f"method={name} edits a clip that exists; give video=FILE (the source is drawn from its prompt "
-            "by "
-            f"method={' or '.join(drawing)})"
-        )
-
-
-def _refuse_published(adapter: str) -> None:
-    """A checkpoint as others publish it is imported once, not read in passing: what it lacks is said then."""
-    path = Path(adapter).expanduser()
-    if (path.is_file() and path.suffix in PUBLISHED) or (path / "unet").is_dir():
-        raise ValueError(
-            f"adapter={adapter} is no adapter of vgen; import it first with 'vgen export from={adapter} "
-            "to=vgen backbone=FOLDER out=NEW' "
-            "and give adapter=NEW"
-        )
-
-
-def editors() -> list[str]:
-    return [name for name, recipe in catalogue().items() if issubclass(recipe, Editing)]
+def _distances(video: np.ndarray, source: np.ndarray, back: np.ndarray | None) -> dict[str, float]:
+    """dB of the edit from the clip, and from what the inversion gives back of it; and of an unrelated clip
+    from the clip."""
+    out = {"edited_psnr": psnr(video, source), "unrelated_psnr": unrelated_psnr(source)}
+    return out if back is None else out | {"edited_from_reconstruction_psnr": psnr(video, back)}
 
 
 def _session(
     run: EditRun, recipe: Recipe, wish: Wish, progress: Told, structure: Structure | None = None
 ) -> tuple[EditSession, np.ndarray | None]:
     """The session, and the clip to edit as uint8 f h w 3; None where the source is to be drawn."""
-    _refuse_published(run.adapter)
+    refuse_published(run.adapter)
     checkpoint = open_checkpoint(
         run.adapter or UNTRAINED,
         run.backbone or (None if run.adapter else TOYBOX),
@@ -358,7 +215,7 @@ def _session(
             f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
             f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
             "of "
-            f"the methods that edit on any checkpoint: {', '.join(_untuned())}"
+            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
         )
     if _another(checkpoint, recipe) and recipe.instructed:
         raise ValueError(
@@ -386,6 +243,8 @@ def _session(
         )
     side = size_px // checkpoint.model.vae_factor
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device, recipe.start())
+    of_clip = {} if source is None else heard(recipe, source, device)
+    found = fields_of_clip(run.fields, video_model, run.shown(), cut, run.start_seconds, of_clip)
     session = EditSession(
         video_model=video_model,
         wish=wish,
@@ -393,9 +252,11 @@ def _session(
         sampling=sampling,
         fields={
             **({} if structure is None else structure.run_by(recipe).beside(video_model, noise)),
-            **({} if source is None else heard(recipe, source, device)),
+            **of_clip,
+            **{name: one.to(device) for name, one in found.items()},
         },
         progress=progress,
+        pixels=None if source is None else in_pixels(source, device),
         frames=recipe.frame_schedule(run.window),
         seed=run.seed,
     )
@@ -407,59 +268,6 @@ def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
     return type(checkpoint.recipe) is not type(recipe)
 
 
-def _untuned() -> list[str]:
-    return [name for name, cls in catalogue().items() if issubclass(cls, Editing) and not cls.tuned]
-
-
-def _plan(session: EditSession, recipe: Recipe) -> str:
-    """What will be done, and what it will hold in memory; refuses what cannot fit."""
-    assert isinstance(recipe, Editing)
-    one_by_one = session.replaces
-    windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
-    words = [f"instruction: {session.wish.instruction}"]
-    if not recipe.instructed:
-        words = session.previews(*windows, recipe.blends())
-    way = "all the way" if recipe.along_pictures else "forth and back"
-    structure = session.fields.keys() - {"source"}
-    beside = [f"a ControlNet beside the UNet, {way}"] if structure else []
-    line = "; ".join(
-        [f"{name_of(recipe)}: {_frames(session, recipe)}, {session.num_steps} steps", *beside, *words]
-    )
-    if isinstance(recipe, Recording):
-        store, need = recipe.store, recipe.store_bytes(session)
-        free, held = _free_bytes(), store.in_memory(need)
-        if store.place is Place.CPU and free is not None and held > 0.9 * free:
-            raise ValueError(
-                f"the inversion's attention needs {held / 2**30:.1f} GiB and {free / 2**30:.1f} GiB of "
-                "memory are free; "
-                f"set method.store.max_memory_gb={max(0.1, 0.8 * free / 1e9):.1f} (the rest goes to disk) "
-                "or method.store.place=disk, "
-                "or use fewer num_frames or sampling.num_steps, or a lower method.store.max_queries"
-            )
-        line += f"; attention kept: {need / 2**20:.0f} MiB ({_placed(store.place, held, need)})"
-    return line
-
-
-def _placed(place: Place, held: int, need: int) -> str:
-    if held in (0, need):
-        return place.value if held else Place.DISK.value
-    return f"{held / 2**20:.0f} {place.value}, {(need - held) / 2**20:.0f} disk"
-
-
-def _frames(session: EditSession, recipe: Editing) -> str:
-    if recipe.frame_by_frame:
-        return f"{counted(session.num_frames)} one by one"
-    return session.frames.told(session.num_frames)
-
-
-def _free_bytes() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
-
-
 def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
     """What the ControlNet was shown, uint8 f h w 3 of the size of ``like``."""
     shown = session.fields[ControlNet().reading][0].float()
@@ -469,7 +277,7 @@ def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _decoded(session: EditSession, latents: torch.Tensor) -> np.ndarray:
-    return to_uint8(session.model.decode(latents)[0])
+    return to_uint8(session.video_model.decode(latents)[0])
 
 
 def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
@@ -490,42 +298,12 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
         console.print(
             "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
         )
-    _warn(console, done.report)
+    remark(console, done.report)
     console.print(
         f"{counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
         f"at the peak: {out}/"
     )
     return out
-
-
-def _side_by_side(panels: list[np.ndarray], least_px: int) -> np.ndarray:
-    shown = [enlarged(p, least_px) for p in panels]
-    gap = np.full((*shown[0].shape[:2], 8, 3), 255, np.uint8)
-    parts = [part for panel in shown for part in (gap, panel)][1:]
-    return np.concatenate(parts, 2)
-
-
-def _warn(console: Console, report: dict[str, Any]) -> None:
-    found, ceiling = report.get("reconstruction_psnr"), report.get("ceiling_psnr")
-    if found is None or ceiling is None:
-        return
-    console.print(f"reconstruction {found:.1f} dB, the decoder alone {ceiling:.1f} dB")
-    if ceiling < POOR_CEILING_DB:
-        console.print(
-            "[yellow]this image model can't show the clip[/]: its encoder and decoder alone give "
-            f"{ceiling:.1f} dB of the source, "
-            f"and under {POOR_CEILING_DB:g} dB little of it is left; give a backbone that knows such "
-            "pictures, or a larger size_px",
-            soft_wrap=True,
-        )
-    if found < ceiling - POOR_DB:
-        console.print(
-            f"[yellow]the source is not given back well[/] ({found:.1f} dB against {ceiling:.1f} dB): "
-            "the edit will lose what the inversion lost; "
-            "try more sampling.num_steps, method.fixed_point_steps=2, or a source prompt that says what is "
-            "seen",
-            soft_wrap=True,
-        )
 
 
 @contextmanager

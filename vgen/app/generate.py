@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
+from vgen.app.cascade import CascadeStage, Drawing, KeptStages, planned, refuse_alone, settings_of, sized
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, given_fields
@@ -22,10 +28,12 @@ from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
 from vgen.app.terminal import Terminal
+from vgen.conditions.fps import FPS
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, refuse_impossible
+from vgen.methods import VideoModel
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.progress import TimeLeft
@@ -37,16 +45,22 @@ class Dtype(Choice):
     FP16 = "fp16"
 
 
+NOTHING_TO_DRAW = (
+    'there is nothing to draw; give prompt="..." or prompt_file=FILE, or to what hears no words its field, '
+    "as reference=PICTURE"
+)
 DTYPES = {Dtype.FP32: torch.float32, Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16}
 
 
 @spec
 class GenerateRun:
-    """``prompt`` or ``prompt_file`` (one a line).
+    """``prompt`` or ``prompt_file`` (one a line); neither where what draws hears no words.
 
     ``adapter`` is what draws, by default the shipped one; ``stack`` puts further adapters beside it, or
-    stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen to
-    beside words. Clip ``i`` has seed ``seed + i``; small clips are enlarged to ``least_px`` in the files.
+    stands alone; ``loras`` are files of low-rank layers by other programs. ``fields`` are what they listen
+    to beside words. ``cascade`` are stages that go on from what was drawn, in order; ``stages`` is a folder
+    that keeps what each of them drew, from which the same command goes on. Clip ``i`` has seed ``seed + i``;
+    small clips are enlarged to ``least_px`` in the files.
     """
 
     prompt: str = ""
@@ -56,6 +70,8 @@ class GenerateRun:
     stack: list[StackEntry] = field(default_factory=list)
     loras: list[StackEntry] = field(default_factory=list)
     fields: list[GivenField] = field(default_factory=list)
+    cascade: list[CascadeStage] = field(default_factory=list)
+    stages: str = ""
     backbone: str | None = None
     seed: int = 0
     num_clips: int = 1
@@ -75,16 +91,33 @@ class GenerateRun:
         if not 0.01 <= self.fps <= 240:
             raise ValueError(f"fps must lie in 0.01..240, which mp4 and GIF can say, got {self.fps}")
         check_least_px(self.least_px)
+        if self.stages and not self.cascade:
+            raise ValueError(
+                f"stages={self.stages} keeps what the stages of a cascade draw, and there are none; give "
+                "cascade.NAME.file=RUN, or leave it out"
+            )
 
     def prompts(self) -> list[Prompt]:
-        """Every prompt ``num_clips`` times, each clip with a seed of its own."""
+        """Every prompt ``num_clips`` times, each clip with a seed of its own; without words an empty one."""
         texts = [self.prompt] if self.prompt else []
         if self.prompt_file is not None:
             texts += _lines(self.prompt_file)
-        if not texts:
-            raise ValueError('there is nothing to draw; give prompt="..." or prompt_file=FILE')
-        repeated = [text for text in texts for _ in range(self.num_clips)]
+        if not texts and not self.fields:
+            raise ValueError(NOTHING_TO_DRAW)
+        repeated = [text for text in texts or [""] for _ in range(self.num_clips)]
         return [Prompt(text, seed=self.seed + i, negative=self.negative) for i, text in enumerate(repeated)]
+
+    def refuse_words(self, video_model: VideoModel) -> None:
+        """Raises ValueError where there are words that nothing hears, or none where they are heard."""
+        hears = video_model.hears_words()
+        if hears and not self.prompt and self.prompt_file is None:
+            raise ValueError(NOTHING_TO_DRAW)
+        if not hears and (self.prompt or self.prompt_file is not None or self.negative):
+            fields = {name for one in video_model.conditions.values() for name in one.reads()}
+            raise ValueError(
+                "this checkpoint hears no words, got prompt, prompt_file or negative; leave them out, it "
+                f"listens to {', '.join(sorted(fields))}"
+            )
 
 
 def _lines(prompt_file: str) -> list[str]:
@@ -111,27 +144,147 @@ def main() -> None:
     run_hydra("generate", str(conf_dir() / "generate"), generate_files)
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """uint8 f h w 3 as it was drawn, and the card that says how."""
+
+    video: np.ndarray
+    fps: float
+    card: dict[str, Any]
+
+    def save(self, stem: str | Path, least_px: int = 256) -> None:
+        """Write ``STEM.mp4``, ``STEM.gif`` and ``STEM.png``, small clips enlarged to ``least_px``."""
+        shown = enlarged(self.video, least_px)
+        write_mp4(_ending(stem, "mp4"), shown, self.fps, self.card)
+        write_gif(_ending(stem, "gif"), shown, self.fps, self.card)
+        write_grid(_ending(stem, "png"), enlarged(self.video, 128), self.card)
+
+
+def _ending(stem: str | Path, suffix: str) -> Path:
+    path = Path(stem).expanduser()
+    return path.with_name(f"{path.name}.{suffix}")
+
+
 def generate_files(run: GenerateRun, _plain: dict[str, Any]) -> Path:
     """Draw all prompts and write ``NNN-words.mp4 .gif .png`` into a new folder; returns it."""
     prompts = run.prompts()
     with claimed(run.out) as out:
-        _draw(run, prompts, out, Terminal())
+        for number, clip in enumerate(_drawn(run, prompts, out, Terminal())):
+            _write(out, number, clip, run)
     return out
 
 
-def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) -> None:
+def clips_of(run: GenerateRun, console: Console) -> list[Clip]:
+    """All clips of a run; their files are written too where ``out`` names a folder."""
+    prompts = run.prompts()
+    clips: list[Clip] = []
+    place: AbstractContextManager[Path | None] = claimed(run.out) if run.out else nullcontext()
+    with place as out:
+        for number, clip in enumerate(_drawn(run, prompts, out, console)):
+            clips.append(clip)
+            if out is not None:
+                _write(out, number, clip, run)
+    return clips
+
+
+def _drawn(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console) -> Iterator[Clip]:
+    """Clip after clip, by one checkpoint or through the stages of a cascade."""
+    draw = _draw_cascade if run.cascade else _draw
+    yield from draw(run, prompts, out, console)
+
+
+def _opened(run: GenerateRun, adapter: str) -> Checkpoint:
     checkpoint = open_checkpoint(
-        run.adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
+        adapter, run.backbone, dtype=DTYPES[run.dtype], stack=run.stack, loras=run.loras
     )
     refuse_undrawable(checkpoint)
+    run.refuse_words(checkpoint.video_model)
+    return checkpoint
+
+
+def _heard(
+    run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling, fps: float
+) -> dict[str, torch.Tensor]:
+    """What the checkpoint listens to beside words: files, and the frame rate."""
+    given = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
+    reads = {name for one in checkpoint.video_model.conditions.values() for name in one.reads()}
+    return {**given, FPS: torch.tensor([fps])} if FPS in reads else given
+
+
+def _draw_cascade(
+    run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console
+) -> Iterator[Clip]:
+    """Stage after stage, one model in memory at a time."""
+    began = time.perf_counter()
+    checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
-    fields = given_fields(run.fields, checkpoint.video_model, sampling, run.fps)
+    plans = planned(run.cascade, sampling.num_frames)
+    warn_of_cut(checkpoint.model, [prompt.text for prompt in prompts], console)
+    fps = run.fps / math.prod(plan.follows.speed for plan in plans)
+    drawing = Drawing(prompts, run.batch_size, lambda: None)
+    kept = KeptStages(Path(run.stages).expanduser() if run.stages else None)
+    drawn_by = _drawn_by(run, checkpoint, sampling)
+    heard = _heard(run, checkpoint, sampling, fps)
+    made_by = settings_of(prompts, sampling, {"by": drawn_by, "fps": fps})
+    latents, there = kept.drawn("first", made_by, lambda: drawing.first(checkpoint, sampling, heard))
+    _say_stage(console, "first", latents, there)
+    for plan in plans:
+        fps *= plan.follows.speed
+        checkpoint = _opened(run, plan.stage.file)
+        own = checkpoint.sampling(replace(run.sampling, num_frames=None))
+        now = sized(plan, checkpoint, own, latents)
+        made_by = settings_of(prompts, now, {"before": made_by, "stage": plan.stage.said(), "fps": fps})
+        draw = partial(drawing.next, checkpoint, plan, now, latents, _heard(run, checkpoint, now, fps))
+        latents, there = kept.drawn(plan.stage.name, made_by, draw)
+        _say_stage(console, plan.stage.name, latents, there)
+    drawn_by["cascade"] = [stage.said() for stage in run.cascade]
+    for i, prompt in enumerate(prompts):
+        row = latents[i : i + 1].to(checkpoint.video_model.device)
+        clip = to_uint8(checkpoint.video_model.decode(row)[0].float().cpu())
+        yield Clip(clip, run.fps, drawn_by | _said(prompt))
+    seconds = time.perf_counter() - began
+    console.print(f"{len(prompts)} clips of {latents.shape[1]} frames in {seconds:.1f} s: {out}/")
+
+
+def _said(prompt: Prompt) -> dict[str, Any]:
+    """What a card says of one clip alone."""
+    return {"prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
+
+
+def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) -> None:
+    how = "was there" if there else "drawn"
+    console.print(f"stage {name}: {latents.shape[1]} frames, {how}")
+
+
+def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console) -> Iterator[Clip]:
+    checkpoint = _opened(run, run.adapter)
+    refuse_alone(checkpoint)
+    sampling = checkpoint.sampling(run.sampling)
+    refuse_impossible(checkpoint.video_model, sampling)
+    fields = _heard(run, checkpoint, sampling, run.fps)
     negatives = [prompt.negative for prompt in prompts] if sampling.guidance != 1 else []
     warn_of_cut(checkpoint.model, [*(prompt.text for prompt in prompts), *negatives], console)
     drawn_by = _drawn_by(run, checkpoint, sampling)
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
+    total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
+    with _steps(console, total) as on_step:
+        for batch in batches:
+            drawn = checkpoint.sample(batch, sampling, on_step, fields)
+            for clip, prompt in zip(drawn, batch, strict=True):
+                yield Clip(to_uint8(clip), run.fps, drawn_by | _said(prompt))
+    seconds = time.perf_counter() - began
+    console.print(
+        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
+        f"{seconds:.1f} s: {out}/"
+    )
+
+
+@contextmanager
+def _steps(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of steps of the sampler; lines where nobody watches a bar."""
     columns = (
         TextColumn("drawing"),
         BarColumn(),
@@ -139,25 +292,15 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path, console: Console) 
         TextColumn("steps"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(batches) * sampling.num_steps)
-        told = TimeLeft("drawing", len(batches) * sampling.num_steps, speaks=not console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
+        task = progress.add_task("", total=total)
+        told = TimeLeft("drawing", total, speaks=not (console.is_terminal or console.quiet))
 
         def on_step() -> None:
             progress.advance(task)
             told.step()
 
-        done = 0
-        for batch in batches:
-            drawn = checkpoint.sample(batch, sampling, on_step, fields)
-            for clip, prompt in zip(drawn, batch, strict=True):
-                _write(out, done, clip, prompt, run, drawn_by)
-                done += 1
-    seconds = time.perf_counter() - began
-    console.print(
-        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
-        f"{seconds:.1f} s: {out}/"
-    )
+        yield on_step
 
 
 def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:
@@ -187,17 +330,10 @@ def _short_digest(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(
-    out: Path, index: int, clip: torch.Tensor, prompt: Prompt, run: GenerateRun, drawn_by: dict[str, Any]
-) -> None:
-    card = {**drawn_by, "prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
-    words = re.sub(r"[^a-z0-9]+", "-", prompt.text.lower()).strip("-")[:48].rstrip("-") or "clip"
-    video = to_uint8(clip)
-    shown = enlarged(video, run.least_px)
-    stem = f"{index:03d}-{words}"
-    write_mp4(out / f"{stem}.mp4", shown, run.fps, card)
-    write_gif(out / f"{stem}.gif", shown, run.fps, card)
-    write_grid(out / f"{stem}.png", enlarged(video, 128), card)
+def _write(out: Path, index: int, clip: Clip, run: GenerateRun) -> None:
+    lower = clip.card["prompt"].lower()
+    words = re.sub(r"[^a-z0-9]+", "-", lower).strip("-")[:48].rstrip("-") or "clip"
+    clip.save(out / f"{index:03d}-{words}", run.least_px)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgen.conditions.condition import revealed
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
-from vgen.data.given import find_field, read_field
+from vgen.data.given import FRAMES, find_field, read_field, read_frames
+from vgen.data.native import refuse_unlike
 from vgen.formats.adapter import file_sha256
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Sampling, latent_size
@@ -23,7 +27,8 @@ WORDS = frozenset({"caption", "negative", "text", "pooled"})
 @spec
 class GivenField:
     """``file`` is the field ``name`` itself, or, if it is to be ``found``, a video that shows it; ``by``
-    names the detector where there are several."""
+    names the detector where there are several. ``[0:first.png,15:last.png]`` are pictures of some frames by
+    their numbers, which count from the end where they are negative."""
 
     name: str = ""
     file: str = ""
@@ -31,11 +36,31 @@ class GivenField:
     by: str = ""
 
     def __post_init__(self) -> None:
-        if self.name not in FIELDS or not self.file:
+        names = (*FIELDS, FRAMES)
+        if self.name not in names or not self.file:
             raise ValueError(
                 f"a field is given by its name and a file, as edges=clip.mp4, got {self.name}={self.file}; "
-                f"the names are {', '.join(FIELDS)}"
+                f"the names are {', '.join(names)}"
             )
+        if self.name == FRAMES and not self.places:
+            raise ValueError(
+                f"{self.name}={self.file} names no frame; give pictures by the numbers of their frames, as "
+                f"{self.name}=[0:first.png,15:last.png]"
+            )
+
+    @property
+    def places(self) -> dict[int, Path]:
+        """Pictures by the numbers of their frames, where they are given so."""
+        if not (self.file.startswith("[") and self.file.endswith("]")):
+            return {}
+        pairs = [pair.partition(":") for pair in self.file[1:-1].split(",") if pair.strip()]
+        for number, colon, file in pairs:
+            if not colon or not re.fullmatch(r"-?\d+", number.strip()) or not file:
+                raise ValueError(
+                    f"{self.name}={self.file} must name pictures by numbers of frames; write "
+                    f"{self.name}=[0:first.png,15:last.png]"
+                )
+        return {int(number): Path(file.strip()).expanduser() for number, _, file in pairs}
 
     @property
     def path(self) -> Path:
@@ -43,15 +68,24 @@ class GivenField:
 
     def said(self) -> dict[str, Any]:
         """For the card of what was drawn."""
-        sha256 = file_sha256(self.path) if self.path.is_file() else None
+        files = list(self.places.values()) or [self.path]
+        hashes = [file_sha256(file) if file.is_file() else None for file in files]
+        sha256 = hashes if self.places else hashes[0]
         return {"name": self.name, "file": self.file, "found": self.found, "sha256": sha256}
 
-    def read(self, cut: Cut) -> Tensor:
-        """1 ...: the axes of a batch of one."""
+    def read(self, cut: Cut, start_seconds: float = 0.0) -> dict[str, Tensor]:
+        """1 ...: the axes of a batch of one; beside it which frames count, where not all do."""
+        if self.places:
+            array, counts = read_frames(self.name, self.places, cut)
+            return {self.name: self._first(array), revealed(self.name): torch.from_numpy(counts)[None]}
         if self.found:
-            array = find_field(self.name, self.path, cut, by=self.by)
+            array = find_field(self.name, self.path, cut, start_seconds, self.by)
         else:
-            array = read_field(self.name, self.path, cut)
+            array = read_field(self.name, self.path, cut, start_seconds)
+        return {self.name: self._first(array)}
+
+    def _first(self, array: np.ndarray) -> Tensor:
+        """Channels first, one row."""
         ready = array.dtype == np.uint8 and array.ndim == 4  # pictures, whatever they show
         first = np.moveaxis(array, -1, -3) if ready else FIELDS[self.name].channels_first(array)
         return torch.from_numpy(first.copy())[None]
@@ -62,22 +96,10 @@ def given_fields(
 ) -> dict[str, Tensor]:
     """By name, one row each. Raises ValueError where nothing listens to one, where a condition lacks its
     own, and where a file can't be it."""
-    reads = {name: one.reads() for name, one in video_model.conditions.items()}
-    heard = {field for fields in reads.values() for field in fields} - WORDS
-    named = [one.name for one in given]
-    for one in given:
-        if one.name not in heard:
-            raise ValueError(
-                f"{one.name}={one.file} is heard by no condition of this checkpoint, which listens to "
-                f"{', '.join(sorted(heard)) or 'words alone'}; put what does in stack.{one.name}.file"
-            )
-    for name, fields in reads.items():
-        lacking = [field for field in fields if field in heard and field not in named]
-        if lacking and name in video_model.needed:
-            raise ValueError(
-                f"the condition {name!r} listens to {', '.join(lacking)}; give {lacking[0]}=FILE, or "
-                f"{lacking[0]}.of=VIDEO where it is to be found"
-            )
+    _refuse_unheard(given, video_model)
+    _refuse_sparse(given, video_model)
+    for name, lacking in _lacking(given, video_model).items():
+        raise ValueError(f"the condition {name!r} listens to {', '.join(lacking)}; give {_asked(lacking[0])}")
     if not given:
         return {}
     height, width = latent_size(video_model.model, sampling)
@@ -89,4 +111,84 @@ def given_fields(
         )
     size_px = height * video_model.model.vae_factor
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
-    return {one.name: one.read(cut) for one in given}
+    read = _read(given, cut)
+    refuse_unlike({one.name: one.path for one in given if not one.places}, size_px)
+    return read
+
+
+def fields_of_clip(
+    given: list[GivenField],
+    video_model: VideoModel,
+    file: str,
+    cut: Cut,
+    start_seconds: float,
+    known: Collection[str],
+) -> dict[str, Tensor]:
+    """The same for the clip ``file`` as it is cut: what is not given, and not ``known`` from elsewhere, is
+    found in it."""
+    _refuse_unheard(given, video_model)
+    _refuse_sparse(given, video_model)
+    lacking = {one for fields in _lacking(given, video_model).values() for one in fields} - {*known}
+    if lacking and not file:
+        raise ValueError(
+            f"the method listens to {', '.join(sorted(lacking))}, and there is no clip to find it in; give "
+            f"{min(lacking)}=FILE"
+        )
+    found = [GivenField(name=name, file=file, found=True) for name in sorted(lacking)]
+    return _read([*given, *found], cut, start_seconds)
+
+
+def _read(given: list[GivenField], cut: Cut, start_seconds: float = 0.0) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for one in given:
+        out |= one.read(cut, start_seconds)
+    return out
+
+
+def _asked(name: str) -> str:
+    """How a person gives a field."""
+    if name == FRAMES:
+        return f"pictures by the numbers of their frames, as {name}=[0:first.png,15:last.png]"
+    return f"{name}=FILE, or {name}.of=VIDEO where it is to be found"
+
+
+def _heard(video_model: VideoModel) -> set[str]:
+    """Fields that conditions and the start read, beside words."""
+    return {name for fields in _reads(video_model).values() for name in fields} - WORDS
+
+
+def _reads(video_model: VideoModel) -> dict[str, Collection[str]]:
+    """By condition the fields that it reads, and those of the start."""
+    reads: dict[str, Collection[str]] = {n: one.reads() for n, one in video_model.conditions.items()}
+    return {**reads, "start": video_model.start.reads()}
+
+
+def _refuse_unheard(given: list[GivenField], video_model: VideoModel) -> None:
+    heard = _heard(video_model)
+    for one in given:
+        if one.name not in heard:
+            raise ValueError(
+                f"{one.name}={one.file} is heard by no condition of this checkpoint, which listens to "
+                f"{', '.join(sorted(heard)) or 'words alone'}; put what does in stack.{one.name}.file"
+            )
+
+
+def _refuse_sparse(given: list[GivenField], video_model: VideoModel) -> None:
+    whole = [one.reads() for one in video_model.conditions.values() if not one.sparse()]
+    for one in given:
+        if one.places and any(one.name in fields for fields in whole):
+            raise ValueError(
+                f"{one.name}={one.file} gives some frames, and what hears {one.name} here wants all of "
+                f"them; give {one.name}=CLIP, or put a net for sparse frames in stack.sparse.file"
+            )
+
+
+def _lacking(given: list[GivenField], video_model: VideoModel) -> dict[str, list[str]]:
+    """By condition that is needed, the fields that nobody gave."""
+    heard, named = _heard(video_model), {one.name for one in given}
+    out = {}
+    for name, reads in _reads(video_model).items():
+        fields = [one for one in reads if one in heard - named]
+        if fields and name in video_model.needed:
+            out[name] = fields
+    return out

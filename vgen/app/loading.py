@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opened, read_for, stacked
+from vgen.backbones.absent import NO_IMAGE_MODEL, no_image_model
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
 from vgen.backbones.image_model import ImageModel, load
@@ -21,14 +22,14 @@ from vgen.formats.adapter import Card, put, unet_fingerprint
 from vgen.methods import Recipe, VideoModel, usual
 from vgen.methods._assembly import Part, assemble_stack, leader
 from vgen.methods._objectives import Denoising
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, as_trained, generate
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, as_trained, draw_latents, generate
 from vgen.resources import data_dir
 from vgen.spec import spec
 from vgen.training.allocator import keep_freed_memory
 
 log = logging.getLogger(__name__)
 NONE = "none"
-"""``adapter=none``: a stack alone."""
+"""``adapter=none``: a stack alone, or the image model alone, which draws frame by frame."""
 SHIPPED_GUIDANCE = 5.0
 """What the miniature model draws well with; its method's own is of Stable Diffusion."""
 
@@ -45,6 +46,18 @@ class Backbone:
     blank: Blank | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.blank is not None and self.path != TOYBOX:
+            raise ValueError(
+                f"backbone.path={self.path} and backbone.blank={self.blank.value} are both given; random "
+                "weights need no folder"
+            )
+        if self.blank is None and self.seed:
+            raise ValueError(
+                f"backbone.seed={self.seed} draws the random weights of backbone.blank and does nothing "
+                "without it; leave it out, or run.seed is what you mean"
+            )
+
     def open(self) -> ImageModel:
         return load_backbone(self.path if self.blank is None else f"blank:{self.blank.value}:{self.seed}")
 
@@ -56,6 +69,8 @@ def load_backbone(name: str, named_by: str = "") -> ImageModel:
     ``named_by`` says whose card gave the name, as ``adapter=FILE``: only what a person names is fetched from
     the hub.
     """
+    if name == NO_IMAGE_MODEL:
+        return no_image_model()
     if random := re.fullmatch(rf"blank:({'|'.join(size.value for size in Blank)}):(\d+)", name):
         model = blank(Blank(random[1]), int(random[2])).freeze()
         model.source = name
@@ -163,6 +178,18 @@ class Checkpoint:
         rows = {name: x.expand(num, *x.shape[1:]) for name, x in (fields or {}).items()}
         return generate(self.video_model, prompts, sampling, on_step, rows)
 
+    def latents(
+        self,
+        prompts: list[Prompt],
+        sampling: Sampling,
+        on_step: Callable[[], None] = lambda: None,
+        fields: Mapping[str, Tensor] | None = None,
+        part: str = "clip",
+    ) -> Tensor:
+        """The same before they are decoded, b f c h w."""
+        rows = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in (fields or {}).items()}
+        return draw_latents(self.video_model, prompts, sampling, on_step, rows, part)
+
 
 def open_checkpoint(
     adapter: str,
@@ -190,6 +217,7 @@ def open_checkpoint(
         layer.refuse_misfit(model, name, fingerprint)
     parts = [Part("", untrained or usual())] if adapter == UNTRAINED else []
     parts += [Part(layer.slot, layer.recipe, layer.scale) for layer in layers]
+    parts = parts or [Part("", Recipe())]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         video_model = assemble_stack(parts, model)

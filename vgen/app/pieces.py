@@ -113,6 +113,7 @@ class Published:
             written = _written_by(self.card)
         if written and self.foreign.name in _formats(written) and not method:
             found = written
+            self.foreign = own_format(written, self.foreign.name)
         self.method = catalogue()[found]
         self.ignored = written if written not in ("", found) else ""
         self._guessed = not (method or written)
@@ -126,7 +127,7 @@ class Published:
             found = self.foreign.read(self.source, model.unet, num_positions)
             refuse_no_numbers(found.tensors, self.source.named)
             recipe = from_plain(self.method, found.knobs)
-            notes = [found.origin, *found.notes]
+            notes = [found.origin, *self.source.taken_off(), *found.notes]
             if self.card and not self.ignored:
                 recipe = of_card(self.card, recipe, self.foreign, self.source.named)
                 notes += ["its knobs come from the vgen card that it carries"]
@@ -157,12 +158,13 @@ def name_of_class(method: type[Recipe]) -> str:
 
 def recognised(source: Source, method: str = "") -> tuple[str, Foreign]:
     """The method and the format of a source: the first that recognises it, of whichever recipe. What nobody
-    recognises is for the first that reads such a thing, whose refusal says what it lacks."""
+    recognises is for the first that reads and writes such a thing, whose refusal says what it lacks."""
     rows = [(name, one) for name in _importing(method) for one in catalogue()[name].formats]
     for name, one in rows:
         if one.recognises(source):
             return name, one
-    return next((row for row in rows if row[1].folder is source.is_folder), rows[0])
+    usual = [row for row in rows if row[1].containers] or rows
+    return next((row for row in usual if row[1].folder is source.is_folder), usual[0])
 
 
 def _importing(method: str) -> list[str]:
@@ -173,6 +175,11 @@ def _importing(method: str) -> list[str]:
             f"{', '.join(names)}"
         )
     return [method] if method else names
+
+
+def own_format(method: str, name: str) -> Foreign:
+    """The format of this name as a method has it: knobs go in and come out by its own fields."""
+    return next(one for one in catalogue()[method].formats if one.name == name)
 
 
 def _formats(method: str) -> list[str]:

@@ -17,10 +17,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vgen.app.class_images import ClassImages
 from vgen.app.drawn_pairs import DrawnPairs
 from vgen.app.secrecy import refuse_secrets
 from vgen.app.terminal import Terminal
 from vgen.app.trust import guarded
+from vgen.data.pictures import PictureSource
 from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
@@ -34,6 +36,8 @@ SOURCES = {
     "toybox": ToyboxSource,
     "toybox_edits": ToyboxEdits,
     "pairs": DrawnPairs,
+    "images": PictureSource,
+    "class_images": ClassImages,
 }
 
 

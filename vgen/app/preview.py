@@ -69,7 +69,7 @@ def preview(wish: Preview) -> Path:
 
 def beside(frames: np.ndarray, given: GivenField, cut: Cut) -> np.ndarray:
     """``frames`` uint8 f h w 3 with what a ControlNet is shown of them to the right, uint8 f h 2w 3."""
-    shown = picture_of(given.name, given.read(cut), *frames.shape[1:3])[0]
+    shown = picture_of(given.name, given.read(cut)[given.name], *frames.shape[1:3])[0]
     pictures = (shown.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     at = np.minimum(np.arange(len(frames)), len(pictures) - 1)  # what joins frames has one less
     return np.concatenate([frames, pictures[at]], 2)

@@ -17,10 +17,12 @@ from vgen.app.loading import TOYBOX
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.attention.sites import AttentionKind
+from vgen.backbones.absent import no_image_model
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
 from vgen.backbones.image_model import ImageModel, load
 from vgen.backbones.video_unet import Sidecar
 from vgen.diffusion.frames import Sliding
+from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.start import Iid
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, VideoModel, assemble, catalogue
@@ -50,7 +52,7 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
     schema = OmegaConf.structured(catalogue()[name])
     merged = OmegaConf.merge(schema, OmegaConf.from_dotlist([f"{k}={v}" for k, v in knobs.items()]))
     recipe = cast(Recipe, OmegaConf.to_object(merged))
-    model = _shapes(backbone)
+    model = _shapes(backbone) if recipe.on_image_model else no_image_model()
     with torch.device("meta"):
         video_model = assemble(recipe, model)
     paper = recipe.paper
@@ -62,19 +64,32 @@ def describe(name: str, knobs: dict[str, str], backbone: str) -> str:
         f"reads: {_reads(recipe)}",
         f"conditions: {_conditions(recipe)}",
         *_inserted(video_model, backbone),
-        *_attention(recipe, video_model),
-        f"image norms: statistics over a {recipe.image_norms().value}",
-        f"start: {recipe.noise_schedule(model)}, {recipe.prediction(model).value}",
-        *_frames(recipe),
+        *_denoises(recipe, video_model),
         f"dropout: {_dropout(recipe)}",
+        *_subject(recipe),
         f"learns: {_learns(recipe, video_model)}",
+        *_rates(recipe),
+        *_against(recipe),
         f"objective: {_objective(recipe, model)}",
-        f"sampling: {_settings(recipe.sampling())}",
+        *([f"sampling: {_settings(recipe.sampling())}"] if recipe.on_image_model else []),
         f"training: {recipe.training().settings() or 'numbers of every training'}",
         f"writes: {_writes(recipe)}",
         f"formats: {_formats(recipe)}",
     ]
     return "\n".join(lines)
+
+
+def _denoises(recipe: Recipe, video_model: VideoModel) -> list[str]:
+    """What matters where an image model is asked; one line where none is."""
+    if not recipe.on_image_model:
+        return ["image model: none is opened"]
+    start, prediction = recipe.noise_schedule(video_model.model), recipe.prediction(video_model.model)
+    return [
+        *_attention(recipe, video_model),
+        f"image norms: statistics over a {recipe.image_norms().value}",
+        f"start: {start}, {prediction.value}",
+        *_frames(recipe),
+    ]
 
 
 def _plain(recipe: Recipe) -> Any:
@@ -134,6 +149,7 @@ def _attention(recipe: Recipe, video_model: VideoModel) -> list[str]:
         ]
         for keys in rules:
             read = [f.value for f in keys.frames] + [str(k) for k in keys.key_frames]
+            read += [f"what was kept as {name}" for name in keys.references]
             rows = f", of the row {keys.rows_from}" if keys.rows_from else ""
             hit = sum(keys.where(site) for site in here)
             passes = f", {' and '.join(role.value for role in keys.roles)}" if keys.roles else ""
@@ -145,6 +161,7 @@ def _frames(recipe: Recipe) -> list[str]:
     """How frames belong together in drawing, where it is not the usual way."""
     start, schedule = type(recipe.start()), type(recipe.frame_schedule(Sliding()))
     said = [] if start is Iid else [f"start noise: {start.__name__}"]
+    said += ["the first frame is given clean"] if recipe.keeps_first_frame() else []
     return said if schedule is Sliding else [*said, f"frames: {schedule.__name__}"]
 
 
@@ -152,6 +169,16 @@ def _dropout(recipe: Recipe) -> str:
     return (
         ", ".join(f"{drop.share:g} {'+'.join(sorted(drop.dropped))}" for drop in recipe.dropout()) or "none"
     )
+
+
+def _subject(recipe: Recipe) -> list[str]:
+    """What is asked of pictures of a subject, where anything is."""
+    asked = recipe.subject()
+    if asked is None:
+        return []
+    said = f", whose captions say {asked.identifier!r}" if asked.identifier else ""
+    beside = ", beside pictures of its class" if asked.prior else ""
+    return [f"subject: {asked.least} pictures or more{said}{beside}"]
 
 
 def _learns(recipe: Recipe, video_model: VideoModel) -> str:
@@ -163,9 +190,25 @@ def _learns(recipe: Recipe, video_model: VideoModel) -> str:
     return (", ".join(recipe.learns()) or "nothing") + size
 
 
+def _rates(recipe: Recipe) -> list[str]:
+    """Factors of the learning rate, where there are any."""
+    said = [f"{pattern} {rate:g}" for pattern, rate in recipe.lr_factors().items()]
+    return [f"rates: {', '.join(said)}"] if said else []
+
+
+def _against(recipe: Recipe) -> list[str]:
+    """What learns against the rest, in which branches drawing is guided where it is not by text alone, and
+    how it goes on from a clip."""
+    said = [f"adversary {name}: learns beside, in no file" for name in recipe.adversaries()]
+    guided = recipe.guidance(2.0)
+    rows = [] if isinstance(guided, Cfg) else [f"guides: {', '.join(guided.rows())}"]
+    follows = recipe.follows()
+    return [*said, *rows, *([] if follows is None else [f"follows a clip: {follows}"])]
+
+
 def _objective(recipe: Recipe, model: ImageModel) -> str:
     objective: Any = recipe.objective(model)  # a dataclass, each with fields of its own
-    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v is not None}
+    told = {k: v for k, v in asdict(objective).items() if k != "dropout" and v not in (None, False)}
     return f"{type(objective).__name__} {plain(told)}" if told else type(objective).__name__
 
 

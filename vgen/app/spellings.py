@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-FIELD_NAMES = ("pose", "flow", "depth", "edges", "scribble", "mask", "control", "source", "reference")
+FIELD_NAMES = (
+    *("pose", "flow", "depth", "edges", "scribble", "mask", "control"),
+    *("source", "reference", "background"),
+)
 """Fields that a person gives (a test holds them against those of the data)."""
 
 RENAMED: dict[str, dict[str, str]] = {
@@ -48,13 +51,19 @@ def _backbone(verb: str, argument: str) -> list[str]:
     return ["backbone=folder", f"backbone.path={value}"]
 
 
-_SLOT = re.compile(r"(?P<list>stack|loras)\.(?P<name>\w+)\.(?P<key>file|scale)=(?P<value>.*)", re.DOTALL)
+_SLOT = re.compile(
+    r"(?P<list>stack|loras|cascade)\.(?P<name>\w+)\.(?P<key>file|scale|num_frames)=(?P<value>.*)", re.DOTALL
+)
 
 
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
 _FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
-FIELDS_OF = {"generate": FIELD_NAMES}
-"""By verb: what may be given as ``edges=FILE`` (as it is) and ``edges.of=FILE`` (to be found there)."""
+FIELDS_OF = {
+    "generate": (*FIELD_NAMES, "frames"),
+    "edit": tuple(name for name in FIELD_NAMES if name != "source"),  # there it is a prompt
+}
+"""By verb: what may be given as ``edges=FILE`` (as it is), ``edges.of=FILE`` (to be found there) and
+``frames=[0:FILE,15:FILE]`` (of some frames)."""
 
 
 def louder(arguments: list[str]) -> list[str]:
@@ -100,7 +109,7 @@ def _quoted(path: str) -> str:
 
 def stacked(arguments: list[str]) -> list[str]:
     """``stack.pan.file=FILE stack.pan.scale=0.8`` as the one list that Hydra reads, and the same for
-    ``loras``; slots in the order in which they are first named."""
+    ``loras`` and ``cascade``; slots in the order in which they are first named."""
     slots: dict[str, dict[str, dict[str, str]]] = {}
     others = []
     for argument in arguments:
@@ -122,6 +131,5 @@ def _entry(name: str, given: dict[str, str]) -> str:
     said = [f"name:{name}"]
     if "file" in given:
         said.append(f"file:{_quoted(given['file'])}")
-    if "scale" in given:
-        said.append(f"scale:{given['scale']}")
+    said += [f"{key}:{given[key]}" for key in ("scale", "num_frames") if key in given]
     return "{" + ",".join(said) + "}"

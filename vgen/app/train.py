@@ -17,17 +17,22 @@ from torch import Tensor
 
 from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
-from vgen.app.stacks import RETIRED, adapter_path, read_for, recipe_of, stacked
+from vgen.app.loading import Backbone
+from vgen.app.secrecy import refuse_secrets, without_passwords
+from vgen.app.stacks import RETIRED, SHIPPED, Layer, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
+from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
 from vgen.formats.adapter import file_sha256, load_adapter, unet_fingerprint
 from vgen.formats.adapter import plain as plain_of
-from vgen.methods import Regime, name_of
+from vgen.methods import Recipe, name_of
 from vgen.methods._assembly import Part
 from vgen.training import ranks
 from vgen.training.checkpoint_folder import steps
+from vgen.training.job import Beneath, Job
 from vgen.training.lock import LOCK, OfAnother, RunLock
-from vgen.training.run import Beneath, Job, fit
+from vgen.training.quiet import NOISY, WARNING_MODULES
+from vgen.training.run import fit
 from vgen.training.signals import Signals
 
 log = logging.getLogger(__name__)
@@ -46,14 +51,14 @@ def main() -> None:
 def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> None:
     """A training, and its line in the table where it is a job of several."""
     if not job_suffix():
-        train(run, plain)
+        train_aloud(run, plain)
         return
     run.run.name = run.run.name or _own_name(run)
     group = run.logger.group or (done[0].group if done else run.run.name)
     run.logger = replace(run.logger, group=group)
     folder, ended = Path(run.run.dir) / (run.run.name + job_suffix()), False
     try:
-        train(run, plain)
+        train_aloud(run, plain)
         ended = True
     finally:
         done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
@@ -65,15 +70,28 @@ def _own_name(run: TrainRun) -> str:
     return "-".join([name_of(run.method), ranks.stamp(run.trainer.devices), *([trial] if trial else [])])
 
 
-def train(run: TrainRun, plain: dict[str, Any]) -> Path:
+def train_aloud(run: TrainRun, plain: dict[str, Any] | None = None) -> Path:
+    """A training whose lines and result stand on the terminal."""
+    rank = ranks.rank(run.trainer.devices)
+    _quiet(rank)
+    folder = train(run, plain)
+    if rank == 0:
+        print(f"run: {folder}", flush=True)
+    return folder
+
+
+def train(run: TrainRun, plain: dict[str, Any] | None = None) -> Path:
+    """Train in the run's folder, and return it. ``plain`` are the settings as plain data, which are kept with
+    what is learnt; those of ``run`` where it is not given."""
     settings = run.trainer
+    plain = plain or without_passwords(plain_of(asdict(run)))
+    refuse_secrets(plain)
     if not run.method.learns():
         raise ValueError(
             f"method={name_of(run.method)} trains nothing; use it with 'vgen edit "
             f"method={name_of(run.method)} video=FILE ...'"
         )
     rank = ranks.rank(settings.devices)
-    _quiet(rank)
     if job_suffix() and settings.world_size > 1:
         raise ValueError(
             f"--multirun runs its jobs in one process, which cannot start the {settings.world_size} "
@@ -86,9 +104,7 @@ def train(run: TrainRun, plain: dict[str, Any]) -> Path:
         if rank > 0:
             return _fit(run, plain, folder, OfAnother(), signals)
         with RunLock(folder) as lock:
-            _fit(run, plain, folder, lock, signals)
-    print(f"run: {folder}", flush=True)
-    return folder
+            return _fit(run, plain, folder, lock, signals)
 
 
 def _fit(
@@ -108,12 +124,13 @@ def _fit(
             save_config(folder, plain)
 
     try:
-        model = run.backbone.open()
+        model = image_model_of(run)
+        goes_on = resume and bool(steps(folder / "checkpoints"))
         job = Job(
             recipe=run.method,
             model=model,
             beneath=beneath(run, model),
-            init=init_of(run),
+            init=init_of(run, goes_on),
             corpus=run.data,
             optimisation=run.optim,
             settings=run.trainer,
@@ -127,13 +144,26 @@ def _fit(
             begin=begin,
             signals=signals,
             is_lost=lambda: lock.lost,
-            start=None if resume and steps(folder / "checkpoints") else start_of(run),
+            start=None if goes_on else start_of(run, model),
         )
         return fit(job)
     except BaseException:
         if fresh and not begun:
             _discard(folder)
         raise
+
+
+def image_model_of(run: TrainRun) -> ImageModel:
+    """What the method stands on; none is opened where it needs none. Raises ValueError where one is named in
+    vain."""
+    if run.method.on_image_model:
+        return run.backbone.open()
+    if run.backbone != Backbone():
+        raise ValueError(
+            f"method={name_of(run.method)} stands on no image model, and backbone.path={run.backbone.path} "
+            "names one; leave backbone out"
+        )
+    return no_image_model()
 
 
 def _discard(folder: Path) -> None:
@@ -149,15 +179,16 @@ def _discard(folder: Path) -> None:
             path.unlink()
 
 
-def start_of(run: TrainRun) -> dict[str, Tensor] | None:
+def start_of(run: TrainRun, model: ImageModel) -> dict[str, Tensor] | None:
     """What ``run.init_from`` holds; a resumed run has its own weights and no longer needs it.
 
-    Raises ValueError where it is of another method or of layers with other knobs.
+    Raises ValueError where it is of another method, of layers with other knobs, of other fields, or holds
+    weights of another image model.
     """
     wish = run.run.init_from
     if wish is None:
         return None
-    if run.method.regime is Regime.IMAGE:
+    if not run.method.writes().adapter:
         raise ValueError(
             f"run.init_from={wish}: this method trains the image model, which starts from "
             "backbone.path=FOLDER"
@@ -187,8 +218,23 @@ def start_of(run: TrainRun) -> dict[str, Tensor] | None:
             "values; "
             f"set the same ('vgen show {name_of(run.method)}' says where)"
         )
+    path = adapter_path(wish, "run.init_from")
+    _refuse_other_base(Layer("", path, tensors, card, before, f"run.init_from={wish}"), run.method, model)
     log.info("starting from %s, trained on image model %s", wish, card.backbone_source)
     return tensors
+
+
+def _refuse_other_base(start: Layer, recipe: Recipe, model: ImageModel) -> None:
+    """Raises ValueError where a start listens to other fields than the recipe, or holds weights of another
+    image model."""
+    heard, hears = (one.reads() for one in (start.recipe, recipe))
+    if heard != hears:
+        raise ValueError(
+            f"{start.named} listens to {', '.join(heard)}, this run to {', '.join(hears)}; give the knobs "
+            "it was "
+            "made with"
+        )
+    start.refuse_misfit(model, model.source, unet_fingerprint(model.unet))
 
 
 def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:
@@ -203,11 +249,13 @@ def beneath(run: TrainRun, model: ImageModel) -> list[Beneath]:
     return out
 
 
-def init_of(run: TrainRun) -> dict[str, Any]:
-    """Where learning starts from, for the card."""
+def init_of(run: TrainRun, goes_on: bool = False) -> dict[str, Any]:
+    """Where learning starts from, for the card; a run that goes on no longer needs it."""
     wish = run.run.init_from
     if wish is None:
         return {}
+    if goes_on and not Path(wish).expanduser().exists() and wish != SHIPPED:
+        return {"file": wish, "sha256": "unknown, it was gone when the run was resumed"}
     path = adapter_path(wish, "run.init_from")
     return {"file": wish, "sha256": file_sha256(path)}
 
@@ -257,18 +305,9 @@ def _quiet(rank: int) -> None:
     )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Shown("%(message)s"))
-    for name in (
-        "pytorch_lightning",
-        "lightning.pytorch",
-        "lightning_fabric",
-        "deepspeed",
-        "DeepSpeed",
-        "httpx",
-    ):
+    for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings(
-        "ignore", module="pytorch_lightning|lightning_fabric|torch.distributed|torch.utils.data"
-    )
+    warnings.filterwarnings("ignore", module=WARNING_MODULES)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

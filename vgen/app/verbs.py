@@ -30,7 +30,7 @@ class Verb:
 VERBS = {
     "prepare": Verb(
         summary="turn videos with captions into shards that training reads",
-        usage="vgen prepare data=folder|listing|toybox key=value ...",
+        usage="vgen prepare data=folder|listing|images|class_images|toybox key=value ...",
         keys=(
             ("data.path", "folder of videos with .txt or .json captions, or a CSV, Parquet or JSONL listing"),
             ("out", "folder for the shards, their index, manifest and ledger of rejected files"),
@@ -54,17 +54,20 @@ VERBS = {
         summary="train a method's layers inside a frozen image model",
         usage="vgen train method=NAME data.path=FOLDER key=value ...",
         keys=(
-            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' its knobs"),
-            ("data.path", "a folder made by vgen prepare; also data.batch_size, data.cache=true"),
-            ("backbone", "toybox, or backbone=folder backbone.path=A_STABLE_DIFFUSION_FOLDER"),
-            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
-            ("trainer.max_steps", "optimiser steps"),
-            ("logger", "disabled, offline, online; without a key W&B runs offline"),
+            ("method", "what to insert and train; 'vgen methods' lists them, 'vgen show METHOD' knobs"),
             (
-                "run.name",
-                "its folder under runs/; run.resume=auto continues it, run.init_from=RUN builds on another",
+                "data.path",
+                "a folder of vgen prepare, whose size_px is the size; .batch_size, .cache=true",
             ),
-            ("experiment", "a ready-made combination from conf/experiment/"),
+            ("data.window.num_frames", "frames of a clip; .stride_frames takes every so-manyth"),
+            ("backbone", "toybox, or a Stable Diffusion folder"),
+            ("optim.lr trainer.max_steps", "learning rate (.warmup_steps, .decay=cosine); optimiser steps"),
+            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
+            ("callbacks.prompts", "clips drawn as it goes, [a cat], every callbacks.every_steps"),
+            (
+                "run.name logger experiment",
+                "folder in runs/, run.resume=auto; offline, online; a file of conf/experiment",
+            ),
         ),
         examples=(
             "vgen train data.path=data/mine backbone=folder backbone.path=models/sd15 trainer=gpu "
@@ -83,10 +86,7 @@ VERBS = {
                 "stack.NAME.file",
                 "further adapters beside it, with .scale; loras.NAME.file for LoRAs of others",
             ),
-            (
-                "seed num_clips",
-                "the same command draws the same bytes on the same machine; clip i has seed + i",
-            ),
+            ("seed num_clips out", "clip i has seed + i; a new folder, in which nothing is overwritten"),
             (
                 "sampling.num_frames",
                 "with sampling.window.num_frames=16, sliding windows beyond the trained length",
@@ -95,8 +95,11 @@ VERBS = {
                 "edges pose depth ...",
                 "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
             ),
+            (
+                "frames reference cascade",
+                "frames=[0:first.png,15:last.png]; reference=PICTURE; cascade.NAME.file=RUN goes on",
+            ),
             ("sampling.num_steps", "and .guidance (1 is none), .solver: ddim, euler, euler_ancestral, dpm++"),
-            ("out", "a new folder; nothing is overwritten"),
         ),
         examples=(
             'vgen generate prompt="a large red circle moves right fast on a black background"',
@@ -131,8 +134,9 @@ VERBS = {
             ),
         ),
         examples=(
-            'vgen edit video=clip.mp4 source="a large red circle" target="a large blue circle" '
-            "save=[reconstruction]",
+            "vgen edit video=red.mp4 'blend=[circle]' sampling.num_steps=20 \\\n"
+            '      source="a large red circle moves right fast on a black background" \\\n'
+            '      target="a large blue circle moves right fast on a black background"',
             'vgen edit method=tune_a_video adapter=runs/ski video=ski.mp4 source="a man skis" target="a '
             'panda skis"',
         ),

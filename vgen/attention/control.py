@@ -217,19 +217,18 @@ class Control:
         keys: Sequence[FrameKeys] | None = None,
         recorders: Sequence[Recorder] = (),
         edits: Sequence[Edit] = (),
+        references: Mapping[str, Reference] | None = None,
     ) -> Iterator[Control]:
-        """Within the block these act (``keys`` None: those that are there already); afterwards all is as it
-        was."""
-        before = (self.keys, self.recorders, self.edits)
-        self.keys, self.recorders, self.edits = (
-            self.keys if keys is None else tuple(keys),
-            tuple(recorders),
-            tuple(edits),
-        )
+        """Within the block these act (``keys`` and ``references`` None: those that are there already);
+        afterwards all is as it was."""
+        before = (self.keys, self.recorders, self.edits, self.references)
+        self.keys = self.keys if keys is None else tuple(keys)
+        self.recorders, self.edits = tuple(recorders), tuple(edits)
+        self.references = self.references if references is None else dict(references)
         try:
             yield self
         finally:
-            self.keys, self.recorders, self.edits = before
+            self.keys, self.recorders, self.edits, self.references = before
             self.enter(None)
 
 

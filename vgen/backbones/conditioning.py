@@ -42,6 +42,7 @@ class Conditioning:
     - ``residuals``: the sum of what ControlNets say.
     - ``references``: keys and values from elsewhere, by name and site.
     - ``weights``: ``b``, the strength of a named layer in each row.
+    - ``stills``: whether every frame is a picture of its own, so that layers over time are left out.
     """
 
     crossattn: Context | None = None
@@ -51,6 +52,7 @@ class Conditioning:
     residuals: Residuals | None = None
     references: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    stills: bool = False
 
     def joined(self, more: Conditioning) -> Conditioning:
         """Both together. Raises ValueError where both own the cross-attention or a name."""
@@ -62,6 +64,7 @@ class Conditioning:
             residuals=_sum(self.residuals, more.residuals),
             references=_named("references", self.references, more.references),
             weights=_named("weights", self.weights, more.weights),
+            stills=self.stills or more.stills,
         )
 
     def appended(self, tokens: Tensor) -> Conditioning:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 
 from vgen.backbones.foreign_settings import read_settings
 
@@ -53,6 +53,29 @@ def encoder_copy(unet: UNet2DConditionModel, pixels_per_cell: int) -> ControlNet
     device = next(unet.parameters()).device
     with torch.device("meta" if device.type == "meta" else "cpu"):
         return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
+
+
+class LatentHint(nn.Module):
+    """One convolution of latents, in the place of the layers that a control picture goes through."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.conv_in(latents)
+
+
+def latent_encoder_copy(unet: UNet2DConditionModel) -> ControlNetModel:
+    """:func:`encoder_copy` that is shown latents, through a copy of the UNet's first convolution (DisCo, Wang
+    et al. 2023). It says nothing yet, by its last convolutions alone."""
+    net = encoder_copy(unet, 1)
+    first = net.conv_in
+    hint = LatentHint(first.in_channels, first.out_channels).to(first.weight.device)
+    hint.conv_in.load_state_dict(first.state_dict())
+    # for mypy, it stays an embedding of pictures
+    setattr(net, "controlnet_cond_embedding", hint)  # noqa: B010
+    return net
 
 
 def refuse_misfit(net: ControlNetModel, unet: UNet2DConditionModel) -> None:

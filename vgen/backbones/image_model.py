@@ -172,8 +172,9 @@ class ImageModel:
         return config["force_upcast"] and (said or self.is_sdxl)
 
     def dtype_of(self, module: nn.Module, dtype: torch.dtype) -> torch.dtype:
-        """``dtype``, but for a part that cannot be computed in it."""
-        kept = module is self.vae and dtype is torch.float16 and self.vae_needs_fp32
+        """``dtype``, but for a part, or a sidecar of one, that cannot be computed in it."""
+        of_vae = self.vae in (module, getattr(module, "vae", None))
+        kept = of_vae and dtype is torch.float16 and self.vae_needs_fp32
         return torch.float32 if kept else dtype
 
     def _vae_alone(self, frames: Tensor) -> AbstractContextManager[Any]:

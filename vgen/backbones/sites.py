@@ -4,7 +4,7 @@ ordinals."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -37,7 +37,9 @@ class Kind(Choice):
     - ``attn1``, ``attn2``, ``ff``: the self-attention, cross-attention and feed-forward of a transformer
       block.
     - ``conv``, ``linear``: any convolution, any projection.
-    - ``conv_in``, ``time_embedding``: the first convolution, the embedding of diffusion time.
+    - ``conv_in``, ``conv_out``, ``time_embedding``: the first and the last convolution, the embedding of
+      diffusion time.
+    - ``hint``: a convolution that a ControlNet's picture goes through.
     """
 
     RESNET = "resnet"
@@ -51,6 +53,8 @@ class Kind(Choice):
     CONV = "conv"
     LINEAR = "linear"
     CONV_IN = "conv_in"
+    CONV_OUT = "conv_out"
+    HINT = "hint"
     TIME_EMBEDDING = "time_embedding"
 
 
@@ -157,6 +161,17 @@ def _of_unet(net: UNet2DConditionModel | ControlNetModel) -> Iterator[Site]:
     for number, module in enumerate(getattr(net, "up_blocks", ())):
         block = _Block(f"up_blocks.{number}", Stage.UP, depth - 1 - number, number, groups)
         yield from _in_block(module, block)
+    if isinstance(net, ControlNetModel):
+        name = "controlnet_cond_embedding"
+        yield from _all_as(Kind.HINT, net.controlnet_cond_embedding, f"{name}.", groups)
+    if hasattr(net, "conv_out"):
+        yield Site("conv_out", Stage.STEM, Kind.CONV_OUT, 0, 0, 0, _width(net.conv_out), groups)
+
+
+def _all_as(kind: Kind, net: nn.Module, prefix: str, groups: int) -> Iterator[Site]:
+    """The convolutions and projections inside ``net``, all of one kind."""
+    for site in _leaves(net, prefix, Stage.STEM, 0, 0, groups):
+        yield replace(site, kind=kind)
 
 
 def _of_decoder(vae: AutoencoderKL) -> Iterator[Site]:
@@ -172,6 +187,8 @@ def _of_decoder(vae: AutoencoderKL) -> Iterator[Site]:
         for i, resnet in enumerate(module.resnets):
             yield block.site(f"{block.path}.resnets.{i}", Kind.RESNET, i, resnet)
         yield from _leaves(module, f"{block.path}.", block.stage, block.level, block.number, groups)
+    last = _width(decoder.conv_out)
+    yield Site("decoder.conv_out", Stage.STEM, Kind.CONV_OUT, 0, 0, 0, last, groups)
 
 
 def _in_block(module: nn.Module, block: _Block) -> Iterator[Site]:

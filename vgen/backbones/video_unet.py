@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel
 
 from vgen.backbones.conditioning import Conditioning, ForwardContext, Residuals
+from vgen.backbones.control_net import LatentHint
 from vgen.backbones.image_model import size_conditioning
 from vgen.backbones.silent import Silent
 from vgen.backbones.sites import INSERTED
@@ -58,7 +59,8 @@ class Sidecar(nn.Module, ABC):
         return owner.get_submodule(path)
 
     def insert(self, path: str, layer: nn.Module, name: str = "") -> None:
-        """Run ``layer.after`` behind the module at ``path``; several at one site need a ``name`` each.
+        """Run ``layer.after`` behind the module at ``path``, and ``layer.before_block``, where it has one,
+        ahead of the block that the module stands in; several at one site need a ``name`` each.
 
         They run in the order in which they came.
         """
@@ -74,6 +76,10 @@ class Sidecar(nn.Module, ABC):
         # for mypy, a module has no attributes but tensors and modules
         after = cast(Callable[[nn.Module, tuple, Any], Any], layer.after)
         self._handles[key] = [self.module_at(path).register_forward_hook(after)]
+        before_block = getattr(layer, "before_block", None)
+        if before_block is not None:
+            block = self.module_at(path.rpartition(".")[0])
+            self._handles[key].append(block.register_forward_pre_hook(before_block))
 
     def around(self, path: str, wrapper: Wrapper) -> None:
         """Run ``wrapper.before`` ahead of the module at ``path`` and ``wrapper.after`` behind it.
@@ -189,7 +195,9 @@ class VideoControlNet(Sidecar, Silent):
 
     def silent_outputs(self) -> list[nn.Parameter]:
         net = self.control_net
-        last = (net.controlnet_cond_embedding.conv_out, *net.controlnet_down_blocks, net.controlnet_mid_block)
+        last = [*net.controlnet_down_blocks, net.controlnet_mid_block]
+        if not isinstance(net.controlnet_cond_embedding, LatentHint):
+            last.insert(0, net.controlnet_cond_embedding.conv_out)
         return [p for convolution in last for p in convolution.parameters()]
 
 

@@ -23,6 +23,12 @@ WEIGHT = "weight"
 """What a condition that can be made louder and softer calls its strength in each row."""
 
 
+def revealed(field: str) -> str:
+    """The name of the field, b f bool, that says which frames of another one count, where not all of them
+    do."""
+    return f"{field}_revealed"
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """What a condition made of its fields, one row per clip.
@@ -126,12 +132,16 @@ class Condition(ABC):
         """Further fields, from the encoders that are frozen; none that are there already, out of a cache."""
         return Prepared()
 
-    def fingerprint(self) -> str:
-        """Of what else than the image model's encoders ``prepare`` uses; empty where there is nothing."""
+    def fingerprint(self, model: ImageModel) -> str:
+        """Of what else than the VAE and the text encoders ``prepare`` uses; empty where there is nothing."""
         return ""
 
     def stands_for(self, other: Condition) -> bool:
         """Whether, in a stack, it takes the place of ``other`` under the same name."""
+        return False
+
+    def sparse(self) -> bool:
+        """Whether its field may be there for some frames alone."""
         return False
 
     def louder(self, factor: float) -> Condition:

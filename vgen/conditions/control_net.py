@@ -56,7 +56,8 @@ class ControlNet(Condition):
         assert isinstance(module, VideoControlNet)  # the wiring's
         if moment is not None and not bool(encoded.clip[WEIGHT].any()):
             return Conditioning()  # unheard in every row of this step
-        said = module(x, t, Conditioning(so_far.text()), encoded.frames["pictures"], self.scale)
+        words = Conditioning(so_far.text(), stills=so_far.stills)
+        said = module(x, t, words, encoded.frames["pictures"], self.scale)
         weight = encoded.clip[WEIGHT].repeat_interleave(x.shape[1])[:, None, None, None]
         return Conditioning(residuals=said.scaled(weight.to(x.dtype)))
 

@@ -34,7 +34,7 @@ class SourceImage(Condition):
         pixels = fields["source"].to(model.vae.device).float() / 127.5 - 1
         return Prepared(frames={READY: model.unscaled(model.encode(pixels))})
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, model: ImageModel) -> str:
         return "latents of the source, not scaled"
 
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vgen.backbones.conditioning import Conditioning
@@ -12,6 +13,9 @@ from vgen.conditions.text import Text
 from vgen.diffusion.moment import Moment
 from vgen.spec import spec
 
+POSITIVE, NEGATIVE = "positive", "negative"
+"""Names of the weights that say which branch a row is: the one that hears the words, and the other."""
+
 
 @spec
 class Words(Condition):
@@ -19,7 +23,8 @@ class Words(Condition):
     its module.
 
     A row that drops it hears the field ``negative``; where there is none, or an empty one, the caption with
-    the negative word in the word's place.
+    the negative word in the word's place. Layers that are heard in one branch are told by the weights
+    ``positive`` and ``negative``, of which each row has one.
     """
 
     word: str = "<subject>"
@@ -46,7 +51,10 @@ class Words(Condition):
         given = list(fields.get("negative") or [""] * len(captions))
         negatives = [own or self.opposite(text) for own, text in zip(given, captions, strict=True)]
         said, unsaid = (spoken(model, prompts, words) for prompts in (captions, negatives))
-        return Encoded(clip={"text": said}, null={"text": unsaid})
+        ones = torch.ones(len(captions), device=said.device)
+        return Encoded(
+            clip={"text": said, POSITIVE: ones}, null={"text": unsaid, POSITIVE: torch.zeros_like(ones)}
+        )
 
     def opposite(self, caption: str) -> str:
         """The caption with the negative word in the word's place; the empty prompt where it has none."""
@@ -61,4 +69,6 @@ class Words(Condition):
         moment: Moment | None,
         so_far: Conditioning,
     ) -> Conditioning:
-        return Conditioning(crossattn=Context(encoded.clip["text"]))
+        heard = encoded.clip[POSITIVE]
+        weights = {POSITIVE: heard, NEGATIVE: 1 - heard}
+        return Conditioning(crossattn=Context(encoded.clip["text"]), weights=weights)

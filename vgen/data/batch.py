@@ -22,6 +22,7 @@ class Batch:
       b f 3 H W, or cached ``latents`` b f c h w with ``text`` b n d and perhaps ``pooled`` b d in its place,
       and what else was read or prepared. ``present`` b bool says of optional ones which clips have them; the
       rows of the others are 0 (pose: nan). A field that is not named there is whole.
+    - ``rates`` b are the frames per second of the stored samples, None where one of them does not say.
     - ``at`` int64 b f are the numbers of the frames in the stored samples.
     - ``paraphrases`` say the same in other words, ``distractors`` are wrong in one fact, by its kind.
     """
@@ -30,6 +31,7 @@ class Batch:
     captions: list[str]
     fields: dict[str, Tensor]
     at: Tensor | None
+    rates: Tensor | None
     paraphrases: list[str]
     distractors: list[dict[str, str]]
     present: dict[str, Tensor]
@@ -46,7 +48,7 @@ class Batch:
         fields: Mapping[str, Tensor] | None = None,
         at: Tensor | None = None,
     ) -> None:
-        self.keys, self.captions, self.at = keys, captions, at
+        self.keys, self.captions, self.at, self.rates = keys, captions, at, None
         self.paraphrases, self.distractors = list(paraphrases), list(distractors)
         self.fields, self.present = dict(fields or {}), {}
         if video is not None:

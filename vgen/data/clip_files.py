@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vgen.data.mp4 import encode_mp4
 
+GIF_COLOURS = 256
 MOST_PX = 4096
 """Of a small clip's short side once it is enlarged."""
 
@@ -84,9 +85,8 @@ def gif_ms(num_frames: int, fps: float) -> list[int]:
 
 
 def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, Any] | None = None) -> Path:
-    """One palette for the whole clip, so that colours do not flicker."""
-    sheet = Image.fromarray(video.reshape(-1, *video.shape[2:])).quantize(256, dither=Image.Dither.NONE)
-    frames = [Image.fromarray(frame).quantize(palette=sheet, dither=Image.Dither.NONE) for frame in video]
+    """One palette for the whole clip, so that colours do not flicker; few colours are kept exactly."""
+    frames = _few(video) or _nearest(video)
     out = io.BytesIO()
     comment = {"comment": json.dumps(card, sort_keys=True).encode()} if card else {}
     held = gif_ms(len(frames), fps)
@@ -96,13 +96,44 @@ def write_gif(path: Path, video: np.ndarray, fps: float = 8.0, card: dict[str, A
     return _write(path, out.getvalue())
 
 
+def _few(video: np.ndarray) -> list[Image.Image]:
+    """Frames with an exact palette; none where there are more colours than a GIF has."""
+    keys, place, _ = _colours(video, 0)
+    if len(keys) > GIF_COLOURS:
+        return []
+    colours = np.stack([keys >> 16, keys >> 8 & 255, keys & 255], 1).astype(np.uint8)
+    frames = [Image.fromarray(frame) for frame in place.reshape(video.shape[:3]).astype(np.uint8)]
+    for frame in frames:
+        frame.putpalette(colours.ravel().tolist())
+    return frames
+
+
+def _nearest(video: np.ndarray) -> list[Image.Image]:
+    """Frames in 256 colours. Each colour counts by the root of its share, so that shades of a large ground
+    do not take the places of what moves on it."""
+    _, place, counts = _colours(video, 3)
+    sums = np.stack([np.bincount(place, video[..., channel].ravel()) for channel in range(3)], 1)
+    means = (sums / counts[:, None]).round().astype(np.uint8)
+    weighed = np.repeat(means, np.ceil(np.sqrt(counts)).astype(int), 0)
+    sheet = Image.fromarray(weighed[None]).quantize(GIF_COLOURS, kmeans=1, dither=Image.Dither.NONE)
+    return [Image.fromarray(frame).quantize(palette=sheet, dither=Image.Dither.NONE) for frame in video]
+
+
+def _colours(video: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colours as numbers without their last ``bits``: each once, which of them each pixel is, and counts."""
+    high = (video >> bits).astype(np.uint32)
+    keys = (high[..., 0] << 16 | high[..., 1] << 8 | high[..., 2]).ravel()
+    return np.unique(keys, return_inverse=True, return_counts=True)
+
+
 def write_grid(path: Path, video: np.ndarray, card: dict[str, Any] | None = None, columns: int = 8) -> Path:
-    """All frames as one PNG, in reading order."""
-    num_frames, h, w, _ = video.shape
+    """All frames f h w c as one PNG, in reading order; four channels are colours and opacity."""
+    num_frames, h, w, channels = video.shape
     rows = -(-num_frames // columns)
-    sheet = np.full((rows * columns, h, w, 3), 255, np.uint8)
+    sheet = np.full((rows * columns, h, w, channels), 255, np.uint8)
     sheet[:num_frames] = video
-    picture = sheet.reshape(rows, columns, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3)
+    ordered = sheet.reshape(rows, columns, h, w, channels).transpose(0, 2, 1, 3, 4)
+    picture = ordered.reshape(rows * h, columns * w, channels)
     info = PngInfo()
     if card:
         info.add_text("vgen", json.dumps(card, sort_keys=True))

@@ -27,6 +27,14 @@ def stacked(clips: Sequence[Clip]) -> tuple[dict[str, Tensor], dict[str, Tensor]
     return fields, present
 
 
+def frame_rates(clips: Sequence[Clip]) -> Tensor | None:
+    """Frames per second of the stored samples, b; None where one of them does not say."""
+    said = [clip.metadata.get("fps") for clip in clips]
+    if not all(isinstance(rate, (int, float)) for rate in said):
+        return None
+    return torch.tensor(said, dtype=torch.float32)
+
+
 def _alike(name: str, arrays: list[np.ndarray | None], clips: Sequence[Clip]) -> list[np.ndarray]:
     """The arrays in one shape, those that are not there filled in."""
     first = next(array for array in arrays if array is not None)

@@ -61,13 +61,35 @@ def _blaze_pose() -> Detector:
     return Detector(net.identity, net.see)
 
 
+def _middle() -> Detector:
+    return Detector("the middle frame", lambda video: video[len(video) // 2][None])
+
+
+def _first_frame() -> Detector:
+    return Detector("the first frame", lambda video: video[:1].copy())
+
+
+def _median() -> Detector:
+    return Detector("the median of all frames", _at_rest)
+
+
+def _at_rest(video: np.ndarray) -> np.ndarray:
+    """uint8 1 h w 3: at every place the colour that is seen there most of the time. Of a still it is nothing,
+    0 h w 3: what stands before it is never gone."""
+    return video[:0] if len(video) == 1 else np.median(video, axis=0, keepdims=True).astype(np.uint8)
+
+
 _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
     "edges": {"canny": _canny, "hed": _hed},
     "scribble": {"hed": _scribble},
     "pose": {"blaze_pose": _blaze_pose},
     "flow": {"farneback": _farneback},
+    "reference": {"first_frame": _first_frame, "middle": _middle},
+    "background": {"median": _median},
 }
 """By field, the usual one first."""
+FOUND = frozenset(_ALL)
+"""Fields that can be found in a video."""
 
 
 def detector(field: str, by: str = "") -> Detector:

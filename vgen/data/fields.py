@@ -178,6 +178,13 @@ _ALL = (
         formats=("npy", "png", "jpg"),
         reflect=_across_colours,
     ),
+    Field(
+        name="background",
+        axes="n h w 3",
+        dtype=np.uint8,
+        formats=("npy", "png", "jpg"),
+        reflect=_across_colours,
+    ),
     Field(name="latents", axes="f c h w", dtype=np.float16, reflect=None),
 )
 FIELDS = {field.name: field for field in _ALL}

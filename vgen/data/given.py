@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from vgen.data.fields import FIELDS
 from vgen.data.one_clip import read_clip, still_picture
 from vgen.data.pose import of_people
 
+FRAMES = "frames"
+"""A clip's own frames where some of them are given. No shard holds them: a training takes them of its
+clips."""
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -37,7 +40,36 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
         array = _array(name, path)
     else:
         array = of_pictures(name, _pictures(path, cut, start_seconds), path)
+    if name == "reference" and (array == array[:, :1, :1]).all():
+        raise ValueError(
+            f"reference={path} shows nothing, all its pixels have one colour; give a picture of what is to "
+            "be "
+            "drawn"
+        )
     return _long_enough(name, array, path, cut.num_frames)
+
+
+def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of some frames as the field ``name``, zeros at the others, and which they are, bool f.
+
+    Raises ValueError where a number is none of the clip's frames, or a file no picture.
+    """
+    counts = np.zeros(cut.num_frames, bool)
+    out: np.ndarray | None = None
+    for number, path in places.items():
+        if not -cut.num_frames <= number < cut.num_frames:
+            raise ValueError(
+                f"{name}=[{number}:{path}] names frame {number}, and the clip has {cut.num_frames}, 0 to "
+                f"{cut.num_frames - 1}; give one of these, or more frames by sampling.num_frames"
+            )
+        picture = still_picture(path, cut.size_px) if path.is_file() else None
+        if picture is None:
+            raise ValueError(f"{name}=[{number}:{path}] is no picture; give .png, .jpg or .webp for a frame")
+        array = picture[None] if name == FRAMES else of_pictures(name, picture[None], path)
+        out = np.zeros((cut.num_frames, *array.shape[1:]), array.dtype) if out is None else out
+        out[number], counts[number] = array[0], True
+    assert out is not None  # the caller's
+    return out, counts
 
 
 def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0, by: str = "") -> np.ndarray:
@@ -108,9 +140,12 @@ def _json(path: Path) -> Any:
 
 
 def _long_enough(name: str, array: np.ndarray, path: Path, num_frames: int) -> np.ndarray:
-    """Its first frames; one that holds for all becomes as many. Raises ValueError where there are fewer."""
+    """Its first frames; one that holds for all becomes as many. Raises ValueError where there are fewer, or
+    nothing was found."""
     kind = FIELDS[name]
     if not kind.per_frame:
+        if not len(array):
+            raise ValueError(f"{name} is not found in {path}, which is a still; give {name}=FILE, or a clip")
         return array
     array = kind.over(array, num_frames)
     least = num_frames - 1 if kind.between else num_frames

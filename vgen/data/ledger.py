@@ -23,6 +23,7 @@ class Reason(Enum):
     NO_FRAMES = "no frames"
     TOO_SHORT = "too short"
     TOO_LARGE = "too large"
+    TOO_SMALL = "too small"
     MISSING_CAPTION = "missing caption"
     DUPLICATE_KEY = "duplicate key"
     BAD_ROW = "bad row"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.bounded import opened
 from vgen.data.decode import Cut, clips
+from vgen.data.detectors import FOUND, detector
 from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
 from vgen.data.sample import Sample
@@ -59,11 +60,16 @@ def still_picture(path: Path, size_px: int) -> np.ndarray | None:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
+    return squared(image, size_px)
+
+
+def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:
+    """uint8 h w 3 of ``size_px`` a side: a square as long as the short side, cut out of the long one at
+    ``place``, 0 at its beginning and 1 at its end."""
     side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(
-        image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    )
+    left, top = (int(place * (length - side)) for length in image.size)
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BICUBIC, box=box))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -77,25 +83,42 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 class OneClip:
-    """A clip with its caption as a sequence of one sample: what one-shot tuning trains on."""
+    """A clip with its caption as a sequence of one sample: what one-shot tuning trains on. ``fields`` are
+    what else is known of it, in the axes in which they are stored."""
 
-    def __init__(self, video: np.ndarray, caption: str, fps: float) -> None:
-        self.sample = Sample("clip", video, caption, {"fps": fps})
-        self.content_hash = hashlib.blake2b(video.tobytes() + caption.encode(), digest_size=16).hexdigest()
-        # of its caches: the same for all ranks of a node, another for each of its people, who may tune on the
-        # same clip
+    def __init__(
+        self, video: np.ndarray, caption: str, fps: float, fields: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        more = dict(sorted((fields or {}).items()))
+        self.sample = Sample("clip", video, caption, {"fps": fps}, more)
+        known = [name.encode() + array.tobytes() for name, array in more.items()]
+        self._name(b"".join([video.tobytes(), caption.encode(), *known]))
+
+    def _name(self, content: bytes) -> None:
+        """Set the folder of its caches: the same for all ranks of a node, another for each of its people, who
+        may tune on the same clip."""
+        self.content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
         user = os.getuid() if hasattr(os, "getuid") else "user"
         self.folder = Path(tempfile.gettempdir()) / f"vgen-clip-{user}-{self.content_hash}"
 
     def reading(self, needs: Needs) -> OneClip:
-        """The same clip. Raises ValueError where more than a video and a caption is required."""
-        more = [name for name in needs.names if name in needs.required - {"caption", "video"}]
-        if more:
+        """The same clip, with what is required and can be found in it by the usual detector.
+
+        Raises ValueError where nothing finds it.
+        """
+        video, caption, fps = self.sample.video, self.sample.caption or "", self.sample.metadata["fps"]
+        assert video is not None  # of a single clip
+        lacking = needs.required - {"caption", "video", *self.sample.fields}
+        more = [name for name in needs.names if name in lacking]
+        beyond = [name for name in more if name not in FOUND]
+        if beyond:
             raise ValueError(
-                f"a single clip has no {' and no '.join(more)}, which is required: give data.path=FOLDER "
-                "with shards that have it in place of data.video"
+                f"a single clip has no {' and no '.join(beyond)}, which is required: give "
+                f"data.given={{{beyond[0]}: FILE}}, or data.path=FOLDER with shards that have it in place of "
+                "data.video"
             )
-        return self
+        found = {name: detector(name).see(video) for name in more}
+        return OneClip(video, caption, fps, {**self.sample.fields, **found}) if found else self
 
     def check(self, rows: Sequence[int]) -> None:
         """Nothing: what may be missing is refused by :meth:`reading`."""

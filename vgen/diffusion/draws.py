@@ -21,11 +21,13 @@ class Draws:
 
     A number is a hash of its place in its stream (SplitMix64: Steele, Lea and Flood 2014), so a whole batch
     is drawn at once on the device that needs it, and the CPU waits for nothing. Every device draws the same
-    integers and, up to rounding in the last digits, the same normal numbers.
+    integers and, up to rounding in the last digits, the same normal numbers. ``progress`` is the share of
+    training that is done, 0 to 1, for what is drawn otherwise in its course.
     """
 
     seed: int
     keys: Sequence[tuple[str, int]]  # (sample id, epoch)
+    progress: float = 1.0
 
     def normal(self, purpose: str, like: Tensor) -> Tensor:
         """Standard normal, shape and device of ``like`` (b ...), float32 before the cast (Box and Muller

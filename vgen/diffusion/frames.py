@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from vgen.spec import Choice, spec
+from vgen.spec import Choice, field, spec
 
 OVERLAP = 4
 SHORTEST_CLIP = 3
@@ -173,6 +173,76 @@ class Hierarchical(FrameSchedule):
         return (
             f"{num_frames} frames as {len(keys)} keys seen together and, between two keys each, "
             f"{len(between)} clips of up to {longest} (window.num_frames=0 for all at once)"
+        )
+
+
+@spec
+class Sequential(FrameSchedule):
+    """Key frames one after another, each of which may read those before it; what lies between two of them is
+    made of both (Yang et al. 2023, Rerender A Video). A key stands every ``interval`` frames, and at the
+    end."""
+
+    interval: int = 10
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueError(f"interval must be 1 or more, got {self.interval}; 1 makes a key of every frame")
+
+    def keys(self, num_frames: int) -> list[int]:
+        """Numbers of the key frames."""
+        return sorted({*range(0, num_frames, self.interval), num_frames - 1})
+
+    def passes(self, num_frames: int) -> list[Pass]:
+        keys = self.keys(num_frames)
+        between = [Pass(range(a + 1, b), Role.BETWEEN) for a, b in pairwise(keys) if b - a > 1]
+        return [*(Pass((key,), Role.KEYS) for key in keys), *between]
+
+    def told(self, num_frames: int) -> str:
+        keys = len(self.keys(num_frames))
+        return f"{counted(num_frames)}, {keys} of them keys drawn one after another, the others made of these"
+
+
+@spec
+class Fused(FrameSchedule):
+    """Overlapping windows, fused with a video of key frames that all of them agree on (Zhao et al. 2023,
+    ControlVideo, version 2: long videos; Bar-Tal et al. 2023, MultiDiffusion, equation 5).
+
+    Keys are the first frame of every window and the last one of the clip. In a key frame the prediction of
+    the key frames' video weighs ``key_share``, that of the windows the rest; 0 leaves it out. A clip that
+    fits in one window is seen whole.
+    """
+
+    windows: Sliding = field(default_factory=Sliding)
+    key_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_key_share(self.key_share)
+
+    def passes(self, num_frames: int) -> list[Pass]:
+        windows = self.windows.passes(num_frames)
+        if len(windows) == 1 or not self.key_share:
+            return windows
+        keys = sorted({*(one.frames[0] for one in windows), num_frames - 1})
+        total = [0.0] * num_frames
+        for one in windows:
+            for frame, weight in zip(one.frames, one.weights, strict=True):
+                total[frame] += weight
+        factor = self.key_share / (1 - self.key_share)
+        weights = tuple(factor * total[key] for key in keys)
+        return [Pass(tuple(keys), Role.KEYS, weights), *windows]
+
+    def told(self, num_frames: int) -> str:
+        passes = self.passes(num_frames)
+        if passes[0].role is not Role.KEYS:
+            return self.windows.told(num_frames)
+        return f"{self.windows.told(num_frames)}, together with a video of {len(passes[0])} key frames"
+
+
+def check_key_share(share: float) -> None:
+    """Raises ValueError for a share that leaves the windows nothing."""
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"key_share must be 0 or more and below 1, got {share}; 0.5 weighs key frames and windows alike"
         )
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vgen.spec import spec
+from vgen.spec import field, spec
 
 Dropped = frozenset[str]
 """Names of the conditions that a row does not hear."""
-TEXT, IMAGE, TIME = "text", "image", "time"
+TEXT, IMAGE, POSE, TIME, CONTEXT = "text", "image", "pose", "time", "context"
 """Names that guidance knows; a row that drops ``time`` sees its frames as stills."""
 NOTHING: Dropped = frozenset()
 
@@ -114,10 +114,11 @@ class Cfg(Guidance):
 @spec
 class Dual(Guidance):
     """Image and text guidance (InstructPix2Pix, Brooks et al. 2023, eq. 3): e(0,0) + s_I (e(0,I) - e(0,0)) +
-    s_T (e(T,I) - e(0,I))."""
+    s_T (e(T,I) - e(0,I)). ``beside`` names the condition that stands in the image's place."""
 
     text: float = 7.5
     image: float = 1.5
+    beside: str = IMAGE
 
     def __post_init__(self) -> None:
         check_scale(self.text)
@@ -125,7 +126,31 @@ class Dual(Guidance):
 
     def branches(self) -> tuple[Branch, ...]:
         return (
-            Branch("null", frozenset({TEXT, IMAGE})),
-            Branch("image", frozenset({TEXT}), self.image),
+            Branch("null", frozenset({TEXT, self.beside})),
+            Branch(self.beside, frozenset({TEXT}), self.image),
             Branch("text", scale=self.text),
         )
+
+
+@spec
+class Nested(Guidance):
+    """Conditions that come in one after the other, each with a scale of its own: e(nothing) + s_1 (e(c_1) -
+    e(nothing)) + s_2 (e(c_1, c_2) - e(c_1)) + ... ``conditions`` and ``scales`` are in this order."""
+
+    conditions: list[str] = field(default_factory=lambda: [IMAGE, TEXT])
+    scales: list[float] = field(default_factory=lambda: [1.5, 7.5])
+
+    def __post_init__(self) -> None:
+        if len(self.scales) != len(self.conditions) or not self.scales:
+            raise ValueError(
+                f"nested guidance needs a scale for each of {', '.join(self.conditions)}, got {self.scales}"
+            )
+        for scale in self.scales:
+            check_scale(scale)
+
+    def branches(self) -> tuple[Branch, ...]:
+        out = [Branch("null", frozenset(self.conditions))]
+        for i, (name, scale) in enumerate(zip(self.conditions, self.scales, strict=True), 1):
+            called = TEXT if i == len(self.conditions) else name
+            out.append(Branch(called, frozenset(self.conditions[i:]), scale))
+        return tuple(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vgen.formats.foreign import Imported
 from vgen.formats.motion_names import depth_of, homes, listed, positions, refuse_difference, shapes
+from vgen.formats.wrapping import inside, unwrapped, what_it_is
 from vgen.spec import Choice
 
 INNER = "temporal_transformer"
@@ -63,11 +64,10 @@ class Layout:
 
 
 def recognises(entries: Mapping[str, Any]) -> bool:
-    """Whether a motion module's first norm is in it, wrapped or not."""
-    state: Any = entries
-    while isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    return any(isinstance(name, str) and _MODULE.search(name) for name in state)
+    """Whether a motion module's first norm is in it, wrapped or not, and it is no ControlNet's."""
+    names = [name for name in inside(entries).state if isinstance(name, str)]
+    beside = any(name.startswith("controlnet_") for name in names)
+    return not beside and any(_MODULE.search(name) for name in names)
 
 
 def export(
@@ -114,7 +114,9 @@ def import_(
             "give the backbone= it was trained on"
         )
     notes = (
-        [f"left unread what stands beside state_dict: {listed(list(layout.unread))}"] if layout.unread else []
+        [f"left unread what stands beside {layout.wrapper}: {listed(list(layout.unread))}"]
+        if layout.unread
+        else []
     )
     state = _without_image_unet(state, unet, notes)
     tables = {name: state.pop(name) for name in list(state) if name.endswith(".pos_encoder.pe")}
@@ -169,31 +171,17 @@ def implied(layout: Layout) -> dict[str, Any]:
 def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layout, dict[str, Tensor]]:
     """Name the layout and take its wrapping off; what is left are tensors under unprefixed names. Of three
     levels of other widths than the published SDXL's ``unet`` says whether they are one's."""
-    wrapper, unread, state = "", [], dict(entries)
-    while isinstance(state.get("state_dict"), Mapping):
-        unread += [str(name) for name in state if name != "state_dict"]
-        wrapper, state = "state_dict", dict(state["state_dict"])
-    if isinstance(state.get("controlnet"), Mapping):
-        raise ValueError(
-            "the file is a SparseCtrl condition encoder, not a motion module; its motion modules have one "
-            "attention per block and belong to it alone"
-        )
+    found = unwrapped(entries)
+    state = found.state
+    _refuse_condition_encoder(state)
     has_config = state.pop(CONFIG, None) is not None
-    foreign = [
-        str(name)
-        for name, value in state.items()
-        if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
-    if foreign:
-        raise ValueError(f"the file holds entries that are no tensors: {listed(foreign)}")
-    prefix = "module." if state and all(name.startswith("module.") for name in state) else ""
-    state = {name.removeprefix(prefix): value for name, value in state.items()}
+    if has_config:  # it has no prefix where the others have one
+        again = unwrapped(state)
+        found, state = replace(found, prefix=again.prefix), again.state
+    _refuse_no_tensors(state)
     channels = _channels(state)
     if not channels:
-        raise ValueError(
-            f"the file holds no motion module (no down_blocks.0.motion_modules.0.{INNER}.norm.weight); "
-            f"its entries are {listed(list(state)) or 'none'}"
-        )
+        raise ValueError(_no_motion_module(entries, state))
     rows = {
         value.shape[1]
         for name, value in state.items()
@@ -214,11 +202,38 @@ def detect(entries: Mapping[str, Any], unet: UNet2DConditionModel) -> tuple[Layo
         channels=channels,
         mid_block=mid_block,
         num_positions=num_positions,
-        wrapper=wrapper,
-        prefix=prefix,
+        wrapper=found.wrapper,
+        prefix=found.prefix,
         has_config=has_config,
-        unread=tuple(unread),
+        unread=found.unread,
     ), state
+
+
+def _refuse_condition_encoder(state: Mapping[Any, Any]) -> None:
+    if isinstance(state.get("controlnet"), Mapping):
+        raise ValueError(
+            "the file is a SparseCtrl condition encoder, not a motion module; its motion modules have one "
+            "attention per block and belong to it alone"
+        )
+
+
+def _refuse_no_tensors(state: Mapping[Any, Any]) -> None:
+    foreign = [
+        str(name)
+        for name, value in state.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
+    if foreign:
+        raise ValueError(f"the file holds entries that are no tensors: {listed(foreign)}")
+
+
+def _no_motion_module(entries: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    kind = what_it_is(entries)
+    said = f"the file is {kind} and" if kind else "the file"
+    return (
+        f"{said} holds no motion module (no down_blocks.0.motion_modules.0.{INNER}.norm.weight); "
+        f"its entries are {listed(list(state)) or 'none'}"
+    )
 
 
 def _of_sdxl(channels: tuple[int, ...], unet: UNet2DConditionModel) -> bool:

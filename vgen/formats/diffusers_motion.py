@@ -16,10 +16,11 @@ import torch
 from diffusers.models import MotionAdapter, UNet2DConditionModel
 from torch import Tensor
 
-from vgen.formats import state_file
+from vgen.formats import model_folder
 from vgen.formats.animatediff import INNER
 from vgen.formats.foreign import Imported
 from vgen.formats.motion_names import Depth, homes, positions, refuse_difference, shapes
+from vgen.formats.wrapping import unwrapped
 
 OURS_TO_THEIRS = {
     "attention_blocks.0": "attn1",
@@ -29,11 +30,8 @@ OURS_TO_THEIRS = {
     "ff_norm": "norm3",
 }
 TABLE = re.compile(r".*\.transformer_blocks\.\d+\.pos_embed\.pe")
-WEIGHTS = (
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.bin",
-)
+WEIGHTS = f"{model_folder.STEM}.safetensors"
+"""What is written."""
 ATTENTIONS = 2  # diffusers' motion block knows no other number
 
 
@@ -137,7 +135,7 @@ def write(
         adapter = MotionAdapter(**arguments)
     adapter.load_state_dict(state, strict=True, assign=True)
     adapter.save_pretrained(folder, safe_serialization=True)
-    (folder / WEIGHTS[0]).chmod(
+    (folder / WEIGHTS).chmod(
         (folder / "config.json").stat().st_mode
     )  # diffusers leaves the weights readable by their owner alone
 
@@ -152,11 +150,13 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{arguments.get('_class_name', 'nothing')}; "
             "give the folder that holds its config.json"
         )
-    found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-    if not found:
-        raise ValueError(f"{folder} holds none of {', '.join(WEIGHTS)}")
+    weights = model_folder.found(folder)
+    if weights is None:
+        raise ValueError(
+            f"{folder} holds no weights: none of {WEIGHTS}, {model_folder.STEM}.bin, a variant or an index"
+        )
     _check(path, arguments)
-    return state_file.read(found[0])[0], arguments
+    return unwrapped(model_folder.read(weights)[0]).state, arguments
 
 
 def _arguments(path: Path) -> dict[str, Any]:
@@ -210,9 +210,10 @@ def _names(
     for home in homes(unet):
         if arguments.get("use_motion_mid_block", True) or not home.in_middle:
             for tail, shape in shapes(home.channels, Depth(_num_blocks(arguments), ATTENTIONS)).items():
-                out[f"{home.sidecar}.{INNER}.{tail}"] = (f"{home.original}.{_theirs(tail)}", shape)
+                out[f"{home.sidecar}.{INNER}.{tail}"] = (f"{home.original}.{their_tail(tail)}", shape)
     return out
 
 
-def _theirs(tail: str) -> str:
+def their_tail(tail: str) -> str:
+    """diffusers' name for a tensor inside a motion module."""
     return re.sub(r"(attention_blocks\.\d|norms\.\d|ff_norm)(?=\.)", lambda m: OURS_TO_THEIRS[m[1]], tail)

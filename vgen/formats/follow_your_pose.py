@@ -83,7 +83,7 @@ class PosedUNet(Foreign):
     containers: ClassVar[tuple[Container, ...]] = (Container.SAFETENSORS, Container.CKPT)
 
     def recognises(self, source: Source) -> bool:
-        return not source.is_folder and recognises(source.file()[0])
+        return not source.is_folder and recognises(source.state())
 
     def card(self, source: Source) -> str:
         return source.file()[1].get(CARD_KEY, "")
@@ -94,7 +94,7 @@ class PosedUNet(Foreign):
                 f"from={source.named} is a Follow Your Pose checkpoint, whose attention knows no positions, "
                 f"got num_positions={num_positions}; leave it out"
             )
-        return import_(source.file()[0], unet)
+        return import_(source.state(), unet)
 
     def facts(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
         return {}

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
-from vgen.formats import state_file
+from vgen.formats import model_folder
 from vgen.formats.adapter import Card
 from vgen.formats.state_file import Container
+from vgen.formats.wrapping import unwrapped
 
 CARD_KEY, CARD_FILE = "vgen_card", "vgen.json"
 """Where vgen's card stands in a file's metadata, and in a folder."""
@@ -48,8 +49,17 @@ class Source:
         """Entries and metadata of the file, or of one inside the folder."""
         where = path or self.path
         if where not in self._read:
-            self._read[where] = state_file.read(where)
+            self._read[where] = model_folder.read(where)
         return self._read[where]
+
+    def state(self, path: Path | None = None) -> dict[str, Any]:
+        """Tensors without the wrappers and prefixes that other programs put around them."""
+        return unwrapped(self.file(path)[0]).state
+
+    def taken_off(self) -> list[str]:
+        """What was around the tensors of the file, in a sentence; nothing where there was nothing."""
+        around = "" if self.is_folder else str(unwrapped(self.file()[0]))
+        return [f"taken off: {around}"] if around else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

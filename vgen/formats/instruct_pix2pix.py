@@ -17,7 +17,7 @@ from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from vgen.backbones.conditioning import Conditioning
-from vgen.formats import proof
+from vgen.formats import model_folder, proof
 from vgen.formats.foreign import CARD_FILE, Foreign, Imported, Learnt, Rows, Source
 from vgen.formats.state_file import Container
 
@@ -148,12 +148,10 @@ def _weights(source: Source) -> Path | None:
     if not source.is_folder:
         return None
     for folder in (source.path / "unet", source.path):
-        if not _is_a_unets(folder):
-            continue
-        for suffix in ("safetensors", "fp16.safetensors", "bin"):
-            path = folder / f"diffusion_pytorch_model.{suffix}"
-            if path.is_file():
-                return path
+        if _is_a_unets(folder):
+            found = model_folder.found(folder)
+            if found is not None:
+                return found
     return None
 
 

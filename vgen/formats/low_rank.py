@@ -20,6 +20,7 @@ from vgen.backbones.sites import INSERTED
 from vgen.backbones.video_unet import address
 from vgen.formats.low_rank_names import UNET, Place, Places, parted
 from vgen.formats.motion_names import listed
+from vgen.formats.wrapping import inside, what_it_is
 
 LORA = "lora"
 """What low-rank layers are called at their sites."""
@@ -90,10 +91,7 @@ def names_of(entries: Mapping[str, Any]) -> list[str]:
 
 
 def _unwrapped(entries: Mapping[str, Any]) -> dict[str, Tensor]:
-    state: Any = entries
-    while isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in inside(entries).state.items() if isinstance(value, Tensor)}
 
 
 def _by_module(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -119,9 +117,10 @@ def _by_module(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         )
     halves = [module for module, parts in out.items() if not {"down", "up"} <= parts.keys()]
     if halves:
+        kind = what_it_is(state) or "a LoRA"
         raise ValueError(
-            f"{len(halves)} of its {len(out)} low-rank layers lack their down or up half (first: "
-            f"{halves[0]}); the file is cut, fetch it again"
+            f"it is {kind} of which {len(halves)} of {len(out)} low-rank layers lack their down "
+            f"or up half (first: {halves[0]}); the file is cut, fetch it again"
         )
     return out
 

@@ -27,13 +27,17 @@ class LowRankFormat(Foreign):
     """Reading is the same for all: every naming is known.
 
     ``layer_knob`` says that the recipe has one rank and alpha for all layers; else it has a list of targets.
-    ``temporal`` says that its layers stand inside motion modules.
+    ``temporal`` says that its layers stand inside motion modules. What is ``written_only`` leaves files whose
+    names do not say whose they are to others.
     """
 
-    def __init__(self, layer_knob: bool = False, temporal: bool = False) -> None:
+    def __init__(self, layer_knob: bool = False, temporal: bool = False, written_only: bool = False) -> None:
         self.layer_knob, self.temporal = layer_knob, temporal
+        self.written_only = written_only
 
     def recognises(self, source: Source) -> bool:
+        if self.written_only:
+            return False
         path = self._path(source)
         if source.is_folder is not self.folder or not path.is_file():
             return False
@@ -80,6 +84,11 @@ class LowRankFormat(Foreign):
 
     def write(self, path: Path, learnt: Learnt) -> Rows:
         pairs = low_rank.pairs_of(learnt.tensors, learnt.knobs)
+        if not pairs:
+            raise ValueError(
+                f"to={self.name} holds low-rank layers and this run learnt whole weights; its image_model/ "
+                "is what others read, as it is"
+            )
         state = self.state(pairs, learnt.unet)
         file = path / WEIGHTS if self.folder else path
         container = Container(file.suffix.removeprefix("."))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vgen.backbones.sites import Kind, Stage, sites
 
-MOST_LISTED = 30
+MOST_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class PoseEncoderFile(Foreign):
         self.component = component
 
     def recognises(self, source: Source) -> bool:
-        return not source.is_folder and bool(self._tensors(source.file()[0]))
+        return not source.is_folder and bool(self._tensors(source.state()))
 
     def card(self, source: Source) -> str:
         return source.file()[1].get(CARD_KEY, "")
@@ -80,7 +80,7 @@ class PoseEncoderFile(Foreign):
                 f"from={source.named} is a pose encoder, which knows no positions, got "
                 f"num_positions={num_positions}; leave it out"
             )
-        found = self._tensors(source.file()[0])
+        found = self._tensors(source.state())
         return Imported(
             tensors=found,
             knobs={},

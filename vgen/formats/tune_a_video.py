@@ -18,7 +18,7 @@ from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from vgen.backbones.sites import Kind, sites
-from vgen.formats import proof, state_file
+from vgen.formats import model_folder, proof, state_file
 from vgen.formats.foreign import CARD_KEY, Foreign, Imported, Learnt, Rows, Source
 from vgen.formats.state_file import Container
 
@@ -163,7 +163,7 @@ class TunedUNet(Foreign):
                 f"from={source.named} is a Tune-A-Video checkpoint, whose attention knows no positions, got "
                 f"num_positions={num_positions}; leave it out"
             )
-        return import_(source.file(path)[0], unet)
+        return import_(source.state(path), unet)
 
     def facts(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
         return {}
@@ -202,9 +202,8 @@ def _weights(source: Source) -> Path | None:
     """The file with temporal layers: the one that was named, or a tuned pipeline's."""
     files = [source.path]
     if source.is_folder:
-        found = sorted((source.path / "unet").glob("diffusion_pytorch_model.*"))
-        files = [file for file in found if file.suffix in (".safetensors", ".bin")]
-    return next((file for file in files if recognises(source.file(file)[0])), None)
+        files = list(model_folder.candidates(source.path / "unet"))
+    return next((file for file in files if recognises(source.state(file))), None)
 
 
 def _unsaid(knobs: Mapping[str, Any]) -> Rows:

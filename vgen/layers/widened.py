@@ -44,13 +44,14 @@ class ZeroConvolution(Inserted):
 @spec
 class Widened(LayerSpec):
     """``reading`` names what is read; it has ``channels``, 0 meaning as many as the convolution's own
-    input."""
+    input, and ``extra`` ones."""
 
     reading: str = "image"
     channels: int = 0
+    extra: int = 0
 
     def __post_init__(self) -> None:
-        if self.channels < 0:
+        if self.channels < 0 or self.extra < 0:
             raise ValueError(
                 f"a widened convolution reads 1 channel or more, got {self.channels}; 0 means as many as x"
             )
@@ -61,4 +62,5 @@ class Widened(LayerSpec):
                 f"{site.path} is a {type(module).__name__}, and a convolution alone can be widened; name "
                 "sites of kind conv_in or conv"
             )
-        return ZeroConvolution(self.reading, self.channels or module.in_channels, module, context)
+        channels = (self.channels or module.in_channels) + self.extra
+        return ZeroConvolution(self.reading, channels, module, context)

@@ -14,13 +14,13 @@ from vgen.attention.processor import control_of, route
 from vgen.attention.temporal import route_inserted
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Site, inserted_sites, sites
-from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoUNet
+from vgen.backbones.video_unet import Sidecar, TextSidecar, VideoControlNet, VideoDecoder, VideoUNet
 from vgen.conditions.condition import Condition
 from vgen.diffusion.guidance import TIME
 from vgen.diffusion.schedule import Prediction, Schedule
 from vgen.layers.insertion import Inserted
 from vgen.layers.norm import NormScope, pool_image_norms
-from vgen.methods._recipe import UNET, Conditioned, Insertion, Recipe
+from vgen.methods._recipe import UNET, VAE, Conditioned, Insertion, ModuleOf, Recipe
 from vgen.methods._video_model import VideoModel
 
 
@@ -66,11 +66,15 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
         needed=frozenset().union(*(_needed(part.recipe) for part in parts)),
         process=partial(_process, leading, model),
         start=leading.start(),
+        keeps_first_frame=leading.keeps_first_frame(),
         frame_schedule=leading.frame_schedule,
+        guidance=leading.guidance,
     )
     for part in parts:
         _refuse_unknown(part.recipe, part.recipe.conditions())
         _listen(video_model, part)
+        for name, build in part.recipe.modules().items():
+            _take_in(video_model, name, build)
     nets = _routed(video_model)
     for net, keys in _attention_keys(parts).items():
         control_of(_net(nets, net)).keys = tuple(keys)
@@ -79,11 +83,21 @@ def assemble_stack(parts: Sequence[Part], model: ImageModel) -> VideoModel:
             wired = part.recipe.conditions().values()
             own = [*part.recipe.insertions(), *(i for one in wired for i in one.insertions)]
             now = [one for one in own if _is_inside(one) is inside]
-            add(video_model, now, part.name, part.scale)
-    if leading.image_norms() is NormScope.CLIP:
-        pool_image_norms(video_model.unet)
+            if now:
+                add(video_model, now, part.name, part.scale)
+    _pool_norms(leading, video_model)
     video_model.enter(None)
     return video_model
+
+
+def _pool_norms(leading: Recipe, video_model: VideoModel) -> None:
+    """Give the nets the scope of norms that the leading recipe names, the UNet and those beside it."""
+    if leading.image_norms() is NormScope.CLIP:
+        pool_image_norms(video_model.unet)
+    if leading.beside_norms() is NormScope.CLIP:
+        for net in video_model.modules.values():
+            if isinstance(net, VideoControlNet):
+                pool_image_norms(net)
 
 
 def leader(parts: Sequence[Part], model: ImageModel) -> Recipe:
@@ -142,8 +156,10 @@ def _no_site(video_model: VideoModel, insertion: Insertion, num_sites: int) -> s
 
 
 def _sidecar(video_model: VideoModel, into: str) -> Sidecar:
-    """The net that an insertion names; a text encoder gets a sidecar when it is first named."""
+    """The net that an insertion names; a text encoder and the VAE get a sidecar when they are first named."""
     name = into.removesuffix(f".{INSERTED}")
+    if name == VAE and name not in video_model.nets():
+        video_model.modules[name] = VideoDecoder(video_model.model.vae)
     encoder = video_model.model.components().get(name) if name.startswith("text_encoder") else None
     if encoder is not None and name not in video_model.nets():
         video_model.modules[name] = TextSidecar(encoder)
@@ -198,9 +214,15 @@ def _listen(video_model: VideoModel, part: Part) -> None:
             )
         if known is None:
             video_model.conditions[name] = mine
-        if one.module is not None and name not in video_model.modules:
-            _refuse_taken(video_model, name)
-            video_model.modules[name] = one.module(video_model.model)
+        if one.module is not None:
+            _take_in(video_model, name, one.module)
+
+
+def _take_in(video_model: VideoModel, name: str, build: ModuleOf) -> None:
+    """Make the net ``name``, unless a part before has brought it."""
+    if name not in video_model.modules:
+        _refuse_taken(video_model, name)
+        video_model.modules[name] = build(video_model.model)
 
 
 def _needed(recipe: Recipe) -> frozenset[str]:
@@ -233,7 +255,10 @@ def _routed(video_model: VideoModel) -> dict[str, Sidecar]:
 
 def _net(nets: dict[str, Sidecar], name: str) -> Sidecar:
     if name not in nets:
-        raise ValueError(f"a recipe speaks of the net {name!r}, but it has {', '.join(nets)}")
+        raise ValueError(
+            f"a recipe speaks of the net {name!r}, but it has {', '.join(nets)}; put the adapter that brings "
+            f"it beneath, as stack.{name}.file=FILE"
+        )
     return nets[name]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.attention.control import Control, Edit, Recorder
+from vgen.attention.control import Control, Edit, Recorder, Reference
 from vgen.attention.edits import Amplify
 from vgen.attention.keys import FrameKeys
 from vgen.attention.masks import MaskSpec, WordHeat, mask_of, mask_sites, union
@@ -86,29 +86,36 @@ class Wish:
 @dataclass(slots=True)
 class Edited:
     """Clean latents 1 f c h w of the edit and, where they came along, of the source as the same machinery
-    gives it back; ``mask`` f h w bool is where the edit was allowed to act."""
+    gives it back; ``mask`` f h w bool is where the edit was allowed to act. ``frames`` are the numbers of
+    those that the latents hold; None: all. ``pixels`` 1 f 3 H W in [-1, 1] are all frames where the edit ends
+    in pixels."""
 
     latents: Tensor
     reconstruction: Tensor | None = None
     mask: Tensor | None = None
     report: dict[str, Any] = field(default_factory=dict)
+    frames: Sequence[int] | None = None
+    pixels: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """What attention does in one run: the frames that self-attention reads (None: as assembled), and the
-    edits of what it sees."""
+    """What attention does in one run: the frames that self-attention reads (None: as assembled), the edits of
+    what it sees, who records it, and what it reads of earlier runs."""
 
     keys: Sequence[FrameKeys] | None = None
     edits: Sequence[Edit] = ()
+    recorders: Sequence[Recorder] = ()
+    references: Mapping[str, Reference] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class EditSession:
-    """One clip under edit. ``latents`` 1 f c h w are those of the real clip; None: the source is generated
-    from ``noise``. ``sampling`` says in how many steps and with how much guidance. ``fields`` are what else
-    the clip has, 1 f ... each, as the pictures of a ControlNet. ``seed`` gives the noise of solvers that add
-    some at every step, which belongs together over frames as the start noise of the method does.
+    """One clip under edit. ``latents`` 1 f c h w are those of the real clip, whose ``pixels`` are 1 f 3 H W
+    in [-1, 1]; None: the source is generated from ``noise``. ``sampling`` says in how many steps and with how
+    much guidance. ``fields`` are what else the clip has, 1 f ... each, as the pictures of a ControlNet.
+    ``seed`` gives the noise of solvers that add some at every step, which belongs together over frames as the
+    start noise of the method does.
 
     A long clip is seen in passes of the schedule ``frames`` at every step, forth and back, so that there is
     one latent and one trajectory for the whole of it; attention, and what it records, stays within a pass.
@@ -120,6 +127,7 @@ class EditSession:
     noise: Tensor
     sampling: Sampling
     latents: Tensor | None = None
+    pixels: Tensor | None = None
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Progress = lambda phase, done, total: None
     frames: FrameSchedule = field(default_factory=Whole)
@@ -157,9 +165,12 @@ class EditSession:
         def told(phase: str, done: int, total: int) -> None:
             self.progress(phase, i * total + done, self.num_frames * total)
 
-        latents = None if self.latents is None else self.latents[:, i : i + 1]
-        fields = {name: x[:, i : i + 1] for name, x in self.fields.items()}
-        return replace(self, latents=latents, noise=self.noise[:, i : i + 1], fields=fields, progress=told)
+        own = slice(i, i + 1)
+        latents = None if self.latents is None else self.latents[:, own]
+        pixels = None if self.pixels is None else self.pixels[:, own]
+        fields = {name: x[:, own] for name, x in self.fields.items()}
+        noise = self.noise[:, own]
+        return replace(self, latents=latents, pixels=pixels, noise=noise, fields=fields, progress=told)
 
     def fresh(self, step: int) -> Tensor:
         """New noise 1 f c h w for a step: a function of seed and step alone, and shared as the start is."""
@@ -172,7 +183,8 @@ class EditSession:
         or ``negative``."""
         fields = {name: x.expand(len(prompts), *x.shape[1:]) for name, x in self.fields.items()}
         told = {"negative": [negative] * len(prompts)} if negative else {}
-        return self.video_model.encode({"caption": list(prompts), **told, **fields})
+        # latents say how many pictures there must be, and of what size
+        return self.video_model.encode({"caption": list(prompts), "latents": self.noise, **told, **fields})
 
     @property
     def replaces(self) -> bool:
@@ -354,7 +366,12 @@ class EditSession:
         solver, schedule = self.sampling.solver, self.video_model.schedule
         ask = self.denoiser(encoded, guidance, branches=branches, solver=solver, phase=phase)
         x = start.expand(len(branches), *start.shape[1:]).contiguous()
-        with self.control.acting(keys=acting.keys, edits=acting.edits):
+        with self.control.acting(
+            keys=acting.keys,
+            edits=acting.edits,
+            recorders=acting.recorders,
+            references=acting.references,
+        ):
             return solve(
                 ask,
                 x,
@@ -473,6 +490,7 @@ class Editing(ABC):
     draws_source: ClassVar[bool] = False
     sampled: ClassVar[bool] = True
     along_pictures: ClassVar[bool] = False
+    needs_clip: ClassVar[bool] = False
     instructed: ClassVar[bool] = False
     inverts: ClassVar[bool] = True
 
@@ -521,11 +539,21 @@ def heard(recipe: Recipe, video: np.ndarray, device: torch.device) -> dict[str, 
     return {"source": torch.tensor(video, device=device).permute(0, 3, 1, 2)[None]}
 
 
+def in_pixels(video: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 f h w 3 to 1 f 3 H W in [-1, 1]."""
+    return torch.tensor(video, device=device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
+
+
 @torch.no_grad()
 def encoded(model: ImageModel, video: np.ndarray, device: torch.device) -> Tensor:
     """uint8 f h w 3 to latents 1 f c h w."""
-    pixels = torch.tensor(video, device=device).permute(0, 3, 1, 2)[None].float() / 127.5 - 1
-    return model.encode(pixels).float()
+    return model.encode(in_pixels(video, device)).float()
+
+
+@torch.no_grad()
+def finished(model: ImageModel, done: Edited) -> Tensor:
+    """What came of an edit, 1 f 3 H W in [-1, 1]."""
+    return model.decode(done.latents) if done.pixels is None else done.pixels
 
 
 def start_noise(

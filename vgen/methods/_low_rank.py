@@ -17,6 +17,13 @@ from vgen.spec import field, spec
 
 ATTENTION = ["*.attn[12].to_[qkv]", "*.attn[12].to_out.0"]
 
+WHOLE_TEXT_ENCODER = (
+    "text_encoder.*embeddings.*",
+    "text_encoder.*layers.*",
+    "text_encoder.*final_layer_norm.*",
+)
+"""What of a text encoder a UNet's error reaches: all but a projection that some have behind it."""
+
 
 @spec
 class Target:

@@ -11,26 +11,29 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, NamedTuple, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from vgen.attention.keys import FrameKeys
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.sites import INSERTED, Where
 from vgen.conditions.condition import Condition
 from vgen.conditions.text import Text
+from vgen.data.subject import Subject
 from vgen.diffusion.frames import FrameSchedule, Sliding
-from vgen.diffusion.guidance import Drop
+from vgen.diffusion.guidance import Cfg, Drop, Guidance
 from vgen.diffusion.schedule import Prediction, Schedule, prediction_of, schedule_of
 from vgen.diffusion.start import Iid, Start
 from vgen.formats.foreign import Foreign
 from vgen.layers.insertion import LayerSpec
 from vgen.layers.norm import NormScope
+from vgen.methods._cascade import Follows
 from vgen.methods._objectives import Denoising, Objective
 from vgen.methods._sampling import Sampling
 from vgen.spec import spec
 
-UNET = "unet"
-"""The name of the net that every method has; the others are those of its modules."""
+UNET, VAE = "unet", "vae"
+"""The names of the net that every method has, and of the one that gives pixels; the others are those of its
+modules."""
 GUESTS = ("vae", "text_encoder", "text_encoder_2", "image_encoder")
 """Parts of the image model that are written with it when anything in them learns."""
 
@@ -84,23 +87,28 @@ class Conditioned:
 
 @spec
 class Training:
-    """A paper's numbers for training; None: those of every training."""
+    """A paper's numbers for training; None: those of every training. ``decay`` is how the learning rate
+    falls, by a name that ``optim.decay`` knows."""
 
     lr: float | None = None
     weight_decay: float | None = None
     ema_decay: float | None = None
     max_steps: int | None = None
+    grad_clip: float | None = None
+    decay: str | None = None
 
-    def settings(self) -> dict[str, dict[str, float]]:
+    def settings(self) -> dict[str, dict[str, float | str]]:
         """By the sections of a run's configuration."""
-        optim = {"lr": self.lr, "weight_decay": self.weight_decay, "ema_decay": self.ema_decay}
-        trainer: dict[str, float | None] = {"max_steps": self.max_steps}
+        optim: dict[str, float | str | None] = {
+            name: getattr(self, name) for name in ("lr", "weight_decay", "ema_decay", "grad_clip", "decay")
+        }
+        trainer: dict[str, float | str | None] = {"max_steps": self.max_steps}
         sections = {"optim": optim, "trainer": trainer}
         given = {name: _given(section) for name, section in sections.items()}
         return {name: section for name, section in given.items() if section}
 
 
-def _given(section: dict[str, float | None]) -> dict[str, float]:
+def _given(section: dict[str, float | str | None]) -> dict[str, float | str]:
     return {name: value for name, value in section.items() if value is not None}
 
 
@@ -120,6 +128,8 @@ class Recipe:
     leads: ClassVar[bool] = True
     """Whether its schedule, prediction and norm scope hold for a stack that it is in; False for mere
     layers."""
+    on_image_model: ClassVar[bool] = True
+    """Whether it stands on an image model; False: none is opened."""
     formats: ClassVar[tuple[Foreign, ...]] = ()
     """Formats of other programs that its tensors come and go in; the first one is written where nobody names
     one."""
@@ -135,6 +145,11 @@ class Recipe:
         """
         return ()
 
+    def lr_factors(self) -> dict[str, float]:
+        """Factors of the learning rate, by patterns as in :meth:`learns`; whatever none of them hits has
+        1."""
+        return {}
+
     def conditions(self) -> dict[str, Conditioned]:
         """What it listens to, by name, in the order in which it speaks."""
         return {"text": Conditioned(Text())}
@@ -142,6 +157,10 @@ class Recipe:
     def stands_on(self) -> Recipe | None:
         """What must lie beneath it in a stack, with knobs as they come; None: the image model is enough."""
         return None
+
+    def modules(self) -> dict[str, ModuleOf]:
+        """Nets of its own by name, beside those that its conditions speak through."""
+        return {}
 
     def insertions(self) -> Iterable[Insertion]:
         """What is inserted, beside what its conditions insert."""
@@ -171,9 +190,22 @@ class Recipe:
         """The noise that drawing starts from."""
         return Iid()
 
+    def keeps_first_frame(self) -> bool:
+        """Whether the first frame is given clean: a picture, or one that is drawn alone. Longer clips than
+        the window of sampling are then drawn piece by piece, each from the last frame of the one before."""
+        return False
+
     def frame_schedule(self, window: Sliding) -> FrameSchedule:
         """How clips are seen in drawing and editing, given the windows that a person asks for."""
         return window
+
+    def guidance(self, scale: float) -> Guidance:
+        """The branches that drawing asks, where ``sampling.guidance`` is ``scale``."""
+        return Cfg(scale=scale)
+
+    def follows(self) -> Follows | None:
+        """How it goes on from a clip that another one drew, in a cascade; None: it can't."""
+        return None
 
     def sampling(self) -> Sampling:
         """The paper's numbers for drawing and editing; ``sampling.*`` on the command line overrides them."""
@@ -200,6 +232,20 @@ class Recipe:
         """Conditions that every training clip drops."""
         always = [drop.dropped for drop in self.dropout() if drop.share >= 1]
         return frozenset().union(*always)
+
+    def subject(self) -> Subject | None:
+        """What its training asks of the pictures of a subject; None: it takes any corpus."""
+        return None
+
+    def adversaries(self) -> dict[str, ModuleOf]:
+        """Nets that learn only so that others do, by name: in no file and no average, and in no model that is
+        opened."""
+        return {}
+
+    def kept(self, learnt: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a file holds of the tensors that learnt, ``component.parameter``: none of an adversary's."""
+        against = self.adversaries()
+        return {name: value for name, value in learnt.items() if name.partition(".")[0] not in against}
 
     def engages(self) -> tuple[str, ...]:
         """Components that hold a learning parameter: what an optimiser, a strategy and a checkpoint see."""

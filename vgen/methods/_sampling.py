@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -14,10 +14,11 @@ from torch import Tensor
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoUNet
 from vgen.conditions.condition import WEIGHT, Encoded
+from vgen.conditions.first_frame import FIRST
 from vgen.diffusion.draws import Draws
-from vgen.diffusion.frames import Sliding
-from vgen.diffusion.guidance import Cfg, check_scale
-from vgen.diffusion.solvers import Solver, Spacing, solve
+from vgen.diffusion.frames import FrameSchedule, Sliding, Whole
+from vgen.diffusion.guidance import check_scale
+from vgen.diffusion.solvers import Solver, Spacing, StepHooks, levels, solve, timesteps
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.motion_module import PositionalEncoding
 from vgen.methods._video_model import Course, VideoModel
@@ -139,6 +140,11 @@ def refuse_impossible(video_model: VideoModel, sampling: Sampling, key: str = "s
     """What would fail in the first step of drawing fails here: sizes that the UNet can't halve, more frames
     at once than position rows."""
     latent_size(video_model.model, sampling)
+    if video_model.keeps_first_frame and sampling.window.num_frames == 1:
+        raise ValueError(
+            f"{key}.window.num_frames=1 leaves no frame to draw after the one that is given; set it to 2 or "
+            "more"
+        )
     rows = position_rows(video_model.unet)
     at_once = video_model.frame_schedule(sampling.window).at_once(sampling.num_frames)
     if rows is not None and at_once > rows:
@@ -174,7 +180,6 @@ def heard(encoded: Mapping[str, Encoded], sampling: Sampling, step: int) -> dict
     return out
 
 
-@torch.no_grad()
 def generate(
     video_model: VideoModel,
     prompts: list[Prompt],
@@ -184,8 +189,22 @@ def generate(
 ) -> Tensor:
     """Clips in [-1, 1], ``b f 3 H W`` float32 on the CPU, one per prompt; ``more`` are what else the method
     listens to, one row per clip."""
+    latents = draw_latents(video_model, prompts, sampling, on_step, more)
+    return video_model.decode(latents).float().cpu()
+
+
+@torch.no_grad()
+def draw_latents(
+    video_model: VideoModel,
+    prompts: list[Prompt],
+    sampling: Sampling,
+    on_step: Callable[[], None] = lambda: None,
+    more: Mapping[str, Tensor] | None = None,
+    part: str = "clip",
+) -> Tensor:
+    """The same before they are decoded, ``b f c h w``; another ``part`` of a clip has other noise."""
     h, w = latent_size(video_model.model, sampling)
-    draws = Draws(0, [("clip", p.seed) for p in prompts])
+    draws = Draws(0, [(part, p.seed) for p in prompts])
     shape = (len(prompts), sampling.num_frames, video_model.model.latent_channels, h, w)
     like = torch.empty(shape, device=video_model.device)
     factor = video_model.model.vae_factor
@@ -194,25 +213,98 @@ def generate(
         "negative": [p.negative for p in prompts],
         "canvas": (sampling.num_frames, factor * h, factor * w),
     }
-    encoded = video_model.encode(video_model.prepare({**told, **(more or {})}))
+    fields = video_model.prepare({**told, **(more or {})})
+    encoded = video_model.encode(fields)
     refuse_unscalable(encoded, sampling)
-    course = Course(
-        num_steps=sampling.num_steps,
-        branches=tuple(f"clip{i}" for i in range(len(prompts))),
-        solver=sampling.solver,
-        spacing=sampling.spacing,
-        frames=video_model.frame_schedule(sampling.window),
-    )
-    guidance = Cfg(scale=sampling.guidance)
-    denoiser = video_model.denoiser(partial(heard, encoded, sampling), guidance, course, on_step)
-    latents = solve(
-        denoiser,
-        video_model.start.noise(draws, like),
-        video_model.schedule,
-        sampling.num_steps,
-        sampling.solver,
-        sampling.spacing,
-        noise=lambda i: draws.normal(f"step{i}", like),
-    )
+    drawing = _Drawing(video_model, sampling, draws, on_step)
+    start = _start(video_model, sampling, draws, like, fields)
+    if video_model.keeps_first_frame:
+        latents = drawing.from_first_frame(encoded, start, fields.get(FIRST))
+    else:
+        latents = drawing.solved(encoded, start, video_model.frame_schedule(sampling.window))
     video_model.enter(None)
-    return video_model.decode(latents).float().cpu()
+    return latents
+
+
+def num_steps(video_model: VideoModel, sampling: Sampling, fields: Collection[str] = ()) -> int:
+    """How often ``on_step`` of :func:`generate` is called, given the names of what else is heard."""
+    if not video_model.keeps_first_frame:
+        return sampling.num_steps
+    alone = "reference" not in fields
+    return sampling.num_steps * (alone + len(_pieces(sampling)))
+
+
+def _pieces(sampling: Sampling) -> list[range]:
+    """The frames of each piece of a clip, of which every first frame but that of the clip is the last one of
+    the piece before."""
+    size = max(2, sampling.window.num_frames or sampling.num_frames)
+    starts = range(0, sampling.num_frames - 1, size - 1)
+    return [range(start, min(start + size, sampling.num_frames)) for start in starts]
+
+
+def _start(
+    video_model: VideoModel, sampling: Sampling, draws: Draws, like: Tensor, fields: Mapping[str, Any]
+) -> Tensor:
+    """The latents at the first step."""
+    schedule, start = video_model.schedule, video_model.start
+    ts = timesteps(schedule, sampling.num_steps, sampling.solver, sampling.spacing)
+    level = levels(schedule, ts[:1], sampling.solver)[0]
+    noise = start.noise(draws, like, fields=fields)
+    return start.begin(noise, level.alpha, level.sigma, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What all pieces of a drawing have in common."""
+
+    video_model: VideoModel
+    sampling: Sampling
+    draws: Draws
+    on_step: Callable[[], None]
+
+    def solved(
+        self,
+        encoded: Mapping[str, Encoded],
+        start: Tensor,
+        frames: FrameSchedule,
+        first: Tensor | None = None,
+        purpose: str = "step",
+    ) -> Tensor:
+        """Latents b f c h w from those at the first step; ``first`` b 1 c h w is held in the first frame's
+        place."""
+        model, sampling = self.video_model, self.sampling
+        course = Course(
+            num_steps=sampling.num_steps,
+            branches=tuple(f"clip{i}" for i in range(len(start))),
+            solver=sampling.solver,
+            spacing=sampling.spacing,
+            frames=frames,
+        )
+        guidance = model.guidance(sampling.guidance)
+        said = partial(heard, encoded, sampling)
+        held = () if first is None else (lambda _, x: torch.cat([first, x[:, 1:]], 1),)
+        return solve(
+            model.denoiser(said, guidance, course, self.on_step),
+            start,
+            model.schedule,
+            sampling.num_steps,
+            sampling.solver,
+            sampling.spacing,
+            noise=lambda i: self.draws.normal(f"{purpose}{i}", start),
+            hooks=StepHooks(before=held),
+        )
+
+    def from_first_frame(self, encoded: Mapping[str, Encoded], start: Tensor, first: Tensor | None) -> Tensor:
+        """Piece by piece, each from the last frame of the one before; without ``first`` b 1 c h w a frame is
+        drawn alone."""
+        if first is None:
+            one = {name: e.at(range(1)) for name, e in encoded.items()}
+            first = self.solved(one, start[:, :1], Whole(), purpose="first")
+        out = [first.to(start)]
+        for piece in _pieces(self.sampling):
+            part = {name: e.at(piece) for name, e in encoded.items()}
+            begin = start[:, piece.start : piece.stop]
+            purpose = f"step{piece.start}-" if piece.start else "step"
+            drawn = self.solved(part, begin, Whole(), out[-1][:, -1:], purpose)
+            out.append(drawn[:, 1:])
+        return torch.cat(out, 1)

@@ -16,7 +16,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import Sidecar, VideoUNet
 from vgen.conditions.condition import Condition, Encoded, Fields
 from vgen.diffusion.frames import FrameSchedule, Pass, Role, Sliding, Whole, in_passes
-from vgen.diffusion.guidance import NOTHING, TIME, Dropped, Guidance
+from vgen.diffusion.guidance import NOTHING, TIME, Cfg, Dropped, Guidance
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.schedule import Prediction, Schedule, to_sample_and_noise
 from vgen.diffusion.solvers import Denoiser, Solver, Spacing, timesteps
@@ -46,14 +46,20 @@ def as_given(window: Sliding) -> FrameSchedule:
     return window
 
 
+def plain_guidance(scale: float) -> Guidance:
+    """Classifier-free guidance by the text alone."""
+    return Cfg(scale=scale)
+
+
 @dataclass(slots=True, kw_only=True)
 class VideoModel:
     """An image model with a method's layers in it, what the method listens to, and what its output means.
 
     ``modules`` are the nets beside the UNet, by the name of the condition that speaks through them.
-    ``needed`` names the conditions whose fields a training must have. ``model`` is None for a method that
-    needs no image model. ``start`` is what drawing starts from, ``frame_schedule`` how clips are seen where a
-    person gives windows."""
+    ``needed`` names the conditions whose fields a training must have. A method that needs no image model
+    has one of no weights. ``start`` is what drawing starts from, ``guidance`` which branches are asked at a
+    scale, ``frame_schedule`` how clips are seen where a person gives windows, ``keeps_first_frame`` whether
+    the first frame is held at its latents."""
 
     model: ImageModel
     unet: VideoUNet
@@ -62,7 +68,9 @@ class VideoModel:
     needed: frozenset[str] = frozenset()
     process: Callable[[], tuple[Schedule, Prediction]]
     start: Start = field(default_factory=Iid)
+    keeps_first_frame: bool = False
     frame_schedule: Callable[[Sliding], FrameSchedule] = as_given
+    guidance: Callable[[float], Guidance] = plain_guidance
 
     # -- facts -----------------------------------------------------------------------------------------------
     @property
@@ -75,11 +83,15 @@ class VideoModel:
 
     @property
     def device(self) -> torch.device:
-        return next(self.unet.image_unet.parameters()).device
+        return self._first().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.image_unet.parameters()).dtype
+        return self._first().dtype
+
+    def _first(self) -> nn.Parameter:
+        """A parameter that says where the model lies: the UNet's, or a module's where there is no UNet."""
+        return next(p for net in (self.unet.image_unet, *self.modules.values()) for p in net.parameters())
 
     def components(self) -> dict[str, nn.Module]:
         """What can learn, by name: the video UNet in the image UNet's place, the other parts of the image
@@ -91,12 +103,13 @@ class VideoModel:
         """All of it on a device and in a precision, in evaluation mode and without gradients."""
         self.model.to(device, dtype)
         for part in (self.unet, *self.modules.values()):
-            part.to(device, dtype).eval().requires_grad_(False)
+            kept = None if dtype is None else self.model.dtype_of(part, dtype)
+            part.to(device, kept).eval().requires_grad_(False)
         return self
 
     def controls(self) -> list[Control]:
         """What steers attention in the UNet, and in the sidecars beside it."""
-        return [control_of(net) for net in self.nets().values() if hasattr(net.guest, "attn_processors")]
+        return [control_of(net) for net in self.nets().values() if net.control is not None]
 
     def nets(self) -> dict[str, Sidecar]:
         """Those that layers are inserted into, by name."""
@@ -155,6 +168,10 @@ class VideoModel:
                     "optional"
                 )
 
+    def hears_words(self) -> bool:
+        """Whether a caption reaches the nets."""
+        return any("caption" in condition.reads() for condition in self.conditions.values())
+
     def absent(self, present: Mapping[str, Tensor], num_rows: int) -> list[Dropped]:
         """The conditions that each clip can't hear, since it lacks a field of theirs."""
         out = [set[str]() for _ in range(num_rows)]
@@ -182,7 +199,8 @@ class VideoModel:
         """The raw prediction, float32 b f c h w, for rows ``x`` b f c h w at ``t`` b, of which each drops
         what ``dropped`` says.
 
-        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame.
+        Rows that drop ``time`` see their frames as stills; the conditions speak to them frame by frame, and
+        layers that are ``OVER_TIME`` are left out.
         """
         alone = [TIME in row for row in dropped]
         if not any(alone):
@@ -206,13 +224,20 @@ class VideoModel:
         batch, num_frames = x.shape[:2]
         stills = {name: e.stills(num_frames) for name, e in encoded.items()}
         drops = [row - {TIME} for row in dropped for _ in range(num_frames)]
-        out = self._asked(stills, drops, x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames), moment)
+        alone, ts = x.flatten(0, 1)[:, None], t.repeat_interleave(num_frames)
+        out = self._asked(stills, drops, alone, ts, moment, Conditioning(stills=True))
         return out[:, 0].unflatten(0, (batch, num_frames))
 
     def _asked(
-        self, encoded: Encodings, dropped: Sequence[Dropped], x: Tensor, t: Tensor, moment: Moment | None
+        self,
+        encoded: Encodings,
+        dropped: Sequence[Dropped],
+        x: Tensor,
+        t: Tensor,
+        moment: Moment | None,
+        given: Conditioning | None = None,
     ) -> Tensor:
-        x, given = x.to(self.dtype), Conditioning()
+        x, given = x.to(self.dtype), given or Conditioning()
         for name, condition in self.conditions.items():
             if name in encoded:
                 keep = torch.tensor([name not in row for row in dropped])
@@ -271,8 +296,13 @@ class VideoModel:
     # -- pixels ----------------------------------------------------------------------------------------------
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents b f c h w to pixels in [-1, 1], b f 3 H W."""
-        return self.model.decode(latents)
+        """Latents b f c h w to pixels in [-1, 1], b f 3 H W: clip by clip where layers over frames stand in
+        the decoder."""
+        if "vae" not in self.modules:
+            return self.model.decode(latents)
+        decoder = self.modules["vae"]
+        clips = self.model.unscaled(latents.to(self.model.vae.dtype)).split(1)
+        return torch.cat([decoder(clip) for clip in clips]).clamp(-1, 1)
 
 
 def whole(num_rows: int) -> list[Dropped]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,18 +17,23 @@ class Ema(pl.Callback):
     """Keeps fp32 averages; validation and samples run on them; they resume from the checkpoint. The decay
     warms up as (1 + n) / (10 + n).
 
+    ``apart`` names components that have no average.
+
     Under ZeRO-3 every rank averages the part of the weights that it holds: an average is taken value by
     value, so nothing is gathered.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, apart: Collection[str] = ()) -> None:
         self.decay, self.num_updates = decay, 0
+        self.apart = frozenset(apart)
         self.average: dict[str, Tensor] = {}
         self._seen_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         loaded, self.average = self.average, {}
         for name, parameter in module.learning.items():
+            if name.partition(".")[0] in self.apart:
+                continue
             part = own_part(parameter)
             self.average[name] = loaded.get(name, part).to(part.device, torch.float32, copy=True)
         self._seen_step = trainer.global_step

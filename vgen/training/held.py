@@ -126,7 +126,9 @@ class Learning:
 
     def own_parts(self, averages: Any) -> dict[str, Tensor]:
         """The averages of an opened file, of each the part that this rank answers for."""
-        return {name: part_of(p, averages.get_tensor(name)) for name, p in self.parameters.items()}
+        kept = set(averages.keys())
+        averaged = {name: p for name, p in self.parameters.items() if name in kept}
+        return {name: part_of(p, averages.get_tensor(name)) for name, p in averaged.items()}
 
 
 def _gather(parameter: nn.Parameter, part: Tensor) -> Callable[[], Tensor]:

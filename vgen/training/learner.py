@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.silent import Silent
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
@@ -44,6 +45,8 @@ class Learner(pl.LightningModule):
         ] = []  # what was cast, as it came, where it will be written
         model.freeze()
         self._assembled = (assemble_stack([*beneath, Part("", recipe)], model),)
+        for name, build in recipe.adversaries().items():
+            self.video_model.modules[name] = build(model)
         for part in (self.unet, *self.video_model.modules.values()):
             part.requires_grad_(False)
         have = self.video_model.components()
@@ -55,7 +58,7 @@ class Learner(pl.LightningModule):
             )
         self.parts = nn.ModuleDict({name: have[name] for name in recipe.engages()})
         self.learning = select(self.parts, recipe.learns(), _foreign(beneath))
-        self._refuse_idle_layers()
+        self._refuse_idle_layers(_foreign(beneath))
         for name, module in self.video_model.modules.items():
             if name not in self.parts:
                 module.eval()
@@ -76,11 +79,13 @@ class Learner(pl.LightningModule):
     def unet(self) -> VideoUNet:
         return self.video_model.unet
 
-    def _refuse_idle_layers(self) -> None:
-        """Raises ValueError where layers are inserted and stay as they were born."""
+    def _refuse_idle_layers(self, foreign: tuple[str, ...]) -> None:
+        """Raises ValueError where layers are inserted and stay as they were born; those of parts beneath are
+        ``foreign``."""
         inserted = []
         for name, net in self.video_model.nets().items():
             inserted += [f"{name}.inserted.{n}" for n, _ in net.inserted.named_parameters()]
+        inserted = [name for name in inserted if not any(mark in name for mark in foreign)]
         if inserted and not set(inserted) & self.learning.keys():
             raise ValueError(
                 f"this method inserts layers and learns none of them ({len(inserted)} tensors, first: "
@@ -89,7 +94,10 @@ class Learner(pl.LightningModule):
 
     # -- steps -----------------------------------------------------------------------------------------------
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
+        self.objective.enter(self.global_step, self.max_steps)
+        progress = min(1.0, self.trainer.global_step / self.max_steps)
+        draws = Draws(self.seed, batch.keys, progress)
+        out = self.objective.loss(self.video_model, batch, draws)
         figures = self._of_step(out, index)
         self.log_dict(
             {f"train/{k}": v for k, v in figures.items()},
@@ -108,6 +116,7 @@ class Learner(pl.LightningModule):
         return {name: torch.stack(values).mean() for name, values in self._accumulated.items()}
 
     def validation_step(self, batch: Batch, _index: int) -> None:
+        self.objective.enter(self.global_step, self.max_steps)
         out = self.objective.loss(self.video_model, batch, Draws(self.seed, batch.keys))
         self.log_dict({f"val/{k}": v for k, v in out.items()}, batch_size=len(batch), sync_dist=True)
 
@@ -115,7 +124,12 @@ class Learner(pl.LightningModule):
         fused = (
             self.trainer.precision != "16-mixed"
         )  # a fused step unscales fp16 gradients itself, after they should have been clipped
-        optimiser, schedule = self.optimisation.build(list(self.learning.values()), self.max_steps, fused)
+        optimiser, schedule = self.optimisation.build(
+            list(self.learning.values()),
+            self.max_steps,
+            fused,
+            factors(self.learning, self.recipe.lr_factors()),
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -163,6 +177,21 @@ class Learner(pl.LightningModule):
         self._before.clear()
 
 
+def refuse_mute(learner: Learner) -> None:
+    """Raises ValueError where a net beside the UNet is as it was born, says nothing, and never will: what
+    learns behind its last layers would hear nothing."""
+    heard = {*learner.parts, *learner.video_model.needed}
+    for name, net in learner.video_model.modules.items():
+        if not isinstance(net, Silent) or name not in heard:
+            continue
+        outputs = net.silent_outputs()
+        if not any(p.requires_grad or bool(p.any()) for p in outputs):
+            raise ValueError(
+                f"the net {name!r} says nothing: its last layers are zero and do not learn; put a trained "
+                f"one beneath, as stack.{name}.file=RUN"
+            )
+
+
 def _foreign(beneath: Sequence[Part]) -> tuple[str, ...]:
     """What in the names of parameters says that they belong to a part beneath."""
     return tuple(f"+{part.name}." for part in beneath)
@@ -185,3 +214,13 @@ def select(
     for name, parameter in everything.items():
         parameter.requires_grad_(name in named and any(fnmatch.fnmatchcase(name, p) for p in patterns))
     return {name: p for name, p in everything.items() if p.requires_grad}
+
+
+def factors(learning: dict[str, nn.Parameter], rates: dict[str, float]) -> dict[nn.Parameter, float]:
+    """The factor of the learning rate of every parameter that ``rates`` names by a pattern."""
+    return {
+        parameter: rate
+        for pattern, rate in rates.items()
+        for name, parameter in learning.items()
+        if fnmatch.fnmatchcase(name, pattern)
+    }

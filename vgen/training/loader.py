@@ -1,4 +1,4 @@
-"""From a folder of shards to batches: the split, the stateless order, the cache."""
+"""From clips to batches: the stateless order, what goes beside them, the cache."""
 
 from __future__ import annotations
 
@@ -14,150 +14,25 @@ from torch.utils.data import DataLoader, Dataset
 from vgen.data.batch import Batch, Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
-from vgen.data.clips import Batches, Clip, Clips, Window, clip_rng
-from vgen.data.collate import stacked
-from vgen.data.decode import Cut
-from vgen.data.fields import Needs
-from vgen.data.one_clip import OneClip, read_clip
+from vgen.data.clips import Batches, Clip, Clips, clip_rng
+from vgen.data.collate import frame_rates, stacked
+from vgen.data.mixture import MixedBatches, Mixture
 from vgen.data.order import StatelessSampler
-from vgen.data.reader import ShardReader
+from vgen.data.stills import ClipAndStillBatches, ClipsAndStills
 from vgen.data.toybox import paraphrased, wrong_in_one_fact
-from vgen.spec import field, spec
-from vgen.training.held_out import HeldOut, held_out, source_of
-
-
-@spec
-class Corpus:
-    """Where the clips are and how they are read.
-
-    ``batch_size`` is per process and step; ``cache`` encodes pixels and text once, before the first step,
-    into ``cache_dir`` (by default beside the shards). ``val_clips`` samples are held out, whole videos that
-    ``val_seed`` chooses (:mod:`vgen.training.held_out`), unless ``val_path`` names others. ``paraphrases``
-    adds another caption of the same scene to every sample, ``num_distractors`` up to so many that are wrong
-    in one fact (toybox corpora only).
-
-    Instead of shards, ``video`` names one file and ``prompt`` its caption; it is read at ``fps`` from
-    ``start_seconds`` on, as long as the window, ``size_px`` square (0: the image model's own size).
-    """
-
-    path: str = ""
-    video: str = ""
-    prompt: str = ""
-    fps: float = 8.0
-    start_seconds: float = 0.0
-    size_px: int = 0
-    window: Window = field(default_factory=Window)
-    batch_size: int = 4
-    val_path: str | None = None
-    val_clips: int = 32
-    val_seed: int = 0
-    num_workers: int = 0
-    cache: bool = False
-    cache_dir: str | None = None
-    paraphrases: bool = False
-    num_distractors: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {self.batch_size}")
-        if self.val_clips < 1:
-            raise ValueError(
-                f"data.val_clips must be at least 1, got {self.val_clips}; held-out figures need something "
-                "to be computed on"
-            )
-        if self.paraphrases and self.cache:
-            raise ValueError(
-                "data.paraphrases=true needs each sample's scene, which data.cache=true does not keep; set "
-                "data.cache=false"
-            )
-        if self.num_workers < 0:
-            raise ValueError(
-                f"data.num_workers must not be negative, got {self.num_workers}; 0 reads in the training "
-                "process itself"
-            )
-
-
-@dataclass(slots=True)
-class Split:
-    """Training and held-out clips, and how they were told apart."""
-
-    train: Clips | LatentCache
-    val: Clips | LatentCache
-    told: str = ""
-
-    @property
-    def num_train(self) -> int:
-        return len(self.train)
-
-
-def split(corpus: Corpus, seed: int, size_px: int, needs: Needs | None = None) -> Split:
-    """Open the shards, or the one clip at ``size_px``, for what ``needs`` names (by default video and
-    caption).
-
-    Members that nothing reads are named once in the log. Raises ValueError where there is nothing to train
-    on, and where a sample lacks what is required.
-    """
-    needs = needs or Needs()
-    if corpus.video:
-        one = Clips(_one_clip(corpus, size_px, needs), corpus.window, seed, range(1), needs)
-        told = "nothing is held out of a single clip: its validation figures are of the clip itself"
-        return Split(one, one, told)
-    if not corpus.path:
-        raise ValueError(
-            "data.path names no folder of shards; make one with 'vgen prepare' and give data.path=FOLDER"
-        )
-    reader = ShardReader(Path(corpus.path), needs)
-    held = reader if corpus.val_path is None else ShardReader(Path(corpus.val_path), needs)
-    rows = _rows(corpus, reader) if corpus.val_path is None else _all_and(corpus, reader, held)
-    fixed = Window(num_frames=corpus.window.num_frames, stride_frames=corpus.window.stride_frames)
-    parts = Split(
-        Clips(reader, corpus.window, seed, rows.train, needs),
-        Clips(held, fixed, seed, rows.val, needs),
-        rows.told,
-    )
-    for shards in {reader.folder: reader, held.folder: held}.values():
-        shards.name_unread()
-    return parts
-
-
-def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
-    if len(reader) <= corpus.val_clips:
-        raise ValueError(
-            f"{corpus.path} has {len(reader)} clips of which data.val_clips={corpus.val_clips} are held out; "
-            "lower data.val_clips or prepare more clips"
-        )
-    sources = [source_of(reader.metadata(row), reader.key(row)) for row in range(len(reader))]
-    return held_out(sources, corpus.val_clips, corpus.val_seed)
-
-
-def _all_and(corpus: Corpus, reader: ShardReader, held: ShardReader) -> HeldOut:
-    num = min(len(held), corpus.val_clips)
-    return HeldOut(
-        range(len(reader)), range(num), f"held out: {num} clips of data.val_path={corpus.val_path}"
-    )
-
-
-def _one_clip(corpus: Corpus, size_px: int, needs: Needs) -> OneClip:
-    if corpus.path:
-        raise ValueError(
-            f"data.path={corpus.path} and data.video={corpus.video} are both given; train on one of them"
-        )
-    if not corpus.prompt and "caption" in needs.required:
-        raise ValueError(
-            f'data.prompt says nothing about {corpus.video}; give data.prompt="what the clip shows"'
-        )
-    cut = Cut(fps=corpus.fps, num_frames=corpus.window.span(), size_px=corpus.size_px or size_px)
-    return OneClip(read_clip(corpus.video, cut, corpus.start_seconds), corpus.prompt, corpus.fps)
+from vgen.training.corpus import Corpus, Split
 
 
 def cached(parts: Split, corpus: Corpus, encoder: Encoder, builders: Builders) -> Split:
     """The same split read from latent caches, which ``builders`` write where they are not there."""
-    out = []
-    for name, clips in (("train", parts.train), ("val", parts.val)):
-        assert isinstance(clips, Clips)  # of split(): no cache of a cache
-        folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
-        out.append(LatentCache.open_or_build(folder, name, clips, encoder, builders))
-    return Split(out[0], out[1], parts.told)
+    out: dict[str, Any] = {}
+    for name in ("train", "val", "prior", "stills"):
+        clips = getattr(parts, name)
+        if clips is not None:
+            assert isinstance(clips, Clips)  # of split(): no cache of a cache
+            folder = Path(corpus.cache_dir) if corpus.cache_dir else Path(clips.reader.folder) / ".cache"
+            out[name] = LatentCache.open_or_build(folder, name, clips, encoder, builders)
+    return replace(parts, **out)
 
 
 @dataclass(slots=True)
@@ -180,6 +55,7 @@ class Collate:
             paraphrases=paraphrased(clips) if self.paraphrases else [],
             distractors=wrong_in_one_fact(clips, self.num_distractors),
         )
+        batch.rates = frame_rates(clips)
         batch.fields, batch.present = stacked(clips)
         return batch
 
@@ -193,26 +69,75 @@ def loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Training and validation loaders of one rank. The training loader is as long as the whole run of
     ``num_draws`` samples, and gives those from ``consumed`` on."""
-    left = num_draws - consumed
-    sampler = StatelessSampler(
-        len(parts.train), seed, consumed=consumed, rank=rank, world_size=world_size, num_draws=left
-    )
     stack = collate_of(corpus)
     coarse = replace(stack, coarse_share=corpus.window.coarse_share, seed=seed)
-    seen, held = (
-        cast(Dataset[Clip], parts.train),
-        cast(Dataset[Clip], parts.val),
-    )  # data sets by what they do, not by inheritance
+    ranks = Ranks(seed, corpus.batch_size, consumed, num_draws, rank, world_size)
+    shown, order = mixed(parts, corpus, ranks)
+    held = cast(Dataset[Clip], parts.val)  # data sets by what they do, not by inheritance
     train = Continued(
-        consumed // (corpus.batch_size * world_size),
-        seen,
-        batch_sampler=Batches(sampler, corpus.batch_size),
+        ranks.done,
+        cast(Dataset[Clip], shown),
+        batch_sampler=order,
         collate_fn=coarse,
         num_workers=corpus.num_workers,
         persistent_workers=corpus.num_workers > 0,
     )
     mine = shares(len(parts.val), corpus.batch_size, world_size)[rank::world_size]
     return train, DataLoader(held, batch_sampler=mine, collate_fn=stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which samples one rank draws: those of a run of ``num_draws`` from ``consumed`` on."""
+
+    seed: int
+    batch_size: int
+    consumed: int
+    num_draws: int
+    rank: int
+    world_size: int
+
+    @property
+    def done(self) -> int:
+        """Batches of each rank before."""
+        return self.consumed // (self.batch_size * self.world_size)
+
+    def batches(self, num_clips: int) -> Batches:
+        sampler = StatelessSampler(
+            num_clips,
+            self.seed,
+            consumed=self.consumed,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_draws=self.num_draws - self.consumed,
+        )
+        return Batches(sampler, self.batch_size)
+
+    def among(self, sizes: tuple[int, int], share: float) -> ClipAndStillBatches:
+        return ClipAndStillBatches(
+            sizes,
+            share,
+            self.batch_size,
+            self.seed,
+            first=self.done,
+            num_batches=self.num_draws // (self.batch_size * self.world_size),
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+
+def mixed(
+    parts: Split, corpus: Corpus, ranks: Ranks
+) -> tuple[Clips | LatentCache | Mixture | ClipsAndStills, Batches | MixedBatches | ClipAndStillBatches]:
+    """The training clips and their order, with those of the prior or stills where there are any."""
+    if parts.stills is not None:
+        sizes = (len(parts.train), len(parts.stills))
+        return ClipsAndStills(parts.train, parts.stills), ranks.among(sizes, corpus.stills_share)
+    own = ranks.batches(len(parts.train))
+    if parts.prior is None:
+        return parts.train, own
+    both = Mixture(parts.train, parts.prior)
+    return both, MixedBatches(own, ranks.batches(len(parts.prior)), len(parts.train))
 
 
 class Continued(DataLoader):

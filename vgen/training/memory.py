@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vgen.training.loader import Corpus
+from vgen.training.corpus import Corpus
 from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 _MAIN_MEMORY = ("can't allocate memory", "Unable to allocate", "Cannot allocate memory")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +14,13 @@ from vgen.training.muon import MuonAdamW
 
 
 class Decay(Choice):
+    """``halves``: half of what it was after each quarter of the run. ``exponential``: by .99 at every
+    thousandth of it, down to a 250th."""
+
     CONSTANT = "constant"
     COSINE = "cosine"
+    HALVES = "halves"
+    EXPONENTIAL = "exponential"
 
 
 class Optimiser(Choice):
@@ -51,7 +58,32 @@ class Optimisation:
             raise ValueError(f"optim.ema_decay lies in [0, 1), got {self.ema_decay}; 0 turns the average off")
 
     def build(
-        self, parameters: list[nn.Parameter], max_steps: int, fused: bool = True
+        self,
+        parameters: list[nn.Parameter],
+        max_steps: int,
+        fused: bool = True,
+        factors: Mapping[nn.Parameter, float] | None = None,
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """``factors`` of the rate, of parameters that have another than 1. Raises ValueError where Muon,
+        which has a rule of its own for every matrix, is to have any."""
+        if factors:
+            return self._build(list(self._groups(parameters, factors)), max_steps, fused)
+        return self._build(parameters, max_steps, fused)
+
+    def _groups(
+        self, parameters: list[nn.Parameter], factors: Mapping[nn.Parameter, float]
+    ) -> Iterator[dict[str, Any]]:
+        """What learns at one rate together, in the order in which it comes."""
+        if self.kind is Optimiser.MUON:
+            raise ValueError(
+                "optim.kind=muon knows one rate, and this method has several; set optim.kind=adamw"
+            )
+        for factor in dict.fromkeys(factors.get(p, 1.0) for p in parameters):
+            alike = [p for p in parameters if factors.get(p, 1.0) == factor]
+            yield {"params": alike, "lr": self.lr * factor}
+
+    def _build(
+        self, parameters: list[Any], max_steps: int, fused: bool
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         make = torch.optim.AdamW if self.kind is Optimiser.ADAMW else MuonAdamW
         betas = (self.betas[0], self.betas[1])
@@ -69,4 +101,11 @@ class Optimisation:
         if self.decay is Decay.CONSTANT:
             return 1.0
         progress = (step - self.warmup_steps) / max(1, max_steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        progress = min(1.0, progress)
+        match self.decay:
+            case Decay.HALVES:
+                return 0.5 ** min(3, int(4 * progress))
+            case Decay.EXPONENTIAL:
+                return max(0.004, 0.99 ** (1000 * progress))
+            case _:
+                return 0.5 * (1 + math.cos(math.pi * progress))

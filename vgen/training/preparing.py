@@ -25,9 +25,10 @@ class Preparer:
     def fingerprint(self) -> str:
         """Of the encoders alone where no condition prepares anything of its own: caches are shared by
         methods."""
-        own = ["text learns"] if self.video_model.model.text_learns() else []
+        model = self.video_model.model
+        own = ["text learns"] if model.text_learns() else []
         own += [unet_fingerprint(layer) for layer in self._inside_text()]
-        own += [text for c in self.video_model.conditions.values() if (text := c.fingerprint())]
+        own += [text for c in self.video_model.conditions.values() if (text := c.fingerprint(model))]
         if not own:
             return self.encoders.fingerprint()
         return hashlib.blake2b(

@@ -22,6 +22,9 @@ from rich.progress import (
 PLAIN_SECONDS, BAR_SECONDS, PATIENCE_SECONDS = 20.0, 0.2, 10.0
 """Between two lines of a log, between two updates of a bar, and between two lines beside a bar."""
 
+PREDICTED_AFTER = 3
+"""Steps after which the time of a training is said; a bar says it by itself."""
+
 
 class StepBar(ProgressBar):
     """Shows step, loss and time left."""
@@ -42,6 +45,7 @@ class StepBar(ProgressBar):
         if not trainer.is_global_zero:
             return
         self._began, self._first = time.perf_counter(), trainer.global_step
+        self._second, self._predicted = self._began, False
         if sys.stdout.isatty():
             columns = (
                 TextColumn("train"),
@@ -57,6 +61,10 @@ class StepBar(ProgressBar):
         if not trainer.is_global_zero:
             return
         step, last = trainer.global_step, trainer.global_step == self.max_steps
+        if step == self._first + 1:
+            self._second = time.perf_counter()
+        if step == self._first + PREDICTED_AFTER and not self._predicted:
+            self._predict(step)
         seconds = PLAIN_SECONDS if self._bar is None else BAR_SECONDS
         if time.perf_counter() - self._spoken < seconds and not last:
             return  # reading the loss makes a GPU wait, so it is not read at every step
@@ -71,6 +79,15 @@ class StepBar(ProgressBar):
                 f"train: step {step}/{self.max_steps}  loss {loss:.4f}  {rate:.2f} s/step  {left:.1f} min "
                 "left",
                 flush=True,
+            )
+
+    def _predict(self, step: int) -> None:
+        """The first step warms up, so that the rate is that of those after it."""
+        self._predicted, left = True, self.max_steps - step
+        rate = (time.perf_counter() - self._second) / (PREDICTED_AFTER - 1)
+        if left and self._bar is None:
+            print(
+                f"train: {left} steps are left, {told_seconds(rate * left)} at {rate:.2f} s each", flush=True
             )
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from vgen.spec import Choice, field, spec
+from vgen.training import offline_runs
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30.0  # a server that says nothing for so long is not waited for
@@ -147,13 +148,30 @@ def loggers(
         say_offline(lack)
         mode = WandbMode.OFFLINE
         wandb = open_in(mode)
+    begin = _begun(folder, run_id) if mode is WandbMode.OFFLINE else 0
     if mode is WandbMode.OFFLINE:
         log.info(
             "W&B: recording offline under %s; 'wandb sync %s/wandb/offline-run-*' uploads it",
             folder / "wandb",
             folder,
         )
+    if begin:  # W&B counts from 0 in each part
+        wandb.experiment.log({offline_runs.GLOBAL_STEP: steps_done - 1}, step=begin)
     return [*out, wandb]
+
+
+def _begun(folder: Path, run_id: str) -> int:
+    """Where W&B's count of steps goes on in a run that was recorded offline before; its parts are joined."""
+    _join(folder, run_id)
+    return offline_runs.next_step(folder, run_id)
+
+
+def _join(folder: Path, run_id: str) -> None:
+    """Parts that cannot be joined stay as they are: no figure is worth a training."""
+    try:
+        offline_runs.join(folder, run_id)
+    except Exception as error:  # noqa: BLE001  a format of W&B's own, which a newer W&B may change
+        log.warning("W&B: the parts of the offline run under %s stay apart (%s)", folder / "wandb", error)
 
 
 @contextmanager
@@ -176,6 +194,10 @@ def _close(logger: WandbLogger, exit_code: int) -> None:
 
     if wandb.run is not None and logger._experiment is not None and wandb.run.id == logger._experiment.id:
         wandb.finish(exit_code=exit_code)
+        if logger._offline:
+            folder = Path(logger.save_dir or ".")
+            offline_runs.await_end(folder, logger._experiment.id)
+            _join(folder, logger._experiment.id)
 
 
 def taken_no_run(error: Exception) -> str:

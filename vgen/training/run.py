@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import signal
 import string
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +15,40 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor
 
-from vgen.backbones.image_model import ImageModel
-from vgen.backbones.latents import plain_units, standardise
-from vgen.data.batch import Batch
+from vgen.data.batch import Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips
-from vgen.data.files import write_whole
-from vgen.formats.adapter import Card, load_adapter, put, save_adapter
-from vgen.methods import Recipe, Regime, name_of
-from vgen.methods._assembly import Part
+from vgen.data.mixture import refuse_other_size
+from vgen.formats.adapter import Card, put
+from vgen.methods import Regime, name_of
 from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.captions import say_cut_captions
-from vgen.training.checkpoint_folder import Checkpoint, remove_leftovers, set_aside, step_of, steps
-from vgen.training.checkpoints import (
-    GoOn,
-    KeepBest,
-    KeepLast,
-    Saver,
-    latest,
-    refuse_diverged,
-    refuse_misfit,
-)
+from vgen.training.checkpoints import GoOn, KeepBest, KeepLast, Saver, refuse_misfit
+from vgen.training.corpus import Split, split
 from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
+from vgen.training.going_on import clear, resumable, say_resumed, say_what_is_kept
 from vgen.training.heartbeats import Beating, StepBegins, StepEnds
-from vgen.training.learner import Learner
+from vgen.training.job import Job
+from vgen.training.learner import Learner, refuse_mute
 from vgen.training.learnt import Learnt, saved
-from vgen.training.loader import Corpus, Split, cached, collate_of, loaders, split
+from vgen.training.loader import cached, collate_of, loaders
 from vgen.training.memory import is_out_of_memory, out_of_memory
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
-from vgen.training.optimisation import Optimisation
+from vgen.training.opening import opening, told_clips, told_device, told_disk, told_parameters, told_steps
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
-from vgen.training.records import LoggerSettings, loggers, recorded
-from vgen.training.samples import SampleClips, SampleSettings
-from vgen.training.signals import Boundary, Signals
+from vgen.training.records import loggers, recorded
+from vgen.training.results import write_results, written_at
+from vgen.training.samples import SampleClips, refuse_wordless
+from vgen.training.signals import Boundary
 from vgen.training.strategies import (
     FROZEN_DTYPE,
     Precision,
@@ -72,55 +61,6 @@ from vgen.training.strategies import (
 from vgen.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-FACTS = "vgen.json"  # in image_model/
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beneath:
-    """An adapter that lies frozen beneath what is trained: its slot and recipe, its tensors, and how the card
-    of what is trained names it."""
-
-    part: Part
-    tensors: dict[str, Tensor]
-    said: dict[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """Everything a run needs, typed.
-
-    ``plain`` is the resolved configuration as plain data, kept in checkpoints and cards, with the seed, which
-    all random draws follow from, and the W&B run.
-
-    ``start`` holds learnt tensors of the same layers (``component.parameter``) to begin with instead of fresh
-    ones, ``init`` where they are from; ``beneath`` are the adapters that stay frozen under what learns.
-    """
-
-    recipe: Recipe
-    model: ImageModel
-    corpus: Corpus
-    optimisation: Optimisation
-    settings: TrainerSettings
-    logger: LoggerSettings
-    samples: SampleSettings
-    folder: Path
-    name: str
-    seed: int
-    resume: bool
-    plain: dict[str, Any]
-    start: dict[str, Tensor] | None = None
-    beneath: Sequence[Beneath] = ()
-    init: dict[str, Any] = field(default_factory=dict)
-    begin: Callable[[], None] = lambda: None
-    """Called when nothing speaks against training any more."""
-    signals: Signals = field(default_factory=Signals)
-    is_lost: Callable[[], bool] = lambda: False
-    """Whether the folder has gone to another process."""
-
-    def is_busy(self, step: int) -> bool:
-        """Whether a rank draws or saves after ``step`` steps."""
-        draws = bool(self.samples.prompts) and step % self.samples.every_steps == 0
-        return draws or step % self.settings.checkpoint_every_steps == 0
 
 
 def fit(job: Job) -> Path:
@@ -139,48 +79,48 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
     rank = _ready(job)
-    found = _resumable(job)
+    found = resumable(job)
     steps_done = found.state.step if found else 0
-    if found and steps_done >= settings.max_steps and _written_at(job) == steps_done:
+    if found and steps_done >= settings.max_steps and written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
-    parts = split(job.corpus, job.seed, job.model.size_px, needs_of(job.recipe))
+    needs, subject = needs_of(job.recipe), job.recipe.subject()
+    parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
     shown = _check_clips(job, parts)
-    if rank == 0:
-        _tell_of_clips(job, parts)
-    learner = _learner(job, shown)
-    if job.corpus.cache:
-        parts = cached(
-            parts,
-            job.corpus,
-            Beating(Preparer(learner.video_model), watchdog),
-            _builders(settings, rank),
-        )
-    if settings.preflight and found is None and rank == 0:
-        _prove(learner, parts.train, job)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
-    consumed, clips = steps_done * global_batch, settings.max_steps * global_batch
-    train, val = loaders(
-        parts,
-        job.corpus,
-        job.seed,
-        num_draws=clips,
-        consumed=consumed,
-        rank=rank,
-        world_size=settings.world_size,
-    )
-    run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
-    ema = Ema(job.optimisation.ema_decay) if job.optimisation.ema_decay else None
-    learnt = Learnt(ema)
+    num_clips = settings.max_steps * global_batch
+    # of the image model as it came: what is put into it may hold weights of its own
     card = Card.of(
         name_of(job.recipe),
         job.recipe,
         job.model,
         job.plain,
-        {"steps": settings.max_steps, "clips": clips, "held_out": parts.told} | shown,
+        {"steps": settings.max_steps, "clips": num_clips, "held_out": parts.told} | shown,
         [one.said for one in job.beneath],
         job.init,
     )
+    learner = _learner(job, shown)
+    if rank == 0:
+        log.info("%s", _opening(job, parts, learner, shown))
+        _tell_of_clips(job, parts)
+    if job.corpus.cache:
+        parts = _cached(job, parts, Beating(Preparer(learner.video_model), watchdog), rank)
+    if settings.preflight and found is None and rank == 0:
+        _prove(learner, parts.train, job)
+    consumed = steps_done * global_batch
+    train, val = loaders(
+        parts,
+        job.corpus,
+        job.seed,
+        num_draws=num_clips,
+        consumed=consumed,
+        rank=rank,
+        world_size=settings.world_size,
+    )
+    run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
+    decay = job.optimisation.ema_decay
+    ema = Ema(decay, job.recipe.adversaries()) if decay else None
+    learnt = Learnt(ema)
     learner.record = {
         "run": job.plain,
         "card": asdict(replace(card, run={})),  # for an adapter of a checkpoint
@@ -207,24 +147,33 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             job.folder,
         )
         if found:
-            _say_resumed(found, consumed)
+            say_resumed(found, consumed)
         job.begin()
         if rank == 0:
-            _clear(job.folder / "checkpoints", found)
+            clear(job.folder / "checkpoints", found)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
         else:
             _compile(learner, settings)
             _run(job, fitter, learner, train, val)
         if rank == 0:
-            _write(job, learner, learnt.values, card, val)
+            write_results(job, learner, learnt.values, card, val)
     return job.folder
+
+
+def _cached(job: Job, parts: Split, encoder: Encoder, rank: int) -> Split:
+    """The clips as a cache holds them; as they are where no image model makes anything of them."""
+    if not job.recipe.on_image_model:
+        log.info("data.cache keeps what an image model makes of clips; there is none, so nothing is cached")
+        return parts
+    return cached(parts, job.corpus, encoder, _builders(job.settings, rank))
 
 
 def _ready(job: Job) -> int:
     """This process's rank. Raises ValueError where settings and machine do not go together."""
     settings = job.settings
-    refuse_unfit(settings, job.optimisation, job.recipe.writes().image_model)
+    recipe = job.recipe
+    refuse_unfit(settings, job.optimisation, recipe.writes().image_model, recipe.adversaries())
     _set_up_cpu(settings)
     ranks.check(settings.devices, settings.num_nodes)
     refuse_missing_gpus(settings)
@@ -247,23 +196,33 @@ def _builders(settings: TrainerSettings, rank: int) -> Builders:
 
 def _tell_of_clips(job: Job, parts: Split) -> None:
     log.info("%s", parts.told)
-    if isinstance(parts.train, Clips):
+    if isinstance(parts.train, Clips) and job.recipe.on_image_model:
         say_cut_captions(job.model, parts.train)
 
 
+def _opening(job: Job, parts: Split, learner: Learner, shown: dict[str, int]) -> str:
+    """What is about to be trained, on what, where, and what it will take."""
+    learning = list(learner.learning.values())
+    num_learning = sum(parameter.numel() for parameter in learning)
+    whole = learner.video_model.components().values()
+    rows = {
+        "training": f"{name_of(job.recipe)} on {job.model.source}, in {job.folder}",
+        "clips": told_clips(parts, shown),
+        "steps": told_steps(job.settings, job.corpus, parts.num_train),
+        "parameters": told_parameters(learning, whole),
+        "device": told_device(job.settings),
+        "disk": told_disk(job.settings, job.optimisation, num_learning, job.folder),
+    }
+    return opening(rows)
+
+
 def _compile(learner: Learner, settings: TrainerSettings) -> None:
+    if settings.compile and not learner.recipe.on_image_model:
+        raise ValueError(
+            "trainer.compile=true compiles the image model's UNet, and this method opens none; leave it out"
+        )
     if settings.compile:
         learner.unet.compile()
-
-
-def _say_resumed(found: Checkpoint, consumed: int) -> None:
-    log.info(
-        "resuming %s at step %d: weights, optimiser, schedule, EMA and random draws are restored; "
-        "the data goes on at sample %d of the same order",
-        found.folder.name,
-        found.state.step,
-        consumed,
-    )
 
 
 def _run(job: Job, fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -> None:
@@ -272,7 +231,7 @@ def _run(job: Job, fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -
     try:
         fitter.fit(learner, train, val, weights_only=True)
     except SystemExit as ended:
-        _say_what_is_kept(fitter, ended.by if isinstance(ended, Stopped) else "an interrupt")
+        say_what_is_kept(fitter, ended.by if isinstance(ended, Stopped) else "an interrupt")
         if ended.code != code_of(signal.SIGINT) and isinstance(ended, Stopped):
             raise
         if isinstance(ended, SIGTERMException):
@@ -283,24 +242,6 @@ def _run(job: Job, fitter: pl.Trainer, learner: Learner, train: Any, val: Any) -
             raise
         where = f"in step {fitter.global_step + 1}"
         raise ValueError(out_of_memory(job.settings, job.corpus, where)) from error
-
-
-def _say_what_is_kept(fitter: pl.Trainer, by: str) -> None:
-    if not fitter.is_global_zero:
-        return
-    kept = latest(Path(fitter.default_root_dir) / "checkpoints")
-    goes_on = f"run.resume=auto goes on from {kept.folder.name}" if kept else "no checkpoint was due yet"
-    rest = "" if kept else ", so nothing of it is kept"
-    log.warning("stopped at step %d by %s; %s%s", fitter.global_step, by, goes_on, rest)
-
-
-def _written_at(job: Job) -> int | None:
-    """The step at which the run's result was written."""
-    if job.recipe.writes().image_model:
-        facts = job.folder / "image_model" / FACTS
-        return json.loads(facts.read_text()).get("steps") if facts.is_file() else None
-    adapter = job.folder / "adapter.safetensors"
-    return load_adapter(adapter)[1].summary.get("steps") if adapter.is_file() else None
 
 
 def _learner(job: Job, shown: dict[str, int]) -> Learner:
@@ -318,6 +259,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
         put(learner.video_model.components(), one.tensors, learns, f"stack.{slot}", slot)
     if job.start is not None:
         put(learner.video_model.components(), job.start, job.recipe.learns())
+    refuse_mute(learner)
     rows, asked = position_rows(learner.unet), job.corpus.window.num_frames
     if rows is not None and asked > rows:
         raise ValueError(
@@ -327,6 +269,7 @@ def _learner(job: Job, shown: dict[str, int]) -> Learner:
         )
     if draws_samples(job, learner):
         sampling = job.samples.sampling.over(as_trained(job.recipe.sampling(), shown))
+        refuse_wordless(learner.video_model)
         refuse_impossible(learner.video_model, sampling, "callbacks.sampling")
     if job.settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
@@ -362,45 +305,10 @@ def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
     )
 
 
-def _resumable(job: Job) -> Checkpoint | None:
-    """The newest sound checkpoint, if the run is to go on and has any."""
-    folder = job.folder / "checkpoints"
-    found = latest(folder) if job.resume else None
-    if job.resume and found is None:
-        _refuse_older(job.folder, [*folder.glob("step-*.ckpt")])
-    if job.resume and found is None and steps(folder):
-        raise ValueError(
-            f"{job.folder} holds no checkpoint that can be read to go on from; start a new run.name"
-        )
-    return found
-
-
-def _refuse_older(run: Path, older: Sequence[Path]) -> None:
-    if any(path.is_dir() for path in older):
-        raise ValueError(
-            f"{run} holds DeepSpeed's own checkpoints of an older vgen, which execute what they carry when "
-            "they are read; start a new run.name, with run.init_from where the run wrote an adapter"
-        )
-    if older:
-        raise ValueError(
-            f"{run} holds checkpoints of an older vgen; 'vgen checkpoints {run} convert' makes new ones of "
-            "them, then go on, or start a new run.name"
-        )
-
-
-def _clear(folder: Path, found: Checkpoint | None) -> None:
-    """What killed processes left half written, and checkpoints that were passed over."""
-    if freed := remove_leftovers(folder):
-        log.info("removed %.1f MB of checkpoints that were never finished", freed / 1e6)
-    newer = [path for path in steps(folder) if found and step_of(path) > found.state.step]
-    for path in newer:
-        log.warning("%s is set aside as %s", path.name, set_aside(path).name)
-
-
 def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int]) -> list[pl.Callback]:
     """In this order: what is due is written before validation, validation and samples run on the averages
     that ``ema`` puts in place, the best is kept by what validation found."""
-    every = job.settings.log_every_steps
+    every = job.settings.figures_every_steps
     out = [
         Divergence(every, job.settings.checkpoint_every_steps, job.settings.max_skipped_steps),
         Throughput(every),
@@ -422,8 +330,12 @@ def _check_clips(job: Job, parts: Split) -> dict[str, int]:
     """One clip of each part is read and cut: what is held out would else be looked at for the first time in
     the first validation. Returns the frames and the size that training shows, where it shows clips."""
     shown: dict[str, int] = {}
-    seen = job.corpus.path or job.corpus.video
-    for clips, path in ((parts.train, seen), (parts.val, job.corpus.val_path or seen)):
+    seen = job.corpus.path or job.corpus.video or job.corpus.images
+    named = [(parts.train, seen), (parts.val, job.corpus.val_path or seen)]
+    if parts.prior is not None:
+        named.append((parts.prior, job.corpus.prior_path or ""))
+        refuse_other_size(parts.train[0, 0], parts.prior[0, 0], job.corpus.prior_path or "")
+    for clips, path in named:
         video = clips[0, 0].video
         if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
             _check_size(job, video, path)
@@ -450,35 +362,3 @@ def _run_id(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)))
     return path.read_text().strip()
-
-
-def _write(job: Job, learner: Learner, values: dict[str, Tensor], card: Card, val: Iterable[Batch]) -> None:
-    """What was learnt, as what others load."""
-    refuse_diverged(values, "at the end")
-    if job.recipe.writes().image_model:
-        with torch.no_grad():
-            for name, value in values.items():
-                learner.learning[name].copy_(value)
-        learner.put_back()
-        finish_image_model(job, learner, val, card)
-    if job.recipe.writes().adapter:
-        save_adapter(job.folder / "adapter.safetensors", values, card)
-        log.info("wrote %s (%d tensors)", job.folder / "adapter.safetensors", len(values))
-
-
-def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch], card: Card) -> None:
-    """Write the image model; where its latents changed they are standardised, so that every channel meets the
-    noise on equal terms."""
-    if any(name.startswith(("vae.encoder.", "vae.quant_conv.")) for name in learner.learning):
-        with torch.no_grad():
-            plain_units(job.model.vae)
-            latents = torch.cat(
-                [job.model.encode(batch.pixels(job.model.vae.device)).flatten(0, 1) for batch in val]
-            )
-        standardise(job.model.vae, latents)
-    facts = job.folder / "image_model" / FACTS
-    facts.unlink(missing_ok=True)  # it says that the folder is whole
-    job.model.save(facts.parent)
-    said = {"run": job.plain, "steps": job.settings.max_steps, "held_out": card.summary["held_out"]}
-    write_whole(facts, json.dumps(said, indent=2).encode())
-    log.info("wrote %s", job.folder / "image_model")

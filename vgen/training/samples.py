@@ -10,8 +10,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import WandbLogger
 
-from vgen.data.clip_files import enlarged, to_uint8, write_mp4
-from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate
+from vgen.data.clip_files import enlarged, to_uint8, write_grid, write_mp4
+from vgen.methods import VideoModel
+from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate, num_steps
 from vgen.spec import field, spec
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
@@ -36,8 +37,18 @@ class SampleSettings:
             )
 
 
+def refuse_wordless(video_model: VideoModel) -> None:
+    """Raises ValueError where samples are asked for by prompts, and what learns listens to no words."""
+    if not video_model.hears_words():
+        raise ValueError(
+            "callbacks.prompts draws samples from words, and this method listens to "
+            f"{', '.join(video_model.conditions)} alone; set callbacks=none, and draw with vgen generate"
+        )
+
+
 class SampleClips(pl.Callback):
-    """Draws with ``sampling``: by default the frames and the size of the training, where motion is learnt."""
+    """Draws with ``sampling``: by default the frames and the size of the training, where motion is learnt.
+    Clips are files of their own, stills one grid."""
 
     def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None, sampling: Sampling) -> None:
         self.settings, self.folder, self.ema, self.sampling = settings, folder, ema, sampling
@@ -60,7 +71,8 @@ class SampleClips(pl.Callback):
             self._draw(trainer, module, step)
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
-        told = TimeLeft(f"samples of step {step}", self.sampling.num_steps, speaks=trainer.is_global_zero)
+        total = num_steps(module.video_model, self.sampling)
+        told = TimeLeft(f"samples of step {step}", total, speaks=trainer.is_global_zero)
         prompts = [Prompt(text, seed=i) for i, text in enumerate(self.settings.prompts)]
         with trainer.precision_plugin.forward_context():
             clips = generate(module.video_model, prompts, self.sampling, told.step)
@@ -69,17 +81,25 @@ class SampleClips(pl.Callback):
         if not clips.isfinite().all():
             log.warning("step %d: the samples hold values that are not finite, so none is written", step)
             return
+        if clips.shape[1] == 1:
+            path = write_grid(self.folder / f"step-{step:07d}.png", to_uint8(clips[:, 0]), columns=4)
+            for logger in _wandb(trainer):
+                logger.log_image("samples", [str(path)], step, caption=["; ".join(self.settings.prompts)])
+            return
         paths = [
             write_mp4(self.folder / f"step-{step:07d}-{i}.mp4", enlarged(to_uint8(clip), 256))
             for i, clip in enumerate(clips)
         ]
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                captions = list(self.settings.prompts)
-                logger.log_video(
-                    "samples",
-                    [str(p) for p in paths],
-                    step=step,
-                    caption=captions,
-                    format=["mp4"] * len(paths),
-                )
+        for logger in _wandb(trainer):
+            captions = list(self.settings.prompts)
+            logger.log_video(
+                "samples",
+                [str(p) for p in paths],
+                step=step,
+                caption=captions,
+                format=["mp4"] * len(paths),
+            )
+
+
+def _wandb(trainer: pl.Trainer) -> list[WandbLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]

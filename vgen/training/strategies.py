@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -109,6 +110,11 @@ class TrainerSettings:
             )
 
     @property
+    def figures_every_steps(self) -> int:
+        """``log_every_steps``, and once at the end of a run that is shorter."""
+        return min(self.log_every_steps, self.max_steps)
+
+    @property
     def world_size(self) -> int:
         return self.devices * self.num_nodes
 
@@ -128,9 +134,15 @@ class TrainerSettings:
         )
 
 
-def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, writes_image_model: bool) -> None:
-    """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with an
-    optimiser that scales nothing; weights in parts, and an optimiser or an image model that needs them whole.
+def refuse_unfit(
+    settings: TrainerSettings,
+    optimisation: Optimisation,
+    writes_image_model: bool,
+    adversaries: Collection[str] = (),
+) -> None:
+    """What cannot train together: half precision on a CPU, whose autocast lacks it here and there, or with
+    an optimiser that scales nothing; weights in parts, and an optimiser, an image model or an adversary that
+    needs them whole.
     """
     if settings.precision is Precision.FP16 and not settings.on_gpu():
         instead = "trainer.precision=bf16, or fp32, on a CPU" if HAS_BF16 else "fp32 on this CPU"
@@ -151,6 +163,11 @@ def refuse_unfit(settings: TrainerSettings, optimisation: Optimisation, writes_i
             "this method writes the image model whole, which trainer.strategy=deepspeed_zero3 leaves in "
             "parts; "
             "use trainer=deepspeed_zero2 or trainer=ddp"
+        )
+    if settings.strategy is Spread.ZERO3 and adversaries:
+        raise ValueError(
+            f"this method has an adversary, {', '.join(adversaries)}, that judges with whole weights, which "
+            "trainer.strategy=deepspeed_zero3 takes apart; use trainer=deepspeed_zero2 or trainer=ddp"
         )
 
 
@@ -219,7 +236,7 @@ def trainer(
         gradient_clip_val=None if settings.sharded else grad_clip or None,
         callbacks=callbacks,
         logger=loggers,
-        log_every_n_steps=settings.log_every_steps,
+        log_every_n_steps=settings.figures_every_steps,
         default_root_dir=folder,
         use_distributed_sampler=False,
         enable_model_summary=False,

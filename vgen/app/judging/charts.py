@@ -23,7 +23,7 @@ def charts(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "bars": {key: _plain(bars(results, key)) for key in (*headlines, *results[0].set_headlines)},
         "pareto": {
-            f"{key}|{cost}": _plain(frontier(results, key, cost))
+            f"{key}|{cost}": _equal(results, cost) or _plain(frontier(results, key, cost))
             for key in headlines
             for cost in COSTS
             if _has(results, cost)
@@ -127,6 +127,14 @@ def _whiskers(numbers: Sequence[dict[str, Any]], thickness: float, width: int) -
         [0.0 if x[end] is None else abs(x[end] - x["mean"]) for x in numbers] for end in ("high", "low")
     )
     return {"type": "data", "array": up, "arrayminus": down, "thickness": thickness, "width": width}
+
+
+def _equal(results: Sequence[Result], cost: str) -> dict[str, Any]:
+    """A sentence in a chart's place where all cost the same: a chart would be one column of points."""
+    prices = {price for r in results if (price := r.numbers["cost"][cost]) is not None}
+    if len(prices) > 1:
+        return {}
+    return {"note": f"all results cost the same, {prices.pop():.4g} {COSTS[cost]}: the bars above say it all"}
 
 
 def _has(results: Sequence[Result], cost: str) -> bool:

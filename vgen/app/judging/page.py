@@ -14,6 +14,7 @@ from rich.console import Console
 
 from vgen.app.judging.charts import PALETTE, PARETO_PX, bars_px
 from vgen.app.judging.clip_store import ClipStore
+from vgen.app.judging.explained import EXPLAINED, finding, legend, origin
 from vgen.app.judging.leaderboard import board
 from vgen.app.judging.learned import side_by_side
 from vgen.app.judging.media import Media
@@ -217,12 +218,14 @@ def _named(
         "first": first,
         "fps": fps,
         "titles": {k: TITLES.get(k, (k, "")) for k in keys},
+        "finding": finding(results, {k: TITLES[k][0] for k in keys if k in TITLES}),
+        "origin": origin(folder),
+        "explained": EXPLAINED,
         "board_keys": keys,
         "short": SHORT,
+        "legend": legend(_columns(results), SHORT),
         "has_cost": any(cost is not None for r in results for cost in r.numbers["cost"].values()),
-        "columns": [
-            c for c in dict.fromkeys([*first["headlines"], *COLUMNS]) if c in results[0].numbers["overall"]
-        ],
+        "columns": _columns(results),
         "buckets": list(results[0].numbers["buckets"]),
         "things": [
             n
@@ -245,6 +248,12 @@ def _named(
             for r in results
         ],
     }
+
+
+def _columns(results: Sequence[Result]) -> list[str]:
+    """Numbers that stand in tables, the headlines first."""
+    wanted = dict.fromkeys([*results[0].headlines, *COLUMNS])
+    return [name for name in wanted if name in results[0].numbers["overall"]]
 
 
 def _environment() -> Environment:

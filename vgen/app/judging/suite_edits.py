@@ -19,7 +19,18 @@ from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
 from vgen.methods import Recipe, catalogue
-from vgen.methods._editing import Edited, Editing, EditSession, Wish, encoded, heard, long_clips, start_noise
+from vgen.methods._editing import (
+    Edited,
+    Editing,
+    EditSession,
+    Wish,
+    encoded,
+    finished,
+    heard,
+    in_pixels,
+    long_clips,
+    start_noise,
+)
 from vgen.methods._recipe import UNET, Regime
 from vgen.methods._sampling import SamplingOverrides
 from vgen.metrics.task import Task
@@ -75,7 +86,9 @@ class Tune:
 
 
 def teachers() -> list[str]:
-    return [name for name, recipe in catalogue().items() if recipe.regime is Regime.CLIP]
+    """Methods that learn a clip on the image model alone."""
+    clip = {name: recipe for name, recipe in catalogue().items() if recipe.regime is Regime.CLIP}
+    return [name for name, recipe in clip.items() if recipe().stands_on() is None]
 
 
 def editors() -> dict[str, type[Recipe]]:
@@ -180,13 +193,13 @@ class Editor:
             fields=heard(self.recipe, given.source, latents.device),
             sampling=self.sampling.over(self.recipe.sampling()),
             latents=latents,
+            pixels=in_pixels(given.source, latents.device),
             frames=self.recipe.frame_schedule(self.window),
             seed=task.seed,
         )
         assert isinstance(self.recipe, Editing), "the run was checked"
         done = self.recipe.edit(session)
-        with torch.no_grad():
-            return to_uint8(model.decode(done.latents)[0])
+        return to_uint8(finished(model, done)[0])
 
     def _checkpoint(self) -> Checkpoint:
         if self._opened is None or self.tune.num_steps:

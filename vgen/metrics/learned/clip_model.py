@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgen.backbones.pretrained import pretrained, read_part
 from vgen.metrics.learned.frames import in_batches
-from vgen.metrics.learned.weights import Located, Slot, pretrained, read_part
+from vgen.metrics.learned.weights import Located, Slot
 
 CLIP = Slot(
     "clip",

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgen.backbones.pretrained import pretrained, read_part
 from vgen.metrics.learned.clip_model import model_type, preprocessed, resize_of
 from vgen.metrics.learned.frames import in_batches
 from vgen.metrics.learned.registry import plugin
 from vgen.metrics.learned.results import Scores
 from vgen.metrics.learned.tools import Tools
-from vgen.metrics.learned.weights import Located, Slot, pretrained, read_part
+from vgen.metrics.learned.weights import Located, Slot
 from vgen.metrics.metric import Metric
 
 DINO = Slot(

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vgen.backbones.pretrained import pretrained
 from vgen.metrics.learned.frames import pixels
-from vgen.metrics.learned.weights import Located, Slot, pretrained, read_state
+from vgen.metrics.learned.weights import Located, Slot, read_state
 
 VIDEOMAE = Slot(
     "videomae",

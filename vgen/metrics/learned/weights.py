@@ -3,12 +3,11 @@ Another file: an error."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,35 +105,6 @@ def is_torchscript(path: Path) -> bool:
     )
 
 
-def pretrained(kind: Any, folder: Path, name: str, **options: Any) -> Any:
-    """A transformers model in float32, every one of whose weights is in ``folder`` (a missing one would be
-    random, in silence)."""
-    import torch
-    from safetensors import SafetensorError
-
-    from vgen.backbones.foreign_settings import of_transformers, refuse_programs
-
-    refuse_programs(folder)
-    options = of_transformers() | options
-    with quiet():
-        try:
-            model, info = kind.from_pretrained(
-                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
-            )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ValueError(
-                f"{name}.path={folder} must hold a {kind.__name__} of transformers, got: {_first_line(error)}"
-            ) from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ValueError(
-            f"{name}.path={folder} must hold all weights of a {kind.__name__}, {len(missing)} are missing, "
-            f"{missing[0]} among them; get it "
-            "again"
-        )
-    return model.eval().requires_grad_(False)
-
-
 def read_state(path: Path, name: str) -> dict[str, Any]:
     """The tensors of a plain state file; nothing in it is run. Raises ValueError where it is cut or something
     else."""
@@ -152,34 +122,3 @@ def read_state(path: Path, name: str) -> dict[str, Any]:
             f"{name}.path={path} must hold tensors by name, got a {type(state).__name__}; get the named file"
         )
     return state
-
-
-def read_part(kind: Any, folder: Path, name: str, **options: Any) -> Any:
-    """A tokenizer or processor from ``folder``."""
-    try:
-        with quiet():
-            return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name}.path: {folder} must hold the {kind.__name__} beside the weights; get the whole folder"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """transformers draws no progress bars and warns of nothing meanwhile."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()

@@ -6,9 +6,14 @@ const colours = [...document.querySelectorAll("#leaderboard tbody tr")].reduce((
 // ---- charts: the page's ink on plotly's paper
 function ink() { const probe = document.body.appendChild(make("i")); probe.style.color = "var(--ink)"; const found = getComputedStyle(probe).color; probe.remove(); return found; }
 function draw(element, figure) {
-  if (!figure) { element.textContent = "nothing was drawn here, so there is no cost to show"; return; }
-  const layout = structuredClone(figure.layout); layout.font = {...layout.font, color: ink(), family: "system-ui, sans-serif"};
-  Plotly.react(element, structuredClone(figure.data), layout, {responsive: true, displayModeBar: false});
+  const note = figure ? figure.note : "nothing was drawn here, so there is no cost to show";
+  element.classList.toggle("said", !!note);
+  if (note) { Plotly.purge(element); element.textContent = note; return; }
+  if (element.firstChild && element.firstChild.nodeType === Node.TEXT_NODE) element.textContent = "";
+  const pen = ink(), layout = structuredClone(figure.layout), data = structuredClone(figure.data);
+  layout.font = {...layout.font, color: pen, family: "system-ui, sans-serif"};
+  data.forEach(trace => ["error_x", "error_y"].forEach(bars => { if (trace[bars]) trace[bars].color = pen; }));
+  Plotly.react(element, data, layout, {responsive: true, displayModeBar: false});
 }
 function charts() {
   if (!window.Plotly) return;  // it is large and comes after everything else; its onload calls this again
@@ -29,6 +34,11 @@ const cards = R.clips.map((clip, i) => {
   return Object.assign(card, {clip, index: i});
 });
 $("gallery").append(...cards);
+if ($("first")) $("first").append(...R.clips.slice(0, 3).map(clip => {
+  const takes = make("div", {className: "takes"});
+  takes.append(...(clip.truth ? [figure({clip}, "truth", "truth", [clip.truth])] : []), ...clip.takes.slice(0, 4).map((take, i) => figure({clip}, "take", R.entries[i], [take.src], {...take, chips: {}}, i)));
+  return make("section", {className: "card hero"}, make("div", {className: "cap"}, clip.caption), takes);
+}));
 const near = new IntersectionObserver(found => found.forEach(e => e.isIntersecting ? fill(e.target) : clear(e.target)), {rootMargin: "350px"});
 cards.forEach(card => near.observe(card));
 
@@ -47,7 +57,7 @@ function figure(card, what, title, videos, take, index) {
   if (take) {
     if (take.exact !== null && take.exact !== undefined) head.append(make("b", {className: take.exact === 1 ? "ok" : "no"}, take.exact === 1 ? "✓ exact" : take.exact === 0 ? "✗" : take.exact.toFixed(2)));
     out.append(make("div", {className: "chips"}, ...Object.entries(take.chips).map(([k, ok]) => make("span", {className: ok ? "chip ok" : "chip"}, `${ok ? "✓" : "✗"} ${R.words[k] || k}`)), ...Object.entries(take.values || {}).map(([k, x]) => make("span", {className: "chip value"}, `${k} ${x}`))));
-    if (state.seen) overlay(screen, out, card.clip.id, index, take);
+    if (state.seen && card.dataset) overlay(screen, out, card.clip.id, index, take);
   }
   return out;
 }
@@ -73,16 +83,17 @@ function refill() { cards.forEach(card => card.style.minHeight = ""); live().for
 
 // ---- time: the first clip of a card leads, the others follow; paused clips stand on one frame
 function seek(v) { v.pause(); v.currentTime = (state.frame + 0.5) / R.fps; }
-setInterval(() => state.paused || live().forEach(card => {
+const playing = () => [...document.querySelectorAll(".hero"), ...live()];
+setInterval(() => state.paused || playing().forEach(card => {
   const [first, ...rest] = card.querySelectorAll("video");
   rest.forEach(v => { const off = Math.abs(v.currentTime - first.currentTime); if (v.readyState > 1 && off > 0.6 / R.fps && v.duration - off > 0.6 / R.fps) v.currentTime = first.currentTime; });
 }), 250);
 function pause(on) {
   state.paused = on; $("pause").setAttribute("aria-pressed", on); $("pause").textContent = on ? "play" : "pause";
   if (on) { const lead = live()[0]?.querySelector("video"); state.frame = lead ? Math.min(R.frames - 1, Math.floor(lead.currentTime * R.fps)) : 0; }
-  live().forEach(card => card.querySelectorAll("video").forEach(v => on ? seek(v) : v.play().catch(() => {})));
+  playing().forEach(card => card.querySelectorAll("video").forEach(v => on ? seek(v) : v.play().catch(() => {})));
 }
-function step(by) { if (!state.paused) pause(true); state.frame = (state.frame + by + R.frames) % R.frames; live().forEach(card => card.querySelectorAll("video").forEach(seek)); }
+function step(by) { if (!state.paused) pause(true); state.frame = (state.frame + by + R.frames) % R.frames; playing().forEach(card => card.querySelectorAll("video").forEach(seek)); }
 
 // ---- what the oracle sees: masks out of a strip of frames, tracks as lines, a figure as its joints
 const BONES = [[5, 7], [7, 9], [6, 8], [8, 10], [5, 6], [5, 11], [6, 12], [11, 12], [11, 13], [13, 15], [12, 14], [14, 16]];  // COCO's order; the face is dots

@@ -1,0 +1,120 @@
+"""The settings of a verb from Python values, composed as the command line composes them: the same defaults,
+the same choices, the same refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vgen.app.config import typed
+from vgen.app.early import check
+from vgen.app.refusals import refusal
+from vgen.app.spellings import CHOICES
+from vgen.app.trust import guarded
+from vgen.methods import Recipe, name_of
+from vgen.resources import conf_dir
+
+_T = TypeVar("_T")
+_CHOICES = ("data", "method", "numbers")
+"""Groups that several verbs offer, each with options of its own."""
+
+
+def settings(verb: str, schema: type[_T], offer: Callable[[], None], keys: Mapping[str, Any]) -> _T:
+    """What ``vgen VERB`` would be told by these keys: ``data={"path": "clips"}`` is ``data.path=clips``, and
+    so is ``**{"data.path": "clips"}``.
+
+    Raises ValueError with the command line's own sentence.
+    """
+    words = list(_words(verb, keys))
+    if sentence := check(verb, words):
+        raise ValueError(sentence)
+    try:
+        with _own_choices():
+            offer()
+            found = typed(_composed(verb, words))
+    except Exception as error:
+        sentence = refusal(error)
+        if sentence is None or sentence == str(error):
+            raise
+        raise ValueError(sentence) from error
+    assert isinstance(found, schema)
+    return found
+
+
+@contextmanager
+def _own_choices() -> Iterator[None]:
+    """A verb sees its own choices of methods and data alone, and no later one sees them."""
+    repo = ConfigStore.instance().repo
+    before = {name: repo.pop(name) for name in _CHOICES if name in repo}
+    try:
+        yield
+    finally:
+        for name in _CHOICES:
+            repo.pop(name, None)
+        repo.update(before)
+
+
+def _composed(verb: str, words: list[str]) -> DictConfig:
+    """Resolved, without Hydra's own section; Hydra is left as it was found."""
+    folder = conf_dir() if verb == "train" else conf_dir() / verb
+    state: Any = HydraConfig.instance()
+    before = state.cfg
+    with guarded(), initialize_config_dir(str(folder.absolute()), version_base="1.3"):
+        cfg = compose(verb, words, return_hydra_config=True)
+        try:
+            state.set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            OmegaConf.resolve(cfg)
+        finally:
+            state.cfg = before
+    return cfg
+
+
+def _words(verb: str, keys: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """One word of a command line for each value."""
+    for name, value in keys.items():
+        key = f"{section}{name}"
+        if isinstance(value, Recipe):
+            yield f"{key}={name_of(value)}"
+        if is_dataclass(value) and not isinstance(value, type):
+            value = asdict(value)
+        if isinstance(value, Mapping):
+            yield from _words(verb, value, f"{key}.")
+        elif (verb, key) == ("train", "backbone") and value not in CHOICES:
+            yield from ("backbone=folder", f"backbone.path={_spelt(value)}")
+        else:
+            yield f"{key}={_spelt(value)}"
+
+
+def _spelt(value: Any) -> str:
+    """A value as Hydra reads it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Enum():
+            return str(value.value)
+        case int() | float():
+            return repr(value)
+        case str() | Path():
+            return QuotedString(str(value), Quote.double).with_quotes()
+        case Mapping():
+            return "{" + ",".join(f"{name}:{_spelt(part)}" for name, part in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_spelt, value)) + "]"
+        case _:
+            raise ValueError(f"a setting is text, a number, a list or a section, got {value!r}")
