@@ -13,6 +13,7 @@ from vgen.app.config import TrainRun
 from vgen.app.train import train
 from vgen.data.files import lines_of
 from vgen.training.progress import told_seconds
+from vgen.training.quiet import unheard
 
 LADDER = (400, 200, 100)
 """Steps, the most first."""
@@ -26,7 +27,9 @@ TRIED, WARM = 6, 3
 def paced(training: TrainRun, trial: Path, console: Console) -> TrainRun:
     """The training with as many steps as the machine's pace allows, which is said. What is tried in the
     folder ``trial`` is removed; the latents that it cached stay for the training."""
-    each = seconds_a_step(training, trial)
+    console.print(f"{TRIED} steps to see this machine's pace:")
+    with unheard():
+        each = seconds_a_step(training, trial)
     steps = chosen(each)
     console.print(said(steps, each), soft_wrap=True)
     settings = replace(training.trainer, max_steps=steps, val_every_steps=max(1, steps // 2))

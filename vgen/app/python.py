@@ -7,10 +7,6 @@ returns what came of it. Loggers and warnings are as the caller has them; a trai
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +32,7 @@ from vgen.data.prepare import Prepare, Prepared
 from vgen.data.prepare import prepare as prepare_shards
 from vgen.formats.adapter import load_adapter
 from vgen.methods._sampling import Prompt, SamplingOverrides, refuse_impossible
-from vgen.training.quiet import NOISY, WARNING_MODULES
+from vgen.training.quiet import unheard
 
 _T = TypeVar("_T")
 
@@ -87,7 +83,7 @@ def load(
     dtype: torch.dtype = torch.float32,
 ) -> Model:
     """A run's folder, an ``adapter.safetensors``, or the shipped adapter, in its image model."""
-    with _unheard():
+    with unheard():
         found = open_checkpoint(str(adapter), str(backbone) if backbone else None, device, dtype)
     refuse_undrawable(found)
     return Model(found)
@@ -101,7 +97,7 @@ def train(run: TrainRun | None = None, /, **keys: Any) -> Trained:
             f"vgen.train runs in this process, which cannot be the {wish.trainer.world_size} processes of "
             f"trainer.strategy={wish.trainer.strategy.value}; start it with 'vgen train'"
         )
-    with _unheard():
+    with unheard():
         return Trained(training.train(wish))
 
 
@@ -109,14 +105,14 @@ def generate(run: GenerateRun | None = None, /, **keys: Any) -> list[Clip]:
     """As ``vgen generate``; files are written where ``out`` names a folder."""
     wish = _wish(run, GenerateRun, keys)
     wish = wish or composed.settings("generate", GenerateRun, drawing.offer, keys)
-    with _unheard():
+    with unheard():
         return drawing.clips_of(wish, _silent())
 
 
 def edit(run: EditRun | None = None, /, **keys: Any) -> EditedClip:
     """As ``vgen edit``; files are written where ``out`` names a folder."""
     wish = _wish(run, EditRun, keys) or composed.settings("edit", EditRun, editing.offer, keys)
-    with _unheard():
+    with unheard():
         done = editing.edit(wish)
         if wish.out:
             done.save(wish.out)
@@ -127,7 +123,7 @@ def evaluate(run: EvaluateRun | None = None, /, **keys: Any) -> list[Evaluated]:
     """As ``vgen evaluate``: one report, or one for each point of the suite's grid."""
     wish = _wish(run, EvaluateRun, keys)
     wish = wish or composed.settings("evaluate", EvaluateRun, evaluating.offer, keys)
-    with _unheard():
+    with unheard():
         if wish.suite_name == NO_SUITE:
             return [Evaluated(wish.folder(), judge(wish, _silent()))]
         return evaluating.evaluate_points(wish, _silent())
@@ -136,7 +132,7 @@ def evaluate(run: EvaluateRun | None = None, /, **keys: Any) -> list[Evaluated]:
 def prepare(wish: Prepare | None = None, /, **keys: Any) -> Prepared:
     """As ``vgen prepare``; the folder's path goes to ``data.path`` of a training."""
     asked = _wish(wish, Prepare, keys) or composed.settings("prepare", Prepare, preparing.offer, keys)
-    with _unheard():
+    with unheard():
         return prepare_shards(asked)
 
 
@@ -153,18 +149,3 @@ def _wish(run: _T | None, schema: type[_T], keys: dict[str, Any]) -> _T | None:
 
 def _silent() -> Console:
     return Console(quiet=True)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Tips and known warnings of libraries are not shown meanwhile; afterwards all is as it was."""
-    levels = {name: logging.getLogger(name).level for name in NOISY}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=WARNING_MODULES)
-        for name in NOISY:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
