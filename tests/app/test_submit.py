@@ -90,6 +90,10 @@ def test_one_process_is_not_spread_over_nodes() -> None:
         submit("sweep", ["dry_run=true"])
     with pytest.raises(ValueError, match="doctor is no verb that is submitted"):
         read("doctor", [])
+    with pytest.raises(ValueError, match="dry_run=ture is neither true nor false"):
+        read("train", ["dry_run=ture"])
+    with pytest.raises(ValueError, match="whose trials W&B chooses; only method: grid can be an array"):
+        submit("sweep", ["search", "dry_run=true"])
 
 
 def test_elsewhere_than_in_the_checkout_there_are_no_scripts(

@@ -139,6 +139,8 @@ def read(verb: str, words: Sequence[str]) -> tuple[Asked, list[str], bool]:
     for word in words:
         key, _, value = word.partition("=")
         if key == "dry_run":
+            if value not in ("true", "false"):
+                raise ValueError(f"dry_run={value} is neither true nor false; true only prints the command")
             dry_run = value == "true"
         elif not key.startswith("slurm."):
             own.append(word)
@@ -155,7 +157,13 @@ def _trials(asked: Asked, own: list[str]) -> tuple[Asked, list[str]]:
     names = [word for word in own if "=" not in word]
     if len(names) != 1:
         raise ValueError("name the sweep to submit, as vgen submit sweep lr; 'vgen sweep' lists them")
-    num = read_sweep(names[0]).num_trials
+    sweep = read_sweep(names[0])
+    if sweep.method != "grid":
+        raise ValueError(
+            f"{sweep.path} is method={sweep.method}, whose trials W&B chooses; only method: grid can be an "
+            "array"
+        )
+    num = sweep.num_trials
     return dataclasses.replace(asked, array=asked.array or f"0-{num - 1}"), own
 
 
