@@ -8,6 +8,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from vgen.app import figures
 from vgen.app.show import describe
 from vgen.methods import Regime, catalogue
 
@@ -44,7 +45,8 @@ def markdown() -> str:
 
 
 def pages() -> str:
-    """Every method's expanded row on Stable Diffusion 1.5's shapes."""
+    """Every method's picture and figures on the toybox, and its expanded row on Stable Diffusion 1.5's
+    shapes."""
     how = (
         "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the "
         "paper's own knobs."
@@ -52,7 +54,10 @@ def pages() -> str:
     parts = [f"# Methods\n\n{how}\n"]
     for name, *_ in rows():
         words = (sys.modules[catalogue()[name].__module__].__doc__ or "").strip()
-        parts.append(f"## {name}\n\n{words}\n\n```\n{describe(name, {}, 'sd15')}\n```\n")
+        picture = f"![{name} on the toybox](gallery/{name}.webp)" if figures.lines(name) else ""
+        shown = "\n".join(filter(None, [picture, "", *figures.lines(name)]))
+        row = f"```\n{describe(name, {}, 'sd15')}\n```\n"
+        parts.append("\n\n".join(filter(None, [f"## {name}", words, shown.strip(), row])))
     return "\n".join(parts)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vgen.app.stacks import UNTRAINED, Layer, opened
+from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
 from vgen.metrics.suite import Task
 
 
@@ -34,13 +34,17 @@ _FIELDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def hears(adapter: str, task: Task) -> bool:
-    """Whether a checkpoint, or what lies beneath it, listens to the control of a task."""
+def hears(adapter: str, task: Task, stack: Sequence[StackEntry] = ()) -> bool:
+    """Whether a checkpoint, what lies beneath it, or what stands beside it listens to the control of a
+    task."""
     name = task.inputs().control_name
-    if adapter == UNTRAINED or not name:
+    if not name:
         return False
-    layers = [one for one in opened(adapter, f"adapter={adapter}") if isinstance(one, Layer)]
-    return any(name in layer.recipe.reads() for layer in layers)
+    named = {entry.file: f"stack.{entry.name}.file" for entry in stack}
+    if adapter != UNTRAINED:
+        named[adapter] = f"adapter={adapter}"
+    found = [layer for file, said in named.items() for layer in opened(file, said)]
+    return any(name in layer.recipe.reads() for layer in found if isinstance(layer, Layer))
 
 
 def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:

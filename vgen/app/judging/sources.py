@@ -119,7 +119,7 @@ def _refuse_kind(run: EvaluateRun, adapter: str, task: Task) -> None:
             f"{asked}, and adapter={adapter} draws from captions alone; say what edits: "
             f"method={'|'.join(choices())}"
         )
-    if not kind.has_source and kind.name not in _FROM_WORDS and not hears(adapter, task):
+    if not kind.has_source and kind.name not in _FROM_WORDS and not hears(adapter, task, run.stack):
         raise ValueError(
             f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; "
             "'vgen evaluate stage=prompts' "

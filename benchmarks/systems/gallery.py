@@ -1,0 +1,82 @@
+"""Pictures of all systems: one moving WebP each, and ``docs/gallery/index.html`` that shows them together."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vgen.app.figures import said
+from vgen.app.methods import rows
+
+PANEL_PX = 128
+TITLE_PX = 44
+GAP_PX = 4
+FRAME_MS = 125
+Panel = tuple[str, np.ndarray]
+
+
+def write_picture(path: Path, panels: Sequence[Panel]) -> None:
+    """Clips side by side, each below its title, as a WebP that repeats without an end. Shorter clips stop at
+    their last frames; enlarging takes whole pixels."""
+    length = max(len(video) for _, video in panels)
+    frames = [_frame(panels, i) for i in range(length)]
+    first, *others = frames
+    told: dict[str, Any] = {"duration": FRAME_MS, "loop": 0, "quality": 90, "method": 6}
+    first.save(path, save_all=True, append_images=others, **told)
+
+
+def _frame(panels: Sequence[Panel], i: int) -> Image.Image:
+    width = len(panels) * (PANEL_PX + GAP_PX) - GAP_PX
+    out = Image.new("RGB", (width, TITLE_PX + PANEL_PX), "white")
+    pen = ImageDraw.Draw(out)
+    font = ImageFont.load_default(size=10)
+    for n, (title, video) in enumerate(panels):
+        left = n * (PANEL_PX + GAP_PX)
+        words = textwrap.wrap(title, 24, max_lines=3, placeholder=" …")
+        pen.multiline_text((left + 1, 2), "\n".join(words), "black", font, spacing=2)
+        still = Image.fromarray(video[min(i, len(video) - 1)])
+        out.paste(still.resize((PANEL_PX, PANEL_PX), Image.Resampling.NEAREST), (left, TITLE_PX))
+    return out
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>vgen: its systems on the miniature world</title>
+<style>
+:root {{ color-scheme: light dark; --line: #8886; }}
+body {{ font: 16px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1400px; padding: 1rem; }}
+main {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }}
+article {{ border: 1px solid var(--line); border-radius: 8px; padding: .8rem; overflow-wrap: anywhere; }}
+article img {{ background: white; display: block; height: auto; max-width: 100%; }}
+article img {{ image-rendering: pixelated; }}
+h2 {{ font-size: 1.05rem; margin: 0 0 .3rem; }} p, ul {{ margin: .4rem 0; }} ul {{ padding-left: 1.1rem; }}
+</style></head><body>
+<h1>Systems on the miniature world</h1>
+<p>Each picture is the first task of its system's suite with seed 0, not picked. Figures are means with 95 %
+intervals, made by <code>python -m benchmarks.systems</code>; <a href="../methods.md">methods.md</a> has the
+rows.</p>
+<main>
+{cards}
+</main></body></html>
+"""
+
+
+def write_gallery(folder: Path, known: dict[str, Any]) -> None:
+    """``index.html`` over the pictures that lie in the folder."""
+    sentences = {name: sentence for name, sentence, *_ in rows()}
+    cards = [_card(name, sentences[name], row) for name, row in sorted(known.items())]
+    (folder / "index.html").write_text(PAGE.format(cards="\n".join(cards)), encoding="utf-8")
+
+
+def _card(name: str, sentence: str, row: dict[str, Any]) -> str:
+    points = "".join(f"<li>{html.escape(said(figure))}</li>" for figure in row["figures"])
+    alt = html.escape(f"{name}, moving pictures: {'; '.join(row['titles'])}", quote=True)
+    image = f'<img src="{name}.webp" alt="{alt}" loading="lazy">'
+    return f"<article><h2>{name}</h2>{image}<p>{html.escape(sentence)}.</p><ul>{points}</ul></article>"

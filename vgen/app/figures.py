@@ -1,0 +1,51 @@
+"""What systems were measured at on the miniature world: ``figures.json``, which
+``python -m benchmarks.systems`` writes, in words."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def measured() -> dict[str, Any]:
+    """Of every system that was measured: its ``figures``, the ``commands`` and ``cpu_minutes`` of
+    them, and the ``titles`` of its picture's panels."""
+    return json.loads((files("vgen.app") / "figures.json").read_text(encoding="utf-8"))
+
+
+def said(figure: dict[str, Any]) -> str:
+    """One figure in a sentence: its mean and interval, the control's, and the difference."""
+    ours = figure["ours"]
+    words = f"{figure['what']}: {_spread(ours)}"
+    if "theirs" in figure:
+        words += f"; {figure['control']}: {_spread(figure['theirs'])}"
+        words += f"; difference {_spread(figure['beyond'], sign='+')}"
+    less = ", less is better" if figure.get("less") else ""
+    return f"{words} (n = {ours['num']}{less})"
+
+
+def _spread(number: dict[str, Any], sign: str = "") -> str:
+    """A mean with its interval; three digits where it is below ten."""
+    if number["mean"] is None:
+        return "no value"
+    if number["low"] is None:
+        return _short(number["mean"], sign)
+    return f"{_short(number['mean'], sign)} [{_short(number['low'], sign)}, {_short(number['high'], sign)}]"
+
+
+def _short(value: float, sign: str) -> str:
+    digits = 2 if abs(value) < 10 else 1
+    return f"{value:{sign}.{digits}f}"
+
+
+def lines(name: str) -> list[str]:
+    """What the page of a method says of its figures; nothing where none were measured."""
+    row = measured().get(name)
+    if row is None:
+        return []
+    command = f"python -m benchmarks.systems out=FOLDER only={name}"
+    head = f"Measured on the toybox (`{command}`, {row['cpu_minutes']:.0f} CPU minutes in all):"
+    return [head, "", *(f"- {said(figure)}" for figure in row["figures"])]
