@@ -133,10 +133,18 @@ class Workplace:
         asked = [f"data.num_clips={self.num(num_clips, 24)}"] if num_clips else []
         self.vgen(f"prepare-{name}", "prepare", *words, *asked, f"out=data/{name}")
 
-    def trained(self, name: str, experiment: str, steps: int, *words: str) -> None:
-        """``runs/NAME`` by ``vgen train experiment=EXPERIMENT``, in so many steps."""
+    def trained(
+        self,
+        name: str,
+        experiment: str,
+        steps: int,
+        *words: str,
+        batch: Sequence[str] = ("data.batch_size=2", "data.val_clips=2"),
+    ) -> None:
+        """``runs/NAME`` by ``vgen train experiment=EXPERIMENT``, in so many steps; ``batch`` is what the
+        short form asks of the data beside that."""
         told = [f"experiment={experiment}", f"run.name={name}", f"trainer.max_steps={self.num(steps)}"]
-        few = ["trainer.val_every_steps=2", "data.val_clips=2", "data.batch_size=2"] if self.short else []
+        few = ["trainer.val_every_steps=2", *batch] if self.short else []
         self.vgen(f"train-{name}", "train", *told, *QUIET, *words, *few)
 
     def evaluated(self, name: str, n: int, *words: str) -> list[Row]:
