@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vgen.app.judging.given import pictures
 from vgen.app.judging.given import shown as given_panel
 from vgen.app.judging.results import load
 from vgen.metrics.statistics import Interval, average
@@ -163,7 +164,8 @@ class Workplace:
         wish = result.tasks()[task]
         drawn = np.load(result.folder / "samples" / result.name / f"{wish.id}.npy", allow_pickle=False)
         before = given_panel(wish, drawn.shape[1])
-        return [*([before] if before else []), (wish.caption, drawn)]
+        beside = pictures(wish, drawn.shape[1])
+        return [*beside, *([before] if before else []), (wish.caption, drawn)]
 
 
 def column(rows: Sequence[Row], key: str) -> list[float | None]:

@@ -6,19 +6,28 @@ import numpy as np
 import pytest
 import torch
 
-from vgen.app.judging.controls import fields_of, hears
+from vgen.app.judging.controls import fields_of, hears, refuse_lacking
+from vgen.backbones.blank import Blank, blank
 from vgen.conditions.pictures import picture_of
-from vgen.metrics.kinds.control import AskedControl, Control
-from vgen.metrics.suite import Kind, Suite, tasks
+from vgen.methods import assemble
+from vgen.methods.dreampose import DreamPose
+from vgen.metrics.kinds.control import AskedControl, Control, Picture
+from vgen.metrics.suite import Kind, Suite, Task, tasks
+from vgen.toybox.renderer import render
 
 SHAPES = {"edges": (16, 32, 32), "mask": (16, 32, 32), "depth": (16, 32, 32), "pose": (16, 1, 17, 3)}
 
 
+def asked(control: Control, reference: Picture = Picture.NONE) -> list[Task]:
+    counts = {"iid": 2, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 0}
+    return tasks(
+        Suite(kind=Kind.CONTROL, control=AskedControl(control=control, reference=reference), **counts)
+    )
+
+
 @pytest.mark.parametrize("control", list(Control))
 def test_every_control_is_a_picture_of_itself(control: Control) -> None:
-    counts = {"iid": 2, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 0}
-    suite = Suite(kind=Kind.CONTROL, control=AskedControl(control=control), **counts)
-    todo = tasks(suite)
+    todo = asked(control)
     field = fields_of(todo, 32)[control.value]
     assert field.shape == (2, *SHAPES[control.value])
     shown = picture_of(control.value, field, 32, 32)
@@ -28,3 +37,30 @@ def test_every_control_is_a_picture_of_itself(control: Control) -> None:
         given = torch.from_numpy(np.stack([task.inputs(32).control for task in todo]))
         torch.testing.assert_close(shown[:, :, 0], given / given.amax((1, 2, 3), keepdim=True))
     assert not hears("untrained", todo[0])
+
+
+def test_a_still_stands_beside_the_poses_with_its_channels_first() -> None:
+    todo = asked(Control.POSE, Picture.OWN)
+    fields = fields_of(todo, 32)
+    assert set(fields) == {"pose", "reference", "background"}
+    assert fields["reference"].shape == fields["background"].shape == (2, 1, 3, 32, 32)
+    assert fields["reference"].dtype == torch.uint8
+    still = todo[1].inputs(32).pictures["reference"][0]
+    np.testing.assert_array_equal(fields["reference"][1, 0].permute(1, 2, 0).numpy(), still)
+
+
+def test_noise_follows_the_clip_that_the_control_is_of() -> None:
+    todo = asked(Control.EDGES)
+    fields = fields_of(todo, 32, ("source", "flow"))
+    assert fields["source"].shape == (2, 16, 3, 32, 32)
+    assert fields["flow"].shape == (2, 15, 2, 32, 32)
+    np.testing.assert_array_equal(
+        fields["source"][0].permute(0, 2, 3, 1).numpy(), render(todo[0].scene, 32).video
+    )
+
+
+def test_who_needs_a_picture_is_told_how_to_ask_for_one() -> None:
+    video_model = assemble(DreamPose(), blank(Blank.TOYBOX, seed=0).freeze())
+    refuse_lacking(video_model, asked(Control.POSE, Picture.OWN)[0], "pose")
+    with pytest.raises(ValueError, match=r"listens to reference; set suite\.control\.reference=own"):
+        refuse_lacking(video_model, asked(Control.POSE)[0], "pose")

@@ -114,6 +114,42 @@ def test_spellings() -> None:
     assert set(FIELD_NAMES) == set(FIELDS) - {"latents"}
 
 
+def test_a_body_is_said_beside_the_pose() -> None:
+    told, _ = respelt("generate", ["pose.retarget=ann.png", "pose.of=dance.mp4", "edges=a.mp4"])
+    entries = (
+        '{name:pose,file:"dance.mp4",found:true,retarget:"ann.png"},{name:edges,file:"a.mp4",found:false}'
+    )
+    assert told == [f"fields=[{entries}]"]
+    assert respelt("prepare", ["pose.retarget=ann.png"])[0] == ["pose.retarget=ann.png"]
+
+
+def test_poses_have_the_bones_of_a_body(clip: Path, tmp_path: Path) -> None:
+    files = {}
+    for name, leg in (("dance", 0.1), ("ann", 0.2)):
+        joints = [[0.5, 0.5, 0.0] for _ in range(17)]
+        for joint, x, y in ((11, 0.6, 0.5), (12, 0.4, 0.5), (13, 0.6, 0.5 + leg), (14, 0.4, 0.5 + leg)):
+            joints[joint] = [x, y, 1.0]
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(json.dumps([[joints]] * FRAMES))
+    given = GivenField(name="pose", file=str(files["dance"]), retarget=str(files["ann"]))
+    pose = given.read(CUT)["pose"]
+    assert pose.shape == (1, FRAMES, 1, 17, 3)
+    torch.testing.assert_close(pose[0, :, 0, 13, :2], torch.tensor([[0.6, 0.7]] * FRAMES))
+    said = given.said()
+    assert said["retarget"] == str(files["ann"])
+    assert len(said["retarget_sha256"]) == 64
+    pictures = GivenField(name="pose", file=str(clip), retarget=str(files["ann"]))
+    with pytest.raises(ValueError, match="pictures of skeletons, whose bones are not known"):
+        pictures.read(CUT)
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text(json.dumps([[[[0.5, 0.5, 0.0]] * 17]]))
+    with pytest.raises(ValueError, match=r"no joint|no person"):
+        replace(given, retarget=str(nobody)).read(CUT)
+    for lacking in ({"file": ""}, {"name": "edges"}, {"file": "[0:a.png]"}):
+        with pytest.raises(ValueError, match=r"pose\.retarget=.* there are no key points"):
+            replace(given, **lacking)
+
+
 def test_a_clip_is_read_as_the_field_says(clip: Path) -> None:
     grey = read_field("edges", clip, CUT)
     assert grey.shape == (FRAMES, SIDE, SIDE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vgen.conditions.condition import revealed
+from vgen.conditions.retargeting import retargeted
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
 from vgen.data.given import FRAMES, find_field, read_field, read_frames
@@ -28,15 +30,18 @@ WORDS = frozenset({"caption", "negative", "text", "pooled"})
 class GivenField:
     """``file`` is the field ``name`` itself, or, if it is to be ``found``, a video that shows it; ``by``
     names the detector where there are several. ``[0:first.png,15:last.png]`` are pictures of some frames by
-    their numbers, which count from the end where they are negative."""
+    their numbers, which count from the end where they are negative. ``retarget`` is a picture, or the key
+    points, of the body whose bone lengths a pose is to have."""
 
     name: str = ""
     file: str = ""
     found: bool = False
     by: str = ""
+    retarget: str = ""
 
     def __post_init__(self) -> None:
         names = (*FIELDS, FRAMES)
+        self._refuse_nobody()
         if self.name not in names or not self.file:
             raise ValueError(
                 f"a field is given by its name and a file, as edges=clip.mp4, got {self.name}={self.file}; "
@@ -46,6 +51,15 @@ class GivenField:
             raise ValueError(
                 f"{self.name}={self.file} names no frame; give pictures by the numbers of their frames, as "
                 f"{self.name}=[0:first.png,15:last.png]"
+            )
+
+    def _refuse_nobody(self) -> None:
+        """Raises ValueError where a body is named and there are no key points to have its bones."""
+        if self.retarget and (self.name != "pose" or not self.file or self.file.startswith("[")):
+            raise ValueError(
+                f"pose.retarget={self.retarget} is the body that poses are to have, and there are no key "
+                f"points, got {self.name}={self.file}; give pose=FILE.json, or pose.of=VIDEO where they are "
+                "to be found"
             )
 
     @property
@@ -66,12 +80,19 @@ class GivenField:
     def path(self) -> Path:
         return Path(self.file).expanduser()
 
+    @property
+    def body(self) -> Path:
+        return Path(self.retarget).expanduser()
+
     def said(self) -> dict[str, Any]:
         """For the card of what was drawn."""
         files = list(self.places.values()) or [self.path]
-        hashes = [file_sha256(file) if file.is_file() else None for file in files]
+        hashes = [_sha256(file) for file in files]
         sha256 = hashes if self.places else hashes[0]
-        return {"name": self.name, "file": self.file, "found": self.found, "sha256": sha256}
+        said = {"name": self.name, "file": self.file, "found": self.found, "sha256": sha256}
+        if not self.retarget:
+            return said
+        return {**said, "retarget": self.retarget, "retarget_sha256": _sha256(self.body)}
 
     def read(self, cut: Cut, start_seconds: float = 0.0) -> dict[str, Tensor]:
         """1 ...: the axes of a batch of one; beside it which frames count, where not all do."""
@@ -82,13 +103,32 @@ class GivenField:
             array = find_field(self.name, self.path, cut, start_seconds, self.by)
         else:
             array = read_field(self.name, self.path, cut, start_seconds)
-        return {self.name: self._first(array)}
+        return {self.name: self._first(self._on_body(array, cut) if self.retarget else array)}
+
+    def _on_body(self, pose: np.ndarray, cut: Cut) -> np.ndarray:
+        """``pose`` f p j 3 with the bones of ``retarget``."""
+        if pose.ndim != 4 or pose.shape[-1] != 3 or pose.dtype == np.uint8:
+            raise ValueError(
+                f"pose={self.file} holds pictures of skeletons, whose bones are not known; give key points "
+                "as .json, or leave pose.retarget out"
+            )
+        one = replace(cut, num_frames=1)
+        known = self.body.suffix in (".npy", ".json")
+        seen = read_field("pose", self.body, one) if known else find_field("pose", self.body, one, by=self.by)
+        try:
+            return retargeted(torch.from_numpy(pose), torch.from_numpy(seen)).numpy()
+        except ValueError as error:
+            raise ValueError(f"pose.retarget={self.retarget}: {error}") from error
 
     def _first(self, array: np.ndarray) -> Tensor:
         """Channels first, one row."""
         ready = array.dtype == np.uint8 and array.ndim == 4  # pictures, whatever they show
         first = np.moveaxis(array, -1, -3) if ready else FIELDS[self.name].channels_first(array)
         return torch.from_numpy(first.copy())[None]
+
+
+def _sha256(file: Path) -> str | None:
+    return file_sha256(file) if file.is_file() else None
 
 
 def given_fields(

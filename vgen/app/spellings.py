@@ -58,6 +58,7 @@ _SLOT = re.compile(
 
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
 _FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
+_RETARGET = re.compile(r"(?:fields\.)?pose\.retarget=(?P<value>.+)", re.DOTALL)
 FIELDS_OF = {
     "generate": (*FIELD_NAMES, "frames"),
     "edit": tuple(name for name in FIELD_NAMES if name != "source"),  # there it is a prompt
@@ -90,16 +91,27 @@ def _loudness(name: str, given: dict[str, str]) -> str:
 
 
 def given_fields(verb: str, arguments: list[str]) -> list[str]:
-    """``edges=clip.mp4`` and ``pose.of=dance.mp4`` as the one list that Hydra reads."""
-    entries, others = [], []
+    """``edges=clip.mp4``, ``pose.of=dance.mp4`` and ``pose.retarget=ann.png`` as the one list that Hydra
+    reads."""
+    entries, others, bodies = [], [], []
     for argument in arguments:
-        match = _FIELD.fullmatch(argument)
-        if match is None or match["name"] not in FIELDS_OF.get(verb, ()):
+        match, body = _FIELD.fullmatch(argument), _RETARGET.fullmatch(argument)
+        if body is not None and "pose" in FIELDS_OF.get(verb, ()):
+            bodies.append(f",retarget:{_quoted(body['value'])}")
+        elif match is not None and match["name"] in FIELDS_OF.get(verb, ()):
+            found = "true" if match["of"] else "false"
+            entries.append((match["name"], f"file:{_quoted(match['value'])},found:{found}"))
+        else:
             others.append(argument)
-            continue
-        found = "true" if match["of"] else "false"
-        entries.append(f"{{name:{match['name']},file:{_quoted(match['value'])},found:{found}}}")
-    return [*others, f"fields=[{','.join(entries)}]"] if entries else others
+    if bodies and "pose" not in dict(entries):
+        entries.append(("pose", 'file:""'))
+    told = [_given(name, said, bodies[-1:]) for name, said in entries]
+    return [*others, f"fields=[{','.join(told)}]"] if told else others
+
+
+def _given(name: str, said: str, body: list[str]) -> str:
+    more = body if name == "pose" else []
+    return "{" + f"name:{name},{said}" + "".join(more) + "}"
 
 
 def _quoted(path: str) -> str:

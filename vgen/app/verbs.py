@@ -93,7 +93,7 @@ VERBS = {
             ),
             (
                 "edges pose depth ...",
-                "shown to ControlNets in stack: edges=CLIP as it is, edges.of=VIDEO found there",
+                "edges=CLIP, edges.of=VIDEO found there, pose.retarget=PERSON; for nets in stack",
             ),
             (
                 "frames reference cascade",

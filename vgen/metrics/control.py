@@ -6,6 +6,8 @@ clip scores on the control of another task: a model that ignores its control has
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -67,12 +69,16 @@ def _share(hit: np.ndarray, own: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.where(whole, num / np.maximum(whole, 1), np.where(other.any((-1, -2)), 0.0, 1.0))
 
 
-def best_lag(shown: np.ndarray, wanted: np.ndarray) -> int:
+Fit = Callable[[np.ndarray, np.ndarray], float]
+"""How well frames fit to as many others; 1 is best."""
+
+
+def best_lag(shown: np.ndarray, wanted: np.ndarray, fit: Fit = iou) -> int:
     """Frames by which the clip trails its control; 0 where no shift fits better (things that stand still fit
     at any)."""
-    scores = {0: iou(shown, wanted)}
+    scores = {0: fit(shown, wanted)}
     for lag in range(1, min(LONGEST_LAG, len(shown) - 1) + 1):
-        scores[lag], scores[-lag] = iou(shown[lag:], wanted[:-lag]), iou(shown[:-lag], wanted[lag:])
+        scores[lag], scores[-lag] = fit(shown[lag:], wanted[:-lag]), fit(shown[:-lag], wanted[lag:])
     best = max(scores, key=scores.__getitem__)
     return best if scores[best] > scores[0] + _TIE else 0
 

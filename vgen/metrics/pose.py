@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from vgen.metrics.control import best_lag
 from vgen.metrics.metric import Metric, Numbers
 
-METRIC = Metric("toybox/pose", 1, "PCK@.05 and MPJPE of the puppet's joints; CTRL-GAIN in PCK")
+METRIC = Metric(
+    "toybox/pose",
+    2,
+    "PCK@.05, MPJPE and LAG of the puppet's joints; CTRL-GAIN in PCK; flicker of ground and clothes",
+)
 NEAR, LOST = (
     0.05,
     0.5,
@@ -29,7 +34,7 @@ def pose_fidelity(seen: np.ndarray, wanted: np.ndarray, decoy: np.ndarray | None
     distance = _distance(seen, wanted)
     near = float((distance <= NEAR).mean())
     moving = np.linalg.norm(np.ptp(wanted[:, BODY], axis=0), axis=-1) > 2 * NEAR
-    gain = None if decoy is None else near - float((_distance(seen, decoy) <= NEAR).mean())
+    gain = None if decoy is None else near - _near(seen, decoy)
     found = float(np.isfinite(seen).all((1, 2)).mean())
     swift = float((distance[:, moving] <= NEAR).mean()) if moving.any() else None
     return {
@@ -39,6 +44,16 @@ def pose_fidelity(seen: np.ndarray, wanted: np.ndarray, decoy: np.ndarray | None
         "ctrl_gain": gain,
         "pose_found": found,
     }
+
+
+def pose_lag(seen: np.ndarray, wanted: np.ndarray) -> float | None:
+    """The shift in frames at which most joints f 17 2 are right, above 0 where the clip is late; None where
+    no figure was found."""
+    return float(best_lag(seen, wanted, _near)) if np.isfinite(seen).any() else None
+
+
+def _near(a: np.ndarray, b: np.ndarray) -> float:
+    return float((_distance(a, b) <= NEAR).mean())
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

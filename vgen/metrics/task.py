@@ -22,7 +22,8 @@ class Inputs:
     ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words, ``instruction`` what is to be
     done. ``control`` is what
     ``control_name`` says: ``edges``, ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest),
-    ``pose`` float32 f 17 2 in canvas widths, COCO order. ``references`` uint8 n h w 3 are stills of the
+    ``pose`` float32 f 17 2 in canvas widths, COCO order. ``pictures`` uint8 1 h w 3 are stills that stand
+    beside it, by the names of their fields. ``references`` uint8 n h w 3 are stills of the
     subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
 
     source: np.ndarray | None = None
@@ -30,6 +31,7 @@ class Inputs:
     instruction: str = ""
     control: np.ndarray | None = None
     control_name: str = ""
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     references: np.ndarray | None = None
     reference_captions: tuple[str, ...] = ()
     subject: str = ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
+from vgen.methods import VideoModel
 from vgen.metrics.suite import Task
+from vgen.toybox.renderer import Rendered, render
+
+_PICTURES = frozenset({"reference", "background"})
 
 
 def _bytes(control: np.ndarray) -> np.ndarray:
@@ -47,11 +51,37 @@ def hears(adapter: str, task: Task, stack: Sequence[StackEntry] = ()) -> bool:
     return any(name in layer.recipe.reads() for layer in found if isinstance(layer, Layer))
 
 
-def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:
-    """One row per task, of tasks of one suite; nothing where a caption is all there is."""
+_OF_CLIP: dict[str, Callable[[Rendered], np.ndarray]] = {
+    "source": lambda drawn: np.moveaxis(drawn.video, -1, -3),
+    "flow": lambda drawn: np.moveaxis(drawn.flow(), -1, -3),
+}
+"""What the noise may follow: the clip that the control was taken from, and how it moves."""
+
+
+def fields_of(todo: Sequence[Task], size_px: int, of_noise: Collection[str] = ()) -> dict[str, Tensor]:
+    """One row per task, of tasks of one suite; nothing where a caption is all there is. ``of_noise`` are
+    fields that the noise hangs on."""
     given = [task.inputs(size_px) for task in todo]
     name = given[0].control_name
     if not name:
         return {}
-    rows = [_FIELDS[name](one.control) for one in given if one.control is not None]
-    return {name: torch.from_numpy(np.stack(rows))}
+    rows = {name: [_FIELDS[name](one.control) for one in given if one.control is not None]}
+    for picture in given[0].pictures:
+        rows[picture] = [np.moveaxis(one.pictures[picture], -1, -3) for one in given]
+    for followed in sorted(of_noise):
+        rows[followed] = [_OF_CLIP[followed](render(task.scene, size_px)) for task in todo]
+    return {field: torch.from_numpy(np.stack(found)) for field, found in rows.items()}
+
+
+def refuse_lacking(video_model: VideoModel, task: Task, suite: str) -> None:
+    """Raises ValueError where a checkpoint needs a picture that a suite of controls can hand over, and does
+    not."""
+    inputs = task.inputs()
+    reads = {field for name in video_model.needed for field in video_model.conditions[name].reads()}
+    lacking = sorted((reads & _PICTURES) - set(inputs.pictures))
+    if inputs.control_name and lacking:
+        raise ValueError(
+            f"suite {suite} hands over {inputs.control_name}, and the checkpoint also listens to "
+            f"{' and '.join(lacking)}; set suite.control.reference=own, which shows the figure in another "
+            "pose, or =first, the clip's first frame"
+        )

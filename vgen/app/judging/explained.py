@@ -41,6 +41,8 @@ EXPLAINED = {
     "ctrl_gain": "fidelity to the control that was given less that to another clip's",
     "pck": "joints within .05 of the canvas of where the control has them",
     "pck_moving": "the same over joints that move",
+    "lag": "frames by which the clip trails its control; 0 is right",
+    "cflip": "frames in another colour, or other clothes, than usual",
     "clothes": "the figure wears the colours that were asked",
     "id_exact": "all sixteen bits of the subject",
     "bitacc": "share of the subject's bits; .5 is chance",

@@ -30,6 +30,12 @@ def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
     return f"control: {inputs.control_name}", np.repeat(control[..., None], 3, -1)
 
 
+def pictures(task: Task, size_px: int) -> list[tuple[str, np.ndarray]]:
+    """Stills that stand beside the control, by their names: uint8 f h w 3 that rests."""
+    found = task.inputs(size_px).pictures
+    return [(name, np.repeat(still, task.scene.num_frames, 0)) for name, still in found.items()]
+
+
 def _figure(joints: np.ndarray, size_px: int) -> np.ndarray:
     """Joints f 17 2 in canvas widths, NaN where there is none, as dots and limbs: uint8 f h w."""
     out = []
@@ -49,8 +55,8 @@ def write_inputs(folder: Path, task: Task, size_px: int) -> dict[str, Any]:
     """The inputs of a task as npy files under ``folder/inputs``, and the row of the listing that names
     them."""
     inputs, row = task.inputs(size_px), {}
-    for name in ("source", "control", "references"):
-        array = getattr(inputs, name)
+    arrays = {name: getattr(inputs, name) for name in ("source", "control", "references")}
+    for name, array in (arrays | dict(inputs.pictures)).items():
         if array is not None:
             path = folder / "inputs" / f"{task.id}.{name}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)

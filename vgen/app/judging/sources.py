@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vgen.app.judging.clip_store import Sampler
-from vgen.app.judging.controls import fields_of, hears
+from vgen.app.judging.controls import fields_of, hears, refuse_lacking
 from vgen.app.judging.evaluation import EvaluateRun
 from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
@@ -75,7 +75,7 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
     if run.method is None:
         return Source(
             identity,
-            lambda: sampler_of(_opened(run, adapter), run.drawn(), run.suite.num_frames),
+            lambda: _sampler(run, adapter, todo[0]),
         )
     method = run.method
     editor = Editor(
@@ -86,6 +86,12 @@ def _checkpoint(run: EvaluateRun, adapter: str, todo: list[Task]) -> Source:
         window=run.window,
     )
     return Source(identity | {"method": run.method_name}, lambda: editor, work=editor.work)
+
+
+def _sampler(run: EvaluateRun, adapter: str, task: Task) -> Sampler:
+    checkpoint = _opened(run, adapter)
+    refuse_lacking(checkpoint.video_model, task, run.suite_name)
+    return sampler_of(checkpoint, run.drawn(), run.suite.num_frames)
 
 
 def _opened(run: EvaluateRun, adapter: str, method: Recipe | None = None) -> Checkpoint:
@@ -177,7 +183,8 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
 
     def draw(todo: list[Task]) -> np.ndarray:
         prompts = [Prompt(task.caption, seed=task.seed) for task in todo]
-        clips = checkpoint.sample(prompts, wish, fields=fields_of(todo, width_px))
+        fields = fields_of(todo, width_px, checkpoint.video_model.start.reads())
+        clips = checkpoint.sample(prompts, wish, fields=fields)
         return np.stack([to_uint8(clip) for clip in clips])
 
     return draw

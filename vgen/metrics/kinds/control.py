@@ -16,17 +16,18 @@ from vgen.metrics.kinds.asked import Asked, refuse_buckets
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.kinds.text import score_text
 from vgen.metrics.metric import Numbers
-from vgen.metrics.pose import pose_fidelity
+from vgen.metrics.pose import pose_fidelity, pose_lag
 from vgen.metrics.task import Inputs, Task, TaskKind
+from vgen.metrics.temporal_consistency import background_flicker
 from vgen.metrics.trajectory import trajectory
 from vgen.spec import Choice, spec
 from vgen.toybox.captions import caption
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.oracle.grounds import read_backdrop
-from vgen.toybox.oracle.pose import read_pose
+from vgen.toybox.oracle.pose import read_clothes, read_pose
 from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.sampling import Beyond, Family, Mix, sample
-from vgen.toybox.scenes import Action, Scene
+from vgen.toybox.scenes import Action, Colour, Scene
 from vgen.toybox.splits import Bucket
 
 if TYPE_CHECKING:
@@ -42,13 +43,26 @@ class Control(Choice):
     POSE = "pose"
 
 
+class Picture(Choice):
+    """The still that is handed over as ``reference``: ``own`` shows the figure doing something else,
+    ``other`` another figure on another ground, ``first`` the clip's first frame, ``black`` nothing."""
+
+    NONE = "none"
+    BLACK = "black"
+    FIRST = "first"
+    OWN = "own"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """``decoy``: the control of another clip, for CTRL-GAIN; that of a figure is the same figure doing
-    something else."""
+    something else. ``still``: the scene of one frame that ``reference`` shows, None where that is black."""
 
     control: Control
     decoy: Scene
+    reference: Picture = Picture.NONE
+    still: Scene | None = None
 
 
 def score_masks(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -61,20 +75,44 @@ def score_masks(video: np.ndarray, task: Task, facts: Facts | None = None) -> Nu
 
 
 def score_pose(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
-    """PCK and its like, and whether clothes and ground are those of the caption."""
+    """PCK and its like, whether clothes and ground are those of the figure, and how steady they are:
+    ``cflip`` share of frames in other clothes than the clip's, ``bgflick`` change in 1/255 away from where
+    the poses have the figure."""
     thing, seen = task.scene.things[0], read_pose(video)
-    wanted, decoy = (render(s, video.shape[1]).keypoints[0] for s in (task.scene, task.about.decoy))
+    truth, decoy = (render(scene, video.shape[1]) for scene in (task.scene, task.about.decoy))
+    wanted = truth.keypoints[0]
     ground = read_backdrop(video.astype(np.float32) / 255).ground
     return {
-        **pose_fidelity(seen.joints, wanted, decoy),
+        **pose_fidelity(seen.joints, wanted, decoy.keypoints[0]),
+        "lag": pose_lag(seen.joints, wanted),
         "clothes": float(seen.clothes == (thing.colour, thing.second)),
         "ground": float(ground is task.scene.ground),
+        "cflip": _changes(video, seen.clothes),
+        "bgflick": background_flicker(video, _mask(truth)),
     }
+
+
+def _changes(video: np.ndarray, usual: tuple[Colour, Colour] | None) -> float:
+    """Share of frames whose clothes are not the usual ones; 1, the worst, where nobody wears any."""
+    if usual is None:
+        return 1.0
+    return float(np.mean([worn != usual for worn in read_clothes(video)]))
 
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
     control: Control = task.about.control
-    return Inputs(control=_CONTROLS[control](render(task.scene, size_px)), control_name=control.value)
+    shown = _CONTROLS[control](render(task.scene, size_px))
+    return Inputs(control=shown, control_name=control.value, pictures=_pictures(task, size_px))
+
+
+def _pictures(task: Task, size_px: int) -> dict[str, np.ndarray]:
+    """``reference``, and the ground that the clip has as ``background``; none where none is asked for."""
+    about: Wanted = task.about
+    if about.reference is Picture.NONE:
+        return {}
+    empty = render(replace(task.scene, things=(), num_frames=1), size_px).video
+    still = np.zeros_like(empty) if about.still is None else render(about.still, size_px).video
+    return {"reference": still, "background": empty}
 
 
 def _mask(drawn: Rendered) -> np.ndarray:
@@ -120,38 +158,43 @@ POSE = TaskKind(
 
 
 _POSES_LACK = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
+_STILL = 1  # the stream of what is drawn for the still, apart: the clips are the same whatever stands beside
 
 
 @spec
 class AskedControl(Asked):
-    """``control`` is what the method is given of every frame."""
+    """``control`` is what the method is given of every frame, ``reference`` the still that is handed over
+    with it; the clip's ground then is, too."""
 
     control: Control = Control.EDGES
+    reference: Picture = Picture.NONE
 
     def check(self, suite: Suite) -> None:
         if self.control is Control.POSE:
             refuse_buckets(suite, "control=pose", _POSES_LACK)
+        elif self.reference in (Picture.OWN, Picture.OTHER):
+            raise ValueError(
+                f"suite.control.reference={self.reference.value} shows a figure, and control="
+                f"{self.control.value} asks for none; set suite.control.control=pose, or "
+                "suite.control.reference=first"
+            )
 
     def rule(self) -> dict[str, Any]:
-        return {"control": self.control.value}
+        shown = {} if self.reference is Picture.NONE else {"reference": self.reference.value}
+        return {"control": self.control.value, **shown}
 
     def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         rng, id = stream(i), f"{bucket.value}-{i:04d}-{self.control.value}"
         if self.control is Control.POSE:
-            kind, scene = (
-                POSE,
-                timed(sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks)), suite, i),
-            )
-            thing = scene.things[0]
-            other = [a for a in Action if a is not thing.action][rng.integers(3)]
-            decoy = replace(
-                scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),)
-            )
+            kind = POSE
+            scene = timed(_figure(rng, suite), suite, i)
+            decoy = _doing_something_else(scene, rng)
         else:
             kind, beyond = KIND, SHOWN[i % len(SHOWN)]
             scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
         words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
-        wanted, seed = Wanted(self.control, decoy), int(rng.integers(2**31))
+        seed = int(rng.integers(2**31))
+        still = self._still(scene, suite, stream(i, _STILL))
         return [
             Task(
                 id=id,
@@ -162,6 +205,38 @@ class AskedControl(Asked):
                 bucket=bucket,
                 kind=kind,
                 group=id,
-                about=wanted,
+                about=Wanted(self.control, decoy, self.reference, still),
             )
         ]
+
+    def _still(self, scene: Scene, suite: Suite, rng: np.random.Generator) -> Scene | None:
+        match self.reference:
+            case Picture.NONE | Picture.BLACK:
+                return None
+            case Picture.FIRST:
+                return replace(scene, num_frames=1)
+            case Picture.OWN:
+                return replace(_doing_something_else(scene, rng), num_frames=1)
+            case Picture.OTHER:
+                return replace(_somebody_else(scene, suite, rng), num_frames=1)
+
+
+def _figure(rng: np.random.Generator, suite: Suite) -> Scene:
+    return sample(rng, Family.PUPPET, Mix(), beyond=Beyond(ticks=suite.ticks))
+
+
+def _doing_something_else(scene: Scene, rng: np.random.Generator) -> Scene:
+    thing = scene.things[0]
+    other = [a for a in Action if a is not thing.action][rng.integers(3)]
+    return replace(scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),))
+
+
+def _somebody_else(scene: Scene, suite: Suite, rng: np.random.Generator) -> Scene:
+    """Nothing of what is worn, nor the ground, is the same."""
+    known = scene.things[0]
+    while True:
+        drawn = _figure(rng, suite)
+        thing = drawn.things[0]
+        worn_by_neither = thing.colour is not known.colour and thing.second is not known.second
+        if worn_by_neither and drawn.ground is not scene.ground:
+            return drawn

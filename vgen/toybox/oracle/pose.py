@@ -75,6 +75,13 @@ def read_pose(video: np.ndarray, clothes: tuple[Colour, Colour] | None = None) -
     return Figure(joints, fit, list(Action)[int(costs.argmin())] if found else None, clothes)
 
 
+def read_clothes(video: np.ndarray) -> list[tuple[Colour, Colour] | None]:
+    """Shirt and trousers in every frame of ``video`` uint8 f h w 3; None where there is no figure."""
+    pixels = video.astype(np.float32) / 255
+    under = read_backdrop(pixels).colours
+    return [_clothes(frame[None], under) for frame in pixels]
+
+
 def _parts(pixels: np.ndarray, under: np.ndarray, clothes: tuple[Colour, Colour]) -> np.ndarray:
     """float32 f 3 h w: which pixels are skin, shirt, trousers rather than each other or the ground."""
     ends = [puppet.SKIN, *(np.asarray(RGB[c], np.float32) / 255 for c in clothes)]
