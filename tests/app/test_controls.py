@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from vgen.app.judging.controls import fields_of, hears, refuse_lacking
+from vgen.app.loading import load_backbone
+from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
 from vgen.conditions.pictures import picture_of
+from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import assemble
+from vgen.methods.control_net import ControlNets, Shown
 from vgen.methods.dreampose import DreamPose
 from vgen.metrics.kinds.control import AskedControl, Control, Picture
 from vgen.metrics.suite import Kind, Suite, Task, tasks
@@ -64,3 +70,17 @@ def test_who_needs_a_picture_is_told_how_to_ask_for_one() -> None:
     refuse_lacking(video_model, asked(Control.POSE, Picture.OWN)[0], "pose")
     with pytest.raises(ValueError, match=r"listens to reference; set suite\.control\.reference=own"):
         refuse_lacking(video_model, asked(Control.POSE)[0], "pose")
+
+
+def test_what_stands_beside_a_checkpoint_is_heard_too(tmp_path: Path) -> None:
+    model, recipe = load_backbone("blank:toybox:0"), ControlNets(condition=Shown.EDGES)
+    named = assemble(recipe, model).modules["edges"].named_parameters()
+    tensors = {f"edges.{name}": x.detach() for name, x in named}
+    path = tmp_path / "edges.safetensors"
+    save_adapter(path, tensors, Card.of("control_net", recipe, model, {}, {}))
+    beside = [StackEntry(name="edges", file=str(path))]
+    counts = {"iid": 1, "pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 0}
+    [task] = tasks(Suite(kind=Kind.CONTROL, **counts))
+    assert hears("untrained", task, beside)
+    [other] = tasks(Suite(kind=Kind.CONTROL, control=AskedControl(control=Control.DEPTH), **counts))
+    assert not hears("untrained", other, beside)

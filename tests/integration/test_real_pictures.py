@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,54 @@ def test_a_dog_becomes_two_words(tmp_path: Path, backbone: str) -> None:
         "vgen.json",
     }
     assert json.loads((tmp_path / "words" / "vgen.json").read_text())["recipe"] == "dreamartist"
+
+
+def vgen(folder: Path, *words: str) -> None:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-m", "vgen", *words], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+QUIET = [
+    "trainer=cpu",
+    "logger=disabled",
+    "callbacks=none",
+    "trainer.max_steps=2",
+    "trainer.val_every_steps=2",
+]
+DRAWN = ["sampling.num_steps=2", "sampling.width_px=64", "sampling.height_px=64"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", ["dog", "vase"])
+def test_pictures_of_a_subject_become_an_image_model(tmp_path: Path, backbone: str, subject: str) -> None:
+    """DreamBooth, as one types it: learnt, then drawn as a picture and beneath a motion module."""
+    told = ["experiment=dreambooth", f"data.images={IMAGES / subject}", f"backbone.path={backbone}"]
+    prompt = f'data.prompt="a photo of sks {subject}"'
+    small = ["method.prior_weight=0", "data.size_px=128", "data.batch_size=1", "data.val_clips=1"]
+    identifier = "method.identifier=sks"
+    vgen(tmp_path, "train", *told, prompt, *small, identifier, *QUIET, "run.name=subject")
+    model = "backbone=runs/subject/image_model"
+    said = f"prompt=a photo of sks {subject}"
+    vgen(tmp_path, "generate", model, "adapter=none", said, "out=still", "sampling.num_frames=1", *DRAWN)
+    vgen(
+        tmp_path, "generate", model, "adapter=untrained", said, "out=moving", "sampling.num_frames=4", *DRAWN
+    )
+    assert list((tmp_path / "still").glob("*.png"))
+    assert list((tmp_path / "moving").glob("*.mp4"))
+
+
+@pytest.mark.slow
+def test_a_photo_stands_in_the_place_of_words(tmp_path: Path, backbone: str) -> None:
+    """Prompt-Free Diffusion on shards of real pictures."""
+    listed = [f"data.path={IMAGES / 'vase'}", 'data.prompt="a vase"', "size_px=64", "fields=[reference]"]
+    vgen(tmp_path, "prepare", "data=images", *listed, "out=vases")
+    small = ["data.path=vases", "data.window.num_frames=1", "data.batch_size=2", "data.val_clips=1"]
+    encoder = "method.encoder={depths:[2,2,2,2],decoder_layers:2,query_layers:3,local_queries:4}"
+    where = f"backbone.path={backbone}"
+    vgen(tmp_path, "train", "method=prompt_free", encoder, *small, where, *QUIET, "run.name=eyes")
+    photo = f"reference={IMAGES / 'dog' / '00.jpg'}"
+    vgen(tmp_path, "generate", "adapter=runs/eyes", f"backbone={backbone}", photo, "out=drawn", *DRAWN)
+    assert list((tmp_path / "drawn").glob("*.png"))
