@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vgen.app.judging.controls import fields_of, hears
+from vgen.app.judging.controls import fields_of, frame_rate_of, hears
 from vgen.conditions.pictures import picture_of
 from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.suite import Kind, Suite, tasks
@@ -28,3 +28,8 @@ def test_every_control_is_a_picture_of_itself(control: Control) -> None:
         given = torch.from_numpy(np.stack([task.inputs(32).control for task in todo]))
         torch.testing.assert_close(shown[:, :, 0], given / given.amax((1, 2, 3), keepdim=True))
     assert not hears("untrained", todo[0])
+
+
+def test_a_clip_of_every_second_tick_has_half_the_frames_a_second() -> None:
+    todo = tasks(Suite(iid=1, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2))
+    assert frame_rate_of(todo)["fps"].tolist() == [4.0]

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
+from vgen.conditions.fps import FPS
 from vgen.metrics.suite import Task
+from vgen.toybox.scenes import TICKS_PER_SECOND
 
 
 def _bytes(control: np.ndarray) -> np.ndarray:
@@ -55,3 +57,8 @@ def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:
         return {}
     rows = [_FIELDS[name](one.control) for one in given if one.control is not None]
     return {name: torch.from_numpy(np.stack(rows))}
+
+
+def frame_rate_of(todo: Sequence[Task]) -> dict[str, Tensor]:
+    """Frames per second of tasks of one suite, for whoever listens to them."""
+    return {FPS: torch.tensor([TICKS_PER_SECOND / todo[0].scene.stride_ticks])}
