@@ -96,7 +96,7 @@ def stage_made(told: Row, todo: Sequence[Task], before: Tensor, num_frames: int)
     heard = told.get("words", "true") == "true"
     prompts = [Prompt(task.caption if heard else "", seed=task.seed) for task in todo]
     fields = {FPS: torch.tensor([TICKS_PER_SECOND / int(told["stride"])])}
-    drawing = Drawing(prompts, AT_ONCE, lambda: None)
+    drawing = Drawing(prompts, AT_ONCE)
     with torch.no_grad():
         return checkpoint, drawing.next(checkpoint, plan, sampling, before, fields)
 
