@@ -17,11 +17,12 @@ from importlib import import_module
 from pathlib import Path
 
 import benchmarks.systems
-from benchmarks.systems.gallery import write_gallery, write_picture
+from benchmarks.systems.gallery import SIX, write_gallery, write_picture
 from benchmarks.systems.plan import ROOT, Workplace, plain
 from vgen.methods import catalogue
 
 DEFAULTS = {"out": "", "only": "", "short": "false", "publish": "false"}
+BEGINS, ENDS = "<!-- six: written by 'python -m benchmarks.systems' -->\n", "<!-- /six -->"
 PUBLISHED = ROOT / "vgen" / "app" / "figures.json"
 
 
@@ -85,6 +86,16 @@ def publish(work: Workplace) -> None:
         picture.write_bytes(path.with_suffix(".webp").read_bytes())
     PUBLISHED.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     write_gallery(ROOT / "docs" / "gallery", known)
+    if (ROOT / "docs" / "gallery" / "six.webp").is_file():
+        _show_six(ROOT / "README.md")
+
+
+def _show_six(readme: Path) -> None:
+    """The picture of six systems, between its marks."""
+    before, rest = readme.read_text(encoding="utf-8").split(BEGINS)
+    after = rest.split(ENDS)[1]
+    image = f"![moving pictures of six systems: {', '.join(SIX)}](docs/gallery/six.webp)\n"
+    readme.write_text(f"{before}{BEGINS}{image}{ENDS}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

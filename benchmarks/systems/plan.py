@@ -99,7 +99,7 @@ class Workplace:
 
     def run(self, name: str, command: Sequence[str]) -> None:
         """As :meth:`vgen`, of any program."""
-        shown = " ".join(["vgen", *command[3:]] if list(command[1:3]) == ["-m", "vgen"] else command)
+        shown = _typed(command)
         done = self.folder / "log" / f"{name}.json"
         if done.is_file() and (before := json.loads(done.read_text()))["command"] == shown:
             self.notes.append(before)
@@ -166,6 +166,13 @@ class Workplace:
         before = given_panel(wish, drawn.shape[1])
         beside = pictures(wish, drawn.shape[1])
         return [*beside, *([before] if before else []), (wish.caption, drawn)]
+
+
+def _typed(command: Sequence[str]) -> str:
+    """As a person types it."""
+    if list(command[:3]) == [sys.executable, "-m", "vgen"]:
+        return " ".join(["vgen", *command[3:]])
+    return " ".join(["python" if word == sys.executable else word for word in command])
 
 
 def column(rows: Sequence[Row], key: str) -> list[float | None]:

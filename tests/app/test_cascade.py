@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +15,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vgen.app.cascade import CascadeStage, KeptStages
-from vgen.app.generate import GenerateRun, generate_files
+from vgen.app.generate import GenerateRun, clips_of, generate_files
 from vgen.app.spellings import stacked
+from vgen.app.terminal import Terminal
 from vgen.backbones.blank import Blank, blank
 from vgen.conditions.context_frames import CLEAN, GIVEN, GivenFrames, WhichFrames
 from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import Recipe, assemble, name_of
-from vgen.methods._cascade import FillsBetween, GoesOn, follows
+from vgen.methods._cascade import FillsBetween, Follows, GoesOn, follows
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.align_your_latents import AlignYourLatents
 from vgen.methods.make_a_video import MakeAVideo
 from vgen.methods.make_a_video_upsampler import MakeAVideoUpsampler
+from vgen.training import progress
 
 PREDICTS, FILLS = GivenFrames(which=WhichFrames.FIRST, most=1), GivenFrames(which=WhichFrames.EVERY, factor=2)
 FEW = SamplingOverrides(num_steps=1, guidance=1.0, width_px=32, height_px=32)
@@ -60,6 +63,39 @@ def test_a_stage_fills_between_every_two_and_keeps_them() -> None:
     assert out.flatten().tolist() == [1, -1, -1, 2, -1, -1, 3]
     assert FillsBetween(factor=5).frames(16, 0, 16) == 76, "Make-A-Video's numbers"
     assert FillsBetween(factor=4).frames(FillsBetween(factor=4).frames(8, 0, 0), 0, 0) == 113, "the paper's"
+
+
+@pytest.mark.parametrize(
+    ("stage", "wanted"), [(GoesOn(2), 12), (GoesOn(3), 0), (GoesOn(4), 3), (FillsBetween(3), 0)]
+)
+def test_a_stage_knows_how_often_it_draws(stage: Follows, wanted: int) -> None:
+    before, at_once, parts = torch.zeros(1, 3, 1, 1, 1), 5, list[str]()
+
+    def counted(fields: Mapping[str, Tensor], num_frames: int, part: str) -> Tensor:
+        parts.append(part)
+        return drawn(fields, num_frames, part)
+
+    stage.drawn(counted, before, wanted, at_once)
+    assert stage.num_draws(3, wanted, at_once) == len(parts)
+
+
+def test_a_stage_says_how_far_it_is(
+    models: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE_SECONDS", 0.0)
+    few = replace(FEW, num_steps=2)
+    run = a_run(models, tmp_path / "a", ("on", 4), ("between", 0), sampling=few)
+    clips_of(run, Terminal())
+    told = [line for line in capsys.readouterr().out.splitlines() if ": step " in line]
+    last = {line.split(":")[0]: line.split(",")[0] for line in told}
+    assert last == {
+        "stage first": "stage first: step 3 of 4",
+        "stage on": "stage on: step 3 of 4",
+        "stage between": "stage between: step 11 of 12",
+    }
 
 
 def test_only_a_model_of_given_frames_follows() -> None:

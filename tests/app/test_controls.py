@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vgen.app.judging.controls import fields_of, hears, refuse_lacking
+from vgen.app.judging.controls import fields_of, frame_rate_of, hears, refuse_lacking
 from vgen.app.loading import load_backbone
 from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
@@ -84,3 +84,8 @@ def test_what_stands_beside_a_checkpoint_is_heard_too(tmp_path: Path) -> None:
     assert hears("untrained", task, beside)
     [other] = tasks(Suite(kind=Kind.CONTROL, control=AskedControl(control=Control.DEPTH), **counts))
     assert not hears("untrained", other, beside)
+
+
+def test_a_clip_of_every_second_tick_has_half_the_frames_a_second() -> None:
+    todo = tasks(Suite(iid=1, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2))
+    assert frame_rate_of(todo)["fps"].tolist() == [4.0]

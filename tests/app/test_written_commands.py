@@ -1,5 +1,5 @@
-"""Every command of README.md and of the help pages that Hydra reads becomes a typed run, as it is typed
-there."""
+"""Every command of README.md, of docs/methods.md and of the help pages that Hydra reads becomes a typed run,
+as it is typed there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from vgen.app import cli, config, prepare
+from vgen.app.methods import told
 from vgen.app.verbs import VERBS
 
 HYDRA = [name for name, verb in VERBS.items() if verb.hydra]
@@ -25,6 +26,7 @@ def _commands() -> list[str]:
     )
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += [example.replace("\\\n", " ") for verb in VERBS.values() for example in verb.examples]
+    lines += [own.command for own in told().values()]
     found = []
     for command in (part for line in lines for part in line.split(" && ")):
         words = shlex.split(re.sub(r"^torchrun .*-m vgen\.app\.", "vgen ", command), comments=True)

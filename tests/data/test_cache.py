@@ -98,6 +98,7 @@ def test_three_processes_write_what_one_does(tmp_path: Path, toy_shards: Path) -
     for cache in together:
         assert len(cache.parts) == 3
         assert len(cache) == len(alone)
+        assert {cache[0, i].metadata["fps"] for i in range(len(alone))} == {8.0}
         for i in range(len(alone)):
             ours, theirs = cache[1, i], alone[1, i]
             assert (ours.key, ours.caption, ours.at.tolist()) == (

@@ -214,6 +214,7 @@ def job(shards: Path, folder: Path, steps: int, resume: bool = False, stop: int 
             window=Window(num_frames=3),
             batch_size=2,
             val_clips=4,
+            cache=True,
         ),
         optimisation=Optimisation(lr=1e-3, eps=1e-3, ema_decay=0.9),
         settings=TrainerSettings(
@@ -234,7 +235,9 @@ def job(shards: Path, folder: Path, steps: int, resume: bool = False, stop: int 
     )
 
 
-def test_it_trains_on_stills_and_clips_resumes_and_comes_back(toy_shards: Path, tmp_path: Path) -> None:
+def test_it_trains_on_cached_stills_and_clips_resumes_and_comes_back(
+    toy_shards: Path, tmp_path: Path
+) -> None:
     fit(job(toy_shards, tmp_path / "run", 2))
     fit(job(toy_shards, tmp_path / "run", 3, resume=True))
     tensors, card = load_adapter(tmp_path / "run" / "adapter.safetensors")

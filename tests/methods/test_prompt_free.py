@@ -283,29 +283,8 @@ def job(folder: Path, shards: Path, resume: bool = False, prompts: tuple[str, ..
     )
 
 
-class Killed(BaseException):
-    """As by kill -9."""
-
-
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit(job(tmp_path / "whole", shards))
-    run = Learner.training_step
-
-    def dying(self: Learner, batch: Any, index: int) -> torch.Tensor:
-        if self.trainer.global_step == 2:
-            raise Killed
-        return run(self, batch, index)
-
-    with monkeypatch.context() as dies:
-        dies.setattr(Learner, "training_step", dying)
-        with pytest.raises(Killed):
-            fit(job(tmp_path / "twice", shards))
-    fit(job(tmp_path / "twice", shards, resume=True))
-    whole, twice = (load_adapter(tmp_path / n / "adapter.safetensors") for n in ("whole", "twice"))
-    assert whole[0].keys() == twice[0].keys()
-    assert all(torch.equal(value, twice[0][name]) for name, value in whole[0].items())
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not(shards: Path, goes_on) -> None:
+    assert goes_on(lambda folder, resume: job(folder, shards, resume), 2)
 
 
 def test_prompts_that_nothing_hears_are_refused_before_the_first_step(shards: Path, tmp_path: Path) -> None:

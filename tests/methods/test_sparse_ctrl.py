@@ -41,7 +41,6 @@ from vgen.training.job import Job
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 
@@ -365,10 +364,6 @@ def test_one_of_another_image_model_is_refused(files: dict[str, Path], tmp_path:
 
 
 # -- training ------------------------------------------------------------------------------------------------
-class Killed(BaseException):
-    """As by kill -9."""
-
-
 def job(folder: Path, shards: Path, resume: bool = False) -> Job:
     usual: dict[str, Any] = {"val_every_steps": 3, "checkpoint_every_steps": 1, "log_every_steps": 1}
     return Job(
@@ -387,22 +382,5 @@ def job(folder: Path, shards: Path, resume: bool = False) -> Job:
     )
 
 
-def test_a_training_that_was_killed_goes_on_as_if_it_had_not(
-    toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit(job(tmp_path / "whole", toy_shards))
-    run = Learner.training_step
-
-    def dying(self: Learner, batch: Any, index: int) -> torch.Tensor:
-        if self.trainer.global_step == 2:
-            raise Killed
-        return run(self, batch, index)
-
-    with monkeypatch.context() as dies:
-        dies.setattr(Learner, "training_step", dying)
-        with pytest.raises(Killed):
-            fit(job(tmp_path / "twice", toy_shards))
-    fit(job(tmp_path / "twice", toy_shards, resume=True))
-    whole, twice = (load_adapter(tmp_path / n / "adapter.safetensors") for n in ("whole", "twice"))
-    assert whole[0].keys() == twice[0].keys()
-    assert all(torch.equal(value, twice[0][name]) for name, value in whole[0].items())
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not(toy_shards: Path, goes_on) -> None:
+    assert goes_on(lambda folder, resume: job(folder, toy_shards, resume), 2)

@@ -13,12 +13,10 @@ from PIL import Image
 
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import load
-from vgen.data.batch import Batch
 from vgen.data.clips import Window
 from vgen.data.pictures import PictureSource
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox_edits import ToyboxEdits
-from vgen.formats.adapter import load_adapter
 from vgen.layers.lora import LowRankSpec
 from vgen.methods import Recipe
 from vgen.methods._low_rank import Target
@@ -27,16 +25,11 @@ from vgen.methods.dreambooth import DreamBooth
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
 from vgen.training.corpus import Corpus
 from vgen.training.job import Job
-from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
 from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
-
-
-class Killed(BaseException):
-    """As by kill -9."""
 
 
 @pytest.fixture(scope="module")
@@ -64,47 +57,17 @@ def job(folder: Path, recipe: Recipe, corpus: Corpus, resume: bool = False) -> J
     )
 
 
-def end_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Learner.training_step
-
-    def ending(self: Learner, batch: Batch, index: int) -> torch.Tensor:
-        if self.trainer.global_step == step:
-            monkeypatch.setattr(Learner, "training_step", run)
-            raise Killed
-        return run(self, batch, index)
-
-    monkeypatch.setattr(Learner, "training_step", ending)
-
-
-def killed_and_whole(
-    folder: Path, recipe: Recipe, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> list[dict[str, torch.Tensor]]:
-    """What a run that was killed in its third step wrote at last, and what an undisturbed one wrote."""
-    fit(job(folder / "whole", recipe, corpus))
-    end_at(2, monkeypatch)
-    with pytest.raises(Killed):
-        fit(job(folder / "killed", recipe, corpus))
-    fit(job(folder / "killed", recipe, corpus, resume=True))
-    return [load_adapter(folder / name / "adapter.safetensors")[0] for name in ("killed", "whole")]
-
-
-def test_instruct_pix2pix_goes_on_after_a_kill(
-    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_instruct_pix2pix_goes_on_after_a_kill(pairs: Path, goes_on) -> None:
     corpus = Corpus(path=str(pairs), window=Window(num_frames=1), batch_size=2, val_clips=2, cache=True)
-    again, whole = killed_and_whole(tmp_path, InstructPix2Pix(), corpus, monkeypatch)
+    whole = goes_on(lambda folder, resume: job(folder, InstructPix2Pix(), corpus, resume), 2)
     assert "unet.inserted.conv_in.conv.weight" in whole
     assert whole["unet.inserted.conv_in.conv.weight"].abs().max() > 0
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(
     "recipe", [DreamArtist(init="circle"), DreamArtistPlusPlus(init="circle")], ids=["plain", "++"]
 )
-def test_dreamartist_goes_on_after_a_kill(
-    recipe: DreamArtist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dreamartist_goes_on_after_a_kill(recipe: DreamArtist, tmp_path: Path, goes_on) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(picture).save(tmp_path / "one.png")
     corpus = Corpus(
@@ -114,9 +77,8 @@ def test_dreamartist_goes_on_after_a_kill(
         batch_size=1,
         val_clips=1,
     )
-    again, whole = killed_and_whole(tmp_path, recipe, corpus, monkeypatch)
+    whole = goes_on(lambda folder, resume: job(folder, recipe, corpus, resume), 2)
     assert list(whole)[:2] == ["text.negative", "text.positive"]
-    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 @pytest.fixture
@@ -141,25 +103,19 @@ def subject(tmp_path: Path) -> Corpus:
     )
 
 
-def test_dreambooth_goes_on_after_a_kill(
-    tmp_path: Path, subject: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dreambooth_goes_on_after_a_kill(subject: Corpus, goes_on) -> None:
     recipe = DreamBooth(targets=[Target(layer=LowRankSpec(rank=2))])
-    again, whole = killed_and_whole(tmp_path, recipe, subject, monkeypatch)
+    whole = goes_on(lambda folder, resume: job(folder, recipe, subject, resume), 2)
     assert all(value.abs().max() > 0 for value in whole.values())
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 def test_dreambooth_of_a_whole_image_model_goes_on_after_a_kill(
-    tmp_path: Path, subject: Corpus, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, subject: Corpus, killed_in
 ) -> None:
     """UNet and text encoder learn, their averages are written, and everything else is as it came."""
     recipe, wish = DreamBooth(text_encoder=True), replace(subject, cache=False, cache_dir=None)
     fit(job(tmp_path / "whole", recipe, wish))
-    end_at(2, monkeypatch)
-    with pytest.raises(Killed):
-        fit(job(tmp_path / "killed", recipe, wish))
+    killed_in(job(tmp_path / "killed", recipe, wish), 2)
     fit(job(tmp_path / "killed", recipe, wish, resume=True))
     whole, again = (load(tmp_path / name / "image_model").components() for name in ("whole", "killed"))
     before = blank(Blank.TOYBOX, seed=0).components()

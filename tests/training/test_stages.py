@@ -20,18 +20,12 @@ from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.motion_lora import MotionLora
 from vgen.training.corpus import Corpus
 from vgen.training.job import Beneath, Job
-from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation
 from vgen.training.records import LoggerSettings
-from vgen.training.run import fit
 from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 
 STEPS = 4
-
-
-class Killed(BaseException):
-    """As by kill -9."""
 
 
 @pytest.fixture
@@ -74,25 +68,10 @@ def job(folder: Path, shards: Path, module: Path, resume: bool = False) -> Job:
 
 
 def test_a_stage_that_was_killed_goes_on_as_if_it_had_not(
-    tmp_path: Path, toy_shards: Path, module: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toy_shards: Path, module: Path, goes_on
 ) -> None:
-    fit(job(tmp_path / "whole", toy_shards, module))
-    run = Learner.training_step
-
-    def dying(self: Learner, batch: Any, index: int) -> torch.Tensor:
-        if self.trainer.global_step == 3:
-            raise Killed
-        return run(self, batch, index)
-
-    with monkeypatch.context() as dies:
-        dies.setattr(Learner, "training_step", dying)
-        with pytest.raises(Killed):
-            fit(job(tmp_path / "twice", toy_shards, module))
-    fit(job(tmp_path / "twice", toy_shards, module, resume=True))
-    whole, card = load_adapter(tmp_path / "whole" / "adapter.safetensors")
-    twice, _ = load_adapter(tmp_path / "twice" / "adapter.safetensors")
-    assert whole.keys() == twice.keys()
-    assert all(torch.equal(whole[name], twice[name]) for name in whole)
+    whole = goes_on(lambda folder, resume: job(folder, toy_shards, module, resume), 3)
+    _, card = load_adapter(tmp_path / "whole" / "adapter.safetensors")
     assert all("@lora." in name for name in whole)
     assert [(base["name"], base["recipe"]) for base in card.base] == [("motion", "animatediff")]
     assert [layer.slot for layer in opened(str(tmp_path / "whole"), "adapter")] == ["motion", ""]  # type: ignore[union-attr]

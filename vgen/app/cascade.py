@@ -20,7 +20,7 @@ from vgen.app.stacks import adapter_path, recipe_of
 from vgen.data.files import write_whole
 from vgen.formats.adapter import file_sha256, load_adapter, plain
 from vgen.methods._cascade import Follows
-from vgen.methods._sampling import Prompt, Sampling, as_trained, latent_size
+from vgen.methods._sampling import Prompt, Sampling, as_trained, latent_size, num_steps
 from vgen.spec import spec
 
 LATENTS = "latents"
@@ -134,21 +134,29 @@ def _read(path: Path) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What all stages have in common: the prompts, ``batch_size`` of them at a time, and who is told of every
-    step."""
+    """What all stages have in common: the prompts, ``batch_size`` of them at a time."""
 
     prompts: Sequence[Prompt]
     batch_size: int
-    on_step: Callable[[], None]
 
     def batches(self) -> list[slice]:
         starts = range(0, len(self.prompts), self.batch_size)
         return [slice(start, start + self.batch_size) for start in starts]
 
-    def first(self, checkpoint: Checkpoint, sampling: Sampling, fields: Mapping[str, Tensor]) -> Tensor:
+    def num_steps(self, checkpoint: Checkpoint, sampling: Sampling, fields: Mapping[str, Tensor]) -> int:
+        """How often ``on_step`` is called for one clip after another, all batches counted."""
+        return len(self.batches()) * num_steps(checkpoint.video_model, sampling, fields)
+
+    def first(
+        self,
+        checkpoint: Checkpoint,
+        sampling: Sampling,
+        fields: Mapping[str, Tensor],
+        on_step: Callable[[], None] = lambda: None,
+    ) -> Tensor:
         """Latents b f c h w of the first stage."""
         parts = [list(self.prompts[part]) for part in self.batches()]
-        return torch.cat([checkpoint.latents(p, sampling, self.on_step, fields).cpu() for p in parts])
+        return torch.cat([checkpoint.latents(p, sampling, on_step, fields).cpu() for p in parts])
 
     def next(
         self,
@@ -157,6 +165,7 @@ class Drawing:
         sampling: Sampling,
         before: Tensor,
         fields: Mapping[str, Tensor],
+        on_step: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """What a stage makes of ``before``, b f c h w."""
         name = plan.stage.name
@@ -164,7 +173,7 @@ class Drawing:
         def draw(part: list[Prompt], more: Mapping[str, Tensor], num_frames: int, called: str) -> Tensor:
             now = replace(sampling, num_frames=num_frames)
             told = {**fields, **more}
-            return checkpoint.latents(part, now, self.on_step, told, f"{name}/{called}")
+            return checkpoint.latents(part, now, on_step, told, f"{name}/{called}")
 
         out = []
         for part in self.batches():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -39,6 +40,26 @@ def _spread(number: dict[str, Any], sign: str = "") -> str:
 def _short(value: float, sign: str) -> str:
     digits = 2 if abs(value) < 10 else 1
     return f"{value:{sign}.{digits}f}"
+
+
+def first(name: str) -> str:
+    """The figure that a table shows, with its interval and n; nothing where none was measured."""
+    row = measured().get(name)
+    if row is None:
+        return ""
+    figure = row["figures"][0]
+    beside = f"; {figure['control']}: {_spread(figure['theirs'])}" if "theirs" in figure else ""
+    return f"{figure['what']}: {_spread(figure['ours'])}{beside} (n = {figure['ours']['num']})"
+
+
+def brief(name: str) -> str:
+    """The same figure's name and interval alone."""
+    row = measured().get(name)
+    if row is None:
+        return ""
+    figure = row["figures"][0]
+    called = re.split(r"[,:]| of | within | beyond ", figure["what"])[0]
+    return f"{called} {_spread(figure['ours'])}"
 
 
 def lines(name: str) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import vgen
 from vgen.app.cascade import CascadeStage, Drawing, KeptStages, planned, refuse_alone, settings_of, sized
@@ -27,6 +26,7 @@ from vgen.app.given_fields import GivenField, given_fields
 from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
+from vgen.app.step_bar import steps_shown
 from vgen.app.terminal import Terminal
 from vgen.conditions.fps import FPS
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4
@@ -36,7 +36,6 @@ from vgen.methods import VideoModel
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
 from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
-from vgen.training.progress import TimeLeft
 
 
 class Dtype(Choice):
@@ -223,22 +222,25 @@ def _draw_cascade(
     plans = planned(run.cascade, sampling.num_frames)
     warn_of_cut(checkpoint.model, [prompt.text for prompt in prompts], console)
     fps = run.fps / math.prod(plan.follows.speed for plan in plans)
-    drawing = Drawing(prompts, run.batch_size, lambda: None)
+    drawing = Drawing(prompts, run.batch_size)
     kept = KeptStages(Path(run.stages).expanduser() if run.stages else None)
     drawn_by = _drawn_by(run, checkpoint, sampling)
     heard = _heard(run, checkpoint, sampling, fps)
     made_by = settings_of(prompts, sampling, {"by": drawn_by, "fps": fps})
-    latents, there = kept.drawn("first", made_by, lambda: drawing.first(checkpoint, sampling, heard))
-    _say_stage(console, "first", latents, there)
+    draw = partial(drawing.first, checkpoint, sampling, heard)
+    total = drawing.num_steps(checkpoint, sampling, heard)
+    latents = _stage(console, kept, "first", made_by, total, draw)
     for plan in plans:
         fps *= plan.follows.speed
         checkpoint = _opened(run, plan.stage.file)
         own = checkpoint.sampling(replace(run.sampling, num_frames=None))
         now = sized(plan, checkpoint, own, latents)
         made_by = settings_of(prompts, now, {"before": made_by, "stage": plan.stage.said(), "fps": fps})
-        draw = partial(drawing.next, checkpoint, plan, now, latents, _heard(run, checkpoint, now, fps))
-        latents, there = kept.drawn(plan.stage.name, made_by, draw)
-        _say_stage(console, plan.stage.name, latents, there)
+        heard = _heard(run, checkpoint, now, fps)
+        times = plan.follows.num_draws(latents.shape[1], plan.stage.num_frames, plan.at_once)
+        total = times * drawing.num_steps(checkpoint, now, heard)
+        draw = partial(drawing.next, checkpoint, plan, now, latents, heard)
+        latents = _stage(console, kept, plan.stage.name, made_by, total, draw)
     drawn_by["cascade"] = [stage.said() for stage in run.cascade]
     for i, prompt in enumerate(prompts):
         row = latents[i : i + 1].to(checkpoint.video_model.device)
@@ -253,9 +255,18 @@ def _said(prompt: Prompt) -> dict[str, Any]:
     return {"prompt": prompt.text, "negative": prompt.negative, "seed": prompt.seed}
 
 
-def _say_stage(console: Console, name: str, latents: torch.Tensor, there: bool) -> None:
-    how = "was there" if there else "drawn"
-    console.print(f"stage {name}: {latents.shape[1]} frames, {how}")
+def _stage(
+    console: Console, kept: KeptStages, name: str, made_by: Any, total: int, draw: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """The stage's latents, drawn in ``total`` steps of which a bar tells, or those that were kept."""
+
+    def drawn() -> torch.Tensor:
+        with steps_shown(console, total, f"stage {name}") as on_step:
+            return draw(on_step=on_step)
+
+    latents, there = kept.drawn(name, made_by, drawn)
+    console.print(f"stage {name}: {latents.shape[1]} frames, {'was there' if there else 'drawn'}")
+    return latents
 
 
 def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Console) -> Iterator[Clip]:
@@ -270,7 +281,7 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Co
     began = time.perf_counter()
     batches = [prompts[i : i + run.batch_size] for i in range(0, len(prompts), run.batch_size)]
     total = len(batches) * num_steps(checkpoint.video_model, sampling, fields)
-    with _steps(console, total) as on_step:
+    with steps_shown(console, total) as on_step:
         for batch in batches:
             drawn = checkpoint.sample(batch, sampling, on_step, fields)
             for clip, prompt in zip(drawn, batch, strict=True):
@@ -280,27 +291,6 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Co
         f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
         f"{seconds:.1f} s: {out}/"
     )
-
-
-@contextmanager
-def _steps(console: Console, total: int) -> Iterator[Callable[[], None]]:
-    """A bar of steps of the sampler; lines where nobody watches a bar."""
-    columns = (
-        TextColumn("drawing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
-        task = progress.add_task("", total=total)
-        told = TimeLeft("drawing", total, speaks=not (console.is_terminal or console.quiet))
-
-        def on_step() -> None:
-            progress.advance(task)
-            told.step()
-
-        yield on_step
 
 
 def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:

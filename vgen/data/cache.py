@@ -21,12 +21,14 @@ from vgen.data.fields import FIELDS, Needs
 @dataclass(frozen=True, slots=True)
 class _Part:
     """What one process wrote: the arrays by name. Those of ``frames`` hold clips end to end, whose
-    borders are ``starts``."""
+    borders are ``starts``. ``rates`` are the frames per second of the stored samples, None where one does
+    not say."""
 
     ids: list[str]
     captions: list[str]
     starts: list[int]
     frames: frozenset[str]
+    rates: list[float | None]
     arrays: dict[str, np.ndarray]
 
     @staticmethod
@@ -37,7 +39,8 @@ class _Part:
             for name in facts["arrays"]
         }
         frames = frozenset(facts.get("frames", ["latents"]))
-        return _Part(facts["ids"], facts["captions"], facts["starts"], frames, arrays)
+        rates = facts.get("rates") or [None] * len(facts["ids"])
+        return _Part(facts["ids"], facts["captions"], facts["starts"], frames, rates, arrays)
 
     def num_frames(self, i: int) -> int:
         return self.starts[i + 1] - self.starts[i]
@@ -86,7 +89,7 @@ class LatentCache:
         return Clip(
             (sample_id, epoch),
             part.captions[inside],
-            {},
+            {"fps": part.rates[inside]},
             at=numbers(frames),
             fields=windowed(raw, frames, mirror=False) | part.cut(inside, frames),
             per_frame=per_frame(raw) | part.frames,

@@ -137,6 +137,7 @@ class _Written:
         self.captions: list[str] = []
         self.starts = [0]
         self.frames: list[str] = []
+        self.rates: list[Any] = []
 
     def add(self, samples: list[Sample], prepared: Prepared) -> None:
         self.ids += [s.id for s in samples]
@@ -144,9 +145,16 @@ class _Written:
         ends = np.cumsum([s.num_frames for s in samples])
         self.starts += (self.starts[-1] + ends).tolist()
         self.frames = list(prepared.frames)
+        self.rates += [s.metadata.get("fps") for s in samples]
 
     def facts(self) -> dict[str, Any]:
-        return {"ids": self.ids, "captions": self.captions, "starts": self.starts, "frames": self.frames}
+        return {
+            "ids": self.ids,
+            "captions": self.captions,
+            "starts": self.starts,
+            "frames": self.frames,
+            "rates": self.rates,
+        }
 
 
 class _Arrays:

@@ -95,11 +95,12 @@ class Learnt:
 
 class Foreign(ABC):
     """``name`` is what a person types. ``folder`` says whether a folder is written, and ``containers`` how;
-    a format without any is only read."""
+    a format without any is only read, and one that is ``written_only`` is read by others."""
 
     name: ClassVar[str]
     folder: ClassVar[bool]
     containers: ClassVar[tuple[Container, ...]]
+    written_only: bool = False
 
     @abstractmethod
     def recognises(self, source: Source) -> bool:

@@ -45,6 +45,10 @@ class Follows(ABC):
         """How many frames come out; ``wanted`` 0 is what the stage gives by itself, ``at_once`` what it draws
         in one go. Raises ValueError where it can't."""
 
+    def num_draws(self, num_before: int, wanted: int, at_once: int) -> int:
+        """How often ``draw`` of :meth:`drawn` is called."""
+        return 1
+
     @abstractmethod
     def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         """Latents b f c h w."""
@@ -70,6 +74,13 @@ class GoesOn(Follows):
                 f"set its sampling.num_frames to {self.most + 1} or more"
             )
         return wanted or num_before + at_once - min(self.most, num_before)
+
+    def num_draws(self, num_before: int, wanted: int, at_once: int) -> int:
+        there, total, draws = num_before, self.frames(num_before, wanted, at_once), 0
+        while there < total:
+            there += at_once - min(self.most, there)
+            draws += 1
+        return draws
 
     def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         clip, total = before, self.frames(before.shape[1], wanted, at_once)
@@ -105,6 +116,9 @@ class FillsBetween(Follows):
                 f"num_frames={wanted}; leave it at 0, and give the stage before it 2 frames or more"
             )
         return out
+
+    def num_draws(self, num_before: int, wanted: int, at_once: int) -> int:
+        return num_before - 1
 
     def drawn(self, draw: StageDraw, before: Tensor, wanted: int, at_once: int) -> Tensor:
         self.frames(before.shape[1], wanted, at_once)

@@ -49,8 +49,8 @@ def frame_rate(batch: Batch) -> Tensor:
     if batch.rates is None:
         raise ValueError(
             f"the frame rate of sample {batch.keys[0][0]!r} or of another of its batch is not known: its "
-            ".json "
-            "has no fps, or data.cache=true did not keep it; write it there, or set data.cache=false"
+            ".json has no fps, or the latent cache is of a vgen that kept none; write it there, or remove "
+            "the folder .cache beside the shards"
         )
     at = batch.at
     step = 1 if at is None or at.shape[1] < 2 else at[:, 1] - at[:, 0]

@@ -14,6 +14,7 @@ from typing import Any
 
 GENERATOR_VERSION = 3
 TICKS = 16  # the canonical clip; motion classes are tuned so that they can be told apart within it
+TICKS_PER_SECOND = 8.0  # as ``vgen prepare`` writes clips of the world unless it is told another rate
 LONGEST = 2 * TICKS  # of clips to be evaluated on: what is slow enough stays on the canvas
 
 

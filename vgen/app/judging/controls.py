@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
+from vgen.conditions.fps import FPS
 from vgen.methods import VideoModel
 from vgen.metrics.suite import Task
 from vgen.toybox.renderer import Rendered, render
+from vgen.toybox.scenes import TICKS_PER_SECOND
 
 _PICTURES = frozenset({"reference", "background"})
 
@@ -85,3 +87,8 @@ def refuse_lacking(video_model: VideoModel, task: Task, suite: str) -> None:
             f"{' and '.join(lacking)}; set suite.control.reference=own, which shows the figure in another "
             "pose, or =first, the clip's first frame"
         )
+
+
+def frame_rate_of(todo: Sequence[Task]) -> dict[str, Tensor]:
+    """Frames per second of tasks of one suite, for whoever listens to them."""
+    return {FPS: torch.tensor([TICKS_PER_SECOND / todo[0].scene.stride_ticks])}

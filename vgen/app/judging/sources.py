@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vgen.app.judging.clip_store import Sampler
-from vgen.app.judging.controls import fields_of, hears, refuse_lacking
+from vgen.app.judging.controls import fields_of, frame_rate_of, hears, refuse_lacking
 from vgen.app.judging.evaluation import EvaluateRun
 from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
@@ -183,7 +183,7 @@ def sampler_of(checkpoint: Checkpoint, sampling: Sampling, num_frames: int) -> S
 
     def draw(todo: list[Task]) -> np.ndarray:
         prompts = [Prompt(task.caption, seed=task.seed) for task in todo]
-        fields = fields_of(todo, width_px, checkpoint.video_model.start.reads())
+        fields = fields_of(todo, width_px, checkpoint.video_model.start.reads()) | frame_rate_of(todo)
         clips = checkpoint.sample(prompts, wish, fields=fields)
         return np.stack([to_uint8(clip) for clip in clips])
 

@@ -1,0 +1,64 @@
+"""Make-A-Video on the toybox: motion from clips whose captions stay unheard, and frames between frames.
+
+400 steps of stills with captions and clips without, in turn; AnimateDiff for as many steps hears captions of
+clips in all of them. Its control for motion is the same clips with their frames out of order.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
+from benchmarks.systems.stages import measured as staged
+from benchmarks.systems.stages import shown
+
+FEW = ("suite=demo", "sampling.num_steps=12", "sampling.guidance=3")
+CLIPS, STILLS = "data.path=data/toybox_moving", "data.stills=data/toybox_captioned"
+COARSE = ("data.window.num_frames=8", "data.window.stride_frames=2")
+NUM, STEPS = 64, 400
+
+
+def measured(work: Workplace) -> list[Figure]:
+    work.prepared("toybox_moving", "data=toybox", num_clips=1024)
+    work.prepared("toybox_captioned", "data=toybox", "data.stills=true", num_clips=4096)
+    work.trained("toybox_make_a_video", "toybox_make_a_video", STEPS, CLIPS, STILLS)
+    work.trained("toybox_motion_short", "toybox_motion", STEPS, CLIPS, *COARSE)
+    work.trained("toybox_make_a_video_interpolator", "toybox_make_a_video_interpolator", STEPS, CLIPS)
+    return [*_motion(work), *_beside_animatediff(work), *_between(work)]
+
+
+def _motion(work: Workplace) -> list[Figure]:
+    held = work.evaluated("make-a-video", NUM, "adapter=runs/toybox_make_a_video", *FEW)
+    words = ["of=evaluations/make-a-video", "out=videos/make_a_video_shuffled"]
+    command = [sys.executable, "-m", "benchmarks.systems.drawn", "shuffled", *words]
+    work.run("make-a-video-shuffle", command)
+    mixed = work.evaluated("make-a-video-shuffled", NUM, "videos=videos/make_a_video_shuffled", *FEW)
+    off, moves = "the same frames shuffled", "motion_moving"
+    return [
+        compared("motion right, of what moves", column(held, moves), off, column(mixed, moves)),
+        compared("TC, consistent and moving right", column(held, "tc"), off, column(mixed, "tc")),
+    ]
+
+
+def _beside_animatediff(work: Workplace) -> list[Figure]:
+    held = work.evaluated("make-a-video", NUM, "adapter=runs/toybox_make_a_video", *FEW)
+    theirs = work.evaluated("animatediff-short", NUM, "adapter=runs/toybox_motion_short", *FEW)
+    off = f"AnimateDiff after as many steps ({STEPS})"
+    what = "EXACT: all that the caption says"
+    return [compared(what, column(held, "exact"), off, column(theirs, "exact"))]
+
+
+def _between(work: Workplace) -> list[Figure]:
+    told = {"file": "runs/toybox_make_a_video_interpolator", "factor": 5, "words": "false"}
+    rows = staged(work, "make-a-video-between", "fills", NUM, num_frames=16, stride=1, **told)
+    ours, blend = column(rows, "ours"), column(rows, "control")
+    return [
+        compared("PSNR of four frames between two, dB", ours, "linear blending", blend),
+        compared("PSNR of the truth through encoder and decoder, dB", column(rows, "limit")),
+    ]
+
+
+def picture(work: Workplace) -> list[Panel]:
+    """The first task from its words; and frames between those that are given of its true clip."""
+    titles = {"given": "every fifth frame", "control": "blended", "ours": "frames drawn between"}
+    return [*work.shown("make-a-video"), *shown(work, "make-a-video-between", **titles)]
