@@ -35,8 +35,8 @@ def _motion(work: Workplace) -> list[Figure]:
     mixed = work.evaluated("make-a-video-shuffled", NUM, "videos=videos/make_a_video_shuffled", *FEW)
     off, moves = "the same frames shuffled", "motion_moving"
     return [
-        compared("motion right, of what moves", column(held, moves), off, column(mixed, moves)),
         compared("TC, consistent and moving right", column(held, "tc"), off, column(mixed, "tc")),
+        compared("motion right, of what moves", column(held, moves), off, column(mixed, moves)),
     ]
 
 
