@@ -15,7 +15,7 @@ from vgen.app.figures import said
 from vgen.app.methods import rows
 
 PANEL_PX = 128
-TITLE_PX = 44
+TITLE_PX = 58
 GAP_PX = 4
 FRAME_MS = 125
 Panel = tuple[str, np.ndarray]
@@ -38,7 +38,7 @@ def _frame(panels: Sequence[Panel], i: int) -> Image.Image:
     font = ImageFont.load_default(size=10)
     for n, (title, video) in enumerate(panels):
         left = n * (PANEL_PX + GAP_PX)
-        words = textwrap.wrap(title, 24, max_lines=3, placeholder=" …")
+        words = textwrap.wrap(title, 24, max_lines=4, placeholder=" …")
         pen.multiline_text((left + 1, 2), "\n".join(words), "black", font, spacing=2)
         still = Image.fromarray(video[min(i, len(video) - 1)])
         out.paste(still.resize((PANEL_PX, PANEL_PX), Image.Resampling.NEAREST), (left, TITLE_PX))

@@ -35,7 +35,6 @@ from vgen.toybox.scenes import TICKS_PER_SECOND
 
 SIZE_PX = 64
 AT_ONCE = 8
-TITLES = ("given", "control", "ours", "truth")
 
 
 def measured(work: Workplace, name: str, what: str, n: int, **told: Any) -> list[Row]:
@@ -49,7 +48,7 @@ def measured(work: Workplace, name: str, what: str, n: int, **told: Any) -> list
 
 
 def shown(work: Workplace, name: str, **titles: str) -> list[Panel]:
-    """Panels of the first task: of each of ``TITLES`` that is named, the clip below its title."""
+    """Panels of the first task: each clip that is named, below its title."""
     with np.load(work.folder / "measured" / name / "first.npz") as found:
         return [(title, found[key]) for key, title in titles.items()]
 
@@ -101,16 +100,12 @@ def stage_made(told: Row, todo: Sequence[Task], before: Tensor, num_frames: int)
         return checkpoint, drawing.next(checkpoint, plan, sampling, before, fields)
 
 
-def _compared(
-    todo: Sequence[Task], clips: dict[str, np.ndarray], limit: np.ndarray, judged: np.ndarray
-) -> list[Row]:
-    """PSNR in dB over the frames ``judged``: of ours, of the control, and of the truth through encoder and
-    decoder."""
-    clips = {**clips, "limit": limit}
+def _compared(todo: Sequence[Task], clips: dict[str, np.ndarray], judged: np.ndarray) -> list[Row]:
+    """PSNR in dB to the truth, over the frames ``judged``, of every other clip."""
     rows = []
     for i, task in enumerate(todo):
         of = {key: psnr(clip[i][judged], clips["truth"][i][judged]) for key, clip in clips.items()}
-        rows.append({"id": task.id, "group": task.group, **{k: of[k] for k in ("ours", "control", "limit")}})
+        rows.append({"id": task.id, "group": task.group, **of})
     return rows
 
 
@@ -125,9 +120,9 @@ def goes_on(told: Row, todo: Sequence[Task]) -> tuple[list[Row], dict[str, np.nd
         "control": truth[:, np.minimum(numbers, given - 1)],
         "ours": decoded(checkpoint.video_model.decode, made),
         "truth": truth,
+        "limit": decoded(checkpoint.model.decode, latents),
     }
-    limit = decoded(checkpoint.model.decode, latents)
-    return _compared(todo, clips, limit, numbers >= given), clips
+    return _compared(todo, clips, numbers >= given), clips
 
 
 def fills(told: Row, todo: Sequence[Task]) -> tuple[list[Row], dict[str, np.ndarray]]:
@@ -144,25 +139,29 @@ def fills(told: Row, todo: Sequence[Task]) -> tuple[list[Row], dict[str, np.ndar
         "control": np.rint((1 - share) * truth[:, left] + share * truth[:, right]).astype(np.uint8),
         "ours": decoded(checkpoint.video_model.decode, made),
         "truth": truth,
+        "limit": decoded(checkpoint.model.decode, latents),
     }
-    limit = decoded(checkpoint.model.decode, latents)
-    return _compared(todo, clips, limit, numbers % factor != 0), clips
+    return _compared(todo, clips, numbers % factor != 0), clips
 
 
 def enlarges(told: Row, todo: Sequence[Task]) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """The clip with sides ``factor`` times as short is true; the control is its bicubic enlargement."""
+    """Latents of the clip with sides ``factor`` times as short are true. The control is the bicubic
+    enlargement of what they are decoded to, ``pixels`` that of the short clip itself."""
     truth, factor = truths(todo), int(told["factor"])
     model = load_backbone(TOYBOX)
     small = np.stack([_resized(clip, 1 / factor, "area") for clip in truth])
-    checkpoint, made = stage_made(told, todo, encoded(model, small), 0)
+    latents = encoded(model, small)
+    seen = decoded(model.decode, latents)
+    checkpoint, made = stage_made(told, todo, latents, 0)
     clips = {
-        "given": np.stack([_resized(clip, factor, "nearest") for clip in small]),
-        "control": np.stack([_resized(clip, factor, "bicubic") for clip in small]),
+        "given": np.stack([_resized(clip, factor, "nearest") for clip in seen]),
+        "control": np.stack([_resized(clip, factor, "bicubic") for clip in seen]),
+        "pixels": np.stack([_resized(clip, factor, "bicubic") for clip in small]),
         "ours": decoded(checkpoint.video_model.decode, made),
         "truth": truth,
+        "limit": decoded(model.decode, encoded(model, truth)),
     }
-    limit = decoded(model.decode, encoded(model, truth))
-    return _compared(todo, clips, limit, np.ones(truth.shape[1], bool)), clips
+    return _compared(todo, clips, np.ones(truth.shape[1], bool)), clips
 
 
 def _resized(clip: np.ndarray, factor: float, mode: str) -> np.ndarray:

@@ -66,6 +66,12 @@ def test_a_page_shows_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None
     assert text.count("<details>") == text.count("</details>") == len(catalogue())
 
 
+def test_a_figure_of_a_long_name_loses_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = {**MEASURED, "figures": [{"what": "motion right, of what moves", "ours": NUMBER}]}
+    monkeypatch.setattr(figures, "measured", lambda: {"lora": long})
+    assert figures.brief("lora") == "motion right 0.71"
+
+
 def test_the_terminal_shows_a_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+BRIEF = 24
+"""Letters that a line of ``vgen methods`` has for a figure."""
+
 
 @cache
 def measured() -> dict[str, Any]:
@@ -53,13 +56,14 @@ def first(name: str) -> str:
 
 
 def brief(name: str) -> str:
-    """The same figure's name and interval alone."""
+    """The same figure's name and mean, with its interval where both are short."""
     row = measured().get(name)
     if row is None:
         return ""
     figure = row["figures"][0]
     called = re.split(r"[,:]| of | within | beyond ", figure["what"])[0]
-    return f"{called} {_spread(figure['ours'])}"
+    whole = f"{called} {_spread(figure['ours'])}"
+    return whole if len(whole) <= BRIEF else whole.split(" [")[0]
 
 
 def lines(name: str) -> list[str]:

@@ -19,7 +19,7 @@ from vgen.formats.foreign import Foreign
 from vgen.methods import Recipe, Regime, catalogue
 
 HEADINGS = ("method", "what it is", "regime", "paper")
-SHORT = 27
+SHORT = 24
 HEAD = ("system", "what it is", "measured on the toybox", "beside other code", "formats")
 MORE = "vgen show NAME: its row. docs/methods.md: commands, pictures, figures, what was run beside it."
 DEVIATIONS, GALLERY = "guides/faithfulness.md", "gallery/index.html"

@@ -252,7 +252,7 @@ VERBS = {
         hydra=True,
     ),
     "methods": Verb(
-        summary="list the methods: paper, year, what they insert and train",
+        summary="list the methods: what each is, and a figure of it on the toybox",
         usage="vgen methods [format=table|markdown|pages]",
         keys=(),
         examples=("vgen methods",),
