@@ -7,7 +7,7 @@ from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 from benchmarks.systems.stages import measured as staged
 from benchmarks.systems.stages import shown
 
-NUM, STEPS = 64, 200
+NUM, STEPS = 48, 200
 NAME = "toybox_aligned_decoder"
 
 

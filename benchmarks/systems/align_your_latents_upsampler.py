@@ -6,7 +6,7 @@ from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 from benchmarks.systems.stages import measured as staged
 from benchmarks.systems.stages import shown
 
-NUM, STEPS, FACTOR = 64, 300, 4
+NUM, STEPS, FACTOR = 48, 300, 4
 NAME = "toybox_aligned_upsampler"
 
 

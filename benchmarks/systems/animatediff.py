@@ -9,7 +9,7 @@ from __future__ import annotations
 from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 
 FEW = ("suite=demo", "sampling.num_steps=12", "sampling.guidance=5")
-NUM = 96
+NUM = 64
 
 
 def measured(work: Workplace) -> list[Figure]:

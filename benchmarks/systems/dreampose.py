@@ -9,7 +9,7 @@ from __future__ import annotations
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace, column, compared
 
 PUPPETS = "data.mix={core:0,many:0,texture:0,motion:0,relation:0,puppet:1}"
-FEW = ("sampling.num_steps=12", "sampling.guidance=2", "suite.num_frames=8", "suite.stride_ticks=2")
+FEW = ("sampling.num_steps=10", "sampling.guidance=2", "suite.num_frames=8", "suite.stride_ticks=2")
 POSED = ("adapter=runs/toybox_dreampose", "suite=pose", *FEW)
 NUM = 48
 

@@ -10,9 +10,9 @@ from benchmarks.systems.plan import Figure, Panel, Row, Workplace, column, compa
 
 PUPPETS = "data.mix={core:0,many:0,texture:0,motion:0,relation:0,puppet:1}"
 STILLS = ("data=toybox", "data.stills=true", "num_frames=16")
-FEW = ("sampling.num_steps=12", "sampling.guidance=3", "suite.num_frames=8", "suite.stride_ticks=2")
+FEW = ("sampling.num_steps=10", "sampling.guidance=3", "suite.num_frames=8", "suite.stride_ticks=2")
 POSED = ("suite=pose", *FEW)
-NUM = 64
+NUM = 48
 
 
 def measured(work: Workplace) -> list[Figure]:

@@ -12,10 +12,10 @@ from benchmarks.systems.plan import Figure, Panel, Row, Workplace, column, compa
 from benchmarks.systems.stages import measured as staged
 from benchmarks.systems.stages import shown
 
-FEW = ("suite=demo", "sampling.num_steps=12", "sampling.guidance=3")
+FEW = ("suite=demo", "sampling.num_steps=10", "sampling.guidance=3")
 CLIPS, STILLS = "data.path=data/toybox_moving", "data.stills=data/toybox_captioned"
 SHORT = ("data.window.num_frames=8", "data.window.stride_frames=2", "optim.ema_decay=0.99")
-NUM, STEPS = 64, 400
+NUM, STEPS = 48, 400
 
 
 def measured(work: Workplace) -> list[Figure]:

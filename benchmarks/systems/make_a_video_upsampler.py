@@ -6,7 +6,7 @@ from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 from benchmarks.systems.stages import measured as staged
 from benchmarks.systems.stages import shown
 
-NUM, STEPS, FACTOR = 64, 300, 2
+NUM, STEPS, FACTOR = 48, 300, 2
 NAME = "toybox_make_a_video_upsampler"
 
 
