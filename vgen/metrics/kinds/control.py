@@ -74,7 +74,12 @@ def score_pose(video: np.ndarray, task: Task, facts: Facts | None = None) -> Num
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
     control: Control = task.about.control
-    return Inputs(control=_CONTROLS[control](render(task.scene, size_px)), control_name=control.value)
+    return Inputs(control=shown_of(task.scene, control, size_px), control_name=control.value)
+
+
+def shown_of(scene: Scene, control: Control, size_px: int) -> np.ndarray:
+    """The true control of a scene, as :class:`Inputs` has it."""
+    return _CONTROLS[control](render(scene, size_px))
 
 
 def _mask(drawn: Rendered) -> np.ndarray:
