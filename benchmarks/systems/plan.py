@@ -98,7 +98,8 @@ class Workplace:
 
     def run(self, name: str, command: Sequence[str]) -> None:
         """As :meth:`vgen`, of any program."""
-        shown = " ".join(["vgen", *command[3:]] if list(command[1:3]) == ["-m", "vgen"] else command)
+        ours = list(command[1:3]) == ["-m", "vgen"]
+        shown = " ".join(["vgen", *command[3:]] if ours else [Path(command[0]).name, *command[1:]])
         done = self.folder / "log" / f"{name}.json"
         if done.is_file() and (before := json.loads(done.read_text()))["command"] == shown:
             self.notes.append(before)

@@ -13,6 +13,12 @@ from vgen.app.show import describe
 from vgen.methods import Regime, catalogue
 
 HEADINGS = ("method", "what it is", "regime", "paper")
+_EDITING = (
+    "Systems that edit, on the same 32 clips of the toybox (`python -m benchmarks.systems.editing_table "
+    "out=FOLDER` prints it anew): EDIT is the harmonic mean of whether what was asked is there, whether the "
+    "rest is kept, path and ground; TC says whether things stay what and where they are; warp is the error "
+    "along the true motion, less is better. Means with 95 % intervals; one CPU core."
+)
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -51,7 +57,8 @@ def pages() -> str:
         "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the "
         "paper's own knobs."
     )
-    parts = [f"# Methods\n\n{how}\n"]
+    table = "\n".join(figures.editing_table(figures.measured()))
+    parts = [f"# Methods\n\n{how}\n", *([f"{_EDITING}\n\n{table}\n"] if table else [])]
     for name, *_ in rows():
         words = (sys.modules[catalogue()[name].__module__].__doc__ or "").strip()
         picture = f"![{name} on the toybox](gallery/{name}.webp)" if figures.lines(name) else ""
