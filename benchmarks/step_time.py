@@ -46,7 +46,7 @@ from vgen.layers.norm import NormScope
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.allocator import keep_freed_memory
-from vgen.training.monitors import peak_memory_gb
+from vgen.training.peaks import peak_memory_gb
 
 FRAMES, LATENT_PX = 8, 16  # 8 frames of 128 px at Stable Diffusion's VAE factor; options frames= and latent=
 PEAK_TFLOPS = 989.0  # dense bf16 of one H100 or H200 SXM, by NVIDIA's data sheet: what "mfu" is a share of

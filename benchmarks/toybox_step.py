@@ -26,8 +26,8 @@ from vgen.diffusion.draws import Draws
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.latent_diffusion import LatentDiffusion
 from vgen.training.learner import Learner
-from vgen.training.monitors import peak_memory_gb
 from vgen.training.optimisation import Optimisation, Optimiser
+from vgen.training.peaks import peak_memory_gb
 
 DEFAULTS = {
     "part": "image",

@@ -65,6 +65,7 @@ def measure(work: Workplace, name: str) -> None:
     minutes = round(sum(note["cpu_s"] for note in work.notes) / 60, 1)
     row = {
         "figures": figures,
+        **({"editing": module.editing(work)} if hasattr(module, "editing") else {}),
         "commands": [note["command"] for note in work.notes],
         "cpu_minutes": minutes,
         "titles": [title for title, _ in panels],

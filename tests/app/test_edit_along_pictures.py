@@ -14,10 +14,16 @@ from diffusers import ControlNetModel
 
 from vgen.app.control_net import ControlNetRun
 from vgen.app.edit import EditRun, edit
+from vgen.app.given_fields import GivenField
+from vgen.app.loading import load_backbone
+from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clip_files import write_mp4
 from vgen.diffusion.frames import Sliding
+from vgen.formats.adapter import Card, save_adapter
+from vgen.methods import assemble
 from vgen.methods._sampling import SamplingOverrides
+from vgen.methods.control_net import ControlNets
 from vgen.methods.controlvideo_free import ControlVideoFree
 
 FRAMES = 7
@@ -78,6 +84,27 @@ def test_a_clip_beside_it_is_shown_and_changes_nothing(files: dict[str, str]) ->
     with_clip = edit(asked(files, video=files["video"]))
     assert np.array_equal(with_clip.video, edit(asked(files)).video)
     assert "ceiling_psnr" in with_clip.report
+
+
+def test_a_net_that_vgen_trained_is_stacked(files: dict[str, str], tmp_path: Path) -> None:
+    """Its edges are found in the clip, or given without one."""
+    model, recipe = load_backbone(files["backbone"]), ControlNets()
+    module = assemble(recipe, model).modules["edges"]
+    torch.manual_seed(0)
+    for p in module.silent_outputs():
+        torch.nn.init.normal_(p.data, std=0.3)
+    tensors = {f"edges.{name}": p.detach() for name, p in module.named_parameters()}
+    save_adapter(tmp_path / "adapter.safetensors", tensors, Card.of("control_net", recipe, model, {}, {}))
+    stacked = {"stack": [StackEntry(name="edges", file=str(tmp_path))], "control_net": ControlNetRun()}
+    found = edit(asked(files, **stacked, video=files["video"]))
+    unheard = [StackEntry(name="edges", file=str(tmp_path), scale=0.0)]
+    silent = edit(asked(files, **(stacked | {"stack": unheard}), video=files["video"]))
+    assert not np.array_equal(found.video, silent.video)
+    given = edit(asked(files, **stacked, fields=[GivenField(name="edges", file=files["video"])]))
+    assert given.video.shape == given.source.shape == (FRAMES, 64, 64, 3)
+    assert (given.source[..., 0] == given.source[..., 1]).all(), "the pictures it was shown, in grey"
+    with pytest.raises(ValueError, match="there is no clip to find it in; give edges=FILE"):
+        edit(asked(files, **stacked))
 
 
 @pytest.mark.parametrize(

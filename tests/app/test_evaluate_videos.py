@@ -148,7 +148,8 @@ def test_the_truth_from_another_tool_is_exact(tmp_path: Path) -> None:
         ".npy": 1,
         "png folder": 1,
     }
-    assert found["checkpoints"]["theirs"]["cost"] == {"unet_calls": None, "seconds_per_clip": None}
+    cost = found["checkpoints"]["theirs"]["cost"]
+    assert cost == {"unet_calls": None, "seconds_per_clip": None, "peak_gib": None}
     again = settle(tmp_path / "theirs", tmp_path / "out").summary
     assert again == found
 

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.systems.__main__ import systems
 from benchmarks.systems.gallery import write_gallery, write_picture
 from benchmarks.systems.plan import Workplace, compared, plain
-from vgen.app.figures import measured, said
+from vgen.app.figures import EDITING, editing_table, measured, said
 from vgen.methods import catalogue
 
 
@@ -73,3 +73,27 @@ def test_what_is_published_is_of_systems_that_are_there() -> None:
     assert set(measured()) <= set(systems()) <= set(catalogue())
     assert all((gallery / f"{name}.webp").is_file() for name in measured())
     assert sum(path.stat().st_size for path in gallery.glob("*")) <= 8e6
+
+
+def row(edit: float, gib: float | None = 1.234) -> dict:
+    one = {"mean": edit, "low": edit - 0.1, "high": edit + 0.1, "num": 32}
+    return {**dict.fromkeys(EDITING, one), "seconds": 2.06, "gib": gib}
+
+
+def test_systems_and_their_controls_stand_once_each_the_best_first() -> None:
+    known = {
+        "a": {"editing": {"a": row(0.25), "copy": row(0.0, None)}},
+        "b": {"editing": {"b": row(0.5), "copy": row(0.0, None)}},
+        "other": {"figures": []},
+    }
+    head, line, *rows = editing_table(known)
+    assert head == "| system | n | EDIT | asked | kept | TC | warp x 100 | s a clip | GiB |"
+    assert line.count("|") == head.count("|")
+    assert [text.split(" | ")[0] for text in rows] == ["| b", "| a", "| copy"]
+    assert rows[0].startswith("| b | 32 | 0.50 [0.40, 0.60] | ")
+    assert rows[0].endswith("| 2.1 | 1.23 |")
+    assert rows[2].endswith("| 2.1 | – |")
+
+
+def test_nothing_measured_is_no_table() -> None:
+    assert editing_table({"other": {"figures": []}}) == []

@@ -268,8 +268,8 @@ def test_queries_and_keys_are_a_fraction_of_the_maps() -> None:
     80."""
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
-    ours = stored_bytes(sites, 64, 8, 50, 77, StoreSpec(), Payload.QK)
-    originals = stored_bytes(sites, 64, 8, 50, 77, StoreSpec(kept=Kept.FP32), Payload.MAPS)
+    ours = stored_bytes(sites, (64, 64), 8, 50, 77, StoreSpec(), Payload.QK)
+    originals = stored_bytes(sites, (64, 64), 8, 50, 77, StoreSpec(kept=Kept.FP32), Payload.MAPS)
     assert ours < 12 * 2**30
     assert originals > 70e9
 
@@ -283,7 +283,7 @@ def test_the_arithmetic_is_what_is_stored(
     store = AttentionStore(settings, payload)
     run(unet, model, clip(), [SOURCE], moment(ONE), recorders=[store])
     sites, tokens = list(control_of(unet).sites.values()), model.tokenizer.model_max_length
-    assert store.nbytes == stored_bytes(sites, SIDE, FRAMES, 1, tokens, settings, payload)
+    assert store.nbytes == stored_bytes(sites, (SIDE, SIDE), FRAMES, 1, tokens, settings, payload)
 
 
 @pytest.mark.parametrize("place", [Place.DEVICE, Place.CPU])

@@ -229,7 +229,7 @@ def test_rows_are_kept_by_name(unet: VideoUNet, model: ImageModel) -> None:
             for name, kept in single.get(site, AT).items():
                 assert torch.equal(kept, whole.get_rows(site, AT)[name][row])
         assert torch.equal(whole.get(site, AT)["q"], singles[2].get(site, AT)["q"]), "the conditional row"
-    assert whole.nbytes == stored_bytes(sites, 8, FRAMES, 1, 77, settings, Payload.QK, num_rows=4)
+    assert whole.nbytes == stored_bytes(sites, (8, 8), FRAMES, 1, 77, settings, Payload.QK, num_rows=4)
     with pytest.raises(ValueError, match="no guidance row 'image' in this run; it has null, text"):
         run(unet, model, recorders=[AttentionStore(settings, rows=[("image", "source")])])
 

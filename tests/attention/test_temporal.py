@@ -226,7 +226,7 @@ def test_a_recorded_run_is_a_sibling(
         part = maps.maps(site, moment(ONE), slice(0, 1), slice(1, 2))
         torch.testing.assert_close(part, whole[:1, 1:2], atol=1e-5, rtol=1e-4)
     for store in (qk, maps):
-        assert store.nbytes == stored_bytes(found, SIDE, FRAMES, 1, 77, spec, store.payload)
+        assert store.nbytes == stored_bytes(found, (SIDE, SIDE), FRAMES, 1, 77, spec, store.payload)
     alone = run(unet, model, copied(Recorded(qk)), at=moment(ONE))
     torch.testing.assert_close(alone[0], run(unet, model, copied())[1], atol=1e-4, rtol=1e-3)
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from vgen.app import cli
+from vgen.app.composed import settings
+from vgen.app.config import TrainRun, offer_training
 from vgen.app.control_net import Structure
 from vgen.app.edit import EditRun, edit
 from vgen.app.given_fields import GivenField
@@ -237,6 +239,18 @@ def test_impossible_knobs_are_refused(knobs: dict, message: str) -> None:
 def test_steps_of_tuning_are_those_of_the_control() -> None:
     steps = {shown: ControlVideoOneShot(condition=shown).training().max_steps for shown in Shown}
     assert [steps[Shown(name)] for name in ("edges", "depth", "pose", "flow")] == [80, 500, 1500, 300]
+
+
+def test_a_training_takes_the_steps_of_its_control_unless_told() -> None:
+    def asked(**keys: object) -> TrainRun:
+        return settings("train", TrainRun, offer_training, {"method": "controlvideo_oneshot", **keys})
+
+    steps = {name: asked(**{"method.condition": name}).trainer.max_steps for name in ("edges", "pose")}
+    assert steps == {"edges": 80, "pose": 1500}
+    told = asked(**{"method.condition": "pose", "trainer.max_steps": 7})
+    assert (told.trainer.max_steps, told.optim.lr) == (7, 3e-5)
+    with pytest.raises(ValueError, match=r"key_share must be 0 or more and below 1, got 2"):
+        asked(**{"method.key_share": 2})
 
 
 def test_a_second_net_of_the_same_name_is_refused(model: ImageModel) -> None:

@@ -331,7 +331,7 @@ def test_fatezero_keeps_two_thirds_at_its_own_windows(model: ImageModel) -> None
     with torch.device("meta"):
         sites = attention_sites(blank_unet(Blank.SD15))
     reads = FateZero()._reads(session(model, FateZero(), steps=50))
-    assert stored_bytes(sites, 64, 8, 50, 77, StoreSpec(), Payload.QK, reads) == 8_062_412_800
+    assert stored_bytes(sites, (64, 64), 8, 50, 77, StoreSpec(), Payload.QK, reads) == 8_062_412_800
 
 
 @pytest.mark.parametrize("place", Place)

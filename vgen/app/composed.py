@@ -35,7 +35,11 @@ def settings(verb: str, schema: type[_T], offer: Callable[[], None], keys: Mappi
 
     Raises ValueError with the command line's own sentence.
     """
-    words = list(_words(verb, keys))
+    return of_words(verb, schema, offer, list(words_of(verb, keys)))
+
+
+def of_words(verb: str, schema: type[_T], offer: Callable[[], None], words: list[str]) -> _T:
+    """What ``vgen VERB WORDS`` would be told. Raises ValueError likewise."""
     if sentence := check(verb, words):
         raise ValueError(sentence)
     try:
@@ -81,7 +85,7 @@ def _composed(verb: str, words: list[str]) -> DictConfig:
     return cfg
 
 
-def _words(verb: str, keys: Mapping[str, Any], section: str = "") -> Iterator[str]:
+def words_of(verb: str, keys: Mapping[str, Any], section: str = "") -> Iterator[str]:
     """One word of a command line for each value."""
     for name, value in keys.items():
         key = f"{section}{name}"
@@ -90,7 +94,7 @@ def _words(verb: str, keys: Mapping[str, Any], section: str = "") -> Iterator[st
         if is_dataclass(value) and not isinstance(value, type):
             value = asdict(value)
         if isinstance(value, Mapping):
-            yield from _words(verb, value, f"{key}.")
+            yield from words_of(verb, value, f"{key}.")
         elif (verb, key) == ("train", "backbone") and value not in CHOICES:
             yield from ("backbone=folder", f"backbone.path={_spelt(value)}")
         else:

@@ -32,6 +32,8 @@ from vgen.training.samples import SampleSettings
 from vgen.training.strategies import TrainerSettings
 
 _T = TypeVar("_T")
+_BY_KNOBS = "number_by_knobs"
+"""Resolves to a number of the method's training when its knobs are known."""
 
 
 class Resume(Choice):
@@ -82,8 +84,26 @@ def offer_training() -> None:
     store.store(name="train_schema", node=TrainRun)
     for name, recipe in catalogue().items():
         store.store(group="method", name=name, node=recipe)
-        numbers = recipe().training().settings()
+        numbers: dict[str, Any] = recipe().training().settings()
+        if recipe.training_by_knobs:
+            OmegaConf.register_new_resolver(_BY_KNOBS, _number, replace=True)
+            numbers = {
+                section: {key: f"${{{_BY_KNOBS}:{section}.{key}}}" for key in values}
+                for section, values in numbers.items()
+            }
         store.store(group="numbers", name=name, node=numbers, package="_global_")
+
+
+def _number(key: str, *, _root_: DictConfig) -> float | str:
+    """A number of the chosen method's training, by its knobs; where these are refused, which is told later,
+    that of its own knobs."""
+    try:
+        recipe = OmegaConf.to_object(_root_.method)
+    except ValueError:
+        recipe = OmegaConf.get_type(_root_.method)()
+    assert isinstance(recipe, Recipe)
+    section, _, name = key.partition(".")
+    return recipe.training().settings()[section][name]
 
 
 def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:

@@ -36,9 +36,16 @@ class ControlNetRun:
     def __bool__(self) -> bool:
         return bool(self.path or self.video)
 
-    def structure(self, cut: Cut, start_seconds: float, latent_px: int, device: torch.device) -> Structure:
+    def structure(
+        self,
+        cut: Cut,
+        start_seconds: float,
+        latent_px: int,
+        device: torch.device,
+        size: tuple[int, int] | None = None,
+    ) -> Structure:
         """Weights and pictures for the clip that is ``cut`` from ``start_seconds`` on, of which a latent cell
-        shows ``latent_px`` pixels.
+        shows ``latent_px`` pixels; of ``size`` (height, width) where it is no square.
 
         Raises ValueError where either is missing or can't be used."""
         if not (self.path and self.video):
@@ -48,9 +55,10 @@ class ControlNetRun:
                 f"control_net.video=FILE (got path={self.path or 'nothing'}, video={self.video or 'nothing'})"
             )
         net = load_control_net(Path(self.path).expanduser(), device)
-        size_px = cut.size_px // latent_px * picture_factor(net)
-        as_taken = Cut(fps=cut.fps, num_frames=cut.num_frames, size_px=size_px)
-        shown = read_clip(self.video, as_taken, start_seconds)
+        height, width = (
+            side // latent_px * picture_factor(net) for side in size or (cut.size_px, cut.size_px)
+        )
+        shown = read_clip(self.video, cut, start_seconds, (height, width))
         pictures = torch.from_numpy(shown).permute(0, 3, 1, 2)[None].to(device).float() / 255
         return Structure(net=net, pictures=pictures, scale=self.scale)
 

@@ -32,8 +32,8 @@ from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
 from vgen.training.corpus import Corpus
-from vgen.training.monitors import resident_peak_gb
 from vgen.training.optimisation import Decay, Optimisation, Optimiser
+from vgen.training.peaks import resident_peak_gb
 from vgen.training.strategies import TrainerSettings
 
 NUM_CLIPS, NUM_FRAMES, STRIDE = 480, 8, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +21,11 @@ import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import Structure
 from vgen.app.edit_checks import check_words, refuse_lacking, refuse_published, untuned
+from vgen.app.edit_keep import as_source, frame_size, put_sound
+from vgen.app.edit_list import edit_list
 from vgen.app.edit_plan import plan
 from vgen.app.edit_remarks import remark
-from vgen.app.edit_run import EditRun, Extra, along_pictures
+from vgen.app.edit_run import EditRun, Extra, Keep, along_pictures
 from vgen.app.folders import claimed
 from vgen.app.given_fields import fields_of_clip
 from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
@@ -30,7 +33,7 @@ from vgen.app.long_prompts import warn_of_cut
 from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
-from vgen.conditions.control_net import ControlNet
+from vgen.conditions.pictures import picture_of
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
@@ -47,7 +50,7 @@ from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
 from vgen.resources import conf_dir
 from vgen.spec import field
-from vgen.training.monitors import peak_memory_gb
+from vgen.training.peaks import peak_memory_gb
 from vgen.training.progress import TimeLeft
 
 PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
@@ -97,7 +100,7 @@ class EditedClip:
             "report": self.report,
         }
         shown = enlarged(self.video, run.least_px)
-        write_mp4(out / f"{name}.mp4", shown, run.fps, card)
+        put_sound(write_mp4(out / f"{name}.mp4", shown, run.fps, card), run)
         write_gif(out / f"{name}.gif", shown, run.fps, card)
         for picture_name, picture in self.pictures.items():
             write_grid(out / f"{picture_name}.png", picture[None], card, columns=1)
@@ -129,6 +132,12 @@ def edit(
 ) -> EditedClip:
     """The edit as arrays; nothing is written. ``structure`` is a ControlNet in memory with its pictures, in
     place of the run's own."""
+    if run.edits:
+        raise ValueError(
+            f"edits={run.edits} is a list, which 'vgen edit' makes one after another; here edit them one by "
+            "one"
+        )
+    run = as_source(run)
     console, recipe = console or Console(quiet=True), run.method
     if isinstance(recipe, Rendering):
         return _rendered(run, recipe, progress)
@@ -175,6 +184,10 @@ def _rendered(run: EditRun, recipe: Rendering, progress: Told) -> EditedClip:
     if given := [key for key in UNHEARD if getattr(run, key)]:
         raise ValueError(
             f"method={name_of(run.method)} hears nothing of {', '.join(given)} in an edit; leave it out"
+        )
+    if Keep.ASPECT in run.keep:
+        raise ValueError(
+            f"method={name_of(run.method)} shows squares, as it was trained, got keep=[aspect]; leave it out"
         )
     began = time.perf_counter()
     checkpoint, shown = opened_to_render(run, recipe)
@@ -227,10 +240,12 @@ def _session(
     if size_px % step:
         raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
     cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
-    source = read_clip(run.shown(), cut, run.start_seconds) if run.shown() else None
+    size = frame_size(run, size_px, step)
+    source = read_clip(run.shown(), cut, run.start_seconds, size) if run.shown() else None
     video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
-        structure = run.control_net.structure(cut, run.start_seconds, checkpoint.model.vae_factor, device)
+        factor = checkpoint.model.vae_factor
+        structure = run.control_net.structure(cut, run.start_seconds, factor, device, size)
     keys = recipe.attention_keys().get(UNET)
     if keys and _another(checkpoint, recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
@@ -241,10 +256,15 @@ def _session(
             f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={sampling.solver.value}; "
             "leave it out"
         )
-    side = size_px // checkpoint.model.vae_factor
-    noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device, recipe.start())
+    height, width = (side // checkpoint.model.vae_factor for side in size or (size_px, size_px))
+    noise = start_noise(checkpoint.model, run.num_frames, (height, width), run.seed, device, recipe.start())
     of_clip = {} if source is None else heard(recipe, source, device)
     found = fields_of_clip(run.fields, video_model, run.shown(), cut, run.start_seconds, of_clip)
+    if found and size is not None:
+        raise ValueError(
+            f"what edits listens to {', '.join(found)}, which is read as squares, got keep=[aspect]; leave "
+            "aspect out"
+        )
     session = EditSession(
         video_model=video_model,
         wish=wish,
@@ -270,7 +290,8 @@ def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
 
 def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
     """What the ControlNet was shown, uint8 f h w 3 of the size of ``like``."""
-    shown = session.fields[ControlNet().reading][0].float()
+    name, field = next(iter(session.fields.items()))
+    shown = picture_of(name, field, *like.shape[1:3])[0].float()
     sized = torch.nn.functional.interpolate(shown, like.shape[1:3], mode="nearest")
     return to_uint8(2 * sized - 1)
 
@@ -290,10 +311,18 @@ def _shown(mask: torch.Tensor, source: np.ndarray) -> np.ndarray:
 def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
     """What ``vgen edit`` does: the edit, told as it goes, saved in a new folder; returns it."""
     console = Terminal()
+    if run.edits:
+        return edit_list(run, sys.argv[1:], offer, lambda one, out: told_edit(one, out, console), console)
     with claimed(run.out, "edit-") as out:
-        with _bars(console) as told:
-            done = edit(run, told, console)
-        done._write(out)
+        told_edit(run, out, console)
+    return out
+
+
+def told_edit(run: EditRun, out: Path, console: Console) -> None:
+    """One edit into an empty folder, told as it goes."""
+    with _bars(console) as told:
+        done = edit(run, told, console)
+    done._write(out)
     if Extra.MASK in run.save and done.mask is None:
         console.print(
             "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
@@ -301,9 +330,8 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
     remark(console, done.report)
     console.print(
         f"{counted(len(done.video))} in {done.report['seconds']:.1f} s, {done.report['peak_gib']:.2f} GiB "
-        f"at the peak: {out}/"
+        f"at the peak: {run.out or out}/"
     )
-    return out
 
 
 @contextmanager

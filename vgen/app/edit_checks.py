@@ -50,10 +50,10 @@ def refuse_lacking(run: EditRun, recipe: Recipe, structure: Structure | None) ->
             f"'vgen train method={name} data=clip data.video={run.video or 'FILE'} data.prompt=...' "
             "and give adapter=RUN, or adapter=untrained to see it without"
         )
-    if recipe.along_pictures and not run.control_net and structure is None:
+    if recipe.along_pictures and not run.control_net and structure is None and not run.stack:
         raise ValueError(
             f"method={name} draws along the pictures of a ControlNet; give control_net.path=FOLDER "
-            "control_net.video=FILE"
+            "control_net.video=FILE, or stack.edges.file=RUN for one of vgen's own"
         )
     if recipe.instructed and not run.adapter:
         raise ValueError(

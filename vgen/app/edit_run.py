@@ -26,6 +26,15 @@ class Extra(Choice):
     MASK = "mask"
 
 
+class Keep(Choice):
+    """What of the source's file the edit keeps: its sound beneath the clip (``audio``), all of the picture in
+    place of the square in its middle (``aspect``), its rate in place of ``fps``."""
+
+    AUDIO = "audio"
+    ASPECT = "aspect"
+    FPS = "fps"
+
+
 @spec
 class EditRun:
     """``video`` is read at ``fps`` from ``start_seconds`` on, square, ``size_px`` 0 meaning the image model's
@@ -37,9 +46,12 @@ class EditRun:
     follow an ``instruction`` takes that in place of ``source`` and ``target``. ``control_net`` stands beside
     the UNet while the clip is inverted and while it is edited. ``fields`` are what a checkpoint listens to
     beside words; those that are not given are found in the clip. ``canonical`` is an edited picture that a
-    checkpoint gave out, a folder of them where it has groups, which ``mask`` tells apart."""
+    checkpoint gave out, a folder of them where it has groups, which ``mask`` tells apart. ``keep`` is what of
+    the file of ``video`` stays. ``edits`` is a file of many edits, one line each, which the command line
+    makes one after another."""
 
     method: Recipe = MISSING
+    edits: str = ""
     video: str = ""
     image: str = ""
     canonical: str = ""
@@ -65,6 +77,7 @@ class EditRun:
     window: Sliding = field(default_factory=long_clips)
     control_net: ControlNetRun = field(default_factory=ControlNetRun)
     save: list[Extra] = field(default_factory=list)
+    keep: list[Keep] = field(default_factory=list)
     least_px: int = 256
     device: str | None = None
     out: str = ""

@@ -384,7 +384,11 @@ def _score(
         extra = measured(store, name, todo, run.metrics, run.learned, source.codec) if run.metrics else {}
         found["checkpoints"][name] |= {
             "identity": source.identity,
-            "cost": {"unet_calls": calls, "seconds_per_clip": spent},
+            "cost": {
+                "unet_calls": calls,
+                "seconds_per_clip": spent,
+                "peak_gib": store.peak_gib(name),
+            },
             "learned": extra,
         }
     found |= {

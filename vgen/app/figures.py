@@ -11,6 +11,14 @@ from typing import Any
 
 BRIEF = 24
 """Letters that a line of ``vgen methods`` has for a figure."""
+EDITING = {
+    "edit": "EDIT",
+    "edit_acc": "asked",
+    "keep_acc": "kept",
+    "tc": "TC",
+    "warp": "warp x 100",
+}
+"""Columns of the table of editing systems that have intervals, and their headings."""
 
 
 @cache
@@ -74,3 +82,24 @@ def lines(name: str) -> list[str]:
     command = f"python -m benchmarks.systems out=FOLDER only={name}"
     head = f"Measured on the toybox (`{command}`, {row['cpu_minutes']:.0f} CPU minutes in all):"
     return [head, "", *(f"- {said(figure)}" for figure in row["figures"])]
+
+
+def editing_table(known: dict[str, Any]) -> list[str]:
+    """Markdown of the systems that edit, and of the controls that they are measured against, the best first;
+    nothing where none was measured. ``known`` is as :func:`measured` gives it."""
+    rows = {label: row for one in known.values() for label, row in one.get("editing", {}).items()}
+    if not rows:
+        return []
+    order = sorted(rows, key=lambda label: -(rows[label]["edit"]["mean"] or 0.0))
+    heads = ["system", "n", *EDITING.values(), "s a clip", "GiB"]
+    return [
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+        *(f"| {' | '.join(_cells(label, rows[label]))} |" for label in order),
+    ]
+
+
+def _cells(label: str, row: dict[str, Any]) -> list[str]:
+    costs = [("seconds", ".1f"), ("gib", ".2f")]
+    spent = ["–" if row[key] is None else f"{row[key]:{digits}}" for key, digits in costs]
+    return [label, str(row["edit"]["num"]), *(_spread(row[key]) for key in EDITING), *spent]

@@ -143,7 +143,7 @@ class Checkpoint:
     """An image model with a method assembled in it, ready to draw clips.
 
     ``fingerprint`` is the image UNet's before it was cast. ``beside`` names what lies in the slots of its
-    stack, with hashes and scales.
+    stack, with hashes and scales; ``layers`` are the adapters that were read for it, in their order.
     """
 
     video_model: VideoModel
@@ -152,6 +152,7 @@ class Checkpoint:
     name: str
     fingerprint: str = ""
     beside: list[dict[str, Any]] = field(default_factory=list)
+    layers: Sequence[Layer] = ()
 
     @property
     def model(self) -> ImageModel:
@@ -232,7 +233,7 @@ def open_checkpoint(
     own = next((layer for layer in layers if not layer.slot), None)
     recipe = leader(parts, model) if own is None else own.recipe
     beside = [layer.as_base() for layer in layers if layer.slot]
-    return Checkpoint(video_model, recipe, own.card if own else None, adapter, fingerprint, beside)
+    return Checkpoint(video_model, recipe, own.card if own else None, adapter, fingerprint, beside, layers)
 
 
 def refuse_undrawable(checkpoint: Checkpoint) -> None:

@@ -23,6 +23,12 @@ SHORT = 24
 HEAD = ("system", "what it is", "measured on the toybox", "beside other code", "formats")
 MORE = "vgen show NAME: its row. docs/methods.md: commands, pictures, figures, what was run beside it."
 DEVIATIONS, GALLERY = "guides/faithfulness.md", "gallery/index.html"
+_EDITING = (
+    "Systems that edit, on the same 32 clips of the toybox (`python -m benchmarks.systems.editing_table "
+    "out=FOLDER` prints it anew): EDIT is the harmonic mean of whether what was asked is there, whether the "
+    "rest is kept, path and ground; TC says whether things stay what and where they are; warp is the error "
+    "along the true motion, less is better. Means with 95 % intervals; one CPU core."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,8 @@ def pages() -> str:
     if figures.measured():
         how += f" All pictures on one page: [{GALLERY}]({GALLERY})."
     parts = [f"# Methods\n\n{how}\n\n{_table(HEAD, _heads())}\n"]
+    table = "\n".join(figures.editing_table(figures.measured()))
+    parts += [f"{_EDITING}\n\n{table}\n"] if table else []
     parts += [_page(name, catalogue()[name]) for name, *_ in rows()]
     return "\n".join(parts)
 

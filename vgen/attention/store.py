@@ -5,6 +5,7 @@ Kept are queries and keys rather than maps, which are many times larger and are 
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import weakref
@@ -282,7 +283,7 @@ def _named(frames: Frames | None) -> str:
 
 def stored_bytes(
     sites: list[AttentionSite],
-    latent_side: int,
+    size: tuple[int, int],
     num_frames: int,
     num_steps: int,
     text_tokens: int,
@@ -291,10 +292,11 @@ def stored_bytes(
     reads: Reads = always,
     num_rows: int = 1,
 ) -> int:
-    """What a run would store, by arithmetic alone: shown before anything is allocated."""
+    """What a run over latents of ``size`` (height, width) would store, by arithmetic alone: shown before
+    anything is allocated."""
     total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
     for site in sites:
-        n = (latent_side >> site.level) ** 2
+        n = math.prod(side >> site.level for side in size)
         if n > settings.max_queries or not settings.where(site):
             continue
         cross, temporal = site.kind is AttentionKind.CROSS, site.kind is AttentionKind.TEMPORAL

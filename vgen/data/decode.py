@@ -64,8 +64,15 @@ class Shown:
     frame: av.VideoFrame
 
 
-def clips(path: Path, cut: Cut, skip: int = 0, segment: Segment | None = None) -> Iterator[Clip]:
-    """Clip after clip of a video or of a segment of it, from frame ``skip`` of those at the rate asked for.
+def clips(
+    path: Path,
+    cut: Cut,
+    skip: int = 0,
+    segment: Segment | None = None,
+    size: tuple[int, int] | None = None,
+) -> Iterator[Clip]:
+    """Clip after clip of a video or of a segment of it, from frame ``skip`` of those at the rate asked for;
+    of ``size`` (height, width) where it is given, else square.
 
     Raises :class:`Rejected` if the file is anything but sound, be it at the last frame that is needed.
     """
@@ -78,7 +85,8 @@ def clips(path: Path, cut: Cut, skip: int = 0, segment: Segment | None = None) -
         raise Rejected(Reason.EMPTY, "0 bytes")
     try:
         with av.open(str(path.absolute()), container_options=SANDBOX, metadata_errors="replace") as container:
-            yield from _clips(_video_stream(container), cut, skip, segment)
+            sides = size or (cut.size_px, cut.size_px)
+            yield from _clips(_video_stream(container), cut, skip, segment, sides)
     except TooLarge as error:
         raise Rejected(Reason.TOO_LARGE, str(error)) from error
     except av.error.EOFError as error:  # nothing but headers
@@ -87,7 +95,9 @@ def clips(path: Path, cut: Cut, skip: int = 0, segment: Segment | None = None) -
         raise Rejected(Reason.CORRUPT, error.strerror or str(error)) from error
 
 
-def _clips(stream: av.VideoStream, cut: Cut, skip: int, segment: Segment | None) -> Iterator[Clip]:
+def _clips(
+    stream: av.VideoStream, cut: Cut, skip: int, segment: Segment | None, size: tuple[int, int]
+) -> Iterator[Clip]:
     frames: list[np.ndarray] = []
     num_sampled = 0
     began = 0.0
@@ -98,7 +108,7 @@ def _clips(stream: av.VideoStream, cut: Cut, skip: int, segment: Segment | None)
         if num_sampled <= skip:
             continue
         if last is None or last[0] is not shown:  # a slow source shows one frame several times
-            last = shown, _square(shown.frame, _pixel_aspect(stream), cut.size_px)
+            last = shown, _sized(shown.frame, _pixel_aspect(stream), size)
         frames.append(last[1])
         if len(frames) == cut.num_frames:
             yield Clip(
@@ -264,15 +274,36 @@ def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
     return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
 
 
-def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarray:
-    """uint8 ``h w c``: the picture as a player shows it, short side to ``size_px``, centre kept;
-    antialiased."""
+def _sized(frame: av.VideoFrame, pixel_aspect: float, size: tuple[int, int]) -> np.ndarray:
+    """uint8 ``h w c`` of ``size`` (height, width): the picture as a player shows it, as much of its centre as
+    has these proportions; antialiased."""
     image = to_rgb(frame)
-    height, width, _ = image.shape
-    side = min(width * pixel_aspect, height)
-    half_width, half_height = side / pixel_aspect / 2, side / 2
-    box = (width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height)
-    small = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
     mirrored, turns = _turns(frame)
+    tall, wide = size[::-1] if turns % 2 else size
+    box = centred((image.shape[1], image.shape[0]), wide / tall / pixel_aspect)
+    small = Image.fromarray(image).resize((wide, tall), Image.Resampling.BICUBIC, box=box)
     picture = np.asarray(small)
     return np.ascontiguousarray(np.rot90(picture[:, ::-1] if mirrored else picture, turns))
+
+
+def centred(size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
+    """The largest box of ``aspect`` (width over height) in the middle of a picture of ``size`` (width,
+    height): left, top, right and bottom in pixels."""
+    width, height = size
+    half_width, half_height = min(width, height * aspect) / 2, min(width / aspect, height) / 2
+    return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file says of its video: ``aspect`` is width over height as a player shows it, ``fps`` the mean
+    rate."""
+
+    aspect: float
+    fps: float
+
+
+def facts_of(path: Path) -> Facts:
+    """Of the first frame. Raises :class:`Rejected` where there is none."""
+    first = next(clips(path, Cut(fps=240, num_frames=1, size_px=8)))
+    return Facts(first.metadata["aspect"], first.metadata["source_fps"])

@@ -12,33 +12,35 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.bounded import opened
-from vgen.data.decode import Cut, clips
+from vgen.data.decode import Cut, Facts, centred, clips, facts_of
 from vgen.data.detectors import FOUND, detector
 from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
 from vgen.data.sample import Sample
 
 
-def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndarray:
-    """The first ``cut.num_frames`` frames from ``start_seconds`` on, uint8 f h w 3, square. A picture gives
-    one frame.
+def read_clip(
+    path: str | Path, cut: Cut, start_seconds: float = 0.0, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The first ``cut.num_frames`` frames from ``start_seconds`` on, uint8 f h w 3, of ``size`` (height,
+    width) where it is given, else square. A picture gives one frame.
 
     Raises ValueError, with the file's name, where it is no sound video, or shorter than asked.
     """
     path = Path(path).expanduser()
     if start_seconds < 0:
         raise ValueError(f"start_seconds must not be negative, got {start_seconds}")
-    picture = still_picture(path, cut.size_px)
-    if picture is not None:
+    image = still_image(path)
+    if image is not None:
         if cut.num_frames != 1:
             raise ValueError(
                 f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or "
                 "num_frames=1 to edit the picture"
             )
-        return picture[None]
+        return (squared(image, cut.size_px) if size is None else _framed(image, size))[None]
     skipped = round(start_seconds * cut.fps)
     try:
-        return next(clips(path, cut, skipped)).video
+        return next(clips(path, cut, skipped, size=size)).video
     except Rejected as error:
         raise ValueError(
             f"{path} can't be used, {error.reason.value} ({error.detail}); "
@@ -46,21 +48,49 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
         ) from error
 
 
+def source_facts(path: str | Path) -> Facts:
+    """The aspect and rate of a clip; a picture has the rate 0.
+
+    Raises ValueError, with the file's name, where it is neither.
+    """
+    path = Path(path).expanduser()
+    image = still_image(path)
+    if image is not None:
+        return Facts(image.width / image.height, 0.0)
+    try:
+        return facts_of(path)
+    except Rejected as error:
+        raise ValueError(
+            f"{path} can't be used, {error.reason.value} ({error.detail}); give a sound video"
+        ) from error
+
+
 def still_picture(path: Path, size_px: int) -> np.ndarray | None:
-    """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white;
-    None where the file is no still picture."""
+    """Short side to ``size_px``, centre crop; None where the file is no still picture."""
+    image = still_image(path)
+    return None if image is None else squared(image, size_px)
+
+
+def _framed(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """uint8 h w 3 of ``size`` (height, width): as much of the centre as has these proportions."""
+    box = centred(image.size, size[1] / size[0])
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC, box=box))
+
+
+def still_image(path: Path) -> Image.Image | None:
+    """A picture in RGB, the way up that its EXIF says, what is transparent on white; None where the file is
+    no still picture."""
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
         with opened(path) as file:
             if file.format == "GIF" and getattr(file, "n_frames", 1) > 1:
                 return None
-            image = as_rgb(ImageOps.exif_transpose(file))
+            return as_rgb(ImageOps.exif_transpose(file))
     except ValueError as error:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
-    return squared(image, size_px)
 
 
 def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:

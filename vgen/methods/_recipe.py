@@ -128,6 +128,9 @@ class Recipe:
     leads: ClassVar[bool] = True
     """Whether its schedule, prediction and norm scope hold for a stack that it is in; False for mere
     layers."""
+    training_by_knobs: ClassVar[bool] = False
+    """Whether the numbers of :meth:`training` depend on its knobs, so that they are asked once these are
+    known."""
     on_image_model: ClassVar[bool] = True
     """Whether it stands on an image model; False: none is opened."""
     formats: ClassVar[tuple[Foreign, ...]] = ()

@@ -56,6 +56,7 @@ class ControlVideoOneShot(Recipe, Editing):
     weighs in a long clip's key frames. The released nets pool the norms of their residual blocks."""
 
     tuned: ClassVar[bool] = True
+    training_by_knobs: ClassVar[bool] = True
     condition: Shown = Shown.EDGES
     temporal: ParallelAttentionSpec = field(default_factory=ParallelAttentionSpec)
     frames: list[Frame] = field(default_factory=lambda: [Frame.FIRST])

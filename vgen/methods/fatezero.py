@@ -117,14 +117,14 @@ class FateZero(Recipe, Recording):
         )
 
     def store_bytes(self, session: EditSession) -> int:
-        sites, (side, _), tokens = (
+        sites, size, tokens = (
             list(session.control.sites.values()),
             session.size,
             session.model.tokenizer.model_max_length,
         )
         reads = self._reads(session)
         return sum(
-            stored_bytes(sites, side, len(frames), session.num_steps, tokens, self.store, Payload.QK, reads)
+            stored_bytes(sites, size, len(frames), session.num_steps, tokens, self.store, Payload.QK, reads)
             for frames in session.windows
         )
 

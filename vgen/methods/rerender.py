@@ -124,10 +124,10 @@ class Rerender(Recipe, Recording):
         return [self.negative]
 
     def store_bytes(self, session: EditSession) -> int:
-        sites, (side, _) = list(session.control.sites.values()), session.size
+        sites, size = list(session.control.sites.values()), session.size
         rows = len(Cfg(scale=session.sampling.guidance).rows())
         one = stored_bytes(
-            sites, side, 1, session.num_steps, 0, self.store, Payload.KV, self._reads, num_rows=rows
+            sites, size, 1, session.num_steps, 0, self.store, Payload.KV, self._reads, num_rows=rows
         )
         return NUM_STORES * one
 

@@ -63,7 +63,8 @@ class Recall:
 class TaskKind:
     """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where
     the method starts from a clip (``has_source``) it also takes what a model's encoder and decoder make of
-    that. ``inputs`` draws what the method is given; ``score_set`` turns the rows of one checkpoint into
+    that. ``inputs`` draws what the method is given; ``structure`` draws controls of the clip to edit by name,
+    for methods that listen to one; ``score_set`` turns the rows of one checkpoint into
     numbers that need many clips, whose ``set_headlines`` are best where they have the value that is given;
     the same clips give the same resamples, so that two checkpoints are compared by pairs. ``tricks`` are
     clips that must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one
@@ -77,6 +78,7 @@ class TaskKind:
     score: Callable[..., Numbers]
     has_source: bool = False
     inputs: Callable[[Task, int], Inputs] = nothing
+    structure: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)
     score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Resampled]] = no_set
     recall: Recall | None = None
     set_headlines: Mapping[str, float] = field(default_factory=dict)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from itertools import islice
 from typing import Any
@@ -15,20 +13,7 @@ from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
 from vgen.methods._objectives import Denoising, encoded_batch
 from vgen.methods._video_model import VideoModel
-
-
-def peak_memory_gb() -> float:
-    """Peak of this process: on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resident_peak_gb()
-
-
-def resident_peak_gb() -> float:
-    """Peak of this process in main memory, whatever a GPU holds."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**30 if sys.platform == "darwin" else 2**20
-    )  # bytes there, KiB elsewhere
+from vgen.training.peaks import peak_memory_gb
 
 
 class Throughput(pl.Callback):

@@ -19,6 +19,7 @@ import numpy as np
 from vgen.data.files import lines_of, put_in_place
 from vgen.metrics.suite import Task, batches
 from vgen.toybox.renderer import render
+from vgen.training.peaks import peak_memory_gb
 
 Sampler = Callable[[list[Task]], np.ndarray]
 """Tasks to clips, uint8 b f h w 3."""
@@ -75,9 +76,9 @@ class ClipStore:
 
     def _spent(self, checkpoint: str, index: int, num_clips: int, seconds: float, unet_frames: int) -> None:
         """Each process has a file of its own; the cost of a clip is read from all of them."""
-        spent = {"clips": num_clips, "seconds": round(seconds, 4)} | (
-            {"unet_frames": unet_frames} if unet_frames else {}
-        )
+        spent = {"clips": num_clips, "seconds": round(seconds, 4), "peak_gib": round(peak_memory_gb(), 3)}
+        if unet_frames:
+            spent["unet_frames"] = unet_frames
         with (self.folder / "samples" / checkpoint / f"seconds-{index}.jsonl").open(
             "a", encoding="utf-8"
         ) as file:
@@ -91,16 +92,20 @@ class ClipStore:
         """Mean number of frames that the UNet saw for a clip, where it was counted."""
         return self._per_clip(checkpoint, "unet_frames") or None
 
+    def peak_gib(self, checkpoint: str) -> float | None:
+        """The most memory that a process which drew has held; None where nobody noted it."""
+        return max((s["peak_gib"] for s in self._all_spent(checkpoint) if "peak_gib" in s), default=None)
+
     def _per_clip(self, checkpoint: str, key: str) -> float | None:
-        files = sorted((self.folder / "samples" / checkpoint).glob("seconds-*.jsonl"))
-        spent = [
-            json.loads(line)
-            for file in files
-            for line in lines_of(file.read_text(encoding="utf-8"))
-            if line.endswith("}")
-        ]
+        spent = self._all_spent(checkpoint)
         num = sum(s["clips"] for s in spent)
         return sum(s.get(key, 0) for s in spent) / num if num else None
+
+    def _all_spent(self, checkpoint: str) -> list[dict[str, Any]]:
+        """What every process noted; a line that was being written when one was killed is left out."""
+        files = sorted((self.folder / "samples" / checkpoint).glob("seconds-*.jsonl"))
+        lines = [line for file in files for line in lines_of(file.read_text(encoding="utf-8"))]
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def manifest(self) -> dict[str, Any]:
         path = self.folder / "manifest.json"

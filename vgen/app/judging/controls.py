@@ -1,4 +1,4 @@
-"""Controls of a suite as the fields that a checkpoint hears."""
+"""Controls of a suite, and of the clips that it gives to edit, as the fields that a checkpoint hears."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgen.app.given_fields import WORDS
 from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
 from vgen.conditions.fps import FPS
 from vgen.methods import VideoModel
@@ -44,13 +45,16 @@ def hears(adapter: str, task: Task, stack: Sequence[StackEntry] = ()) -> bool:
     """Whether a checkpoint, what lies beneath it, or what stands beside it listens to the control of a
     task."""
     name = task.inputs().control_name
-    if not name:
-        return False
+    return bool(name) and name in heard_by(adapter, stack)
+
+
+def heard_by(adapter: str, stack: Sequence[StackEntry] = ()) -> set[str]:
+    """Fields that a checkpoint, what lies beneath it, or what stands beside it listens to."""
     named = {entry.file: f"stack.{entry.name}.file" for entry in stack}
     if adapter != UNTRAINED:
         named[adapter] = f"adapter={adapter}"
     found = [layer for file, said in named.items() for layer in opened(file, said)]
-    return any(name in layer.recipe.reads() for layer in found if isinstance(layer, Layer))
+    return {name for layer in found if isinstance(layer, Layer) for name in layer.recipe.reads()}
 
 
 _OF_CLIP: dict[str, Callable[[Rendered], np.ndarray]] = {
@@ -92,3 +96,23 @@ def refuse_lacking(video_model: VideoModel, task: Task, suite: str) -> None:
 def frame_rate_of(todo: Sequence[Task]) -> dict[str, Tensor]:
     """Frames per second of tasks of one suite, for whoever listens to them."""
     return {FPS: torch.tensor([TICKS_PER_SECOND / todo[0].scene.stride_ticks])}
+
+
+def fields_of_source(
+    task: Task, video_model: VideoModel, size_px: int, known: Collection[str]
+) -> dict[str, Tensor]:
+    """Controls of the clip to edit that the conditions of a model wait for, one row each; those that are
+    ``known`` are left out. They are drawn from its true scene, as those that the toybox's nets learn from.
+
+    Raises ValueError for a field that the kind of task does not have.
+    """
+    conditions = [video_model.conditions[name] for name in video_model.needed]
+    wanted = {name for condition in conditions for name in condition.reads()} - WORDS - {*known}
+    drawn = task.kind.structure
+    if lacking := sorted(wanted - {*drawn}):
+        raise ValueError(
+            f"what edits listens to {', '.join(lacking)}, and a suite of {task.kind.name} has of its clips "
+            f"{', '.join(drawn) or 'no control'}; stack a net for one of these"
+        )
+    given = {name: _FIELDS[name](drawn[name](task, size_px)) for name in sorted(wanted)}
+    return {name: torch.from_numpy(control.copy())[None] for name, control in given.items()}

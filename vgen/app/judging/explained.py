@@ -31,6 +31,7 @@ EXPLAINED = {
     "edit_acc": "the edit that was asked is there, share of frames",
     "edit_acc_all": "the edit is there in every frame",
     "keep_acc": "what was to stay is there",
+    "warp": "how far a frame is from the next one, brought back along the true motion; 0 is steady",
     "traj": "things move as in the source",
     "bg": "the ground is untouched, against what the decoder alone keeps of it",
     "psnr_bg": "the ground against the source's, in dB",

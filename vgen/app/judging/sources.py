@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vgen.app.judging.clip_store import Sampler
-from vgen.app.judging.controls import fields_of, frame_rate_of, hears, refuse_lacking
+from vgen.app.judging.controls import fields_of, frame_rate_of, heard_by, hears, refuse_lacking
 from vgen.app.judging.evaluation import EvaluateRun
 from vgen.app.judging.shares import device
 from vgen.app.judging.suite_edits import Editor, Work, choices
@@ -24,6 +24,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.data.clip_files import to_uint8
 from vgen.formats.adapter import file_sha256, load_adapter
 from vgen.methods import Recipe
+from vgen.methods._editing import Editing
 from vgen.methods._sampling import Prompt, Sampling
 from vgen.metrics.suite import Task
 from vgen.resources import data_dir
@@ -125,11 +126,25 @@ def _refuse_kind(run: EvaluateRun, adapter: str, task: Task) -> None:
             f"{asked}, and adapter={adapter} draws from captions alone; say what edits: "
             f"method={'|'.join(choices())}"
         )
+    if run.method is not None:
+        _refuse_unseeing(run, run.method, adapter, task)
     if not kind.has_source and kind.name not in _FROM_WORDS and not hears(adapter, task, run.stack):
         raise ValueError(
             f"{asked}, which needs more than a caption, and adapter={adapter} draws from captions alone; "
             "'vgen evaluate stage=prompts' "
             "writes what each clip is made from, and videos=FOLDER scores what a method made of it"
+        )
+
+
+def _refuse_unseeing(run: EvaluateRun, method: Recipe, adapter: str, task: Task) -> None:
+    """Raise ValueError where a method draws along control pictures and no ControlNet is there to see them."""
+    wants = isinstance(method, Editing) and (method.along_pictures or method.stands_on() is not None)
+    shown = list(task.kind.structure)
+    if wants and not heard_by(adapter, run.stack) & {*shown}:
+        raise ValueError(
+            f"method={run.method_name} draws along the pictures of a ControlNet, and none is there; give "
+            f"stack.edges.file=RUN, a ControlNet that vgen trained, which is shown {', '.join(shown)} of the "
+            "true source"
         )
 
 

@@ -3,7 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vgen.app.judging.controls import fields_of_source
 from vgen.app.loading import UNTRAINED, Checkpoint
 from vgen.attention.processor import control_of
 from vgen.backbones.video_unet import VideoUNet
@@ -18,7 +19,9 @@ from vgen.data.batch import Batch
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.frames import Sliding
+from vgen.formats.adapter import put
 from vgen.methods import Recipe, catalogue
+from vgen.methods._assembly import Part
 from vgen.methods._editing import (
     Edited,
     Editing,
@@ -167,22 +170,26 @@ class Editor:
 
     def _edited(self, task: Task) -> np.ndarray:
         checkpoint = self._checkpoint()
-        model = checkpoint.model
-        given = task.inputs(model.size_px)
-        assert given.source is not None, (
-            f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
-        )
-        latents = encoded(model, given.source, checkpoint.video_model.device)
+        source = task.inputs(checkpoint.model.size_px).source
+        assert source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
+        return self._made_of(checkpoint, task, source)
+
+    def of_clip(self, task: Task, source: np.ndarray) -> np.ndarray:
+        """What a task asks, of another clip uint8 f h w 3 than its own: of a picture that stands for it."""
+        return self._made_of(self._checkpoint(), task, source)
+
+    def _made_of(self, checkpoint: Checkpoint, task: Task, source: np.ndarray) -> np.ndarray:
+        model, given = checkpoint.model, task.inputs(source.shape[1])
+        device = checkpoint.video_model.device
+        latents = encoded(model, source, device)
+        own = heard(self.recipe, source, device)
+        shown = fields_of_source(task, checkpoint.video_model, model.size_px, own)
+        fields = {**own, **{name: one.to(device) for name, one in shown.items()}}
         if self.tune.num_steps:
-            teach(
-                checkpoint,
-                self.tune.teacher(self.recipe),
-                self.tune,
-                latents,
-                given.source_caption,
-                self.work,
-            )
-            self._route(checkpoint, self.tune.teacher(self.recipe))
+            teacher = self.tune.teacher(self.recipe)
+            known = {**fields, "latents": latents}
+            teach(checkpoint, teacher, self.tune, known, given.source_caption, self.work)
+            self._route(checkpoint, teacher)
         num_frames, _, h, w = latents.shape[1:]
         start = self.recipe.start()
         noise = start_noise(model, num_frames, (h, w), task.seed, latents.device, start)
@@ -190,10 +197,10 @@ class Editor:
             video_model=checkpoint.video_model,
             wish=Wish(source=given.source_caption, target=task.caption, instruction=given.instruction),
             noise=noise,
-            fields=heard(self.recipe, given.source, latents.device),
+            fields=fields,
             sampling=self.sampling.over(self.recipe.sampling()),
             latents=latents,
-            pixels=in_pixels(given.source, latents.device),
+            pixels=in_pixels(source, latents.device),
             frames=self.recipe.frame_schedule(self.window),
             seed=task.seed,
         )
@@ -217,10 +224,15 @@ class Editor:
 
 
 def teach(
-    checkpoint: Checkpoint, recipe: Recipe, tune: Tune, latents: Tensor, caption: str, work: Work
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    tune: Tune,
+    fields: Mapping[str, Tensor],
+    caption: str,
+    work: Work,
 ) -> None:
     """One-shot tuning without the trainer's files: its own learner, objective and optimiser, on latents that
-    were encoded once."""
+    were encoded once and what else is known of the clip, over what lay beneath the checkpoint."""
     # Lightning takes seconds to import, and most evaluations teach nothing
     from vgen.training.learner import Learner
     from vgen.training.optimisation import Optimisation
@@ -228,18 +240,32 @@ def teach(
     checkpoint.video_model.eject()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(tune.seed)  # what is inserted starts alike for every clip
+        beneath = [Part(layer.slot, layer.recipe, layer.scale) for layer in checkpoint.layers]
+        optimisation = Optimisation(lr=tune.lr)
         learner = Learner(
-            recipe, checkpoint.model, Optimisation(lr=tune.lr), seed=tune.seed, max_steps=tune.num_steps
+            recipe,
+            checkpoint.model,
+            optimisation,
+            seed=tune.seed,
+            max_steps=tune.num_steps,
+            beneath=beneath,
         )
-    work.watch(learner.unet.to(latents.device))
+    for layer in checkpoint.layers:
+        components, learnt = learner.video_model.components(), layer.recipe.learns()
+        put(components, layer.tensors, learnt, layer.named, layer.slot)
+    nets = learner.video_model.nets().values()
+    for net in nets:
+        net.to(fields["latents"].device)
+    work.watch(learner.unet)
     optimiser, _ = learner.optimisation.build(list(learner.learning.values()), tune.num_steps)
     context = checkpoint.model.encode_text([caption])
     for step in range(tune.num_steps):
-        batch = Batch(keys=[("clip", step)], captions=[caption], latents=latents, context=context)
+        batch = Batch(keys=[("clip", step)], captions=[caption], context=context, fields=fields)
         optimiser.zero_grad()
         loss = learner.objective.loss(learner.video_model, batch, Draws(tune.seed, batch.keys))["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(learner.learning.values()), learner.optimisation.grad_clip)
         optimiser.step()
-    learner.unet.requires_grad_(False)
+    for net in nets:
+        net.requires_grad_(False)
     checkpoint.video_model = learner.video_model

@@ -101,7 +101,7 @@ def _changes(video: np.ndarray, usual: tuple[Colour, Colour] | None) -> float:
 
 def inputs(task: Task, size_px: int = 64) -> Inputs:
     control: Control = task.about.control
-    shown = _CONTROLS[control](render(task.scene, size_px))
+    shown = shown_of(task.scene, control, size_px)
     return Inputs(control=shown, control_name=control.value, pictures=_pictures(task, size_px))
 
 
@@ -113,6 +113,11 @@ def _pictures(task: Task, size_px: int) -> dict[str, np.ndarray]:
     empty = render(replace(task.scene, things=(), num_frames=1), size_px).video
     still = np.zeros_like(empty) if about.still is None else render(about.still, size_px).video
     return {"reference": still, "background": empty}
+
+
+def shown_of(scene: Scene, control: Control, size_px: int) -> np.ndarray:
+    """The true control of a scene, as :class:`Inputs` has it."""
+    return _CONTROLS[control](render(scene, size_px))
 
 
 def _mask(drawn: Rendered) -> np.ndarray:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vgen.metrics import editing as _editing
 from vgen.metrics import temporal_consistency as _consistency
+from vgen.metrics import true_motion as _motion
 from vgen.metrics.editing import drawn, score_edit
 from vgen.metrics.kinds.asked import Asked, refuse_share, values
+from vgen.metrics.kinds.control import Control, shown_of
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Inputs, Task, TaskKind
 from vgen.metrics.temporal_consistency import temporal_consistency
+from vgen.metrics.true_motion import warp_error
 from vgen.spec import field, spec
 from vgen.toybox.edits import Edit, EditPair, edit_pair
 from vgen.toybox.oracle import Facts, read
@@ -31,12 +35,13 @@ def score_edited(
 ) -> Numbers:
     """``reconstruction``: the source through the model's encoder and decoder, which sets what the ground can
     be kept to. ``tc_edited``: TC times the share of frames that show the edit; TC alone is won by a copy of
-    the source."""
+    the source. ``warp`` is :func:`warp_error`, along the motion that the source has too."""
     pair: EditPair = task.about
     facts = facts or read(video, task.scene.stride_ticks)
     edited = score_edit(source_clip(task, video.shape[1]), video, pair, reconstruction, facts)
     steady = temporal_consistency(facts, task.scene, video)
-    return {**edited, **steady, "tc_edited": (steady["tc"] or 0.0) * (edited["edit_acc"] or 0.0)}
+    shown = {"tc_edited": (steady["tc"] or 0.0) * (edited["edit_acc"] or 0.0)}
+    return {**edited, **steady, **shown, "warp": warp_error(video, task.scene)}
 
 
 def source_clip(task: Task, size_px: int) -> np.ndarray:
@@ -53,13 +58,23 @@ def inputs(task: Task, size_px: int = 64) -> Inputs:
     )
 
 
+def _structure(task: Task, size_px: int, control: Control) -> np.ndarray:
+    """A control of the true scene of the clip to edit, not of the edited one: the shape of a thing that is to
+    have another is in it."""
+    return shown_of(task.about.scene, control, size_px)
+
+
 KIND = TaskKind(
     name="edit",
-    metrics=(_editing.METRIC, _consistency.METRIC),
+    metrics=(_editing.METRIC, _consistency.METRIC, _motion.METRIC),
     headlines=("edit", "edit_strict", "tc_edited"),
     score=score_edited,
     has_source=True,
     inputs=inputs,
+    structure={
+        control.value: partial(_structure, control=control)
+        for control in (Control.EDGES, Control.MASK, Control.DEPTH)
+    },
     tricks={"source copy": source_clip},
 )
 
