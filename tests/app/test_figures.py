@@ -59,7 +59,7 @@ def test_a_picture_moves_and_its_page_escapes_what_it_says(tmp_path: Path) -> No
     video[:, :, :, 1] = np.arange(4)[:, None, None] * 60
     write_picture(tmp_path / "control_net.webp", [("control", video[:1]), ("a <b>red</b> circle", video)])
     with Image.open(tmp_path / "control_net.webp") as image:
-        assert (image.n_frames, image.size) == (4, (260, 172))
+        assert (image.n_frames, image.size) == (4, (260, 186))
     row = {"figures": [plain(compared("<i>J</i>", [0.5, 0.7]))], "titles": ["control", "a <b>red</b> circle"]}
     write_gallery(tmp_path, {"control_net": row})
     page = (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,10 +58,15 @@ def inputs(task: Task, size_px: int = 64) -> Inputs:
     )
 
 
-def _structure(task: Task, size_px: int, control: Control) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class OfSource:
     """A control of the true scene of the clip to edit, not of the edited one: the shape of a thing that is to
-    have another is in it."""
-    return shown_of(task.about.scene, control, size_px)
+    have another is in it. Equal ones are equal in every process."""
+
+    control: Control
+
+    def __call__(self, task: Task, size_px: int) -> np.ndarray:
+        return shown_of(task.about.scene, self.control, size_px)
 
 
 KIND = TaskKind(
@@ -71,10 +76,7 @@ KIND = TaskKind(
     score=score_edited,
     has_source=True,
     inputs=inputs,
-    structure={
-        control.value: partial(_structure, control=control)
-        for control in (Control.EDGES, Control.MASK, Control.DEPTH)
-    },
+    structure={control.value: OfSource(control) for control in (Control.EDGES, Control.MASK, Control.DEPTH)},
     tricks={"source copy": source_clip},
 )
 
