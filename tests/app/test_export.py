@@ -149,7 +149,7 @@ def test_a_copy_in_our_own_format(vgen, home):
         (["run=run", "to=difusers", "out=a"], "to: "),
         (
             ["run=nowhere", "out=a"],
-            "run=nowhere is no file; give a run's folder, an adapter.safetensors or shipped",
+            "run=nowhere is no file; give a run's folder, an adapter.safetensors, shipped, shipped_edges or",
         ),
         (["from=nowhere.ckpt", "backbone=image", "out=a"], "nowhere.ckpt is no file"),
         (["from=run/adapter.safetensors", "backbone=image", "out=a"], "is a vgen adapter already"),

@@ -13,7 +13,8 @@ from PIL import Image
 
 from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.given_fields import GivenField
-from vgen.app.loading import load_backbone
+from vgen.app.judging.sources import sampler_of
+from vgen.app.loading import load_backbone, open_checkpoint
 from vgen.app.spellings import FIELD_NAMES, respelt
 from vgen.app.stacks import StackEntry
 from vgen.backbones.canny import canny
@@ -27,6 +28,8 @@ from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import assemble
 from vgen.methods._sampling import Loudness, Sampling
 from vgen.methods.control_net import ControlNets, Shown
+from vgen.metrics.kinds.control import AskedControl, Control
+from vgen.metrics.suite import Kind, Suite, tasks
 
 BLANK, SIDE, FRAMES = "blank:toybox:0", 32, 2
 CUT = Cut(fps=8, num_frames=FRAMES, size_px=SIDE)
@@ -230,3 +233,19 @@ def test_words_have_no_strength(nets: dict[str, StackEntry], clip: Path, tmp_pat
     )
     with pytest.raises(ValueError, match="names 'text'; the conditions here that have a strength are edges"):
         drawn(tmp_path / "a", [nets["edges"]], [GivenField(name="edges", file=str(clip))], sampling=loud)
+
+
+@pytest.mark.parametrize("name", ["edges", "pose"])
+def test_the_shipped_nets_hold_a_clip_to_what_they_are_shown(name: str, tmp_path: Path) -> None:
+    """The toybox's own task: what is drawn fits its own control better than another clip's."""
+    counts = {"pair": 0, "triple": 0, "extrapolation": 0, "paraphrase": 0}
+    asked = AskedControl(control=Control(name))
+    suite = Suite(kind=Kind.CONTROL, control=asked, iid=2, num_frames=2, stride_ticks=2, **counts)
+    todo = tasks(suite)
+    stack = [StackEntry(name=name, file=f"shipped_{name}")]
+    opened = open_checkpoint("shipped", None, "cpu", stack=stack)
+    few = Sampling(num_frames=2, num_steps=8, guidance=3.0)
+    rows = [
+        task.kind.score(clip, task) for clip, task in zip(sampler_of(opened, few, 2)(todo), todo, strict=True)
+    ]
+    assert min(row["ctrl_gain"] for row in rows) > 0.2

@@ -27,6 +27,8 @@ TOYBOX_FILES = (
     "text_encoder/model.safetensors",
     "image_encoder/model.safetensors",
     "motion_module/adapter.safetensors",
+    "control_edges/adapter.safetensors",
+    "control_pose/adapter.safetensors",
 )
 GIB = 2**30
 

@@ -21,6 +21,8 @@ from vgen.spec import spec
 
 log = logging.getLogger(__name__)
 TOYBOX, SHIPPED, UNTRAINED = "toybox", "shipped", "untrained"
+SHIPPED_FOLDERS = {SHIPPED: "motion_module", "shipped_edges": "control_edges", "shipped_pose": "control_pose"}
+"""Adapters that come with the toybox: a motion module, and ControlNets for edges and for poses."""
 IMAGE_MODEL = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 RETIRED = frozenset({"num_steps", "guidance"})
 """Knobs in the cards of adapters written before these numbers were those of sampling."""
@@ -178,20 +180,20 @@ def unique(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def adapter_path(adapter: str, key: str = "adapter") -> Path:
-    """``shipped``, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where there is
-    none."""
-    path = (
-        data_dir() / TOYBOX / "motion_module" / "adapter.safetensors"
-        if adapter == SHIPPED
-        else Path(adapter).expanduser()
-    )
+    """One that is shipped, a file, or the folder of a run; ``key`` is what gave it. Raises ValueError where
+    there is none."""
+    path = Path(adapter).expanduser()
+    if adapter in SHIPPED_FOLDERS:
+        path = data_dir() / TOYBOX / SHIPPED_FOLDERS[adapter]
     if path.is_dir():
         path = path / "adapter.safetensors"
     if not path.is_file():
-        words = (
-            f", {SHIPPED} or {UNTRAINED}" if key == "adapter" else f" or {SHIPPED}"
-        )  # the others want something learnt
-        raise ValueError(f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors{words}")
+        names = [*SHIPPED_FOLDERS, *([UNTRAINED] if key == "adapter" else [])]  # others want what is learnt
+        *most, last = names
+        raise ValueError(
+            f"{key}={adapter} is no file; give a run's folder, an adapter.safetensors, "
+            f"{', '.join(most)} or {last}"
+        )
     return path
 
 

@@ -19,7 +19,7 @@ from vgen.app import jobs
 from vgen.app.config import Resume, TrainRun, job_suffix, offer_training, run_hydra
 from vgen.app.loading import Backbone
 from vgen.app.secrecy import refuse_secrets, without_passwords
-from vgen.app.stacks import RETIRED, SHIPPED, Layer, adapter_path, read_for, recipe_of, stacked
+from vgen.app.stacks import RETIRED, SHIPPED_FOLDERS, Layer, adapter_path, read_for, recipe_of, stacked
 from vgen.app.terminal import Shown
 from vgen.backbones.absent import no_image_model
 from vgen.backbones.image_model import ImageModel
@@ -254,7 +254,7 @@ def init_of(run: TrainRun, goes_on: bool = False) -> dict[str, Any]:
     wish = run.run.init_from
     if wish is None:
         return {}
-    if goes_on and not Path(wish).expanduser().exists() and wish != SHIPPED:
+    if goes_on and not Path(wish).expanduser().exists() and wish not in SHIPPED_FOLDERS:
         return {"file": wish, "sha256": "unknown, it was gone when the run was resumed"}
     path = adapter_path(wish, "run.init_from")
     return {"file": wish, "sha256": file_sha256(path)}
