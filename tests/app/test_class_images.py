@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 from vgen.app import cli
@@ -64,9 +63,6 @@ def test_a_class_without_words_and_numbers_that_mean_nothing_are_refused() -> No
 def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a command in this process and an empty folder; gives its exit code."""
     monkeypatch.chdir(tmp_path)
-    store = ConfigStore.instance()
-    own = {name: node for name, node in store.repo.items() if name != "data"}
-    monkeypatch.setattr(store, "repo", own)  # of a verb that ran in this process before
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules["__main__"].__spec__)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 
 from vgen.app import cli
 from vgen.app import export as exporting
@@ -60,11 +59,6 @@ def _run(folder: Path, model: ImageModel, recipe: AnimateDiff) -> None:
 @pytest.fixture
 def vgen(home, monkeypatch, capfd):
     monkeypatch.chdir(home)
-    store = ConfigStore.instance()
-    own = {name: node for name, node in store.repo.items() if name != "method"}
-    monkeypatch.setattr(
-        store, "repo", own
-    )  # a group of verbs that ran in this process before; here it is a key
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -43,9 +43,6 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "run.yaml").write_text(
         "defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n"
     )
-    monkeypatch.delitem(
-        ConfigStore.instance().repo, "method", raising=False
-    )  # what other tests' verbs offered
     ConfigStore.instance().store("test_refusals_run", Run)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):

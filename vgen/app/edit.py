@@ -45,7 +45,6 @@ from vgen.methods._recipe import UNET
 from vgen.methods._rendering import Rendering
 from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
-from vgen.resources import conf_dir
 from vgen.spec import field
 from vgen.training.monitors import peak_memory_gb
 from vgen.training.progress import TimeLeft
@@ -117,8 +116,7 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
-    run_hydra("edit", str(conf_dir() / "edit"), edit_files)
+    run_hydra("edit", offer, edit_files)
 
 
 def edit(

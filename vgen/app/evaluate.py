@@ -55,7 +55,6 @@ from vgen.app.sweep import aggregate
 from vgen.app.terminal import Terminal
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
-from vgen.resources import conf_dir
 from vgen.toybox.scenes import Scene
 
 _INPUT_PX = 64
@@ -76,7 +75,6 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
     for sentence in moved(sys.argv[1:]):
         print(f"vgen evaluate: {sentence}", file=sys.stderr)
     sys.argv[1:] = respelt(sys.argv[1:])
@@ -99,7 +97,7 @@ def main() -> None:
             sweeps.update(one.folder.parent for one in done)
         return _objective(run, done) if done else None
 
-    run_hydra("evaluate", str(conf_dir() / "evaluate"), job)
+    run_hydra("evaluate", offer, job)
     for folder in sweeps:
         aggregate(folder, Terminal())
 

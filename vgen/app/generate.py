@@ -34,7 +34,6 @@ from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
-from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 from vgen.training.progress import TimeLeft
 
@@ -140,8 +139,7 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
-    run_hydra("generate", str(conf_dir() / "generate"), generate_files)
+    run_hydra("generate", offer, generate_files)
 
 
 @dataclass(frozen=True, slots=True)
