@@ -92,8 +92,10 @@ def _unreadable_override(error: BaseException) -> str | None:
     override = getattr(error, "override", None)
     if override is None:
         return None
-    remedy = "quote values that hold blanks, commas or brackets: \"key='a, b'\""
-    return f"'{override}' cannot be read as key=value ({_first_line(error)}); {remedy}"
+    reason = _first_line(error)
+    told = "" if override in reason else f" ({reason})"  # a letter that the grammar does not have
+    remedy = "quote what holds blanks, commas, brackets or letters beyond a to z: 'key=[\"ä, b\",c]'"
+    return f"'{override}' cannot be read as key=value{told}; {remedy}"
 
 
 def _missing_value(error: BaseException) -> str | None:
