@@ -19,9 +19,10 @@ from vgen.app.class_images import ClassImages
 from vgen.app.config import run_hydra
 from vgen.app.drawn_pairs import DrawnPairs
 from vgen.app.terminal import Terminal
+from vgen.data.folder_source import FolderSource
+from vgen.data.listing_source import ListingSource
 from vgen.data.pictures import PictureSource
 from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
-from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits
 from vgen.data.workspace import Counts
