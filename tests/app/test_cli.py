@@ -297,6 +297,13 @@ def test_a_path_or_name_arrives_as_it_was_written(text: str) -> None:
     assert OverridesParser.create().parse_override(cli.as_text(f"out={text}")).value() == text
 
 
+def test_a_path_that_is_there_keeps_its_comma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Tokio, 2020").mkdir()
+    assert cli.as_text("data.path=Tokio, 2020") == 'data.path="Tokio, 2020"'
+    assert cli.as_text("data.path=Kyoto, 2020") == "data.path=Kyoto, 2020"
+
+
 def test_what_hydra_reads_as_it_is_written_is_left_alone() -> None:
     for argument in (
         *("optim.lr=0.5", "seed=3", "data.cache=true", "adapter=a,b", "out=null", "x=interval(1,12)"),

@@ -63,6 +63,8 @@ REFUSED = {
     "names=a": "names takes a list; write names=[A,B], or names=[A] for one",
     "names={a:1}": "names takes a list; write names=[A,B], or names=[A] for one",
     "out=[a": "'out=[a' cannot be read as key=value",
+    "trainer.max_steps=3,4": "'trainer.max_steps=3,4' has several values; add -m for a run of each, write "
+    "key=[A,B] for a list",
 }
 
 

@@ -17,7 +17,10 @@ from vgen.app.spellings import respelt
 from vgen.app.verbs import VERBS, overview
 
 DONE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 130, 141  # the last two as a shell counts SIGINT and SIGPIPE
-SENTENCES = ("prompt", "negative", "source", "target", "data.prompt")
+SENTENCES = (
+    *("prompt", "negative", "source", "target", "instruction"),
+    *("data.prompt", "data.negative", "method.target", "method.negative", "method.suffix"),
+)
 """Keys whose values people write as sentences; Hydra would take a comma in one for a sweep."""
 WORD_LISTS = ("amplify", "blend", "cross_replace_steps")
 """Keys whose values are words, some with a number; people write them as JSON, as YAML or bare."""
@@ -164,12 +167,15 @@ def as_text(argument: str) -> str:
 def _is_kept(argument: str, value: str) -> bool:
     """Whether Hydra reads the value, and a number as it is written."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep
     from hydra.errors import HydraException
 
     try:
         read = OverridesParser.create().parse_override(argument).value()
     except HydraException:
         return False
+    if isinstance(read, ChoiceSweep):  # a comma in a path, or several values
+        return not os.path.exists(value)
     return not isinstance(read, int | float) or isinstance(read, bool) or str(read) == value
 
 

@@ -30,6 +30,7 @@ from vgen.app.long_prompts import warn_of_cut
 from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
+from vgen.backbones.image_model import ImageModel
 from vgen.conditions.control_net import ControlNet
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.decode import Cut
@@ -208,23 +209,8 @@ def _session(
         loras=run.loras,
     )
     assert isinstance(recipe, Editing)  # others were refused
-    if _another(checkpoint, recipe) and checkpoint.card is not None and recipe.tuned:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
-            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
-            "of "
-            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
-        )
-    if _another(checkpoint, recipe) and recipe.instructed:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
-            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
-        )
-    size_px = run.size_px or checkpoint.model.size_px
-    step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
-    if size_px % step:
-        raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
-    cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
+    _refuse_other_checkpoint(run, recipe, checkpoint)
+    cut = _cut(run, checkpoint.model)
     source = read_clip(run.shown(), cut, run.start_seconds) if run.shown() else None
     video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
@@ -234,12 +220,9 @@ def _session(
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     sampling = run.sampling.over(recipe.sampling())
-    if recipe.inverts and source is not None and sampling.solver is not Solver.DDIM:
-        raise ValueError(
-            f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={sampling.solver.value}; "
-            "leave it out"
-        )
-    side = size_px // checkpoint.model.vae_factor
+    if recipe.inverts and source is not None:
+        _refuse_one_way(sampling.solver)
+    side = cut.size_px // checkpoint.model.vae_factor
     noise = start_noise(checkpoint.model, run.num_frames, (side, side), run.seed, device, recipe.start())
     of_clip = {} if source is None else heard(recipe, source, device)
     found = fields_of_clip(run.fields, video_model, run.shown(), cut, run.start_seconds, of_clip)
@@ -259,6 +242,41 @@ def _session(
         seed=run.seed,
     )
     return session, source
+
+
+def _refuse_other_checkpoint(run: EditRun, recipe: Editing, checkpoint: Checkpoint) -> None:
+    """Raises ValueError where another method's adapter can't stand for the one that is asked for."""
+    if not _another(checkpoint, recipe):
+        return
+    if checkpoint.card is not None and recipe.tuned:
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
+            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
+            "of "
+            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
+        )
+    if recipe.instructed:
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
+            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
+        )
+
+
+def _cut(run: EditRun, model: ImageModel) -> Cut:
+    """How the clip is read: at the size asked for, else the image model's own."""
+    size_px = run.size_px or model.size_px
+    step = model.vae_factor * 2 ** (len(model.unet.config["block_out_channels"]) - 1)
+    if size_px % step:
+        raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
+    return Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
+
+
+def _refuse_one_way(solver: Solver) -> None:
+    if solver is not Solver.DDIM:
+        raise ValueError(
+            f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={solver.value}; "
+            "leave it out"
+        )
 
 
 def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
@@ -294,7 +312,7 @@ def edit_files(run: EditRun, _plain: dict[str, Any]) -> Path:
         done._write(out)
     if Extra.MASK in run.save and done.mask is None:
         console.print(
-            "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
+            "[yellow]no mask:[/] the edit has no words to blend (blend=\\[word]), so it may act everywhere"
         )
     remark(console, done.report)
     console.print(
