@@ -308,6 +308,7 @@ def test_what_hydra_reads_as_it_is_written_is_left_alone() -> None:
     for argument in (
         *("optim.lr=0.5", "seed=3", "data.cache=true", "adapter=a,b", "out=null", "x=interval(1,12)"),
         *('out="ä"', "out=[a", "videos=[ä]", "x={a:1}", "out=", "--cfg", "~method", "hydra.x=1e3"),
+        "--config-dir=/müll",
     ):
         assert cli.as_text(argument) == argument
 

@@ -158,8 +158,8 @@ def as_text(argument: str) -> str:
     """``video=Müller (1).mp4``, whose letters Hydra's grammar has no place for, as one quoted text, and so
     ``run.name=2026_11_30``, of which it would make another number; a key of numbers reads both alike. What
     begins as a list, a dictionary or a quotation stays, for Hydra to refuse."""
-    key, given, value = argument.partition("=")
-    if not given or not value or value[0] in "[{\"'" or key.startswith("hydra") or _is_kept(argument, value):
+    key, _, value = argument.partition("=")
+    if not value or value[0] in "[{\"'" or key.startswith(("-", "hydra")) or _is_kept(argument, value):
         return argument
     return f"{key}={_quoted(value)}"
 
