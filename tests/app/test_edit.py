@@ -505,7 +505,7 @@ def test_a_refusal_has_no_empty_bar_before_it(
 def test_words_of_the_target_alone_show_fatezero_no_place(video: str, backbone: str) -> None:
     """It looks for them in the source's attention; without a mask the plan would promise what is not done."""
     with pytest.raises(
-        ValueError, match=r"blend=\[blue\] names no word of the source, .* as blend=\[jeep,blue\]"
+        ValueError, match=r"blend=\[blue\] names no word of the source, .* as blend=\[WORD,blue\]"
     ):
         edit(wish(video, backbone, blend=["blue"]))
 

@@ -86,13 +86,14 @@ def test_groups_of_a_caller_are_not_seen_and_stay(
 ) -> None:
     """A program of its own with Hydra may have groups of the names that are keys or groups here."""
     store = ConfigStore.instance()
-    monkeypatch.setattr(store, "repo", dict(store.repo))
-    store.store(group="method", name="theirs", node=OfACaller)
-    store.store(group="sampling", name="fast", node=OfACaller)
-    for verb in ("export", "generate", "edit"):
-        told(verb)
-    assert list(store.repo["method"]) == ["theirs.yaml"]
-    assert list(store.repo["sampling"]) == ["fast.yaml"]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "repo", dict(store.repo))
+        store.store(group="method", name="theirs", node=OfACaller)
+        store.store(group="sampling", name="fast", node=OfACaller)
+        for verb in ("export", "generate", "edit"):
+            told(verb)
+        assert list(store.repo["method"]) == ["theirs.yaml"]
+        assert list(store.repo["sampling"]) == ["fast.yaml"]
 
 
 def test_what_is_refused_leaves_nothing_either(told: Callable[[str], object]) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     Console().print(table())
     if importlib.util.find_spec(RUNTIME) is None:
         Console(soft_wrap=True).print(
-            "blaze_pose is run by ai-edge-litert, which is not installed; pip install 'vgen[detectors]'"
+            "blaze_pose is run by ai-edge-litert, which is not installed; pip install 'vgen\\[detectors]'"
         )
 
 
