@@ -244,8 +244,9 @@ def _session(
     return session, source
 
 
-def _refuse_other_checkpoint(run: EditRun, recipe: Editing, checkpoint: Checkpoint) -> None:
+def _refuse_other_checkpoint(run: EditRun, recipe: Recipe, checkpoint: Checkpoint) -> None:
     """Raises ValueError where another method's adapter can't stand for the one that is asked for."""
+    assert isinstance(recipe, Editing)
     if not _another(checkpoint, recipe):
         return
     if checkpoint.card is not None and recipe.tuned:
