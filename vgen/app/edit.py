@@ -19,13 +19,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import Structure
-from vgen.app.edit_checks import check_words, refuse_lacking, refuse_published, untuned
+from vgen.app.edit_checks import (
+    check_words,
+    is_of_another,
+    refuse_lacking,
+    refuse_other_checkpoint,
+    refuse_published,
+)
 from vgen.app.edit_plan import plan
 from vgen.app.edit_remarks import remark
 from vgen.app.edit_run import EditRun, Extra, along_pictures
 from vgen.app.folders import claimed
 from vgen.app.given_fields import fields_of_clip
-from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
+from vgen.app.loading import TOYBOX, UNTRAINED, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.terminal import Terminal
@@ -209,14 +215,14 @@ def _session(
         loras=run.loras,
     )
     assert isinstance(recipe, Editing)  # others were refused
-    _refuse_other_checkpoint(run, recipe, checkpoint)
+    refuse_other_checkpoint(run, recipe, checkpoint)
     cut = _cut(run, checkpoint.model)
     source = read_clip(run.shown(), cut, run.start_seconds) if run.shown() else None
     video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
         structure = run.control_net.structure(cut, run.start_seconds, checkpoint.model.vae_factor, device)
     keys = recipe.attention_keys().get(UNET)
-    if keys and _another(checkpoint, recipe):
+    if keys and is_of_another(checkpoint, recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     sampling = run.sampling.over(recipe.sampling())
@@ -244,25 +250,6 @@ def _session(
     return session, source
 
 
-def _refuse_other_checkpoint(run: EditRun, recipe: Recipe, checkpoint: Checkpoint) -> None:
-    """Raises ValueError where another method's adapter can't stand for the one that is asked for."""
-    assert isinstance(recipe, Editing)
-    if not _another(checkpoint, recipe):
-        return
-    if checkpoint.card is not None and recipe.tuned:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
-            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
-            "of "
-            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
-        )
-    if recipe.instructed:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
-            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
-        )
-
-
 def _cut(run: EditRun, model: ImageModel) -> Cut:
     """How the clip is read: at the size asked for, else the image model's own."""
     size_px = run.size_px or model.size_px
@@ -278,11 +265,6 @@ def _refuse_one_way(solver: Solver) -> None:
             f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={solver.value}; "
             "leave it out"
         )
-
-
-def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
-    """Whether the checkpoint was made by another method."""
-    return type(checkpoint.recipe) is not type(recipe)
 
 
 def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
