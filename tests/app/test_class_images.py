@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 from vgen.app import cli
 from vgen.app.class_images import ClassImages
+from vgen.backbones.image_model import ImageModel
 from vgen.data.decode import Cut
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
@@ -60,13 +60,18 @@ def test_a_class_without_words_and_numbers_that_mean_nothing_are_refused() -> No
         ClassImages(prompt="a", guidance=-1)
 
 
+def test_pictures_are_as_large_as_the_image_model_draws_them(tmp_path: Path, tiny: ImageModel) -> None:
+    """So that they go beside the subject's, whose size is the image model's, too."""
+    tiny.save(tmp_path / "model")
+    assert ClassImages(prompt="a", backbone=str(tmp_path / "model")).usual()[0] == tiny.size_px
+    assert ClassImages(prompt="a", backbone=str(tmp_path)).usual()[0] == 512
+    assert ClassImages(prompt="a").usual()[0] == 64
+
+
 @pytest.fixture
 def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a command in this process and an empty folder; gives its exit code."""
     monkeypatch.chdir(tmp_path)
-    store = ConfigStore.instance()
-    own = {name: node for name, node in store.repo.items() if name != "data"}
-    monkeypatch.setattr(store, "repo", own)  # of a verb that ran in this process before
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", sys.modules["__main__"].__spec__)

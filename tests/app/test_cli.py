@@ -287,6 +287,46 @@ def test_what_is_no_list_of_words_is_left_for_hydra_to_refuse() -> None:
         assert cli.as_words(argument) == argument
 
 
+@pytest.mark.parametrize("text", [
+    "/videos/Käse & Müller (1)/clip #2.mp4", "it's.mp4", "-first.mp4", "a;b", "a[1].mp4", "C:\\müll\\",
+    "犬.mp4", "2026_11_30", "1e3", "1.50", "-0", "+7",
+])  # fmt: skip
+def test_a_path_or_name_arrives_as_it_was_written(text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    assert OverridesParser.create().parse_override(cli.as_text(f"out={text}")).value() == text
+
+
+def test_a_path_that_is_there_keeps_its_comma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Tokio, 2020").mkdir()
+    assert cli.as_text("data.path=Tokio, 2020") == 'data.path="Tokio, 2020"'
+    assert cli.as_text("data.path=Kyoto, 2020") == "data.path=Kyoto, 2020"
+
+
+def test_what_hydra_reads_as_it_is_written_is_left_alone() -> None:
+    for argument in (
+        *("optim.lr=0.5", "seed=3", "data.cache=true", "adapter=a,b", "out=null", "x=interval(1,12)"),
+        *('out="ä"', "out=[a", "videos=[ä]", "x={a:1}", "out=", "--cfg", "~method", "hydra.x=1e3"),
+        "--config-dir=/müll",
+    ):
+        assert cli.as_text(argument) == argument
+
+
+@pytest.mark.parametrize(("text", "number"), [("1_000", 1000), ("3e2", None), ("1e-3", 0.001), (".50", 0.5)])
+def test_a_number_that_is_written_otherwise_is_one_still(text: str, number: float | None) -> None:
+    """As a key of whole numbers and one of others read it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import FloatNode, IntegerNode, ValidationError
+
+    read = OverridesParser.create().parse_override(cli.as_text(f"x={text}")).value()
+    if number is None:
+        with pytest.raises(ValidationError):
+            IntegerNode(read)
+    else:
+        assert (IntegerNode if isinstance(number, int) else FloatNode)(read)._value() == number
+
+
 def test_one_value_of_a_sweep_keeps_its_comma(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under --multirun a comma divides runs."""
     seen: list[list[str]] = []

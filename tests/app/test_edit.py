@@ -502,6 +502,14 @@ def test_a_refusal_has_no_empty_bar_before_it(
     assert capsys.readouterr().out == ""
 
 
+def test_words_of_the_target_alone_show_fatezero_no_place(video: str, backbone: str) -> None:
+    """It looks for them in the source's attention; without a mask the plan would promise what is not done."""
+    with pytest.raises(
+        ValueError, match=r"blend=\[blue\] names no word of the source, .* as blend=\[WORD,blue\]"
+    ):
+        edit(wish(video, backbone, blend=["blue"]))
+
+
 def test_a_store_that_cannot_fit_is_refused_before_anything_runs(video: str, backbone: str) -> None:
     recipe, long = FateZero(store=StoreSpec(max_queries=2**30)), SamplingOverrides(num_steps=900)
     run = wish(video, backbone, method=recipe, sampling=long, num_frames=8, size_px=2048)

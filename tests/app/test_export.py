@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 
 from vgen.app import cli
 from vgen.app import export as exporting
@@ -21,6 +20,7 @@ from vgen.backbones.image_model import ImageModel
 from vgen.diffusion.schedule import Betas, Schedule
 from vgen.formats import diffusers_motion, state_file
 from vgen.formats.adapter import Card, load_adapter, save_adapter
+from vgen.formats.motion_files import CARD_FILE
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
@@ -60,11 +60,6 @@ def _run(folder: Path, model: ImageModel, recipe: AnimateDiff) -> None:
 @pytest.fixture
 def vgen(home, monkeypatch, capfd):
     monkeypatch.chdir(home)
-    store = ConfigStore.instance()
-    own = {name: node for name, node in store.repo.items() if name != "method"}
-    monkeypatch.setattr(
-        store, "repo", own
-    )  # a group of verbs that ran in this process before; here it is a key
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -119,6 +114,10 @@ def test_half_precision_checkpoint_and_back_without_a_card(vgen, home):
     assert same(tensors, {n: v.half().float() for n, v in adapter(home / "run")[0].items()})
     assert (card.knobs["motion"]["heads"], card.knobs["image_norm_scope"]) == (8, "clip")
     assert vgen("from=mm.ckpt", "to=diffusers", "backbone=image", "out=half_diffusers")[0] == 0
+    (home / "half_diffusers" / CARD_FILE).unlink()
+    code, text, err = vgen("from=half_diffusers", "to=vgen", "backbone=image", "out=nobodys")
+    assert code == 0, err
+    assert "taken for" not in text, "a folder of that name of another method holds low-rank layers"
     code, _, err = vgen("from=mm.ckpt", "to=vgen", "backbone=image", "out=no", "num_positions=16")
     assert code == 2
     assert "says itself that it has 24 position rows, got num_positions=16" in err

@@ -193,7 +193,7 @@ def test_openpose_files_are_poses() -> None:
     [
         ("flow", None, "colours do not say flow"),
         ("edges", np.zeros((1 + FRAMES, SIDE, SIDE), np.float32), "must be uint8 f h w"),
-        ("depth", np.zeros((1, SIDE, SIDE), np.float32), "has 1 frames where 2 are drawn"),
+        ("depth", np.zeros((1, SIDE, SIDE), np.float32), "has 1 frame where 2 are needed"),
         ("pose", [[[[400, 300, 1]] * 17]] * FRAMES, "divide x by the width"),
         ("pose", [[[[0.5, 0.5, 1]] * 12]] * FRAMES, "has 12 joints"),
     ],

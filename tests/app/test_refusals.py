@@ -43,9 +43,6 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "run.yaml").write_text(
         "defaults:\n  - test_refusals_run\n  - method: animatediff\n  - _self_\n"
     )
-    monkeypatch.delitem(
-        ConfigStore.instance().repo, "method", raising=False
-    )  # what other tests' verbs offered
     ConfigStore.instance().store("test_refusals_run", Run)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -66,6 +63,8 @@ REFUSED = {
     "names=a": "names takes a list; write names=[A,B], or names=[A] for one",
     "names={a:1}": "names takes a list; write names=[A,B], or names=[A] for one",
     "out=[a": "'out=[a' cannot be read as key=value",
+    "trainer.max_steps=3,4": "'trainer.max_steps=3,4' has several values; add -m for a run of each, write "
+    "key=[A,B] for a list",
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from vgen.app.evaluate import EvaluateRun, Source, evaluate
-from vgen.app.judging.charts import charts
+from vgen.app.judging.charts import charts, ticks
 from vgen.app.judging.clip_store import ClipStore, truth
 from vgen.app.judging.explained import EXPLAINED, finding
 from vgen.app.judging.overlay import read_seen
@@ -53,6 +53,12 @@ def data(report: Path) -> dict:
     return json.loads(
         (report / "data.js").read_text(encoding="utf-8").removeprefix("window.REPORT = ").removesuffix(";\n")
     )
+
+
+def test_long_names_leave_room_for_fewer_marks() -> None:
+    """Five of them ran into one another beside 'untrained, guidance 3' at 800 px."""
+    assert ticks(["untrained", "shipped"]) == [0, 0.25, 0.5, 0.75, 1]
+    assert ticks(["shipped", "untrained, guidance 3"]) == [0, 0.5, 1]
 
 
 def test_the_folder_is_complete(report: Path) -> None:

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from vgen.app import cli, config, prepare
+from vgen.app import cli, config
 from vgen.app.methods import told
 from vgen.app.verbs import VERBS
 
@@ -39,12 +38,6 @@ def _commands() -> list[str]:
 def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs a command in this process up to its typed run; gives the exit code and the runs."""
     runs: list[object] = []
-    offered = {
-        group: node for group, node in ConfigStore.instance().repo.items() if group not in ("data", "method")
-    }
-    monkeypatch.setattr(
-        ConfigStore.instance(), "repo", offered
-    )  # verbs that share a process would see one another's groups
     for folder in (
         "data/mine",
         "data/clips",
@@ -58,7 +51,6 @@ def vgen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["vgen"])
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(config, "_act", lambda cfg, action: runs.append(OmegaConf.to_object(cfg)))
-    monkeypatch.setattr(prepare, "run", lambda wish, console: runs.append(wish))
     return lambda words: (cli.run(words[0], words[1:]), runs)
 
 

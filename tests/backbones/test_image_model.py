@@ -118,6 +118,17 @@ def test_a_folder_that_names_the_class_with_projection_still_loads(tmp_path: Pat
     )
 
 
+def test_an_image_encoder_that_was_put_beside_is_read(tmp_path: Path) -> None:
+    """As people add one to a model that came without; its index says nothing of it, or null."""
+    blank(Blank.TOYBOX, 0).save(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["feature_extractor"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"image_encoder": [None, None]}))
+    model = load(tmp_path)
+    assert model.image_encoder is not None
+    assert model.image_processor is not None
+
+
 def test_another_text_encoder_than_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,

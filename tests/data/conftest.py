@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from vgen.data.folder_source import FolderSource
 from vgen.data.prepare import Prepare, Prepared, prepare
-from vgen.data.sources import FolderSource
 
 
 def picture(seconds: float, width: int = 96, height: int = 64) -> np.ndarray:

@@ -172,7 +172,7 @@ def test_a_pose_must_be_one() -> None:
     for bad, message in [
         (
             pose[:, :, :16],
-            r"a.pose.npy: pose has 16 joints; 17 \(COCO\), 18 \(COCO \+ neck\) or 25 \(BODY-25\)",
+            r"a.pose.npy: pose has 16 joints; 17 \(COCO\), 18 \(COCO \+ neck\), 25 \(BODY-25\)",
         ),
         (np.full_like(pose, np.nan), "pose shows no joint in the whole clip"),
         (pose * [200, 200, 1], "pose has a joint .* widths or heights from the centre, at most 1.5"),

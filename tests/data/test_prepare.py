@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from vgen.data.ledger import Reason, read_ledger
+from vgen.data.listing_source import ListingSource
 from vgen.data.manifest import Manifest
 from vgen.data.pool import Died, Hung, run_ordered
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Sample, Video
-from vgen.data.sources import Job, ListingSource, Source
+from vgen.data.sources import Job, Source
 from vgen.data.toybox import ToyboxSource
 from vgen.spec import spec
 from vgen.toybox.renderer import render
@@ -135,7 +136,7 @@ def test_nothing_left_is_an_error(tmp_path, studio):
 SCRIPT = """
 import sys
 from vgen.data.prepare import Prepare, prepare
-from vgen.data.sources import FolderSource
+from vgen.data.folder_source import FolderSource
 if __name__ == "__main__":
     source, out = FolderSource(path=sys.argv[1]), sys.argv[2]
     wish = Prepare(data=source, out=out, num_frames=8, fps=8.0, size_px=32, num_processes=2, shard_megabytes=0.02)

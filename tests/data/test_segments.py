@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from vgen.data.ledger import read_ledger
+from vgen.data.listing_source import ListingSource
 from vgen.data.mp4 import encode_mp4
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.segments import Segment, SegmentUnit, segments_of
-from vgen.data.sources import ListingSource
 
 RED, BLUE, BOTH = (255, 0, 0), (0, 0, 255), None
 ROWS = """a.mp4,a red wall,0,1.5

@@ -15,10 +15,12 @@ import pytest
 from vgen.data.decode import Cut
 from vgen.data.download import Fetch
 from vgen.data.fields import Needs
+from vgen.data.folder_source import FolderSource
 from vgen.data.ledger import Reason, Rejected, Rejection, read_ledger
+from vgen.data.listing_source import ListingSource
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
-from vgen.data.sources import Captions, FolderSource, ListingSource, listing_hash, safe_key
+from vgen.data.sources import Captions, listing_hash, safe_key
 
 CUT = Cut(num_frames=4)
 
@@ -113,6 +115,15 @@ def test_columns_may_have_other_names(tmp_path):
         CUT
     )
     assert (job.key, job.caption, job.columns) == ("x%2E1", "t", {})
+
+
+def test_a_table_of_semicolons_is_read_as_one(tmp_path):
+    """As spreadsheets write it where a comma is in numbers; a semicolon in a caption is none of them."""
+    (tmp_path / "l.csv").write_text("path;caption;score\na.mp4;red, then blue;1,5\n", encoding="utf-8-sig")
+    (tmp_path / "m.csv").write_text("path,caption\na.mp4,red; then blue\n")
+    for name, text in (("l.csv", "red, then blue"), ("m.csv", "red; then blue")):
+        [job] = ListingSource(path=str(tmp_path / name)).jobs(CUT)
+        assert job.caption == text
 
 
 def test_rows_of_a_listing_are_rejected_at_sight(tmp_path):

@@ -52,6 +52,15 @@ def test_there_and_back(run: Path, tmp_path: Path) -> None:
     assert recipe_of(after[1]) == recipe_of(before[1])
 
 
+def test_a_net_of_other_widths_is_refused_by_the_key(tmp_path: Path) -> None:
+    """And not by tensors of another shape."""
+    unet = load_backbone(BLANK).unet
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 16)).save_pretrained(tmp_path)
+    wish = Export(source=str(tmp_path), to="vgen", out=str(tmp_path / "out"), backbone=BLANK)
+    with pytest.raises(ValueError, match=r"out_channels=\[8, 8, 16\], .* have \[16, 32, 96\]; an edit takes"):
+        export(wish)
+
+
 @torch.no_grad()
 def test_what_it_says_of_clips_is_what_diffusers_says(run: Path, tmp_path: Path) -> None:
     folder, frames = tmp_path / "theirs", 2

@@ -19,9 +19,9 @@ from vgen.app.train import train
 from vgen.attention.mutual import Mutual
 from vgen.backbones.blank import Blank, blank
 from vgen.data.clips import Window
+from vgen.data.folder_source import FolderSource
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
-from vgen.data.sources import FolderSource
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow, Unit
 from vgen.formats.adapter import load_adapter

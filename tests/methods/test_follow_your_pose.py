@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -42,6 +43,17 @@ def test_the_encoder_is_as_large_as_the_released_one(tiny: ImageModel) -> None:
     with torch.device("meta"):
         net = feature_net(replace(tiny, unet=blank_unet(Blank.SD15), vae=vae))
     assert count(list(net.parameters())) == 77_369_280
+
+
+def test_it_is_moved_without_a_word(tiny: ImageModel, caplog: pytest.LogCaptureFixture) -> None:
+    """diffusers' own ``to`` of this net warns of modules that it does not have."""
+    library = logging.getLogger("diffusers.models.modeling_utils")
+    library.addHandler(caplog.handler)
+    try:
+        assemble(FollowYourPoseEncoder(), tiny).to("cpu", torch.float32)
+    finally:
+        library.removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 def eighth() -> AutoencoderKL:

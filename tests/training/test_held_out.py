@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from vgen.data.clips import Window
+from vgen.data.folder_source import FolderSource
 from vgen.data.mp4 import encode_mp4
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
-from vgen.data.sources import FolderSource
 from vgen.training.corpus import Corpus, split
 from vgen.training.held_out import HeldOut, held_out, source_of
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vgen.app.drawn_pairs import artist
 from vgen.app.loading import TOYBOX
+from vgen.backbones.skeleton import native_px
 from vgen.data.clip_files import to_uint8
 from vgen.data.decode import Cut
 from vgen.data.ledger import Rejection
@@ -45,7 +46,8 @@ class ClassImages(Source):
         return f"class-{safe_key(self.prompt.strip().replace(' ', '-'))}"
 
     def usual(self) -> tuple[int, Video]:
-        return (64 if self.backbone == TOYBOX else 512), Video.npy
+        """Pictures as large as the image model draws them, which is what its subjects are, too."""
+        return (64 if self.backbone == TOYBOX else native_px(Path(self.backbone).expanduser())), Video.npy
 
     def jobs(self, cut: Cut) -> list[Job | Rejection]:
         if not self.prompt.strip():

@@ -17,7 +17,10 @@ from vgen.app.spellings import respelt
 from vgen.app.verbs import VERBS, overview
 
 DONE, REFUSED, INTERRUPTED, UNREAD = 0, 2, 130, 141  # the last two as a shell counts SIGINT and SIGPIPE
-SENTENCES = ("prompt", "negative", "source", "target", "data.prompt")
+SENTENCES = (
+    *("prompt", "negative", "source", "target", "instruction"),
+    *("data.prompt", "data.negative", "method.target", "method.negative", "method.suffix"),
+)
 """Keys whose values people write as sentences; Hydra would take a comma in one for a sweep."""
 WORD_LISTS = ("amplify", "blend", "cross_replace_steps")
 """Keys whose values are words, some with a number; people write them as JSON, as YAML or bare."""
@@ -87,7 +90,11 @@ def run(verb: str, arguments: list[str] | None = None) -> int:
     if VERBS[verb].hydra and (sentence := check(verb, arguments)):
         print(f"vgen {verb}: {sentence}", file=sys.stderr)
         return REFUSED
-    sys.argv = [f"vgen {verb}", *(arguments if sweep else (as_words(as_sentence(a)) for a in arguments))]
+    if not sweep:
+        arguments = [as_words(as_sentence(a)) for a in arguments]
+    if VERBS[verb].hydra:
+        arguments = [a if sweep and "," in a else as_text(a) for a in arguments]
+    sys.argv = [f"vgen {verb}", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = (
         "1"  # else Hydra prints its own reading of an error and exits before we see it
     )
@@ -118,8 +125,13 @@ def as_sentence(argument: str) -> str:
         return argument
     for _ in range(2):  # OmegaConf resolves a run twice: in place, and again as it becomes a typed value
         value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-    quoted = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
-    return f'{key}="{quoted}"'  # Hydra takes a backslash for itself unless a quotation mark follows
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """Hydra takes a backslash for itself where a quotation mark follows, and for what it is elsewhere."""
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), value)
+    return f'"{escaped}"'
 
 
 _WORD = re.compile(
@@ -140,6 +152,31 @@ def as_words(argument: str) -> str:
         found.append(f'"{word}:{match[4]}"' if match[4] else f'"{word}"')
         at = match.end()
     return f"{key}=[{','.join(found)}]" if found and at == len(inner) else argument
+
+
+def as_text(argument: str) -> str:
+    """``video=Müller (1).mp4``, whose letters Hydra's grammar has no place for, as one quoted text, and so
+    ``run.name=2026_11_30``, of which it would make another number; a key of numbers reads both alike. What
+    begins as a list, a dictionary or a quotation stays, for Hydra to refuse."""
+    key, _, value = argument.partition("=")
+    if not value or value[0] in "[{\"'" or key.startswith(("-", "hydra")) or _is_kept(argument, value):
+        return argument
+    return f"{key}={_quoted(value)}"
+
+
+def _is_kept(argument: str, value: str) -> bool:
+    """Whether Hydra reads the value, and a number as it is written."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep
+    from hydra.errors import HydraException
+
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+    except HydraException:
+        return False
+    if isinstance(read, ChoiceSweep):  # a comma in a path, or several values
+        return not os.path.exists(value)
+    return not isinstance(read, int | float) or isinstance(read, bool) or str(read) == value
 
 
 def _dispatch(verb: str) -> int:

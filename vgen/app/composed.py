@@ -4,29 +4,24 @@ the same choices, the same refusals."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vgen.app.config import typed
+from vgen.app.config import folder_of, offered, typed
 from vgen.app.early import check
 from vgen.app.refusals import refusal
 from vgen.app.spellings import CHOICES
 from vgen.app.trust import guarded
 from vgen.methods import Recipe, name_of
-from vgen.resources import conf_dir
 
 _T = TypeVar("_T")
-_CHOICES = ("data", "method", "numbers")
-"""Groups that several verbs offer, each with options of its own."""
 
 
 def settings(verb: str, schema: type[_T], offer: Callable[[], None], keys: Mapping[str, Any]) -> _T:
@@ -43,8 +38,7 @@ def of_words(verb: str, schema: type[_T], offer: Callable[[], None], words: list
     if sentence := check(verb, words):
         raise ValueError(sentence)
     try:
-        with _own_choices():
-            offer()
+        with offered(offer):
             found = typed(_composed(verb, words))
     except Exception as error:
         sentence = refusal(error)
@@ -55,25 +49,11 @@ def of_words(verb: str, schema: type[_T], offer: Callable[[], None], words: list
     return found
 
 
-@contextmanager
-def _own_choices() -> Iterator[None]:
-    """A verb sees its own choices of methods and data alone, and no later one sees them."""
-    repo = ConfigStore.instance().repo
-    before = {name: repo.pop(name) for name in _CHOICES if name in repo}
-    try:
-        yield
-    finally:
-        for name in _CHOICES:
-            repo.pop(name, None)
-        repo.update(before)
-
-
 def _composed(verb: str, words: list[str]) -> DictConfig:
     """Resolved, without Hydra's own section; Hydra is left as it was found."""
-    folder = conf_dir() if verb == "train" else conf_dir() / verb
     state: Any = HydraConfig.instance()
     before = state.cfg
-    with guarded(), initialize_config_dir(str(folder.absolute()), version_base="1.3"):
+    with guarded(), initialize_config_dir(str(folder_of(verb)), version_base="1.3"):
         cfg = compose(verb, words, return_hydra_config=True)
         try:
             state.set_config(cfg)

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -34,6 +36,8 @@ from vgen.training.strategies import TrainerSettings
 _T = TypeVar("_T")
 _BY_KNOBS = "number_by_knobs"
 """Resolves to a number of the method's training when its knobs are known."""
+_HYDRAS = ("hydra", "_dummy_empty_config_.yaml")
+"""Hydra's own group, in which its plugins store too, and its own file."""
 
 
 class Resume(Choice):
@@ -106,8 +110,33 @@ def _number(key: str, *, _root_: DictConfig) -> float | str:
     return recipe.training().settings()[section][name]
 
 
-def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:
-    """Compose, hand over the typed value and the resolved plain data.
+@contextmanager
+def offered(offer: Callable[[], None]) -> Iterator[None]:
+    """What ``offer`` stores, and Hydra's own, is all that is found within, and it is taken back: verbs that
+    share a process know nothing of one another's groups, nor of a caller's.
+
+    A group of another verb would turn a key of that name into a choice.
+    """
+    repo = ConfigStore.instance().repo
+    aside = {name: repo.pop(name) for name in list(repo) if name not in _HYDRAS}
+    offer()
+    own = [name for name in repo if name not in _HYDRAS]
+    try:
+        yield
+    finally:
+        for name in own:
+            del repo[name]
+        repo.update(aside)
+
+
+def folder_of(verb: str) -> Path:
+    """Where the settings of a verb begin."""
+    return conf_dir().absolute() if verb == "train" else conf_dir().absolute() / verb
+
+
+def run_hydra(verb: str, offer: Callable[[], None], action: Callable[[Any, dict[str, Any]], Any]) -> None:
+    """Compose what ``offer`` stores and the command line says; hand over the typed value and the resolved
+    plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
     under --multirun.
@@ -127,8 +156,8 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
             return _act(cfg, action)
         return taken.append(cfg)
 
-    with guarded():
-        hydra.main(version_base="1.3", config_path=config_dir or str(conf_dir()), config_name=verb)(job)()
+    with guarded(), offered(offer):
+        hydra.main(version_base="1.3", config_path=str(folder_of(verb)), config_name=verb)(job)()
     for error in unresolved:
         raise error
     for cfg in taken:

@@ -26,8 +26,8 @@ from vgen.data.prepare import Prepare, prepare
 from vgen.data.sample import Video
 from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.solvers import Solver
+from vgen.methods import usual
 from vgen.methods._sampling import SamplingOverrides
-from vgen.methods.animatediff import AnimateDiff
 from vgen.metrics.kinds.text import AskedText
 from vgen.metrics.suite import Suite
 from vgen.toybox.sampling import Mix
@@ -137,11 +137,33 @@ def demo(out: Path, steps: int | None, num_clips: int, console: Console) -> Eval
 
 
 def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
-    run, sampling = (
-        out / _RUN,
-        SamplingOverrides(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M),
+    run, exports = out / _RUN, out / _EXPORTS
+    sampling = SamplingOverrides(num_frames=NUM_FRAMES, num_steps=12, guidance=5.0, solver=Solver.DPM_PP_2M)
+    return _Plan(
+        packing=Prepare(
+            data=ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING),
+            out=str(out / _SHARDS),
+            video=Video("npy"),
+        ),
+        training=_training(out, steps),
+        exports=(
+            Export(run=str(run), to="animatediff", out=str(exports / "motion_module.safetensors")),
+            Export(run=str(run), to="diffusers", out=str(exports / "motion_adapter")),
+        ),
+        drawing=GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=sampling, fps=6, out=str(out / _CLIPS)),
+        evaluation=EvaluateRun(
+            adapter=[UNTRAINED, str(run), SHIPPED],
+            backbone=TOYBOX,
+            suite=_suite(num_clips),
+            sampling=sampling,
+            selftest=16,
+            out=str(out / _EVALUATION),
+        ),
     )
-    suite = Suite(
+
+
+def _suite(num_clips: int) -> Suite:
+    return Suite(
         iid=num_clips,
         pair=0,
         triple=0,
@@ -151,10 +173,13 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
         stride_ticks=STRIDE,
         text=AskedText(two_things=ONE_THING.two_things),
     )
-    training = TrainRun(
-        method=AnimateDiff(),
+
+
+def _training(out: Path, steps: int) -> TrainRun:
+    return TrainRun(
+        method=usual(),
         backbone=Backbone(),
-        run=RunSettings(name=run.name, dir=str(run.parent), seed=7),
+        run=RunSettings(name=_RUN, dir=str(out), seed=7),
         data=Corpus(
             path=str(out / _SHARDS),
             window=Window(num_frames=NUM_FRAMES, stride_frames=STRIDE),
@@ -172,27 +197,6 @@ def _plan(out: Path, steps: int, num_clips: int) -> _Plan:
         ),
         trainer=TrainerSettings(
             max_steps=steps, val_every_steps=max(1, steps // 2), checkpoint_every_steps=steps
-        ),
-    )
-    return _Plan(
-        packing=Prepare(
-            data=ToyboxSource(num_clips=NUM_CLIPS, seed=101, mix=ONE_THING),
-            out=str(out / _SHARDS),
-            video=Video("npy"),
-        ),
-        training=training,
-        exports=(
-            Export(run=str(run), to="animatediff", out=str(out / _EXPORTS / "motion_module.safetensors")),
-            Export(run=str(run), to="diffusers", out=str(out / _EXPORTS / "motion_adapter")),
-        ),
-        drawing=GenerateRun(prompt=PROMPT, adapter=SHIPPED, sampling=sampling, fps=6, out=str(out / _CLIPS)),
-        evaluation=EvaluateRun(
-            adapter=[UNTRAINED, str(run), SHIPPED],
-            backbone=TOYBOX,
-            suite=suite,
-            sampling=sampling,
-            selftest=16,
-            out=str(out / _EVALUATION),
         ),
     )
 

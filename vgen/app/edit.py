@@ -20,7 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import Structure
-from vgen.app.edit_checks import check_words, refuse_lacking, refuse_published, untuned
+from vgen.app.edit_checks import (
+    check_words,
+    is_of_another,
+    refuse_lacking,
+    refuse_other_checkpoint,
+    refuse_published,
+)
 from vgen.app.edit_keep import as_source, frame_size, put_sound
 from vgen.app.edit_list import edit_list
 from vgen.app.edit_plan import plan
@@ -28,11 +34,12 @@ from vgen.app.edit_remarks import remark
 from vgen.app.edit_run import EditRun, Extra, Keep, along_pictures
 from vgen.app.folders import claimed
 from vgen.app.given_fields import fields_of_clip
-from vgen.app.loading import TOYBOX, UNTRAINED, Checkpoint, open_checkpoint
+from vgen.app.loading import TOYBOX, UNTRAINED, open_checkpoint
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.rendering import opened_to_render, recipe_of_checkpoint
 from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
+from vgen.backbones.image_model import ImageModel
 from vgen.conditions.pictures import picture_of
 from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
 from vgen.data.decode import Cut
@@ -48,7 +55,6 @@ from vgen.methods._recipe import UNET
 from vgen.methods._rendering import Rendering
 from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
-from vgen.resources import conf_dir
 from vgen.spec import field
 from vgen.training.peaks import peak_memory_gb
 from vgen.training.progress import TimeLeft
@@ -120,8 +126,7 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
-    run_hydra("edit", str(conf_dir() / "edit"), edit_files)
+    run_hydra("edit", offer, edit_files)
 
 
 def edit(
@@ -223,40 +228,23 @@ def _session(
         loras=run.loras,
     )
     assert isinstance(recipe, Editing)  # others were refused
-    if _another(checkpoint, recipe) and checkpoint.card is not None and recipe.tuned:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
-            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
-            "of "
-            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
-        )
-    if _another(checkpoint, recipe) and recipe.instructed:
-        raise ValueError(
-            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
-            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
-        )
-    size_px = run.size_px or checkpoint.model.size_px
-    step = checkpoint.model.vae_factor * 2 ** (len(checkpoint.model.unet.config["block_out_channels"]) - 1)
-    if size_px % step:
-        raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
-    cut = Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
-    size = frame_size(run, size_px, step)
+    refuse_other_checkpoint(run, recipe, checkpoint)
+    step = _step_px(checkpoint.model)
+    cut = _cut(run, checkpoint.model)
+    size = frame_size(run, cut.size_px, step)
     source = read_clip(run.shown(), cut, run.start_seconds, size) if run.shown() else None
     video_model, device = checkpoint.video_model, checkpoint.video_model.device
     if run.control_net and structure is None:
         factor = checkpoint.model.vae_factor
         structure = run.control_net.structure(cut, run.start_seconds, factor, device, size)
     keys = recipe.attention_keys().get(UNET)
-    if keys and _another(checkpoint, recipe):
+    if keys and is_of_another(checkpoint, recipe):
         # an editing method on another method's checkpoint; the checkpoint's own frames otherwise
         control_of(checkpoint.unet).keys = tuple(keys)
     sampling = run.sampling.over(recipe.sampling())
-    if recipe.inverts and source is not None and sampling.solver is not Solver.DDIM:
-        raise ValueError(
-            f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={sampling.solver.value}; "
-            "leave it out"
-        )
-    height, width = (side // checkpoint.model.vae_factor for side in size or (size_px, size_px))
+    if recipe.inverts and source is not None:
+        _refuse_one_way(sampling.solver)
+    height, width = (side // checkpoint.model.vae_factor for side in size or (cut.size_px, cut.size_px))
     noise = start_noise(checkpoint.model, run.num_frames, (height, width), run.seed, device, recipe.start())
     of_clip = {} if source is None else heard(recipe, source, device)
     found = fields_of_clip(run.fields, video_model, run.shown(), cut, run.start_seconds, of_clip)
@@ -283,9 +271,25 @@ def _session(
     return session, source
 
 
-def _another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
-    """Whether the checkpoint was made by another method."""
-    return type(checkpoint.recipe) is not type(recipe)
+def _step_px(model: ImageModel) -> int:
+    """Pixels of which each side of a frame must be a multiple."""
+    return model.vae_factor * 2 ** (len(model.unet.config["block_out_channels"]) - 1)
+
+
+def _cut(run: EditRun, model: ImageModel) -> Cut:
+    """How the clip is read: at the size asked for, else the image model's own."""
+    size_px, step = run.size_px or model.size_px, _step_px(model)
+    if size_px % step:
+        raise ValueError(f"size_px must be a multiple of {step} for this image model, got {size_px}")
+    return Cut(fps=run.fps, num_frames=run.num_frames, size_px=size_px)
+
+
+def _refuse_one_way(solver: Solver) -> None:
+    if solver is not Solver.DDIM:
+        raise ValueError(
+            f"an edit goes back and forth by one rule, DDIM's, got sampling.solver={solver.value}; "
+            "leave it out"
+        )
 
 
 def _pictures(session: EditSession, like: np.ndarray) -> np.ndarray:
@@ -325,7 +329,7 @@ def told_edit(run: EditRun, out: Path, console: Console) -> None:
     done._write(out)
     if Extra.MASK in run.save and done.mask is None:
         console.print(
-            "[yellow]no mask:[/] the edit has no words to blend (blend=[word]), so it may act everywhere"
+            "[yellow]no mask:[/] the edit has no words to blend (blend=\\[word]), so it may act everywhere"
         )
     remark(console, done.report)
     console.print(

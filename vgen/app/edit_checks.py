@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vgen.app.control_net import Structure
 from vgen.app.edit_run import PUBLISHED, EditRun
+from vgen.app.loading import Checkpoint
 from vgen.methods import Recipe, catalogue, name_of
 from vgen.methods._editing import Editing
 from vgen.methods._rendering import Rendering
@@ -94,3 +95,27 @@ def renderers() -> list[str]:
 
 def untuned() -> list[str]:
     return [name for name, cls in catalogue().items() if issubclass(cls, Editing) and not cls.tuned]
+
+
+def refuse_other_checkpoint(run: EditRun, recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Raises ValueError where another method's adapter can't stand for the one that is asked for."""
+    assert isinstance(recipe, Editing)
+    if not is_of_another(checkpoint, recipe):
+        return
+    if checkpoint.card is not None and recipe.tuned:
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={checkpoint.card.recipe} and is not tuned on the "
+            f"clip, as method={name_of(recipe)} asks; give a run of that method, adapter=untrained, or one "
+            "of "
+            f"the methods that edit on any checkpoint: {', '.join(untuned())}"
+        )
+    if recipe.instructed:
+        raise ValueError(
+            f"adapter={run.adapter} was made by method={name_of(checkpoint.recipe)} and follows no "
+            f"instruction; give a run of method={name_of(recipe)}, and other adapters as stack.NAME.file=FILE"
+        )
+
+
+def is_of_another(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Whether the checkpoint was made by another method."""
+    return type(checkpoint.recipe) is not type(recipe)

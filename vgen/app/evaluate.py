@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.progress import (
@@ -28,7 +27,8 @@ from rich.progress import (
 import vgen
 from vgen.app.config import job_suffix, run_hydra
 from vgen.app.judging.audit import audited
-from vgen.app.judging.clip_store import CEILING, SOURCE, ClipStore, read_clip, truth
+from vgen.app.judging.clip_store import SOURCE, ClipStore
+from vgen.app.judging.drawing import await_others, claiming, draw, draw_codec
 from vgen.app.judging.evaluation import NO_SUITE, EvaluateRun, Stage
 from vgen.app.judging.given import write_inputs
 from vgen.app.judging.learned import check, measured
@@ -39,7 +39,7 @@ from vgen.app.judging.recall import identity, recalled, taught_scenes
 from vgen.app.judging.results import headline_table, load
 from vgen.app.judging.scoreboard import ceiling_rows, lines, summary
 from vgen.app.judging.scorer import codec_is_known, score_all
-from vgen.app.judging.shares import Share, share, wait_for
+from vgen.app.judging.shares import share
 from vgen.app.judging.sources import (
     Reconstruct,
     Source,
@@ -55,7 +55,6 @@ from vgen.app.sweep import aggregate
 from vgen.app.terminal import Terminal
 from vgen.formats.adapter import plain
 from vgen.metrics.suite import Task
-from vgen.resources import conf_dir
 from vgen.toybox.scenes import Scene
 
 _INPUT_PX = 64
@@ -76,7 +75,6 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
     for sentence in moved(sys.argv[1:]):
         print(f"vgen evaluate: {sentence}", file=sys.stderr)
     sys.argv[1:] = respelt(sys.argv[1:])
@@ -99,7 +97,7 @@ def main() -> None:
             sweeps.update(one.folder.parent for one in done)
         return _objective(run, done) if done else None
 
-    run_hydra("evaluate", str(conf_dir() / "evaluate"), job)
+    run_hydra("evaluate", offer, job)
     for folder in sweeps:
         aggregate(folder, Terminal())
 
@@ -182,18 +180,18 @@ def evaluate(
     known = _identity(run, sources)
     store.refuse_other(known)
     claim = cache(lambda: store.claim(known))
-    sources = {name: replace(source, open=_claiming(source.open, claim)) for name, source in sources.items()}
-    reconstruct = _claiming(reconstruct, claim) if reconstruct is not None else None
+    sources = {name: replace(source, open=claiming(source.open, claim)) for name, source in sources.items()}
+    reconstruct = claiming(reconstruct, claim) if reconstruct is not None else None
     needed = [*sources, *([SOURCE] if todo[0].kind.has_source and reconstruct is not None else [])]
     began = time.perf_counter()
     with _progress(console) as progress:
         if run.stage is not Stage.SCORE:
-            _draw(run, store, sources, todo, mine, progress)
+            draw(run, store, sources, todo, mine, progress)
             if reconstruct is not None:
-                _draw_codec(run, store, needed, todo, mine, reconstruct, progress)
+                draw_codec(run, store, needed, todo, mine, reconstruct, progress)
         if run.stage is Stage.SAMPLE or mine.index:
             return None
-        _await(run, store, needed, todo, mine, progress)
+        await_others(run, store, needed, todo, mine, progress)
         claim()
         done = _score(run, store, sources, todo, progress, taught)
     _show(run, store, done, config or {}, console)
@@ -234,126 +232,6 @@ def write_prompts(store: ClipStore, todo: list[Task], console: Console) -> None:
         f"{len(rows)} prompts: {store.folder / 'prompts.jsonl'}; put the videos beside it and score them "
         f"with videos={store.folder}"
     )
-
-
-def _draw(
-    run: EvaluateRun,
-    store: ClipStore,
-    sources: dict[str, Source],
-    todo: list[Task],
-    mine: Share,
-    progress: Progress,
-) -> None:
-    for name, source in sources.items():
-        missing = store.missing(name, todo)
-        if not missing:
-            continue
-        bar = progress.add_task(
-            f"drawing {name}" if source.drawn else f"reading {name}",
-            total=len(todo),
-            completed=len(todo) - len(missing),
-        )
-        work, size = (
-            source.work,
-            1 if source.work else run.batch_size,
-        )  # what goes clip by clip is kept clip by clip
-        count = (lambda: 0) if work is None else (lambda work=work: work.unet_frames)
-        for num in store.fill(
-            name, todo, _once(source.open), size, mine.pair(), timed=source.drawn, work=count
-        ):
-            progress.advance(bar, num)
-
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-def _once(open_: Callable[[], Callable[[_T], _R]]) -> Callable[[_T], _R]:
-    """Opened with the first call, so that a process without a share loads nothing."""
-    opened: list[Callable[[_T], _R]] = []
-
-    def act(given: _T) -> _R:
-        if not opened:
-            opened.append(open_())
-        return opened[0](given)
-
-    return act
-
-
-def _claiming(
-    open_: Callable[[], Callable[[_T], _R]], claim: Callable[[], None]
-) -> Callable[[], Callable[[_T], _R]]:
-    """The folder is claimed when there is a first clip to keep, so that settings that are refused in drawing
-    leave it as it is."""
-
-    def opened() -> Callable[[_T], _R]:
-        make = open_()
-
-        def act(given: _T) -> _R:
-            made = make(given)
-            claim()
-            return made
-
-        return act
-
-    return opened
-
-
-def _source(task: Task, size_px: int) -> np.ndarray:
-    source = task.inputs(size_px).source
-    assert source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
-    return source
-
-
-def _draw_codec(
-    run: EvaluateRun,
-    store: ClipStore,
-    needed: Sequence[str],
-    todo: list[Task],
-    mine: Share,
-    reconstruct: Callable[[], Reconstruct],
-    progress: Progress,
-) -> None:
-    """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the
-    clips to edit."""
-    through = _once(reconstruct)
-    like = next((store.path(needed[0], task) for task in todo if store.path(needed[0], task).is_file()), None)
-    size_px = 64 if like is None else read_clip(like).shape[1]
-    for task in store.missing(CEILING, todo[: run.selftest]) if mine.index == 0 else []:
-        store.write(CEILING, task, through(truth(task, size_px)))
-    if SOURCE in needed and store.missing(SOURCE, todo):
-        bar = progress.add_task("sources through the decoder", total=len(todo))
-
-        def sources(batch: list[Task]) -> np.ndarray:
-            return np.stack([through(_source(task, size_px)) for task in batch])
-
-        for num in store.fill(SOURCE, todo, sources, 1, mine.pair(), timed=False):
-            progress.advance(bar, num)
-
-
-def _await(
-    run: EvaluateRun, store: ClipStore, names: list[str], todo: list[Task], mine: Share, progress: Progress
-) -> None:
-    """The first rank scores when the others have drawn. Raises ValueError where they stopped."""
-
-    def num_missing() -> int:
-        return sum(len(store.missing(name, todo)) for name in names)
-
-    patience = run.wait_minutes * 60 if mine.of > 1 and run.stage is Stage.ALL else 0.0
-    left = num_missing()
-    if left and patience:
-        bar = progress.add_task("waiting for other ranks", total=left)
-        left = wait_for(num_missing, patience, lambda now: progress.update(bar, completed=left - now))
-    if left:
-        why = (
-            f"no rank has drawn anything for {run.wait_minutes:g} minutes"
-            if patience
-            else "nothing is drawn while stage=score"
-        )
-        raise ValueError(
-            f"{left} of {len(todo) * len(names)} clips are missing in {store.folder} and {why}; "
-            "run the same command without share and stage to draw what is left and score everything"
-        )
 
 
 def _score(

@@ -25,7 +25,6 @@ from vgen.formats.adapter import load_adapter, save_adapter
 from vgen.formats.foreign import Foreign, Rows
 from vgen.formats.state_file import Container
 from vgen.methods import catalogue
-from vgen.resources import conf_dir
 from vgen.spec import Choice, spec
 
 VGEN, IMAGE_MODEL = "vgen", "image_model"
@@ -148,10 +147,13 @@ def _written_as(to: str) -> str:
     return " or ".join(f".{container.value}" for container in formats()[to].containers)
 
 
+def offer() -> None:
+    ConfigStore.instance().store(name="schema", node=Export)
+
+
 def main() -> None:
     sys.argv = [f"source={a.removeprefix('from=')}" if a.startswith("from=") else a for a in sys.argv]
-    ConfigStore.instance().store(name="schema", node=Export)
-    run_hydra("export", str(conf_dir() / "export"), lambda wish, _plain: Terminal().print(export(wish)))
+    run_hydra("export", offer, lambda wish, _plain: Terminal().print(export(wish)))
 
 
 def export(wish: Export) -> Table:

@@ -34,7 +34,6 @@ from vgen.data.files import lines_of
 from vgen.formats.adapter import plain
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, num_steps, refuse_impossible
-from vgen.resources import conf_dir
 from vgen.spec import Choice, field, spec
 
 
@@ -139,8 +138,7 @@ def offer() -> None:
 
 
 def main() -> None:
-    offer()
-    run_hydra("generate", str(conf_dir() / "generate"), generate_files)
+    run_hydra("generate", offer, generate_files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +245,12 @@ def _draw_cascade(
         clip = to_uint8(checkpoint.video_model.decode(row)[0].float().cpu())
         yield Clip(clip, run.fps, drawn_by | _said(prompt))
     seconds = time.perf_counter() - began
-    console.print(f"{len(prompts)} clips of {latents.shape[1]} frames in {seconds:.1f} s: {out}/")
+    console.print(_told(len(prompts), latents.shape[1], seconds, out))
+
+
+def _told(num_clips: int, num_frames: int, seconds: float, out: object) -> str:
+    clips, frames = f"clip{'s' * (num_clips != 1)}", f"frame{'s' * (num_frames != 1)}"
+    return f"{num_clips} {clips} of {num_frames} {frames} in {seconds:.1f} s: {out}/"
 
 
 def _said(prompt: Prompt) -> dict[str, Any]:
@@ -287,10 +290,7 @@ def _draw(run: GenerateRun, prompts: list[Prompt], out: Path | None, console: Co
             for clip, prompt in zip(drawn, batch, strict=True):
                 yield Clip(to_uint8(clip), run.fps, drawn_by | _said(prompt))
     seconds = time.perf_counter() - began
-    console.print(
-        f"{len(prompts)} clip{'s' * (len(prompts) != 1)} of {sampling.num_frames} frames in "
-        f"{seconds:.1f} s: {out}/"
-    )
+    console.print(_told(len(prompts), sampling.num_frames, seconds, out))
 
 
 def _drawn_by(run: GenerateRun, checkpoint: Checkpoint, sampling: Sampling) -> dict[str, Any]:

@@ -145,11 +145,16 @@ class Published:
         own = name_of_class(self.method)
         if self.ignored:
             return [f"the vgen card that it carries is method {self.ignored}'s and was left unread"]
-        also = [name for name in catalogue() if name != own and self.foreign.name in _formats(name)]
+        also = [name for name in catalogue() if name != own and self._is_a_file_of(name)]
         if not (also and self._guessed):
             return []
         ways = " or ".join(f"method={name}" for name in also)
         return [f"taken for method {own}'s, as its names do not say whose it is; {ways} imports it as that"]
+
+    def _is_a_file_of(self, method: str) -> bool:
+        """Whether another method has such files too; a name alone may be of files of several kinds."""
+        kinds = {one.name: type(one) for one in catalogue()[method].formats}
+        return kinds.get(self.foreign.name) is type(self.foreign)
 
 
 def name_of_class(method: type[Recipe]) -> str:

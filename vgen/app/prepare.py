@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,17 +16,16 @@ from rich.progress import (
 from rich.table import Table
 
 from vgen.app.class_images import ClassImages
+from vgen.app.config import run_hydra
 from vgen.app.drawn_pairs import DrawnPairs
-from vgen.app.secrecy import refuse_secrets
 from vgen.app.terminal import Terminal
-from vgen.app.trust import guarded
+from vgen.data.folder_source import FolderSource
+from vgen.data.listing_source import ListingSource
 from vgen.data.pictures import PictureSource
 from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
-from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits
 from vgen.data.workspace import Counts
-from vgen.resources import conf_dir
 
 SOURCES = {
     "folder": FolderSource,
@@ -111,14 +108,4 @@ def _told_of_long(num: int, total: int) -> str:
 
 def main() -> None:
     """The verb; what the user got wrong leaves as an exception that the command line words."""
-    offer()
-    taken: list[DictConfig] = []  # run after Hydra, which would add a line of its own to every error
-    with guarded():
-        hydra.main(version_base="1.3", config_path=str(conf_dir() / "prepare"), config_name="prepare")(
-            taken.append
-        )()
-    for cfg in taken:
-        refuse_secrets(OmegaConf.to_container(cfg, resolve=True))
-        wish = OmegaConf.to_object(cfg)
-        assert isinstance(wish, Prepare)
-        run(wish, Terminal())
+    run_hydra("prepare", offer, lambda wish, _plain: run(wish, Terminal()))

@@ -68,7 +68,7 @@ def _config_refusal(error: BaseException) -> str:
             and _raised_in_vgen(cause.__traceback__)
         ):
             return str(cause)
-        for speak in (_unknown_option, _unreadable_override, _missing_value, _unknown_key, _wrong_value):
+        for speak in _SPEAKERS:
             sentence = speak(cause)
             if sentence:
                 return sentence
@@ -92,8 +92,21 @@ def _unreadable_override(error: BaseException) -> str | None:
     override = getattr(error, "override", None)
     if override is None:
         return None
-    remedy = "quote values that hold blanks, commas or brackets: \"key='a, b'\""
-    return f"'{override}' cannot be read as key=value ({_first_line(error)}); {remedy}"
+    reason = _first_line(error)
+    told = "" if override in reason else f" ({reason})"  # a letter that the grammar does not have
+    remedy = "quote what holds blanks, commas, brackets or letters beyond a to z: 'key=[\"ä, b\",c]'"
+    return f"'{override}' cannot be read as key=value{told}; {remedy}"
+
+
+def _several_values(error: BaseException) -> str | None:
+    """optim.lr=1e-4,3e-4 without -m."""
+    found = re.match(r"Ambiguous value for argument '(.*)'", _first_line(error))
+    if found is None:
+        return None
+    return (
+        f"'{found[1]}' has several values; add -m for a run of each, write key=[A,B] for a list, or quote "
+        "one text: 'key=\"A, B\"'"
+    )
 
 
 def _missing_value(error: BaseException) -> str | None:
@@ -132,6 +145,13 @@ def _wrong_value(error: BaseException) -> str | None:
     if key and ("is not a ListConfig" in str(error) or "with ListConfig" in str(error)):
         return f"{key} takes a list; write {key}=[A,B], or {key}=[A] for one"
     return f"{key}: {_first_line(error)}" if key else None
+
+
+_SPEAKERS = (
+    *(_unknown_option, _unreadable_override, _several_values),
+    *(_missing_value, _unknown_key, _wrong_value),
+)
+"""What words an error, the first that knows it."""
 
 
 def _first_line(error: BaseException) -> str:

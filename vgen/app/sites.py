@@ -26,17 +26,9 @@ def main() -> None:
             unet = blank_unet(Blank(name))
     else:
         unet = load_backbone(name).unet
-    table = Table(
-        "path",
-        "kind",
-        "stage",
-        "level",
-        "block",
-        "index",
-        "channels",
-        title=f"sites of {name}",
-        title_justify="left",
-    )
+    table = Table(title=f"sites of {name}", title_justify="left")
+    for heading in ("path", "kind", "stage", "level", "block", "index", "channels"):
+        table.add_column(heading, overflow="fold")
     for site in sites(unet):
         table.add_row(
             site.path,

@@ -40,10 +40,9 @@ BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
 
 
 def main() -> None:
-    offer_training()
     done: list[jobs.Trained] = []
     try:
-        run_hydra("train", None, lambda run, plain: _one_of(done, run, plain))
+        run_hydra("train", offer_training, lambda run, plain: _one_of(done, run, plain))
     finally:
         jobs.show(done, Console())
 

@@ -40,7 +40,10 @@ VERBS = {
             ),
             ("size_px", "short side, then centre crop"),
             ("video", "mp4 (with crf), or lossless npy"),
-            ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
+            (
+                "fields",
+                "what to find in the videos, or take from NAME.pose.json beside NAME.mp4, as [edges,pose]",
+            ),
             ("camera.move", "pan_left, tilt_up, zoom_in, roll_clockwise, ...: a camera that moves, by rule"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
         ),
@@ -168,7 +171,7 @@ VERBS = {
             ),
         ),
         examples=(
-            "vgen evaluate adapter=[untrained,runs/mine]",
+            "vgen evaluate 'adapter=[untrained,runs/mine]'",
             "vgen evaluate -m adapter=untrained,shipped sampling.guidance=1,3,7.5 suite=demo sweep=first",
             "vgen evaluate suite=edit method=fatezero sampling.num_steps=20 sweep=edits",
             "vgen evaluate stage=prompts suite=demo out=theirs && vgen evaluate videos=theirs suite=demo",

@@ -43,13 +43,17 @@ WIDTHS = (16, 32, 96, 256)
 """Of the layers that a control picture goes through, each but the first halving it (Zhang et al. 2023)."""
 
 
+def widths_of(halvings: int) -> tuple[int, ...]:
+    """Those of a net whose control pictures are halved so often."""
+    return WIDTHS[: halvings + 1] + WIDTHS[-1:] * (halvings + 1 - len(WIDTHS))
+
+
 def encoder_copy(unet: UNet2DConditionModel, pixels_per_cell: int) -> ControlNetModel:
     """A ControlNet that starts from the image UNet's encoder and says nothing yet (section 3.2).
 
     A control picture has ``pixels_per_cell`` pixels per latent cell, as the clip itself: a power of two.
     """
-    halvings = pixels_per_cell.bit_length() - 1
-    widths = WIDTHS[: halvings + 1] + WIDTHS[-1:] * (halvings + 1 - len(WIDTHS))
+    widths = widths_of(pixels_per_cell.bit_length() - 1)
     device = next(unet.parameters()).device
     with torch.device("meta" if device.type == "meta" else "cpu"):
         return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)

@@ -411,10 +411,8 @@ def load(folder: Path) -> ImageModel:
             encoders.append(
                 _read(text_class(folder / name, listed[name][1]), folder / name, **local, dtype=torch.float32)
             )
-    has = {
-        name: name in listed and (folder / name).is_dir()
-        for name in ("image_encoder", "feature_extractor", "tokenizer_2")
-    }
+    has = {name: (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
+    has["tokenizer_2"] &= "tokenizer_2" in listed  # the others may have been put beside, which no index says
     image_encoder = image_processor = second_tokenizer = None
     if has["image_encoder"]:
         image_encoder = _read(

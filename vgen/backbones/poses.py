@@ -116,11 +116,15 @@ def anchors() -> np.ndarray:
     return np.concatenate(out)
 
 
+RUNTIME = "ai_edge_litert"
+"""The package that runs the nets."""
+
+
 @cache
 def installed(order: str = "coco_18") -> BlazePose:
     """With the installed nets. Raises ValueError where they, or what runs them, are not there."""
     detection, landmarks = (detector_files.installed(file) for file in (POSE_DETECTION, POSE_LANDMARKS))
-    if importlib.util.find_spec("ai_edge_litert") is None:
+    if importlib.util.find_spec(RUNTIME) is None:
         raise ValueError(
             f"{detection.name} is run by ai-edge-litert, which is not installed; "
             "pip install 'vgen[detectors]'"

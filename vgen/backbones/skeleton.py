@@ -11,6 +11,19 @@ from vgen.backbones.config_check import refuse_unread, scheduler_of
 from vgen.backbones.foreign_settings import ATTENTION, read_settings, refuse_programs
 from vgen.backbones.image_model import ImageModel, text_class
 
+USUAL_PX = 512
+"""What Stable Diffusion 1 draws."""
+
+
+def native_px(folder: Path) -> int:
+    """The side of the pictures that the image model of a folder draws, as its configurations say;
+    :data:`USUAL_PX` where they say nothing."""
+    unet, vae = (folder / part / "config.json" for part in ("unet", "vae"))
+    if not (unet.is_file() and vae.is_file()):
+        return USUAL_PX
+    cells, levels = read_settings(unet).get("sample_size"), read_settings(vae).get("block_out_channels")
+    return cells * 2 ** (len(levels) - 1) if isinstance(cells, int) and levels else USUAL_PX
+
 
 def skeleton(folder: Path) -> ImageModel:
     """Reads configurations, tokenizers and the noise schedule; needs no weights in ``folder``. Raises

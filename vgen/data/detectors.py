@@ -90,6 +90,8 @@ _ALL: dict[str, dict[str, Callable[[], Detector]]] = {
 """By field, the usual one first."""
 FOUND = frozenset(_ALL)
 """Fields that can be found in a video."""
+SOURCE = "the source"
+"""What knows a field without a detector."""
 
 
 def detector(field: str, by: str = "") -> Detector:
@@ -100,7 +102,7 @@ def detector(field: str, by: str = "") -> Detector:
     if field not in _ALL:
         raise ValueError(
             f"vgen has nothing that finds {field} in a video, it finds {', '.join(_ALL)}; give {field} as "
-            "files of your own"
+            f"files of your own, in vgen prepare NAME.{field}.* beside NAME.mp4"
         )
     known = _ALL[field]
     if by and by not in known:
@@ -122,10 +124,10 @@ def named(fields: Sequence[str]) -> dict[str, str]:
 
 
 def identities(fields: Sequence[str], known: Collection[str] = ()) -> dict[str, str]:
-    """Who finds each field; those of ``known`` are told by the source itself. Raises ValueError where nothing
-    finds one."""
+    """Who finds each field; those of ``known`` are told by the source itself where no detector is named.
+    Raises ValueError where nothing finds one."""
     wanted = sorted(named(fields).items())
-    return {name: "the source" if name in known else detector(name, by).identity for name, by in wanted}
+    return {name: SOURCE if name in known and not by else detector(name, by).identity for name, by in wanted}
 
 
 def completed(job: Job, sample: Sample, fields: Sequence[str]) -> Sample:
@@ -144,7 +146,7 @@ def completed(job: Job, sample: Sample, fields: Sequence[str]) -> Sample:
 
 
 def _found(job: Job, sample: Sample, name: str, by: str) -> np.ndarray:
-    known = job.truth(sample, name)
+    known = None if by else job.truth(sample, name)
     if known is not None:
         return known
     assert sample.video is not None  # of a job, which made it

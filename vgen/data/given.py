@@ -151,7 +151,7 @@ def _long_enough(name: str, array: np.ndarray, path: Path, num_frames: int) -> n
     least = num_frames - 1 if kind.between else num_frames
     if len(array) < least:
         raise ValueError(
-            f"{name}={path} has {len(array)} frames where {num_frames} are drawn; give a longer one, or "
-            f"sampling.num_frames={len(array) + kind.between}"
+            f"{name}={path} has {len(array)} frame{'s' * (len(array) != 1)} where {num_frames} are needed; "
+            f"give a longer one, or ask for fewer frames, {len(array) + kind.between}"
         )
     return array[:num_frames]

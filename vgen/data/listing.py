@@ -23,13 +23,21 @@ def read_listing(file: Path, required: Sequence[str]) -> Iterator[dict[str, Any]
         raise ValueError(f"listing {file} does not exist")
     match file.suffix.lower():
         case ".csv":
-            return _table(file, ",", required)
+            return _table(file, _separator(file), required)
         case ".tsv":
             return _table(file, "\t", required)
         case ".jsonl":
             return _json_lines(file, required)
         case _:
             return _parquet(file, required)
+
+
+def _separator(file: Path) -> str:
+    """A comma, or a semicolon where the first line has no comma: what spreadsheets write where the comma is
+    in numbers."""
+    with open(file, "rb") as lines:
+        first = lines.readline()
+    return ";" if b";" in first and b"," not in first else ","
 
 
 def _table(file: Path, delimiter: str, required: Sequence[str]) -> Iterator[dict[str, Any]]:

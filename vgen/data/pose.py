@@ -28,7 +28,8 @@ _BODY = [
     (20, 23),
     (21, 24),
 ]
-SIDES = {17: _COCO, 18: _COCO_NECK, 25: _BODY}
+_BLAZE = [(1, 4), (2, 5), (3, 6), *((left, left + 1) for left in range(7, 33, 2))]
+SIDES = {17: _COCO, 18: _COCO_NECK, 25: _BODY, 33: _BLAZE}
 """Pairs of joints that are each other's left and right, by the number of joints."""
 FARTHEST = 1.0
 """How far a joint may lie outside the picture, in its widths and heights; more must be pixels."""
@@ -38,8 +39,8 @@ def flaw(pose: np.ndarray) -> str:
     """What is wrong with a pose of the right axes and type; empty where nothing is."""
     if pose.shape[2] not in SIDES:
         return (
-            f"pose has {pose.shape[2]} joints; 17 (COCO), 18 (COCO + neck) or 25 (BODY-25) are known, "
-            "so convert it to one of these"
+            f"pose has {pose.shape[2]} joints; 17 (COCO), 18 (COCO + neck), 25 (BODY-25) or 33 "
+            "(BlazePose) are known, so convert it to one of these"
         )
     missing = np.isnan(pose[..., :2]).any(-1) | (pose[..., 2] == 0)
     if missing.all():

@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,12 +16,12 @@ from typing import Any
 from vgen import __version__
 from vgen.data.camera import CameraMove
 from vgen.data.decode import Cut
-from vgen.data.detectors import completed, identities
-from vgen.data.files import is_disks_fault
-from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
+from vgen.data.detectors import SOURCE, identities
+from vgen.data.ledger import Rejection, by_reason, read_ledger, write_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
-from vgen.data.pool import Died, Hung, run_ordered
-from vgen.data.sample import Encoding, Sample, Video, pack, plain
+from vgen.data.pool import run_ordered
+from vgen.data.row_work import accident, make_row, spool_of
+from vgen.data.sample import Encoding, Video, plain
 from vgen.data.segments import SegmentUnit
 from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
@@ -118,8 +117,16 @@ class Prepare:
         )
 
     def found_by(self) -> dict[str, str]:
-        """Who finds each field. Raises ValueError where nothing does."""
-        return identities(self.fields, self.data.knows())
+        """Who finds each field. Raises ValueError where nothing does, or where a camera moves over what was
+        known of the picture at rest."""
+        found = identities(self.fields, self.data.knows())
+        known = [name for name, by in found.items() if by == SOURCE]
+        if known and self.camera.move is not None:
+            raise ValueError(
+                f"camera.move={self.camera.move.value} moves the picture, and {', '.join(known)} is known of "
+                "the one at rest; leave one of them out"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +210,47 @@ def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 def _fill(
     wish: Prepare, jobs: list[Job | Rejection], facts: dict[str, Any], workspace: Workspace, watch: Watch
 ) -> Prepared:
-    folder, most = workspace.folder, wish.max_reject_share * len(jobs)
+    shards, rejections, counts = _packed(wish, jobs, workspace, watch)
+    write_ledger(workspace.folder, rejections)
+    if not counts.clips:
+        raise ValueError(
+            f"none of {len(jobs)} rows became a clip ({_why(rejections)}); {wish.folder() / 'ledger.jsonl'} "
+            "names each of them: mend the "
+            f"source and delete {wish.folder()}"
+        )
+    tally = by_reason(rejections)
+    total = {
+        **asdict(counts),
+        "seconds": round(counts.seconds, 6),
+        "rejected_by_reason": tally,
+        "bytes": sum(s.size for s in shards),
+    }
+    manifest = Manifest(
+        source={
+            "name": wish.data.name(),
+            "path": getattr(wish.data, "path", None),
+            "listing": facts["listing"],
+        },
+        settings=facts["settings"],
+        counts=total,
+        shards=shards,
+        vgen_version=facts["vgen_version"],
+    )
+    manifest.write(workspace.folder)
+    workspace.remove()
+    return Prepared(
+        folder=workspace.folder,
+        manifest=manifest,
+        rejected=tally,
+        fresh=True,
+        long_captions=_long_captions(jobs),
+    )
+
+
+def _packed(
+    wish: Prepare, jobs: list[Job | Rejection], workspace: Workspace, watch: Watch
+) -> tuple[list[Shard], list[Rejection], Counts]:
+    """All rows as shards, in order; a killed run goes on behind the last shard that it wrote."""
     shards, position, rejections = workspace.shards()
     counts = position.counts
     fresh_rejections: list[Rejection] = []  # since the last shard
@@ -214,16 +261,15 @@ def _fill(
             workspace.commit_shard(shard, Position(row=row, clip=clip, counts=counts), fresh_rejections)
             fresh_rejections.clear()
 
-    writer = ShardWriter(folder, int(wish.shard_megabytes * MEGABYTE), first_shard=len(shards))
-    with writer:
+    with ShardWriter(
+        workspace.folder, int(wish.shard_megabytes * MEGABYTE), first_shard=len(shards)
+    ) as writer:
         for result in _results(wish, jobs, position.row, workspace):
             if result.rejection is not None:
                 rejections.append(result.rejection)
                 fresh_rejections.append(result.rejection)
                 counts.rejected += 1
-                if len(rejections) > most:
-                    write_ledger(folder, rejections)
-                    raise ValueError(_too_many(wish, rejections, result.row + 1, len(jobs)))
+                _refuse_too_many(wish, rejections, result.row + 1, len(jobs))
             skip = position.clip if result.row == position.row else 0
             for number, (sample, members) in enumerate(workspace.read_samples(result, skip), skip):
                 commit(writer.write(sample["key"], members), result.row, number)
@@ -232,37 +278,7 @@ def _fill(
             counts.files += 1
             watch(result.row + 1, len(jobs), counts)
         commit(writer.close(), len(jobs), 0)
-    write_ledger(folder, rejections)
-    if not counts.clips:
-        raise ValueError(
-            f"none of {len(jobs)} rows became a clip ({_why(rejections)}); {wish.folder() / 'ledger.jsonl'} "
-            "names each of them: mend the "
-            f"source and delete {wish.folder()}"
-        )
-    tally = by_reason(rejections)
-    source = {"name": wish.data.name(), "path": getattr(wish.data, "path", None), "listing": facts["listing"]}
-    total = {
-        **asdict(counts),
-        "seconds": round(counts.seconds, 6),
-        "rejected_by_reason": tally,
-        "bytes": sum(s.size for s in shards),
-    }
-    manifest = Manifest(
-        source=source,
-        settings=facts["settings"],
-        counts=total,
-        shards=shards,
-        vgen_version=facts["vgen_version"],
-    )
-    manifest.write(folder)
-    workspace.remove()
-    return Prepared(
-        folder=folder,
-        manifest=manifest,
-        rejected=tally,
-        fresh=True,
-        long_captions=_long_captions(jobs),
-    )
+    return shards, rejections, counts
 
 
 def _long_captions(jobs: list[Job | Rejection]) -> int:
@@ -270,8 +286,12 @@ def _long_captions(jobs: list[Job | Rejection]) -> int:
     return sum(len(caption.split()) > USUAL_TOKENS for caption in captions)
 
 
-def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> str:
-    return (
+def _refuse_too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int) -> None:
+    """Raises ValueError, with the ledger so far written, where too large a share of all rows is rejected."""
+    if len(rejections) <= wish.max_reject_share * total:
+        return
+    write_ledger(wish.folder(), rejections)
+    raise ValueError(
         f"{len(rejections)} of the first {done} of {total} rows were rejected ({_why(rejections)}), more "
         "than "
         f"max_reject_share={wish.max_reject_share:g} allows; {wish.folder() / 'ledger.jsonl'} names each of "
@@ -308,7 +328,7 @@ def _results(
             to_do,
             num_processes=num_processes,
             deadline_seconds=wish.deadline_seconds,
-            preload=[__name__],
+            preload=[make_row.__module__],
         )
     ) as outcomes:
         for row in rows:
@@ -317,78 +337,7 @@ def _results(
                 yield RowResult(row=row, samples=[], rejection=job)
                 continue
             if row in awaited:
-                result = _accident(job, next(outcomes))
-                workspace.write_row(result, _spool(workspace.scratch, row) if result.samples else None)
-                shutil.rmtree(_spool(workspace.scratch, row).parent, ignore_errors=True)
+                result = accident(job, next(outcomes))
+                workspace.write_row(result, spool_of(workspace.scratch, row) if result.samples else None)
+                shutil.rmtree(spool_of(workspace.scratch, row).parent, ignore_errors=True)
             yield workspace.read_row(row)
-
-
-def _accident(job: Job, outcome: RowResult | Died | Hung) -> RowResult:
-    match outcome:
-        case Died(exit_code):
-            reason, detail = Reason.WORKER_DIED, f"its worker process ended with exit code {exit_code}"
-        case Hung(seconds):
-            reason, detail = (
-                Reason.TIMED_OUT,
-                f"not done after {seconds:g} s (deadline_seconds; long videos need more)",
-            )
-        case RowResult():
-            return outcome
-    return RowResult(row=job.row, samples=[], rejection=_rejection(job, reason, detail))
-
-
-def _rejection(job: Job, reason: Reason, detail: str) -> Rejection:
-    return Rejection(row=job.row, key=job.key, source=job.source, reason=reason, detail=detail)
-
-
-def _spool(scratch: Path, row: int) -> Path:
-    return scratch / f"{row:09d}" / "spool"
-
-
-def make_row(
-    job: Job,
-    scratch: Path,
-    encoding: Encoding,
-    change: Callable[[Sample], Sample] = lambda sample: sample,
-    found: tuple[str, ...] = (),
-) -> RowResult:
-    """In a worker: decode, change, find fields, encode, and spool the clips to disk one by one, so that a
-    long video needs no more memory than a short one."""
-    spool = _spool(scratch, job.row)
-    spool.parent.mkdir()
-    samples, offset = [], 0
-    with open(spool, "wb") as file:
-        try:
-            samples_of: Iterable[Sample] = map(change, job.samples(spool.parent))
-            if found:
-                samples_of = (completed(job, sample, found) for sample in samples_of)
-            for sample, members in _packed(samples_of, encoding):
-                places = {}
-                for extension, payload in members.items():
-                    file.write(payload)
-                    places[extension] = (offset, len(payload), zlib.crc32(payload))
-                    offset += len(payload)
-                samples.append(
-                    {
-                        "key": sample.id,
-                        "seconds": sample.num_frames / sample.metadata["fps"],
-                        "members": places,
-                    }
-                )
-        except Rejected as rejected:
-            return RowResult(
-                row=job.row, samples=[], rejection=_rejection(job, rejected.reason, rejected.detail)
-            )
-    return RowResult(row=job.row, samples=samples)
-
-
-def _packed(samples: Iterable[Sample], encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
-    disk does not."""
-    try:
-        for sample in samples:
-            yield sample, pack(sample, encoding)
-    except Exception as error:
-        if isinstance(error, Rejected) or is_disks_fault(error):
-            raise
-        raise Rejected(Reason.FAILED, f"{type(error).__name__}: {error}") from error

@@ -11,7 +11,13 @@ import torch
 from diffusers.models import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from vgen.backbones.control_net import encoder_copy, load_control_net, picture_factor, refuse_misfit
+from vgen.backbones.control_net import (
+    encoder_copy,
+    load_control_net,
+    picture_factor,
+    refuse_misfit,
+    widths_of,
+)
 from vgen.backbones.image_model import size_conditioning
 from vgen.formats import proof
 from vgen.formats.foreign import CARD_FILE, Foreign, Imported, Learnt, Rows, Source
@@ -57,6 +63,7 @@ class ControlNetFolder(Foreign):
             )
         net = load_control_net(source.path, torch.device("cpu"))
         refuse_misfit(net, unet)
+        _refuse_other_widths(net, source.named)
         shown = _shown(self.card(source), source.path.resolve().name)
         tensors = {f"{shown}.control_net.{name}": value for name, value in net.state_dict().items()}
         per_cell = f"{picture_factor(net)} pixels of a picture per latent cell"
@@ -88,6 +95,17 @@ class ControlNetFolder(Foreign):
         difference = proof.agree(_said(wide, learnt.unet), _said(again, learnt.unet), str(path))
         text = f"differs by {difference:.1e} at most (limit {proof.TOLERANCE:.0e})"
         return [("read back", f"{count} tensors, equal to the bit"), ("forward in diffusers", text)]
+
+
+def _refuse_other_widths(net: ControlNetModel, named: str) -> None:
+    """Raises ValueError where control pictures go through layers of other widths than the paper's."""
+    found = tuple(net.config["conditioning_embedding_out_channels"])
+    usual = widths_of(len(found) - 1)
+    if found != usual:
+        raise ValueError(
+            f"from={named} has conditioning_embedding_out_channels={list(found)}, and vgen's ControlNets "
+            f"have {list(usual)}; an edit takes it as it is, by control_net.path={named}"
+        )
 
 
 def net_of(unet: UNet2DConditionModel, own: Mapping[str, Tensor]) -> ControlNetModel:

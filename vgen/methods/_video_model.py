@@ -104,7 +104,7 @@ class VideoModel:
         self.model.to(device, dtype)
         for part in (self.unet, *self.modules.values()):
             kept = None if dtype is None else self.model.dtype_of(part, dtype)
-            part.to(device, kept).eval().requires_grad_(False)
+            nn.Module.to(part, device, kept).eval().requires_grad_(False)  # diffusers' own warns of nothing
         return self
 
     def controls(self) -> list[Control]:

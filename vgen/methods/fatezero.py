@@ -79,7 +79,7 @@ class FateZero(Recipe, Recording):
 
     def edit(self, session: EditSession) -> Edited:
         alignment, store = session.alignment(), AttentionStore(self.store, reads=self._reads(session))
-        tokens = session.blend_tokens().get("source", [])
+        tokens = _places(session)
         trajectory = session.invert(session.wish.source, [store], fixed_point_steps=self.fixed_point_steps)
         reconstruction = (
             session.reconstruct(trajectory.start, session.wish.source) if self.reconstruct else None
@@ -132,7 +132,7 @@ class FateZero(Recipe, Recording):
         """What of the inversion the edit will read, by its windows and for its masks."""
         cross, blends = (
             [w.of_rows(session.num_steps) for w in (self.cross, *session.wish.cross_replace_steps.values())],
-            bool(session.blend_tokens().get("source")),
+            bool(_places(session)),
         )
 
         def reads(site: AttentionSite, step: int) -> bool:
@@ -176,3 +176,15 @@ class FateZero(Recipe, Recording):
             return None if found is None or found.plain else found
 
         return keys
+
+
+def _places(session: EditSession) -> list[int]:
+    """Tokens of the source in whose attention it is seen where the edit may act; none without words to blend.
+    Raises ValueError where only the target has them."""
+    tokens, words = session.blend_tokens(), ",".join(session.wish.blend)
+    if tokens and "source" not in tokens:
+        raise ValueError(
+            f"blend=[{words}] names no word of the source, in whose attention this method sees where things "
+            f"are; name what it replaces too, as blend=[WORD,{words}]"
+        )
+    return tokens.get("source", [])

@@ -39,9 +39,10 @@ def held_out(sources: Sequence[str], num_val: int, seed: int) -> HeldOut:
     if len(away) > max(num_val, len(sources) // 2):
         return _last(len(sources), num_val, len(videos))
     gone = set(away)
-    told = f"held out: {min(num_val, len(away))} clips of {len(chosen)} of {len(videos)} videos"
-    unused = max(0, len(away) - num_val)
-    told += f", {unused} more clips of theirs are left out" * (unused > 0)
+    kept, unused = min(num_val, len(away)), max(0, len(away) - num_val)
+    told = f"held out: {kept} clip{'s' * (kept != 1)} of {len(chosen)} of {len(videos)} videos"
+    more = "1 more clip of theirs is" if unused == 1 else f"{unused} more clips of theirs are"
+    told += f", {more} left out" * (unused > 0)
     train = [row for row in range(len(sources)) if row not in gone]
     return HeldOut(train, away[:num_val], f"{told} (data.val_seed={seed})")
 

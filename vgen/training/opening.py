@@ -26,7 +26,8 @@ def told_clips(parts: Split, shown: Mapping[str, int]) -> str:
     clips = f"{parts.num_train:,} to learn from, {len(parts.val):,} held out"
     if not shown:
         return clips
-    return f"{clips}; {shown['num_frames']} frames of {shown['width_px']} x {shown['height_px']} px"
+    num = shown["num_frames"]
+    return f"{clips}; {num} frame{'s' * (num != 1)} of {shown['width_px']} x {shown['height_px']} px"
 
 
 def told_steps(settings: TrainerSettings, corpus: Corpus, num_clips: int) -> str:
@@ -47,7 +48,8 @@ def told_parameters(learning: Iterable[nn.Parameter], parts: Iterable[nn.Module]
 
 
 def told_device(settings: TrainerSettings) -> str:
-    name = torch.cuda.get_device_name() if settings.on_gpu() else f"CPU, {torch.get_num_threads()} threads"
+    num = torch.get_num_threads()
+    name = torch.cuda.get_device_name() if settings.on_gpu() else f"CPU, {num} thread{'s' * (num != 1)}"
     many = f"{settings.world_size} x " if settings.world_size > 1 else ""
     return f"{many}{name}; {settings.precision.value}"
 

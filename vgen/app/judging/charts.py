@@ -14,6 +14,8 @@ from vgen.app.judging.results import Result, pareto, rank
 PALETTE = ("#5b8def", "#e0803a", "#45a778", "#b177d1", "#d4609a", "#8a93a6", "#c2a13a", "#4fb3bf")
 _FLOOR, _CEILING, _GRID = "#d9534a", "#2e9e6b", "rgba(128,128,128,.22)"
 PARETO_PX = 380
+LONG_LABEL = 12
+"""Letters before which five marks fit a card of a third of a small window."""
 COSTS = {"unet_calls": "UNet calls per clip", "seconds_per_clip": "seconds per clip, where it was drawn"}
 
 
@@ -74,12 +76,22 @@ def bars(results: Sequence[Result], key: str) -> go.Figure:
         )
     else:
         figure.update_xaxes(
-            range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".2~f", gridcolor=_GRID
+            range=[0, 1.02],
+            tickvals=ticks([r.label for r in shown]),
+            tickformat=".2~f",
+            gridcolor=_GRID,
         )
     for value, tint, dash in ((floor[0], _FLOOR, "dot"), (ceiling, _CEILING, "dash")):
         if value is not None:
             figure.add_vline(x=value, line={"color": tint, "width": 2, "dash": dash})
     return figure
+
+
+def ticks(labels: Sequence[str]) -> list[float]:
+    """Shares that are marked below bars with these labels; fewer where long ones leave little room, so that
+    no two run into one another."""
+    crowded = max(map(len, labels), default=0) > LONG_LABEL
+    return [0, 0.5, 1] if crowded else [0, 0.25, 0.5, 0.75, 1]
 
 
 def frontier(results: Sequence[Result], key: str, cost: str) -> go.Figure:
