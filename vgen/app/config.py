@@ -86,11 +86,17 @@ def offer_training() -> None:
         store.store(group="numbers", name=name, node=numbers, package="_global_")
 
 
-def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:
+def run_hydra(
+    verb: str,
+    config_dir: str | None,
+    action: Callable[[Any, dict[str, Any]], Any],
+    failed: Callable[[Exception], Any] | None = None,
+) -> None:
     """Compose, hand over the typed value and the resolved plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
-    under --multirun.
+    under --multirun. ``failed`` says what a job of a multirun is worth that has failed; without it the first
+    one ends them all.
     """
     taken: list[DictConfig] = []
     unresolved: list[OmegaConfBaseException] = []
@@ -104,7 +110,7 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
                 raise
             return unresolved.append(error)
         if multirun:
-            return _act(cfg, action)
+            return _act(cfg, action) if failed is None else _tried(cfg, action, failed)
         return taken.append(cfg)
 
     with guarded():
@@ -117,6 +123,15 @@ def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str
 
 def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     return action(typed(cfg), without_passwords(plain(OmegaConf.to_container(cfg, resolve=True))))
+
+
+def _tried(
+    cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any], failed: Callable[[Exception], Any]
+) -> Any:
+    try:
+        return _act(cfg, action)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other jobs go on
+        return failed(error)
 
 
 def typed(cfg: DictConfig) -> Any:
