@@ -1,12 +1,10 @@
-"""The doctor as several ranks: they meet through the real store, in threads here and by srun and torchrun in
-the slow tests."""
+"""The doctor as several ranks: they meet through the real store, in threads here; by srun and torchrun in
+tests/integration."""
 
 from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -163,16 +161,3 @@ def test_one_process_in_a_job_of_several_nodes_is_told_how(monkeypatch: pytest.M
     assert "srun --ntasks-per-node=1 vgen doctor" in finding.remedy
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
     assert cluster_checkups.alone() == []
-
-
-@pytest.mark.slow
-def test_torchrun_starts_it_too(tmp_path: Path) -> None:
-    """Two processes; the first one speaks."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "MASTER", "RANK", "WORLD"))}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "vgen"]
-    done = subprocess.run(
-        [*command, "doctor"], cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("2 on 1 nodes") == 1
-    assert "16 MiB of 2 ranks summed in" in done.stdout

@@ -23,7 +23,7 @@ from vgen.app.secrecy import refuse_secrets
 from vgen.app.terminal import Terminal
 from vgen.app.trust import guarded
 from vgen.data.pictures import PictureSource
-from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
+from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare, prepare_share
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits
@@ -70,8 +70,18 @@ def run(wish: Prepare, console: Console) -> None:
                 found=f"{counts.clips:,} clips, {counts.rejected:,} rejected",
             )
 
-        done = prepare(wish, watch)
-    console.print(summary(done))
+        done = prepare_share(wish, watch) if wish.share else prepare(wish, watch)
+    console.print(of_share(wish, done) if isinstance(done, Counts) else summary(done))
+
+
+def of_share(wish: Prepare, done: Counts) -> str:
+    """What a share has made, and what makes shards of it."""
+    if not done.files:
+        return f"{wish.folder()} is complete already, nothing to do"
+    return (
+        f"share {wish.share}: {done.files:,} rows made, {done.clips:,} clips, {done.rejected:,} rejected; "
+        "when all shares are made the same command without share= packs them into shards"
+    )
 
 
 def summary(done: Prepared) -> Table:

@@ -38,11 +38,11 @@ VERBS = {
                 "fps clip_seconds",
                 "frames a second to sample, and a clip's length (or num_frames); long videos give several",
             ),
-            ("size_px", "short side, then centre crop"),
-            ("video", "mp4 (with crf), or lossless npy"),
+            ("size_px video", "short side, then centre crop; mp4 (with crf), or lossless npy"),
             ("fields", "what to find in the videos and store beside them, as [edges,pose]"),
             ("camera.move", "pan_left, tilt_up, zoom_in, roll_clockwise, ...: a camera that moves, by rule"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
+            ("share", "I/N: of N machines the I-th, from 0, makes its rows; without it, then, the shards"),
         ),
         examples=(
             "vgen prepare data.path=~/videos out=data/mine fps=8 clip_seconds=2 size_px=256",
