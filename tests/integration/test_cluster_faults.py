@@ -6,6 +6,7 @@ and the samples of one that nothing befell.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -29,6 +30,9 @@ RANK_SECONDS, NODE_SECONDS = 25, 60
 BUSY = 3
 """So many times longer may it take here: other processes run beside the tests."""
 TENSORS = ("weights.safetensors", "ema.safetensors", "optimizer.safetensors")
+
+HAS_AUDIT = importlib.util.find_spec("vgen.data.audit") is not None
+"""Whether this vgen keeps a ledger of samples; what the ranks note of them is compared without one, too."""
 
 NUM_RANDOM = int(os.environ.get("VGEN_NUM_FAULTS") or 0)
 SEED = os.environ.get("VGEN_FAULT_SEED") or "0"
@@ -169,7 +173,8 @@ def ground(
         f"trainer.checkpoint_every_steps={SAVE_EVERY}",
         f"trainer.val_every_steps={VALIDATE_EVERY}",
     ]
-    return Ground(slurm, submit, [*overrides, f"data.path={toy_shards}", *quick], tmp_path)
+    audited = ["data.audit=true"] if HAS_AUDIT else []
+    return Ground(slurm, submit, [*overrides, f"data.path={toy_shards}", *quick, *audited], tmp_path)
 
 
 _WHOLE: list[Trained] = []
@@ -191,6 +196,9 @@ def whole(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def same(trained: Trained, whole: Trained) -> None:
     assert trained.keys() == whole.keys(), "a sample was lost, repeated or came in another order"
     assert trained.sums() == whole.sums(), trained.said
+    if HAS_AUDIT:
+        audit = importlib.import_module("vgen.data.audit").Audit.of(trained.run / "audit", STEPS)
+        assert "none lost, none repeated" in audit.told()
     assert not list(ROOT.glob(".requeue-*")), "a flag was left"
 
 
