@@ -45,6 +45,10 @@ def examine(at: Place, folder: Path) -> list[Finding]:
         meeting = Meeting(at)
         absent = _come(meeting)
         return [absent] if absent else [*_compared(meeting, folder), *_network(meeting)]
+    except ImportError as error:
+        return [
+            Finding("torch", State.BROKEN, f"on {at.node}: {error}", "make setup, where all nodes see it")
+        ]
     except Lost as lost:
         where = f"rank {at.rank} on {at.node} at {at.address}:{at.port}"
         return [Finding("ranks", State.BROKEN, f"{where}: {lost}", _PORTS_REMEDY)]

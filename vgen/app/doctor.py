@@ -31,10 +31,10 @@ def main() -> int:
     if at is not None and at.rank > 0:
         return _as_another(at)
     console = Console(highlight=False)
-    with _looking(Console(stderr=True)) as told, ThreadPoolExecutor(max_workers=1) as beside:
-        here = beside.submit(examine, told)
-        between = cluster_checkups.examine(at, Path.cwd()) if at else cluster_checkups.alone()
-        findings = [*here.result(), *between]
+    # first, while no import of its own slows the rank that all others look for
+    between = cluster_checkups.examine(at, Path.cwd()) if at else cluster_checkups.alone()
+    with _looking(Console(stderr=True)) as told:
+        findings = [*examine(told), *between]
     console.print(_table(findings))
     broken = [finding.subject for finding in findings if finding.state is State.BROKEN]
     if broken:

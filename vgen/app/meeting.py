@@ -16,7 +16,7 @@ from typing import Any
 
 from vgen.training import ranks
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 30.0
 """For others to come, and for each of their answers."""
 _PORTS = range(20_000, 30_000)
 _FIRST = re.compile(r"([^,\[]+)(?:\[(\d+))?")
