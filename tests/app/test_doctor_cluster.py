@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,8 +53,15 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Meeting], Any]]
     def run(act: Callable[[Meeting], Any]) -> list[Any]:
         port = free_port()
         places = [Place(rank, 2, 0, f"n{rank}", "127.0.0.1", port, rank == 0) for rank in (0, 1)]
+
+        def one(at: Place) -> Any:
+            met = Meeting(at)
+            said = act(met)
+            met.leave()
+            return said
+
         with ThreadPoolExecutor(max_workers=2) as pool:
-            return list(pool.map(lambda at: act(Meeting(at)), places))
+            return list(pool.map(one, places))
 
     return run
 
@@ -75,13 +81,15 @@ def test_a_clock_that_is_off_is_named(
         return cluster_checkups._clocks(met, facts_of())
 
     assert both(clocks)[0].state is State.WORKS
-    true, asked = time.time, []
-    monkeypatch.setattr(  # of three readings of each turn the second is rank 1's
-        cluster_checkups.time, "time", lambda: true() + 130 * (len(asked.append(0) or asked) % 3 == 2)
-    )
+    say = Meeting.say
+
+    def late(met: Meeting, key: str, value: Any) -> None:
+        say(met, key, value + 130 if key.startswith("time/") else value)
+
+    monkeypatch.setattr(Meeting, "say", late)
     found = both(clocks)[0]
     assert found.state is State.CARE
-    assert found.found.startswith("n1 is +130.0 s from n0")
+    assert found.found == "n1 is +130.0 s from n0"
     assert "chrony" in found.remedy
     assert CLOCK_SECONDS < 130
 
@@ -96,11 +104,10 @@ def test_a_folder_that_is_not_shared_is_named(both: Callable[..., list[Any]], tm
     assert not list(tmp_path.glob("**/.vgen-doctor-*"))
 
 
-def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(meeting, "PATIENCE_SECONDS", 0.3)
     at = Place(0, 3, 0, "n0", "127.0.0.1", free_port(), True)
-    found = cluster_checkups._come(Meeting(at))
-    assert found is not None
+    [found] = cluster_checkups.examine(at, tmp_path)
     assert found.state is State.BROKEN
     assert "of 3 ranks 1, 2 did not come to 127.0.0.1" in found.found
     assert "MASTER_ADDR in slurm/cluster.env" in found.remedy

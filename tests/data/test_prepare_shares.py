@@ -11,17 +11,18 @@ from vgen.data.prepare import Prepare, prepare, prepare_share
 from vgen.data.toybox import ToyboxSource
 from vgen.data.workspace import Workspace
 
-SOURCE = ToyboxSource(num_clips=5, seed=3)
+SOURCE = ToyboxSource(num_clips=70, seed=3)
+"""Three rows: the toybox has 32 clips in one."""
 
 
 def wish(out: Path, share: str = "", **more: object) -> Prepare:
-    return Prepare(data=SOURCE, out=str(out), num_frames=2, num_processes=1, share=share, **more)
+    return Prepare(data=SOURCE, out=str(out), num_frames=2, size_px=16, num_processes=1, share=share, **more)
 
 
 def test_shares_make_the_shards_of_one_process(tmp_path: Path) -> None:
     whole = prepare(wish(tmp_path / "whole"))
     shared = tmp_path / "shared"
-    assert [prepare_share(wish(shared, f"{i}/2")).files for i in (1, 0)] == [2, 3]
+    assert [prepare_share(wish(shared, f"{i}/2")).files for i in (1, 0)] == [1, 2]
     watched: list[int] = []
     made = prepare(wish(shared), lambda done, total, counts: watched.append(counts.clips))
     assert Manifest.read(shared).content_hash == whole.manifest.content_hash
@@ -44,14 +45,20 @@ def test_shares_work_side_by_side_and_no_shards_are_made_meanwhile(tmp_path: Pat
     second.join(facts)
     assert first.scratch.is_dir()
     assert second.scratch.is_dir()
-    with pytest.raises(ValueError, match="another vgen prepare is at work"):
-        last.open(facts)
-    first.release()
-    second.release()
-    last.open(facts)
-    with pytest.raises(ValueError, match="another vgen prepare is at work"):
-        first.join(facts)
-    last.release()
+    try:
+        with pytest.raises(ValueError, match="another vgen prepare is at work"):
+            last.open(facts)
+    finally:
+        for workspace in (first, second, last):
+            workspace.release()
+    begins, joins = Workspace(tmp_path), Workspace(tmp_path)
+    begins.open(facts)
+    try:
+        with pytest.raises(ValueError, match="another vgen prepare is at work"):
+            joins.join(facts)
+    finally:
+        for workspace in (begins, joins):
+            workspace.release()
 
 
 def test_a_share_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -43,8 +43,10 @@ def examine(at: Place, folder: Path) -> list[Finding]:
     """Together with all other ranks. Rank 0 gets every finding, another what only it can know."""
     try:
         meeting = Meeting(at)
-        absent = _come(meeting)
-        return [absent] if absent else [*_compared(meeting, folder), *_network(meeting)]
+        left = _come(meeting)
+        findings = [] if left else [*_compared(meeting, folder), *_network(meeting)]
+        meeting.leave(left)
+        return _absent(at, left) if left else findings
     except ImportError as error:
         return [
             Finding("torch", State.BROKEN, f"on {at.node}: {error}", "make setup, where all nodes see it")
@@ -54,20 +56,21 @@ def examine(at: Place, folder: Path) -> list[Finding]:
         return [Finding("ranks", State.BROKEN, f"{where}: {lost}", _PORTS_REMEDY)]
 
 
-def _come(meeting: Meeting) -> Finding | None:
-    """All ranks are there, or rank 0's word for those that are not, at which the others leave."""
-    at = meeting.at
-    if at.rank > 0:
-        meeting.say(f"here/{at.rank}", at.node)
-        left = meeting.hear("missing", 2 * PATIENCE_SECONDS)
-        return Finding("ranks", State.ABSENT, "others did not come", _PORTS_REMEDY) if left else None
+def _come(meeting: Meeting) -> list[int]:
+    """Ranks that do not come; the others wait for rank 0's word for it."""
+    if meeting.at.rank > 0:
+        meeting.say(f"here/{meeting.at.rank}", meeting.at.node)
+        return meeting.hear("missing", 2 * PATIENCE_SECONDS)
     left = meeting.missing()
     meeting.say("missing", left)
-    if not left:
-        return None
+    return left
+
+
+def _absent(at: Place, left: Sequence[int]) -> list[Finding]:
+    """Rank 0 says it, for all."""
     named = ", ".join(map(str, left[:8])) + (" and others" if len(left) > 8 else "")
     found = f"of {at.num} ranks {named} did not come to {at.address}:{at.port} in {PATIENCE_SECONDS:g} s"
-    return Finding("ranks", State.BROKEN, found, _PORTS_REMEDY)
+    return [Finding("ranks", State.BROKEN, found, _PORTS_REMEDY)] if at.rank == 0 else []
 
 
 def _compared(meeting: Meeting, folder: Path) -> list[Finding]:
@@ -226,7 +229,6 @@ def _network(meeting: Meeting) -> list[Finding]:
         findings.append(_carried(meeting, "nccl", device, _NCCL_REMEDY))
     with suppress(RuntimeError, AssertionError):
         destroy_process_group()
-    meeting.gather("left", True)  # rank 0 holds the store
     return findings if meeting.at.rank == 0 else [one for one in findings if one.state is State.BROKEN]
 
 

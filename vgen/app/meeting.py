@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -97,6 +97,7 @@ class Meeting:
     """
 
     def __init__(self, at: Place) -> None:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what is lost is told here, in one sentence
         from torch.distributed import DistError, TCPStore
 
         self.at = at
@@ -113,6 +114,14 @@ class Meeting:
         """What every process has to say, by rank, for all of them."""
         self.say(f"{name}/{self.at.rank}", mine)
         return [self.hear(f"{name}/{rank}") for rank in range(self.at.num)]
+
+    def leave(self, absent: Sequence[int] = ()) -> None:
+        """The last word of every process; rank 0, which holds the store, waits for the others'."""
+        self.say(f"left/{self.at.rank}", True)
+        if self.at.rank == 0:
+            for rank in range(self.at.num):
+                if rank not in absent:
+                    self.hear(f"left/{rank}")
 
     def missing(self) -> list[int]:
         """Ranks that have not come when patience ends, for rank 0."""

@@ -316,7 +316,7 @@ VERBS = {
         summary="check this machine, or the nodes of a job, and say what to do about each lack",
         usage="vgen doctor   (as several ranks, by srun or torchrun: what is between their nodes, too)",
         keys=(),
-        examples=("vgen doctor", "vgen submit doctor slurm.nodes=2 slurm.gpus=8"),
+        examples=("vgen doctor", "torchrun --standalone --nproc-per-node=8 -m vgen doctor"),
     ),
     "demo": Verb(
         summary="the main job on the shipped toybox model, in minutes on two cores, with a report",
