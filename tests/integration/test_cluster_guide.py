@@ -107,7 +107,7 @@ def test_every_command_does_what_the_guide_says(reader: Reader) -> None:
         if submits and "slurm.gpus" not in line:
             waits = "run.name=first" not in line
     said = "\n".join([*seen, reader.printed])
-    for told in ("files", "clocks", "16 MiB of 2 ranks summed in", "made 1 rows with 32 clips"):
+    for told in ("files", "clocks", "16 MiB of 2 ranks summed in", "1 rows, 32 clips, 0 rejected"):
         assert told in said, f"{told}\n{said}"
     run = reader.checkout / "runs" / "first"
     assert [*(run / "checkpoints").glob("step-*")], "cancelling saves"

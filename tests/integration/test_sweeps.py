@@ -69,7 +69,7 @@ def test_a_job_of_a_multirun_that_fails_ends_no_other(vgen: Vgen, tmp_path: Path
 def test_optuna_minimises_the_held_out_loss(vgen: Vgen, tmp_path: Path) -> None:
     """And a trial that fails is worth nothing, and ends nothing."""
     search = ["hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=3"]
-    seed = ["hydra.sweeper.sampler.seed=1", f"hydra.sweep.dir={tmp_path}/search"]
+    seed = ["hydra.sweeper.sampler.seed=1", "hydra.sweep.dir=search"]
     place = [f"run.dir={tmp_path}/runs", "run.name=run", "trainer.max_steps=1"]
     done = vgen("train", "-m", *search, *seed, *place, "optim.weight_decay=choice(-1,0.01,0.1)")
     assert done.returncode == 0, done.stdout + done.stderr

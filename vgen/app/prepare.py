@@ -79,7 +79,7 @@ def of_share(wish: Prepare, done: Counts) -> str:
     if not done.files:
         return f"{wish.folder()} is complete already, nothing to do"
     return (
-        f"share {wish.share}: made {done.files:,} rows with {done.clips:,} clips, rejected {done.rejected:,}; "
+        f"share {wish.share}: {done.files:,} rows, {done.clips:,} clips, {done.rejected:,} rejected; "
         "when all shares are made the same command without share= packs them into shards"
     )
 
