@@ -111,6 +111,6 @@ def test_every_command_does_what_the_guide_says(reader: Reader) -> None:
         assert told in said, f"{told}\n{said}"
     run = reader.checkout / "runs" / "first"
     assert [*(run / "checkpoints").glob("step-*")], "cancelling saves"
-    assert [*(reader.checkout / "data" / "cluster" / ".cache").glob("*/part-00001")], "ranks cache"
+    assert [*(reader.checkout / "data" / "cluster" / ".cache").rglob("part-00001")], "ranks cache"
     assert (reader.checkout / "outputs" / "first" / "summary.json").is_file()
     assert reader.printed.count("optim.lr=") == 3, reader.printed
