@@ -50,7 +50,7 @@ class Reader:
         elif "slurm.gpus" in line:
             line += " dry_run=true"
         elif line.startswith("scancel"):
-            self.until("train: step")
+            self.until("steps are left")
         self.printed = self._ran(line)
         if line.startswith("cp "):
             with (self.checkout / "slurm" / "cluster.env").open("a") as settings:
