@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vgen.data.manifest import Manifest
-from vgen.data.prepare import Prepare, prepare, prepare_share
+from vgen.data.prepare import Prepare, prepare
+from vgen.data.prepare_share import prepare_share
 from vgen.data.toybox import ToyboxSource
 from vgen.data.workspace import Workspace
 

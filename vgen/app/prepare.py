@@ -23,7 +23,8 @@ from vgen.app.secrecy import refuse_secrets
 from vgen.app.terminal import Terminal
 from vgen.app.trust import guarded
 from vgen.data.pictures import PictureSource
-from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare, prepare_share
+from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
+from vgen.data.prepare_share import prepare_share
 from vgen.data.sources import FolderSource, ListingSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits

@@ -4,23 +4,29 @@ into the ledger."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vgen import __version__
 from vgen.data.camera import CameraMove
 from vgen.data.decode import Cut
-from vgen.data.detectors import identities
-from vgen.data.ledger import Rejection, by_reason, read_ledger, write_ledger
+from vgen.data.detectors import completed, identities
+from vgen.data.files import is_disks_fault
+from vgen.data.ledger import Reason, Rejected, Rejection, by_reason, read_ledger, write_ledger
 from vgen.data.manifest import MANIFEST, Manifest, check_sizes
-from vgen.data.rows import results
-from vgen.data.sample import Encoding, Video, plain
+from vgen.data.pool import Died, Hung, run_ordered
+from vgen.data.sample import Encoding, Sample, Video, pack, plain
 from vgen.data.segments import SegmentUnit
 from vgen.data.shares import Share
 from vgen.data.sources import Captions, Job, Source, listing_hash
-from vgen.data.workspace import WORK, Counts, Position, Workspace
+from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
 from vgen.spec import field, spec
 
@@ -139,7 +145,8 @@ Watch = Callable[[int, int, Counts], None]
 def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> Prepared:
     """Write the folder, or go on with it, or find it complete. Raises ``ValueError`` with what the user can
     do."""
-    jobs, facts = _wanted(wish)
+    jobs = wish.data.jobs(wish.reading())
+    facts = {"settings": wish.settings(), "listing": listing_hash(jobs), "vgen_version": __version__}
     folder = wish.folder()
     workspace = Workspace(folder)
     if (folder / MANIFEST).is_file():
@@ -156,7 +163,7 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
             fresh=False,
             long_captions=_long_captions(jobs),
         )
-    _same_as_begun(workspace, facts)
+    refuse_other(workspace, facts)
     try:
         workspace.open(facts)
         return _fill(wish, jobs, facts, workspace, watch)
@@ -164,37 +171,8 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
         workspace.release()
 
 
-def prepare_share(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> Counts:
-    """Make the rows of one share into the folder of all, where others make theirs at the same time; what was
-    made stays. The whole, which then has little left to do, packs them into shards: the same as without
-    shares. Raises ``ValueError`` with what the user can do."""
-    jobs, facts = _wanted(wish)
-    workspace = Workspace(wish.folder())
-    counts = Counts()
-    if (workspace.folder / MANIFEST).is_file():
-        return counts
-    _same_as_begun(workspace, facts)
-    rows = Share.named(wish.share).part(range(len(jobs)))
-    try:
-        workspace.join(facts)
-        for result in results(wish, jobs, rows, workspace):
-            counts.files += 1
-            counts.clips += len(result.samples)
-            counts.rejected += result.rejection is not None
-            counts.seconds += sum(sample["seconds"] for sample in result.samples)
-            watch(counts.files, len(rows), counts)
-    finally:
-        workspace.release()
-    return counts
-
-
-def _wanted(wish: Prepare) -> tuple[list[Job | Rejection], dict[str, Any]]:
-    """All rows, and what a folder must be begun with to hold them."""
-    jobs = wish.data.jobs(wish.reading())
-    return jobs, {"settings": wish.settings(), "listing": listing_hash(jobs), "vgen_version": __version__}
-
-
-def _same_as_begun(workspace: Workspace, facts: dict[str, Any]) -> None:
+def refuse_other(workspace: Workspace, facts: dict[str, Any]) -> None:
+    """Raises ValueError where a folder was begun with other facts, or by somebody else."""
     folder, begun = workspace.folder, workspace.facts()
     if begun is not None:
         _same(folder, begun, facts)
@@ -314,3 +292,110 @@ def _too_many(wish: Prepare, rejections: list[Rejection], done: int, total: int)
 def _why(rejections: list[Rejection]) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in list(by_reason(rejections).items())[:3])
     return f"{reasons}; first {rejections[0].source}: {rejections[0].detail}"
+
+
+def results(
+    wish: Prepare, jobs: list[Job | Rejection], rows: Sequence[int], workspace: Workspace
+) -> Iterator[RowResult]:
+    """A result per row, in order: found from an earlier run, rejected at sight, or made by a worker now."""
+    to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
+    num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
+    change = partial(wish.camera.moved, size_px=wish.cut().size_px)
+    work = partial(
+        make_row,
+        scratch=workspace.scratch,
+        encoding=wish.encoding(),
+        change=change,
+        found=tuple(wish.fields),
+    )
+    awaited = {job.row for job in to_do}
+    with closing(
+        run_ordered(
+            work,
+            to_do,
+            num_processes=num_processes,
+            deadline_seconds=wish.deadline_seconds,
+            preload=[__name__],
+        )
+    ) as outcomes:
+        for row in rows:
+            job = jobs[row]
+            if isinstance(job, Rejection):
+                yield RowResult(row=row, samples=[], rejection=job)
+                continue
+            if row in awaited:
+                result = _accident(job, next(outcomes))
+                workspace.write_row(result, _spool(workspace.scratch, row) if result.samples else None)
+                shutil.rmtree(_spool(workspace.scratch, row).parent, ignore_errors=True)
+            yield workspace.read_row(row)
+
+
+def _accident(job: Job, outcome: RowResult | Died | Hung) -> RowResult:
+    match outcome:
+        case Died(exit_code):
+            reason, detail = Reason.WORKER_DIED, f"its worker process ended with exit code {exit_code}"
+        case Hung(seconds):
+            reason, detail = (
+                Reason.TIMED_OUT,
+                f"not done after {seconds:g} s (deadline_seconds; long videos need more)",
+            )
+        case RowResult():
+            return outcome
+    return RowResult(row=job.row, samples=[], rejection=_rejection(job, reason, detail))
+
+
+def _rejection(job: Job, reason: Reason, detail: str) -> Rejection:
+    return Rejection(row=job.row, key=job.key, source=job.source, reason=reason, detail=detail)
+
+
+def _spool(scratch: Path, row: int) -> Path:
+    return scratch / f"{row:09d}" / "spool"
+
+
+def make_row(
+    job: Job,
+    scratch: Path,
+    encoding: Encoding,
+    change: Callable[[Sample], Sample] = lambda sample: sample,
+    found: tuple[str, ...] = (),
+) -> RowResult:
+    """In a worker: decode, change, find fields, encode, and spool the clips to disk one by one, so that a
+    long video needs no more memory than a short one."""
+    spool = _spool(scratch, job.row)
+    spool.parent.mkdir()
+    samples, offset = [], 0
+    with open(spool, "wb") as file:
+        try:
+            samples_of: Iterable[Sample] = map(change, job.samples(spool.parent))
+            if found:
+                samples_of = (completed(job, sample, found) for sample in samples_of)
+            for sample, members in _packed(samples_of, encoding):
+                places = {}
+                for extension, payload in members.items():
+                    file.write(payload)
+                    places[extension] = (offset, len(payload), zlib.crc32(payload))
+                    offset += len(payload)
+                samples.append(
+                    {
+                        "key": sample.id,
+                        "seconds": sample.num_frames / sample.metadata["fps"],
+                        "members": places,
+                    }
+                )
+        except Rejected as rejected:
+            return RowResult(
+                row=job.row, samples=[], rejection=_rejection(job, rejected.reason, rejected.detail)
+            )
+    return RowResult(row=job.row, samples=samples)
+
+
+def _packed(samples: Iterable[Sample], encoding: Encoding) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Samples and their members; what goes wrong in a decoder belongs to the file, what goes wrong on our
+    disk does not."""
+    try:
+        for sample in samples:
+            yield sample, pack(sample, encoding)
+    except Exception as error:
+        if isinstance(error, Rejected) or is_disks_fault(error):
+            raise
+        raise Rejected(Reason.FAILED, f"{type(error).__name__}: {error}") from error
