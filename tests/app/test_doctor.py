@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vgen.app import checkups, doctor
-from vgen.app.checkups import TOYBOX_FILES, Driver, Finding, Reply, State
+from vgen.app import checkups, doctor, probes
+from vgen.app.checkups import TOYBOX_FILES
+from vgen.app.probes import Driver, Finding, Reply, State
 
 BASH = shutil.which("bash")
 TORCH = {"version": "2.13.0+cpu", "cuda": None, "hip": None, "gpus": [], "bf16": None, "num_threads": 2}
@@ -60,10 +61,10 @@ def test_exit_code_is_one_only_when_something_is_broken(
 
 
 def test_probe_returns_values_errors_and_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(checkups.PROBES, "works", "say(version='1')")
-    monkeypatch.setitem(checkups.PROBES, "absent", "import no_such_library")
-    monkeypatch.setitem(checkups.PROBES, "crashes", "import os; os._exit(3)")
-    replies = checkups.probe(["works", "absent", "crashes"])
+    monkeypatch.setitem(probes.PROBES, "works", "say(version='1')")
+    monkeypatch.setitem(probes.PROBES, "absent", "import no_such_library")
+    monkeypatch.setitem(probes.PROBES, "crashes", "import os; os._exit(3)")
+    replies = probes.probe(["works", "absent", "crashes"])
     assert replies["works"] == Reply({"version": "1"}, None)
     assert replies["absent"].error == "ModuleNotFoundError: No module named 'no_such_library'"
     assert "status 3" in replies["crashes"].error
@@ -87,7 +88,7 @@ def test_it_says_whether_the_cpu_has_bf16(has_it: bool, told: str) -> None:
 def test_a_driver_that_torch_cannot_use_is_named(
     monkeypatch: pytest.MonkeyPatch, cuda: str | None, word: str
 ) -> None:
-    monkeypatch.setattr(checkups, "_driver", lambda: Driver("535.1"))
+    monkeypatch.setattr(probes, "driver", lambda: Driver("535.1"))
     gpu = checkups.torch(Reply({**TORCH, "cuda": cuda}, None))[1]
     assert gpu.state is State.CARE
     assert word in gpu.found
@@ -98,7 +99,7 @@ def test_malicious_lightning_is_refused_without_importing_it(monkeypatch: pytest
     monkeypatch.setattr(checkups, "installed", lambda package: "2.6.3" if package == "lightning" else "2.6.6")
     probed = []
     monkeypatch.setattr(
-        checkups, "probe", lambda names: probed.extend(names) or dict.fromkeys(names, Reply(TORCH, "not run"))
+        probes, "probe", lambda names: probed.extend(names) or dict.fromkeys(names, Reply(TORCH, "not run"))
     )
     broken = [finding for finding in doctor.examine() if finding.subject == "Lightning"]
     assert broken[0].state is State.BROKEN
@@ -144,7 +145,7 @@ def program(folder: Path, name: str, script: str) -> None:
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the whole PATH, on a machine whose patience is short."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(checkups, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 0.5)
     return tmp_path
 
 
@@ -179,11 +180,11 @@ def test_programs_that_hang_are_findings(programs: Path) -> None:
 
 def test_an_import_that_takes_long_is_slow_and_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """What answered before patience ended has answered."""
-    monkeypatch.setattr(checkups, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(probes, "PATIENCE_SECONDS", 3)
     monkeypatch.setattr(checkups, "installed", lambda package: "1.0")
-    monkeypatch.setitem(checkups.PROBES, "quick", "say(version='1')")
-    monkeypatch.setitem(checkups.PROBES, "slow", "import time; time.sleep(60)")
-    replies = checkups.probe(["quick", "slow"])
+    monkeypatch.setitem(probes.PROBES, "quick", "say(version='1')")
+    monkeypatch.setitem(probes.PROBES, "slow", "import time; time.sleep(60)")
+    replies = probes.probe(["quick", "slow"])
     assert replies["quick"] == Reply({"version": "1"}, None)
     late = replies["slow"]
     assert (late.error, late.slow) == ("did not import within 3 s", True)
@@ -222,7 +223,7 @@ def test_missing_weights_of_the_toybox_are_noticed(monkeypatch: pytest.MonkeyPat
 def test_every_remedy_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever does not work says what to do."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(checkups, "probe", lambda names: dict.fromkeys(names, Reply({}, "broken")))
+    monkeypatch.setattr(probes, "probe", lambda names: dict.fromkeys(names, Reply({}, "broken")))
     findings = doctor.examine()
     assert all(finding.remedy for finding in findings if finding.state is not State.WORKS)
     assert Path(sys.prefix).name in findings[0].found
@@ -230,7 +231,7 @@ def test_every_remedy_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_what_is_still_looked_at_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[list[str]] = []
-    monkeypatch.setattr(checkups, "probe", lambda names: {name: Reply({}, None) for name in names})
+    monkeypatch.setattr(probes, "probe", lambda names: {name: Reply({}, None) for name in names})
     processes = [("torch", "deepspeed"), ("av",)]
     assert set(doctor._replies(processes, lambda left: told.append(list(left)))) == {
         "torch",

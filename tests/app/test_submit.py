@@ -53,6 +53,15 @@ def test_a_verb_of_one_process_is_named_to_its_script() -> None:
     ]
 
 
+def test_the_doctor_gets_one_process_per_gpu_as_a_training_does() -> None:
+    assert options("slurm.nodes=2", "slurm.gpus=8", verb="doctor") == [
+        "--nodes=2",
+        "--ntasks-per-node=8",
+        "--gpus-per-node=8",
+        "slurm/doctor.sbatch",
+    ]
+
+
 def test_a_sweep_is_an_array_of_its_trials() -> None:
     found = options("slurm.gpus=1", "lr", "data.path=data", verb="sweep")
     assert f"--array=0-{read_sweep('lr').num_trials - 1}" in found
@@ -88,8 +97,8 @@ def test_one_process_is_not_spread_over_nodes() -> None:
         submit("prepare", ["slurm.nodes=2", "dry_run=true"])
     with pytest.raises(ValueError, match="name the sweep to submit"):
         submit("sweep", ["dry_run=true"])
-    with pytest.raises(ValueError, match="doctor is no verb that is submitted"):
-        read("doctor", [])
+    with pytest.raises(ValueError, match="methods is no verb that is submitted"):
+        read("methods", [])
     with pytest.raises(ValueError, match="dry_run=ture is neither true nor false"):
         read("train", ["dry_run=ture"])
     with pytest.raises(ValueError, match="whose trials W&B chooses; only method: grid can be an array"):

@@ -23,6 +23,7 @@ from rich.console import Console
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from vgen.app import sweep as verb
+from vgen.app import sweep_pool
 from vgen.app.evaluate import EvaluateRun, Source, _objective, evaluate, evaluate_points
 from vgen.app.judging.clip_store import truth
 from vgen.app.judging.results import pareto
@@ -274,6 +275,39 @@ def test_a_search_of_training_is_in_wandbs_format(
     assert composed["logger"]["wandb"] == "ONLINE"
 
 
+def test_a_trial_of_training_has_a_name_and_a_group_of_its_own() -> None:
+    """Under which it goes on when its task of an array is started again."""
+    sweep = read_sweep("lr")
+    words = sweep.trial(1, ["data.path=data/mine"])
+    assert words[0] == "optim.lr=0.0003"
+    assert words[-3:] == ["run.resume=auto", "logger.group=lr", "run.name=lr-1"]
+    assert sweep.trial(2, ["run.name=mine", "logger.group=a"])[-2:] == ["run.resume=auto", "run.name=mine-2"]
+    assert not any(word.startswith("run.name") for word in read_sweep("guidance").trial(0, []))
+
+
+def test_trials_run_several_at_a_time_each_on_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(
+        '#!/bin/sh\nsleep 0.2\necho "$3 on $CUDA_VISIBLE_DEVICES"\ntest "$3" != bad || exit 2\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    gpus = sweep_pool.visible_gpus()
+    assert gpus == ["4", "GPU-7"]
+    sweep_pool.run([["a"], ["bad"], ["c"]], 2, gpus, tmp_path / "trials")
+    said = [(tmp_path / "trials" / f"{i}.log").read_text().split() for i in range(3)]
+    assert [words[0] for words in said] == ["a", "bad", "c"]
+    assert {said[0][2], said[1][2]} == {"4", "GPU-7"}
+    told = capsys.readouterr().out
+    assert "trial 1 of 3: failed (2): bad on " in told
+    assert told.count("done in") == 2
+    with pytest.raises(ValueError, match=r"all 1 trials failed, as .*0\.log says"):
+        sweep_pool.run([["bad"]], 1, gpus, tmp_path / "trials")
+
+
 def test_trainings_of_a_sweep_end_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, rate, loss in (("a", 1e-4, 0.5), ("b", 1e-3, 0.25)):
         (tmp_path / name / "metrics").mkdir(parents=True)
@@ -335,6 +369,7 @@ def test_values_are_written_as_hydra_reads_them(tmp_path: Path) -> None:
     [
         ([], "usage: vgen sweep NAME"),
         (["guidance", "launch=moon"], "usage: vgen sweep NAME"),
+        (["guidance", "launch=local", "jobs=0"], "jobs=0 must be a number of at least 1"),
         (["guidence"], "guidence is no sweep; there are guidance, lr, search, steps"),
         (["search", "launch=local"], "is method=bayes, whose trials W&B chooses"),
         (["guidance", "launch=wandb"], "there is no key for it: run 'wandb login'; or give launch=local"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from slurm_lab import slurm, submit  # noqa: F401  # fixtures
 from torch import Tensor
 
 from vgen.backbones.blank import Blank, blank

@@ -21,6 +21,7 @@ MACHINES = {
     "training/checkpoint_folder.py": "the first line of an error",
     "app/detectors.py": "lines of a program's output",
     "app/checkups.py": "lines of a program's output",
+    "app/probes.py": "lines of a program's output",
     "app/edit_plan.py": "lines of /proc/meminfo",
     "app/show.py": "lines of YAML that was made here",
 }

@@ -134,12 +134,18 @@ def folder_of(verb: str) -> Path:
     return conf_dir().absolute() if verb == "train" else conf_dir().absolute() / verb
 
 
-def run_hydra(verb: str, offer: Callable[[], None], action: Callable[[Any, dict[str, Any]], Any]) -> None:
+def run_hydra(
+    verb: str,
+    offer: Callable[[], None],
+    action: Callable[[Any, dict[str, Any]], Any],
+    failed: Callable[[Exception], Any] | None = None,
+) -> None:
     """Compose what ``offer`` stores and the command line says; hand over the typed value and the resolved
     plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
-    under --multirun.
+    under --multirun. ``failed`` says what a job of a multirun is worth that has failed; without it the first
+    one ends them all.
     """
     taken: list[DictConfig] = []
     unresolved: list[OmegaConfBaseException] = []
@@ -153,7 +159,7 @@ def run_hydra(verb: str, offer: Callable[[], None], action: Callable[[Any, dict[
                 raise
             return unresolved.append(error)
         if multirun:
-            return _act(cfg, action)
+            return _act(cfg, action) if failed is None else _tried(cfg, action, failed)
         return taken.append(cfg)
 
     with guarded(), offered(offer):
@@ -166,6 +172,15 @@ def run_hydra(verb: str, offer: Callable[[], None], action: Callable[[Any, dict[
 
 def _act(cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any]) -> Any:
     return action(typed(cfg), without_passwords(plain(OmegaConf.to_container(cfg, resolve=True))))
+
+
+def _tried(
+    cfg: DictConfig, action: Callable[[Any, dict[str, Any]], Any], failed: Callable[[Exception], Any]
+) -> Any:
+    try:
+        return _act(cfg, action)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other jobs go on
+        return failed(error)
 
 
 def typed(cfg: DictConfig) -> Any:

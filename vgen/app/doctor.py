@@ -1,5 +1,5 @@
 """`vgen doctor`: is this machine fit for vgen, and what to do about each lack. Exit code 1 only if vgen
-cannot work at all."""
+cannot work at all. Started as several ranks it looks at what is between them too."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vgen.app import checkups
-from vgen.app.checkups import Finding, Reply, State
+from vgen.app import checkups, cluster_checkups, meeting, probes
+from vgen.app.probes import Finding, Reply, State
+from vgen.app.refusals import in_letters
 
 Told = Callable[[Sequence[str]], None]
 """Called with the names of the checkups that are still under way."""
@@ -26,9 +27,14 @@ def main() -> int:
             f"the doctor looks at everything and takes no arguments, got {' '.join(sys.argv[1:])}; leave "
             "them out"
         )
+    at = meeting.place()
+    if at is not None and at.rank > 0:
+        return _as_another(at)
     console = Console(highlight=False)
+    # first, while no import of its own slows the rank that all others look for
+    between = cluster_checkups.examine(at, Path.cwd()) if at else cluster_checkups.alone()
     with _looking(Console(stderr=True)) as told:
-        findings = examine(told)
+        findings = [*examine(told), *between]
     console.print(_table(findings))
     broken = [finding.subject for finding in findings if finding.state is State.BROKEN]
     if broken:
@@ -36,6 +42,16 @@ def main() -> int:
         return 1
     console.print("vgen can work here; whatever is lacking is optional.")
     return 0
+
+
+def _as_another(at: meeting.Place) -> int:
+    """One of the ranks behind the first: it answers, and speaks where it alone can."""
+    findings = cluster_checkups.examine(at, Path.cwd())
+    broken = [finding for finding in findings if finding.state is State.BROKEN]
+    for one in broken:
+        told = in_letters(f"{one.subject}: {one.found}; {one.remedy}")
+        print(f"vgen doctor: rank {at.rank} on {at.node}: {told}", file=sys.stderr)
+    return 1 if broken else 0
 
 
 @contextmanager
@@ -59,7 +75,7 @@ def examine(told: Told = lambda left: None) -> list[Finding]:
     """Every checkup, in the order of the table; the slow imports run side by side in processes of their
     own."""
     malicious = checkups.known_malicious()
-    processes = [names for names in checkups.PROCESSES if not (malicious and "lightning" in names)]
+    processes = [names for names in probes.PROCESSES if not (malicious and "lightning" in names)]
     replies = _replies(processes, told)
     unknown = Reply({}, "not looked at, because it would import a malicious Lightning")
     return [
@@ -83,8 +99,8 @@ def _replies(processes: Sequence[Sequence[str]], told: Told) -> dict[str, Reply]
     left = [name for names in processes for name in names]
     replies: dict[str, Reply] = {}
     told(left)
-    with ThreadPoolExecutor(max_workers=len(checkups.PROCESSES)) as pool:
-        for done in as_completed([pool.submit(checkups.probe, names) for names in processes]):
+    with ThreadPoolExecutor(max_workers=len(probes.PROCESSES)) as pool:
+        for done in as_completed([pool.submit(probes.probe, names) for names in processes]):
             replies |= done.result()
             left = [name for name in left if name not in replies]
             if left:

@@ -23,6 +23,7 @@ from vgen.data.folder_source import FolderSource
 from vgen.data.listing_source import ListingSource
 from vgen.data.pictures import PictureSource
 from vgen.data.prepare import USUAL_TOKENS, Prepare, Prepared, prepare
+from vgen.data.prepare_share import prepare_share
 from vgen.data.toybox import ToyboxSource
 from vgen.data.toybox_edits import ToyboxEdits
 from vgen.data.workspace import Counts
@@ -67,8 +68,18 @@ def run(wish: Prepare, console: Console) -> None:
                 found=f"{counts.clips:,} clips, {counts.rejected:,} rejected",
             )
 
-        done = prepare(wish, watch)
-    console.print(summary(done))
+        done = prepare_share(wish, watch) if wish.share else prepare(wish, watch)
+    console.print(of_share(wish, done) if isinstance(done, Counts) else summary(done))
+
+
+def of_share(wish: Prepare, done: Counts) -> str:
+    """What a share has made, and what makes shards of it."""
+    if not done.files:
+        return f"{wish.folder()} is complete already, nothing to do"
+    return (
+        f"share {wish.share}: {done.files:,} rows, {done.clips:,} clips, {done.rejected:,} rejected; "
+        "when all shares are made the same command without share= packs them into shards"
+    )
 
 
 def summary(done: Prepared) -> Table:

@@ -17,7 +17,7 @@ from vgen.app.refusals import nearest
 from vgen.app.sweep import read_sweep
 
 SCRIPTS = Path("slurm")
-RANKED = ("train", "evaluate")
+RANKED = ("train", "evaluate", "doctor")
 """Verbs of several processes, one per GPU; they have scripts of their own."""
 ALONE = ("prepare", "generate", "edit", "export", "sweep")
 """Verbs of one process: slurm/alone.sbatch."""

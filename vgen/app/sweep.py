@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from vgen.app import jobs
+from vgen.app import jobs, sweep_pool
 from vgen.app.folders import refuse_unsafe_name
 from vgen.app.judging.evaluation import SWEEPS
 from vgen.app.judging.leaderboard import alike, board, table
@@ -31,9 +31,9 @@ from vgen.training.records import WandbMode, has_key, is_reachable
 _ARGUMENTS = "${args_no_hyphens}"
 _TRIALS = {"evaluate": "evaluations", "train": "trainings"}
 _WAYS = ("local", "wandb")
-_KEYS = ("launch", "aggregate", "trial")
+_KEYS = ("launch", "aggregate", "trial", "jobs")
 _USAGE = (
-    "vgen sweep NAME [launch=local|wandb] [trial=N] [key=value for every trial], or vgen sweep "
+    "vgen sweep NAME [launch=local|wandb] [jobs=N] [trial=N] [key=value for every trial], or vgen sweep "
     "aggregate=FOLDER"
 )
 
@@ -59,16 +59,38 @@ class Sweep:
         swept = [f"{name}={','.join(map(_written, values))}" for name, values in self.parameters.items()]
         return ["-m", *swept, *(f for f in self.fixed if f.split("=")[0] != "logger"), *more]
 
-    def trial(self, number: int, more: Sequence[str]) -> list[str]:
-        """One point of the grid, counted from 0: arguments of the verb, as W&B's agent writes them."""
+    def point(self, number: int) -> list[str]:
+        """One of the grid, counted from 0, as W&B's agent writes it."""
         if not 0 <= number < self.num_trials:
             raise ValueError(
                 f"trial={number} is none of {self.path.stem}'s {self.num_trials} trials; they are 0 to "
                 f"{self.num_trials - 1}"
             )
         chosen = next(islice(product(*self.parameters.values()), number, None))
-        named = [f"{name}={_written(value)}" for name, value in zip(self.parameters, chosen, strict=True)]
-        return [*named, *self.fixed, *more]
+        return [f"{name}={_written(value)}" for name, value in zip(self.parameters, chosen, strict=True)]
+
+    def trial(self, number: int, more: Sequence[str]) -> list[str]:
+        """Arguments of the verb for one point of the grid.
+
+        A training gets a name of its own, under which it goes on when it is started again, and all of them
+        one group in W&B.
+        """
+        words = [*self.point(number), *self.fixed, *more]
+        if self.verb != "train":
+            return words
+        given = dict(word.split("=", 1) for word in more if "=" in word)
+        added = {"run.resume": "auto", "logger.group": self.path.stem}
+        words += [f"{key}={value}" for key, value in added.items() if key not in given]
+        return [*words, f"run.name={self._name(number, more)}"]
+
+    def note(self, number: int, more: Sequence[str]) -> None:
+        """That a training was tried, so that it has its row where it ends before it has a folder."""
+        if self.verb == "train":
+            jobs.note(self.folder(more), self._name(number, more), self.point(number))
+
+    def _name(self, number: int, more: Sequence[str]) -> str:
+        given = dict(word.split("=", 1) for word in more if "=" in word)
+        return f"{given.get('run.name', self.path.stem)}-{number}"
 
     def folder(self, more: Sequence[str]) -> Path:
         named = dict(word.split("=", 1) for word in (*self.fixed, *more) if "=" in word)
@@ -97,7 +119,7 @@ def main() -> None:
     if "launch" not in keys:
         print(told(sweep, more))
     elif keys["launch"] == "local":
-        _run_here(sweep, more, keys.get("trial"))
+        _run_here(sweep, more, keys.get("trial"), keys.get("jobs"))
     else:
         _run_agent(sweep, more)
 
@@ -148,11 +170,17 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
     if sweep.method == "grid":
         lines += [
             "",
-            "here, one after another, without W&B:",
+            "here, without W&B, a trial per GPU at a time (jobs=N: N at a time):",
             f"  vgen sweep {sweep.path.stem} launch=local{extra}",
-            "which is",
+            "which is, one after another,",
         ]
         lines += [f"  vgen {sweep.verb} {' '.join(sweep.multirun(more))}"]
+        lines += [
+            "",
+            "on a cluster of Slurm, a task of an array for every trial:",
+            f"  vgen submit sweep {sweep.path.stem} slurm.gpus=1{extra}",
+            f"  vgen sweep aggregate={sweep.folder(more)}",
+        ]
     lines += [
         "",
         "with W&B, on as many machines as share this folder:",
@@ -168,19 +196,37 @@ def told(sweep: Sweep, more: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _run_here(sweep: Sweep, more: Sequence[str], trial: str | None) -> None:
-    """The whole grid in this process, or its trial of that number."""
+def _run_here(sweep: Sweep, more: Sequence[str], trial: str | None, asked: str | None) -> None:
+    """The whole grid, in this process or several at a time in processes of their own; or its trial of that
+    number, here."""
     if sweep.method != "grid":
         raise ValueError(
             f"{sweep.path} is method={sweep.method}, whose trials W&B chooses: launch=wandb; here only "
             "method: grid can run"
         )
-    from vgen.app.cli import run
-
     if trial is not None and not trial.isdecimal():
         raise ValueError(f"trial={trial} is no number; trials are counted from 0")
-    arguments = sweep.multirun(more) if trial is None else sweep.trial(int(trial), more)
+    if asked is not None and (not asked.isdecimal() or int(asked) < 1):
+        raise ValueError(f"jobs={asked} must be a number of at least 1; it is how many trials run at a time")
+    gpus = sweep_pool.visible_gpus()
+    num = int(asked) if asked else max(1, len(gpus))
+    if trial is None and num > 1:
+        sweep_pool.run(_trials(sweep, more), num, gpus, sweep.folder(more) / jobs.TRIALS)
+        aggregate(sweep.folder(more), Terminal())
+        return
+    from vgen.app.cli import run
+
+    if trial is None:
+        raise SystemExit(run(sweep.verb, sweep.multirun(more)))
+    arguments = sweep.trial(int(trial), more)
+    sweep.note(int(trial), more)
     raise SystemExit(run(sweep.verb, arguments))
+
+
+def _trials(sweep: Sweep, more: Sequence[str]) -> list[list[str]]:
+    """The commands of all trials, as arguments of vgen."""
+    begin = ["sweep", str(sweep.path), "launch=local"]
+    return [[*begin, f"trial={number}", *more] for number in range(sweep.num_trials)]
 
 
 def _run_agent(sweep: Sweep, more: Sequence[str]) -> None:

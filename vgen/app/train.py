@@ -41,17 +41,26 @@ BEFORE_THE_FIRST_STEP = {"config.yaml", "run_id.txt", "metrics", "wandb"}
 
 def main() -> None:
     done: list[jobs.Trained] = []
+    last: list[Exception] = []
+
+    def failed(error: Exception) -> float:
+        last[:] = [error]
+        return jobs.say_failed(done, error)
+
     try:
-        run_hydra("train", offer_training, lambda run, plain: _one_of(done, run, plain))
+        run_hydra("train", offer_training, lambda run, plain: _one_of(done, run, plain), failed)
     finally:
         jobs.show(done, Console())
+    if last and not any(job.ended for job in done):
+        raise last[0]
 
 
-def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> None:
-    """A training, and its line in the table where it is a job of several."""
+def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> float | None:
+    """A training, and its line in the table where it is a job of several; its lowest held-out loss, which a
+    sweeper minimises."""
     if not job_suffix():
         train_aloud(run, plain)
-        return
+        return None
     run.run.name = run.run.name or _own_name(run)
     group = run.logger.group or (done[0].group if done else run.run.name)
     run.logger = replace(run.logger, group=group)
@@ -61,6 +70,7 @@ def _one_of(done: list[jobs.Trained], run: TrainRun, plain: dict[str, Any]) -> N
         ended = True
     finally:
         done.append(jobs.Trained(folder, group, jobs.settings_of_job(), ended))
+    return done[-1].objective()
 
 
 def _own_name(run: TrainRun) -> str:

@@ -38,14 +38,14 @@ VERBS = {
                 "fps clip_seconds",
                 "frames a second to sample, and a clip's length (or num_frames); long videos give several",
             ),
-            ("size_px", "short side, then centre crop"),
-            ("video", "mp4 (with crf), or lossless npy"),
+            ("size_px video", "short side, then centre crop; mp4 (with crf), or lossless npy"),
             (
                 "fields",
                 "what to find in the videos, or take from NAME.pose.json beside NAME.mp4, as [edges,pose]",
             ),
             ("camera.move", "pan_left, tilt_up, zoom_in, roll_clockwise, ...: a camera that moves, by rule"),
             ("max_reject_share", "stop when more than this share of the files is rejected"),
+            ("share", "I/N: of N machines the I-th, from 0, makes its rows; without it, then, the shards"),
         ),
         examples=(
             "vgen prepare data.path=~/videos out=data/mine fps=8 clip_seconds=2 size_px=256",
@@ -196,13 +196,15 @@ VERBS = {
     ),
     "sweep": Verb(
         summary="a grid of evaluations or trainings in W&B's format: show it, run it, aggregate it",
-        usage="vgen sweep NAME [launch=local|wandb] [KEY=VALUE for every trial] | vgen sweep "
+        usage="vgen sweep NAME [launch=local|wandb] [jobs=N] [KEY=VALUE for every trial] | vgen sweep "
         "aggregate=FOLDER",
         keys=(
             (
                 "launch",
                 "local: here, without W&B; wandb: register it and start an agent; nothing: show the commands",
             ),
+            ("jobs", "local: how many trials at a time, each in a process; by default one per GPU"),
+            ("trial", "local: only the trial of that number, as a task of a Slurm array does"),
             ("aggregate", "the folder of a sweep: a leaderboard with a report, or a table of trainings"),
         ),
         examples=(
@@ -216,7 +218,7 @@ VERBS = {
         summary="run a verb as a job of Slurm; show and cancel jobs",
         usage="vgen submit VERB [slurm.KEY=VALUE ...] [dry_run=true] key=value ... | state | cancel JOB",
         keys=(
-            ("VERB", "train, evaluate (one process per GPU), prepare, generate, edit, export, sweep"),
+            ("VERB", "train, evaluate, doctor (a process per GPU), prepare, generate, edit, export, sweep"),
             ("slurm.nodes .gpus", "nodes, and GPUs of each; also slurm.cpus (per process), slurm.mem=64G"),
             ("slurm.time", "a limit as 24:00:00; a training saves before it and is queued again"),
             ("slurm.partition", "also slurm.account, .qos, .constraint, .name"),
@@ -314,10 +316,10 @@ VERBS = {
         examples=("vgen detectors", "vgen detectors install blaze_pose"),
     ),
     "doctor": Verb(
-        summary="check this machine and say what to do about each lack",
-        usage="vgen doctor",
+        summary="check this machine, or the nodes of a job, and say what to do about each lack",
+        usage="vgen doctor   (as several ranks, by srun or torchrun: what is between their nodes, too)",
         keys=(),
-        examples=("vgen doctor",),
+        examples=("vgen doctor", "torchrun --standalone --nproc-per-node=8 -m vgen doctor"),
     ),
     "demo": Verb(
         summary="the main job on the shipped toybox model, in minutes on two cores, with a report",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from vgen.data.pool import run_ordered
 from vgen.data.row_work import accident, make_row, spool_of
 from vgen.data.sample import Encoding, Video, plain
 from vgen.data.segments import SegmentUnit
+from vgen.data.shares import Share
 from vgen.data.sources import Captions, Job, Source, listing_hash
 from vgen.data.workspace import WORK, Counts, Position, RowResult, Workspace
 from vgen.data.writer import MEGABYTE, Shard, ShardWriter
@@ -54,6 +55,7 @@ class Prepare:
     shard_megabytes: float = 256.0
 
     max_reject_share: float = 0.5
+    share: str = ""  # I/N: make every N-th row and no shards; the same command without it goes on
     num_processes: int | None = None  # null: one per core
     deadline_seconds: float = 300.0
 
@@ -64,6 +66,8 @@ class Prepare:
             raise ValueError(f"shard_megabytes must be positive and finite, got {self.shard_megabytes}")
         if not 0 <= self.max_reject_share <= 1:
             raise ValueError(f"max_reject_share is a share in 0..1, got {self.max_reject_share}")
+        if self.share:
+            Share.named(self.share)
         if self.num_processes is not None and self.num_processes < 1:
             raise ValueError(f"num_processes must be at least 1, got {self.num_processes}")
         if not 0 < self.deadline_seconds < math.inf:
@@ -166,7 +170,17 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
             fresh=False,
             long_captions=_long_captions(jobs),
         )
-    begun = workspace.facts()
+    refuse_other(workspace, facts)
+    try:
+        workspace.open(facts)
+        return _fill(wish, jobs, facts, workspace, watch)
+    finally:
+        workspace.release()
+
+
+def refuse_other(workspace: Workspace, facts: dict[str, Any]) -> None:
+    """Raises ValueError where a folder was begun with other facts, or by somebody else."""
+    folder, begun = workspace.folder, workspace.facts()
     if begun is not None:
         _same(folder, begun, facts)
     elif folder.is_dir() and any(p.name != WORK for p in folder.iterdir()):
@@ -174,11 +188,6 @@ def prepare(wish: Prepare, watch: Watch = lambda done, total, counts: None) -> P
             f"{folder} is not empty and was not made by vgen prepare; choose another out= or empty it "
             "yourself"
         )
-    try:
-        workspace.open(facts)
-        return _fill(wish, jobs, facts, workspace, watch)
-    finally:
-        workspace.release()
 
 
 def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -264,7 +273,7 @@ def _packed(
     with ShardWriter(
         workspace.folder, int(wish.shard_megabytes * MEGABYTE), first_shard=len(shards)
     ) as writer:
-        for result in _results(wish, jobs, position.row, workspace):
+        for result in results(wish, jobs, range(position.row, len(jobs)), workspace):
             if result.rejection is not None:
                 rejections.append(result.rejection)
                 fresh_rejections.append(result.rejection)
@@ -305,12 +314,10 @@ def _why(rejections: list[Rejection]) -> str:
     return f"{reasons}; first {rejections[0].source}: {rejections[0].detail}"
 
 
-def _results(
-    wish: Prepare, jobs: list[Job | Rejection], first: int, workspace: Workspace
+def results(
+    wish: Prepare, jobs: list[Job | Rejection], rows: Sequence[int], workspace: Workspace
 ) -> Iterator[RowResult]:
-    """A result per row from ``first`` on, in order: found from an earlier run, rejected at sight, or made by
-    a worker now."""
-    rows = range(first, len(jobs))
+    """A result per row, in order: found from an earlier run, rejected at sight, or made by a worker now."""
     to_do = [jobs[row] for row in rows if not isinstance(jobs[row], Rejection) and not workspace.has_row(row)]
     num_processes = min(wish.num_processes or os.cpu_count() or 1, len(to_do))
     change = partial(wish.camera.moved, size_px=wish.cut().size_px)

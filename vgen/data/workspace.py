@@ -51,9 +51,9 @@ class RowResult:
     rejection: Rejection | None = None
 
 
-def _locked(file: IO[str]) -> bool:
+def _locked(file: IO[str], how: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -74,7 +74,7 @@ class Workspace:
         """Begin the folder with ``facts``, or go on with one that was begun with the same; clear what a
         killed run left half done."""
         self.rows.mkdir(parents=True, exist_ok=True)
-        self._hold()
+        self._hold(fcntl.LOCK_EX)
         for old in self.path.glob("scratch-*"):
             shutil.rmtree(old)
         for half in [*self.folder.glob(".*.tmp"), *self.path.glob(".*.tmp")]:
@@ -86,6 +86,14 @@ class Workspace:
             if not self._worth_keeping(int(record.stem)):
                 record.unlink()
 
+    def join(self, facts: dict[str, Any]) -> None:
+        """Add rows beside others that do, each with a scratch of its own; nobody makes shards meanwhile."""
+        self.rows.mkdir(parents=True, exist_ok=True)
+        self._hold(fcntl.LOCK_SH)
+        self.scratch.mkdir()
+        if not self.begun.is_file():
+            write_json(self.begun, facts)
+
     def facts(self) -> dict[str, Any] | None:
         return json.loads(self.begun.read_text(encoding="utf-8")) if self.begun.is_file() else None
 
@@ -95,14 +103,15 @@ class Workspace:
         if self._lock is not None:
             self._lock.close()
 
-    def _hold(self) -> None:
-        """Take the folder's lock, which the system releases when this process ends, however it ends.
+    def _hold(self, how: int) -> None:
+        """Take the folder's lock, alone or with others. The system releases it when this process
+        ends, however it ends.
 
         A process that was killed while it started another one leaves the lock with that one for a moment.
         """
-        self._lock = (self.path / "lock").open("w")
+        self._lock = (self.path / "lock").open("a+")  # a network file system shares it among readers alone
         end = time.monotonic() + _PATIENCE_SECONDS
-        while not _locked(self._lock):
+        while not _locked(self._lock, how):
             if time.monotonic() > end:
                 raise ValueError(
                     f"another vgen prepare is at work in {self.folder}; wait for it or choose another out="

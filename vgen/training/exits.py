@@ -30,15 +30,16 @@ class Stopped(SystemExit):
     def __init__(self, code: int, by: str) -> None:
         self.by = by
         if code == REQUEUE:
-            ask_for_requeue()
+            ask_for_requeue(by)
         # Lightning ends everything by SIGKILL where a process that it started ends with another code than 0.
         super().__init__(0 if ranks.is_started_by_lightning() else code)
 
 
-def ask_for_requeue() -> None:
-    """Touch the file that a batch script looks for: srun may report the code of another rank."""
+def ask_for_requeue(by: str) -> None:
+    """Write the file that a batch script looks for: srun may report the code of another rank. ``by`` names
+    what ended the run; of a signal the script makes a requeue, of a fault a new start where it is."""
     if flag := os.environ.get(_FLAG):
-        Path(flag).touch()
+        Path(flag).write_text(f"{by}\n")
 
 
 _LAST: list[Callable[[], None]] = []
@@ -55,7 +56,7 @@ def leave(code: int) -> NoReturn:
         with suppress(OSError):
             act()
     if code == REQUEUE:
-        ask_for_requeue()
+        ask_for_requeue("fault")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

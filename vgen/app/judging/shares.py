@@ -4,35 +4,20 @@ named."""
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from vgen.data.shares import Share
 from vgen.training.ranks import by_srun, by_torchrun
 
 _POLL_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """``index`` of ``of``. The first one scores."""
-
-    index: int = 0
-    of: int = 1
-
-    def pair(self) -> tuple[int, int]:
-        return self.index, self.of
-
-
 def share(named: str = "") -> Share:
     """``named`` is ``I/N`` (a task of a Slurm array, a machine without a launcher), counted from 0; empty
-    asks the launcher."""
+    asks the launcher. The first one scores."""
     if named:
-        found = re.fullmatch(r"(\d+)/(\d+)", named)
-        if not found or int(found[1]) >= int(found[2]):
-            raise ValueError(f"share must be I/N with I in 0..N-1, such as share=0/4, got {named}")
-        return Share(int(found[1]), int(found[2]))
+        return Share.named(named)
     if by_torchrun():
         return Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if by_srun():
