@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -41,11 +42,7 @@ class Counted(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        tensors = [one for one in tree_leaves((args, given)) if isinstance(one, Tensor)]
-        if tensors and not any(isinstance(one, FakeTensor) for one in tensors):
-            with unset_fake_temporarily():
-                out = func(*args, **given)
-        else:
+        with unset_fake_temporarily() if _is_known(func, args, given) else nullcontext():
             out = func(*args, **given)
         self.flops += _flops(func, args, given, out)
         for one in tree_leaves(out):
@@ -69,6 +66,15 @@ class Counted(TorchDispatchMode):
     def _give(self, key: int, size: int, _: weakref.ref) -> None:
         del self._held[key]
         self.live -= size
+
+
+def _is_known(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the result hangs on no tensor without values; what is made of nothing has none, but numbers in
+    a row have."""
+    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    if not tensors:
+        return func._overloadpacket is aten.arange
+    return not any(isinstance(one, FakeTensor) for one in tensors)
 
 
 def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:
