@@ -17,7 +17,7 @@ import vgen.app  # noqa: F401  # before torch is loaded: threads that wait sleep
 from vgen.backbones.blank import Blank, blank
 from vgen.methods import Recipe, catalogue
 from vgen.training.footprint import CARDS_GB, bytes_sent, footprint, is_held
-from vgen.training.foretold import ClipShape, Step, counted
+from vgen.training.foretold import ClipShape, Step, counts_of
 from vgen.training.optimisation import Optimisation
 from vgen.training.scaling import Network, efficiency
 from vgen.training.strategies import Precision, Spread, TrainerSettings
@@ -87,7 +87,7 @@ def memory(system: System) -> str:
         peaks = []
         for saves in (True, False):
             step = system.step(strategy, saves)
-            peaks.append(footprint(counted(step), step.settings, num).peak)
+            peaks.append(footprint(counts_of(step), step.settings, num).peak)
         cells.append(" / ".join(map(_held_by, peaks)))
         print(f"{system.label}: {strategy.value}", file=sys.stderr, flush=True)
     return _row(cells)
@@ -101,7 +101,7 @@ def _held_by(peak: int) -> str:
 def sent(system: System) -> str:
     """Gigabytes that one of 8 GPUs sends for a step, and what each of many keeps of its speed."""
     network, cells = Network(), [system.label]
-    whole = counted(system.step(Spread.DDP, True))
+    whole = counts_of(system.step(Spread.DDP, True))
     seconds = network.compute_seconds(whole.flops)
     cells.append(f"{whole.flops / 1e12:.0f}")
     for strategy in (Spread.DDP, Spread.ZERO2, Spread.ZERO3):

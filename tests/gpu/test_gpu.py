@@ -19,7 +19,7 @@ from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.corpus import Corpus
-from vgen.training.foretold import ClipShape, Step, counted
+from vgen.training.foretold import ClipShape, Step, counts_of
 from vgen.training.optimisation import Optimisation
 from vgen.training.probe import probe
 from vgen.training.strategies import Accelerator, Precision, TrainerSettings
@@ -91,4 +91,4 @@ def test_the_memory_of_a_step_is_foretold(precision: Precision, checkpointing: b
         on_gpu=True,
     )
     real = probe(step, torch.device("cuda")).peak
-    assert counted(step).peak == pytest.approx(real, rel=0.1)
+    assert counts_of(step).peak == pytest.approx(real, rel=0.1)

@@ -13,12 +13,12 @@ from vgen.training.footprint import (
     is_held,
     most_clips,
 )
-from vgen.training.foretold import Counts
+from vgen.training.foretold import StepCounts
 from vgen.training.scaling import Network, efficiency
 from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 NUM = 400_000_000
-WHOLE = Counts(
+WHOLE = StepCounts(
     frozen=2_000,
     frozen_sharded=1_600,
     learning=4 * NUM,
@@ -31,7 +31,7 @@ WHOLE = Counts(
     num_learning=NUM,
     num_sharded=2 * NUM,
 )
-PARTS = Counts(
+PARTS = StepCounts(
     frozen=2_000,
     frozen_sharded=1_600,
     learning=2 * NUM,

@@ -20,7 +20,7 @@ from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods import Recipe
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.latent_diffusion import LatentDiffusion
-from vgen.training.foretold import ClipShape, Counts, Step, counted
+from vgen.training.foretold import ClipShape, Step, StepCounts, counts_of
 from vgen.training.job import Job
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation, Optimiser
@@ -108,27 +108,27 @@ def test_the_peak_is_that_of_a_real_run(
 
     real, job = real_peak(make, monkeypatch)
     step = step_of(recipe, num_clips, num_frames, cached=cached, optimisation=job.optimisation, **knobs)
-    foretold = counted(replace(step, model=lambda: without_weights(job.model)))
+    foretold = counts_of(replace(step, model=lambda: without_weights(job.model)))
     assert foretold.peak == pytest.approx(real, rel=MOST_WRONG)
 
 
 def test_rows_are_what_is_known_of_them() -> None:
-    counts = counted(step_of(motion(), 2, 4))
+    counts = counts_of(step_of(motion(), 2, 4))
     assert counts.learning == counts.gradients == counts.averages == 4 * counts.num_learning
     assert counts.moments == pytest.approx(2 * counts.learning, rel=0.01)
     assert counts.activations > 0
-    unaveraged = counted(step_of(motion(), 2, 4, optimisation=Optimisation(ema_decay=0.0)))
+    unaveraged = counts_of(step_of(motion(), 2, 4, optimisation=Optimisation(ema_decay=0.0)))
     assert unaveraged.averages == 0
     assert counts.peak - unaveraged.peak == counts.averages
 
 
 def test_muon_has_one_moment_for_matrices() -> None:
-    counts = counted(step_of(motion(), 1, 2, optimisation=Optimisation(kind=Optimiser.MUON)))
+    counts = counts_of(step_of(motion(), 1, 2, optimisation=Optimisation(kind=Optimiser.MUON)))
     assert counts.learning < counts.moments < 2 * counts.learning
 
 
 def activations(num_clips: int, num_frames: int, **knobs: Any) -> int:
-    return counted(step_of(motion(), num_clips, num_frames, on_gpu=True, **knobs)).activations
+    return counts_of(step_of(motion(), num_clips, num_frames, on_gpu=True, **knobs)).activations
 
 
 def test_activations_grow_with_clips_and_shrink_with_checkpointing() -> None:
@@ -139,12 +139,14 @@ def test_activations_grow_with_clips_and_shrink_with_checkpointing() -> None:
 
 
 def test_checkpointing_computes_forward_twice() -> None:
-    plain, again = (counted(step_of(motion(), 2, 4, gradient_checkpointing=on)).flops for on in (False, True))
+    plain, again = (
+        counts_of(step_of(motion(), 2, 4, gradient_checkpointing=on)).flops for on in (False, True)
+    )
     assert 1.15 * plain < again < 1.5 * plain
 
 
 def test_what_deepspeed_divides_is_left_to_it() -> None:
-    counts = counted(step_of(motion(), 1, 2, strategy=Spread.ZERO2, precision=Precision.BF16, on_gpu=True))
+    counts = counts_of(step_of(motion(), 1, 2, strategy=Spread.ZERO2, precision=Precision.BF16, on_gpu=True))
     assert counts.gradients == counts.moments == counts.averages == 0
     assert counts.learning == 2 * counts.num_learning
 
@@ -154,7 +156,7 @@ def test_foretelling_leaves_chance_and_the_model_as_they_were() -> None:
     weights = {name: p.clone() for name, p in model.unet.named_parameters()}
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    found: Counts = counted(replace(step_of(motion(), 1, 2), model=lambda: without_weights(model)))
+    found: StepCounts = counts_of(replace(step_of(motion(), 1, 2), model=lambda: without_weights(model)))
     assert found.peak > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(p, weights[name]) for name, p in model.unet.named_parameters())

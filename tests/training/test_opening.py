@@ -126,7 +126,7 @@ def test_what_cannot_be_foretold_is_said_and_stops_nothing(
         raise RuntimeError("no shape\nfor this")
 
     monkeypatch.setattr(opening, "WORTH_STEPS", 2)
-    monkeypatch.setattr(opening, "counted", fails)
+    monkeypatch.setattr(opening, "counts_of", fails)
     assert (fit(quick(2)) / "adapter.safetensors").is_file()
     job = quick(2)
     assert opening.told_memory(opening.Step(**STEP | {"settings": job.settings})) == (

@@ -13,13 +13,13 @@ import torch
 from vgen.data.cache import LatentCache
 from vgen.data.files import lines_of
 from vgen.training.job import Job
-from vgen.training.pace import Ranks
+from vgen.training.pace import RankTimes
 from vgen.training.run import fit
 
 
 def test_the_slowest_rank_is_told_from_its_own_time() -> None:
     waiting, working = torch.tensor([1.0, 1.0, 4.0, 1.0]), torch.tensor([4.0, 4.0, 4.0, 9.0])
-    found = Ranks(waiting, working, torch.full((4,), 20.0)).figures()
+    found = RankTimes(waiting, working, torch.full((4,), 20.0)).figures()
     assert found["speed/data_wait"] == pytest.approx(7 / 80)
     assert (found["speed/data_wait_most"], found["speed/data_wait_rank"]) == (pytest.approx(0.2), 2)
     assert found["speed/slowest_rank"] == 3
@@ -28,7 +28,7 @@ def test_the_slowest_rank_is_told_from_its_own_time() -> None:
 
 def test_one_rank_is_compared_to_nobody() -> None:
     one = torch.ones(1)
-    assert Ranks(one, one, 4 * one).figures() == {"speed/data_wait": 0.25}
+    assert RankTimes(one, one, 4 * one).figures() == {"speed/data_wait": 0.25}
 
 
 def test_a_run_says_how_long_it_waits_for_data(

@@ -32,7 +32,7 @@ def test_a_second_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(found.values()) == 10
 
 
-def row(event: str, at: float, step: int, **seconds: float) -> dict[str, Any]:
+def row(event: str, at: float, step: int, /, **seconds: float) -> dict[str, Any]:
     return {"event": event, "at": at, "step": step, "seconds": seconds}
 
 

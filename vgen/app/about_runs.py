@@ -17,7 +17,7 @@ ABOUT_RUNS = {
         ),
         examples=(
             "vgen plan experiment=sd15_motion_512 trainer=deepspeed_zero2 trainer.precision=bf16 gpus=8",
-            "vgen plan method=control_net shapes=sdxl data.window.num_frames=1 data.batch_size=4",
+            "vgen plan shapes=sdxl size_px=512 data.window.num_frames=16 data.batch_size=1",
             "vgen plan experiment=toybox_motion trainer=cpu probe=true",
         ),
         hydra=True,

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vgen.app.config import RunSettings, TrainRun, offer_training, run_hydra
 from vgen.app.loading import Backbone
-from vgen.app.plan_shown import Found, shown
+from vgen.app.plan_shown import Planned, shown
 from vgen.app.stacks import StackEntry
 from vgen.app.train import beneath
 from vgen.backbones.absent import no_image_model
@@ -28,7 +28,7 @@ from vgen.methods._assembly import Part
 from vgen.spec import Choice, field, spec
 from vgen.training.corpus import Corpus, split
 from vgen.training.footprint import bytes_sent, footprint
-from vgen.training.foretold import ClipShape, Counts, Step, counted
+from vgen.training.foretold import ClipShape, Step, StepCounts, counts_of
 from vgen.training.optimisation import Optimisation
 from vgen.training.preparing import needs_of
 from vgen.training.probe import Probed, probe
@@ -94,7 +94,7 @@ def main() -> None:
     run_hydra("plan", None, lambda run, _: print(shown(plan(run))), spare={"backbone.path": UNNAMED})
 
 
-def plan(run: PlanRun) -> Found:
+def plan(run: PlanRun) -> Planned:
     """Everything that is foretold of a training."""
     experiment = _experiment()
     opened = _opened(run, experiment)
@@ -109,8 +109,8 @@ def plan(run: PlanRun) -> Found:
         on_gpu=settings.accelerator is not Accelerator.CPU,
         beneath=_beneath(run, opened),
     )
-    counts = counted(step)
-    return Found(
+    counts = counts_of(step)
+    return Planned(
         title=f"{name_of(run.method)} on {opened.name}",
         step=step,
         counts=counts,
@@ -172,7 +172,7 @@ def _clips(run: PlanRun, opened: Opened, experiment: str) -> ClipShape:
     if not run.size_px and Path(run.data.path).is_dir() and run.data.path:
         parts = split(run.data, run.run.seed, own, needs_of(run.method), run.method.subject())
         video = parts.train[0, 0].video
-        sides = (own, own) if video is None else video.shape[2:]
+        sides = (own, own) if video is None else (video.shape[2], video.shape[3])
     elif not run.size_px:
         said = re.search(r"_(\d{3,4})(?:_|$)", experiment)
         side = run.data.size_px or (int(said[1]) if said else own)
@@ -191,14 +191,14 @@ def _size_px(opened: Opened) -> int:
         return opened.shapes().size_px
 
 
-def _peaks(step: Step, counts: Counts) -> dict[bool, dict[int, int]]:
+def _peaks(step: Step, counts: StepCounts) -> dict[bool, dict[int, int]]:
     """On each GPU, with gradient checkpointing and without, by the clips of a batch."""
     found: dict[bool, dict[int, int]] = {}
     for saves in (True, False):
         settings = replace(step.settings, gradient_checkpointing=saves)
         other = replace(step, settings=settings)
         known = {step.clips.num_clips: counts} if saves is step.settings.gradient_checkpointing else {}
-        of = {num: known.get(num) or counted(other.of(num)) for num in BATCHES}
+        of = {num: known.get(num) or counts_of(other.of(num)) for num in BATCHES}
         found[saves] = {n: footprint(c, settings, settings.world_size).peak for n, c in of.items()}
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vgen.training.footprint import CARDS_GB, HELD_BACK, Footprint, is_held, most_clips
-from vgen.training.foretold import Counts, Step
+from vgen.training.foretold import Step, StepCounts
 from vgen.training.probe import Probed
 from vgen.training.scaling import Network, efficiency
 from vgen.training.strategies import Spread
@@ -17,13 +17,13 @@ LABEL, CELL = 30, 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Planned:
     """A plan. ``peaks`` by gradient checkpointing and clips a batch, none for a CPU; ``sent`` bytes a step by
     the number of GPUs."""
 
     title: str
     step: Step
-    counts: Counts
+    counts: StepCounts
     footprint: Footprint
     peaks: dict[bool, dict[int, int]]
     sent: dict[int, int]
@@ -31,11 +31,11 @@ class Found:
     probed: Probed | None
 
 
-def shown(found: Found) -> str:
+def shown(found: Planned) -> str:
     return "\n".join([*_head(found), "", *_memory(found), *_cards(found), "", *_time(found)])
 
 
-def _head(found: Found) -> list[str]:
+def _head(found: Planned) -> list[str]:
     settings, clips = found.step.settings, found.step.clips
     where = "GPU" if found.step.on_gpu else "CPU process"
     frames = f"{clips.num_frames} frame{'s' * (clips.num_frames != 1)}"
@@ -49,14 +49,14 @@ def _head(found: Found) -> list[str]:
     ]
 
 
-def _memory(found: Found) -> list[str]:
+def _memory(found: Planned) -> list[str]:
     rows = {name: size for name, size in found.footprint.rows.items() if size}
     lines = [row(f"each {'GPU' if found.step.on_gpu else 'process'} holds", ["GB"])]
     lines += [row(f"  {name}", [_gb(size)]) for name, size in rows.items()]
     return [*lines, row("  at the peak", [_gb(found.footprint.peak)])]
 
 
-def _cards(found: Found) -> list[str]:
+def _cards(found: Planned) -> list[str]:
     if not found.peaks:
         return []
     peak = found.footprint.peak
@@ -72,7 +72,7 @@ def _cards(found: Found) -> list[str]:
     ]
 
 
-def _time(found: Found) -> list[str]:
+def _time(found: Planned) -> list[str]:
     """A step's time where it was probed, or assumed; and what is lost among many."""
     settings, network = found.step.settings, found.network
     flops = settings.accumulate * found.counts.flops
@@ -92,7 +92,7 @@ def _time(found: Found) -> list[str]:
     return [*lines, *_scaling(found, seconds)]
 
 
-def _scaling(found: Found, seconds: float) -> list[str]:
+def _scaling(found: Planned, seconds: float) -> list[str]:
     network = found.network
     kept = [efficiency(network, seconds, num_bytes, num) for num, num_bytes in found.sent.items()]
     took = f"{seconds:.3g} s a step"

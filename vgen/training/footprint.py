@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vgen.training.foretold import Counts
+from vgen.training.foretold import StepCounts
 from vgen.training.strategies import Precision, Spread, TrainerSettings
 
 CARDS_GB = (12, 16, 24, 40, 48, 80, 141)
@@ -37,8 +37,8 @@ class Footprint:
         return sum(self.rows.values())
 
 
-def footprint(counts: Counts, settings: TrainerSettings, num_devices: int) -> Footprint:
-    """Of every one of ``num_devices``. Counts are those of the same settings."""
+def footprint(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> Footprint:
+    """Of every one of ``num_devices``. StepCounts are those of the same settings."""
     if settings.strategy is Spread.ZERO2:
         return Footprint(_zero2(counts, settings, num_devices))
     if settings.strategy is Spread.ZERO3:
@@ -54,7 +54,7 @@ def footprint(counts: Counts, settings: TrainerSettings, num_devices: int) -> Fo
     return Footprint(rows)
 
 
-def _zero2(counts: Counts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
+def _zero2(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
     """Rajbhandari et al. 2020, section 5: gradients and what the optimiser keeps in parts, weights whole."""
     width = width_of(settings)
     own = _own(counts, num_devices)
@@ -70,7 +70,7 @@ def _zero2(counts: Counts, settings: TrainerSettings, num_devices: int) -> dict[
     }
 
 
-def _zero3(counts: Counts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
+def _zero3(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
     """The same, and the weights of the nets that learn in parts, gathered as they are needed."""
     width = width_of(settings)
     own, gathered = _own(counts, num_devices), min(counts.num_sharded, MOST_GATHERED)
@@ -87,7 +87,7 @@ def _zero3(counts: Counts, settings: TrainerSettings, num_devices: int) -> dict[
     }
 
 
-def _own(counts: Counts, num_devices: int) -> int:
+def _own(counts: StepCounts, num_devices: int) -> int:
     """Learning parameters of one device's part."""
     return -(-counts.num_learning // num_devices)
 
@@ -97,7 +97,7 @@ def width_of(settings: TrainerSettings) -> int:
     return FP32 if settings.precision is Precision.FP32 else FP32 // 2
 
 
-def bytes_sent(counts: Counts, settings: TrainerSettings, num_devices: int) -> int:
+def bytes_sent(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> int:
     """By one device for one optimiser step, in rings: a sum over all is sent twice, once as parts and once
     as wholes (Patarasuk and Yuan 2009).
 

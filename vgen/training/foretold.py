@@ -21,7 +21,7 @@ from vgen.data.fields import FIELDS, VIDEO, Field
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe
 from vgen.methods._assembly import Part
-from vgen.training.counted import GPU_BLOCK, AsOnGpu, Counted
+from vgen.training.counting import GPU_BLOCK, AsOnGpu, Counting
 from vgen.training.learner import Learner, factors
 from vgen.training.optimisation import Optimisation
 from vgen.training.preparing import Preparer, needs_of
@@ -44,7 +44,7 @@ class ClipShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class StepCounts:
     """Bytes on one device while a step is computed there alone, by what holds them.
 
     ``peak`` is the most at once; ``activations`` is what it has beyond the rest: what is kept for backward
@@ -89,7 +89,7 @@ class Step:
         return replace(self, clips=replace(self.clips, num_clips=num_clips))
 
 
-def counted(step: Step) -> Counts:
+def counts_of(step: Step) -> StepCounts:
     """The second step of a run, when moments are there; nothing of it is computed but what is small.
 
     Raises ValueError where the method cannot learn from such clips.
@@ -97,7 +97,7 @@ def counted(step: Step) -> Counts:
     with _without_values(step) as counting, _silent():
         learner = learner_of(step, CPU)
         weights = _live(counting)
-        held = held_of(step, learner)
+        held = staying_of(step, learner)
         held.moments = _live(counting) - weights - _bytes(held.averages) - _bytes(held.gradients())
         batch = zeros_for(step, learner)
         counting.begin()
@@ -105,7 +105,7 @@ def counted(step: Step) -> Counts:
         return _counts(learner, held, batch, counting, weights)
 
 
-def _live(counting: Counted) -> int:
+def _live(counting: Counting) -> int:
     gc.collect()
     return counting.live
 
@@ -115,7 +115,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 @contextmanager
-def _without_values(step: Step) -> Iterator[Counted]:
+def _without_values(step: Step) -> Iterator[Counting]:
     """Tensors of shapes alone, counted."""
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -123,7 +123,7 @@ def _without_values(step: Step) -> Iterator[Counted]:
             stack.enter_context(fused_everywhere())
             stack.enter_context(AsOnGpu())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        yield stack.enter_context(Counted(GPU_BLOCK if step.on_gpu else 1))
+        yield stack.enter_context(Counting(GPU_BLOCK if step.on_gpu else 1))
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def learner_of(step: Step, device: torch.device) -> Learner:
 
 
 @dataclass(slots=True, kw_only=True)
-class Held:
+class Staying:
     """What stays between steps: gradients, the optimiser with its moments, and averages. DeepSpeed's own is
     not computed here: there is no optimiser."""
 
@@ -166,9 +166,9 @@ class Held:
         return [p.grad for p in self.learning if p.grad is not None]
 
 
-def held_of(step: Step, learner: Learner) -> Held:
+def staying_of(step: Step, learner: Learner) -> Staying:
     """What there is after a first step."""
-    held = Held(learning=list(learner.learning.values()))
+    held = Staying(learning=list(learner.learning.values()))
     if step.settings.sharded:
         for parameter in held.learning:
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
@@ -190,7 +190,7 @@ def _drop_gradient(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def one_step(step: Step, learner: Learner, held: Held, batch: Batch) -> None:
+def one_step(step: Step, learner: Learner, held: Staying, batch: Batch) -> None:
     """In the order in which Lightning does it: the gradients of the step before stay until the loss is
     there, and longer where batches are accumulated or DDP keeps them."""
     settings = step.settings
@@ -237,11 +237,11 @@ def _zeros(one: Field, step: Step, learner: Learner) -> Tensor:
     return torch.from_numpy(np.stack([array] * clips.num_clips))
 
 
-def _counts(learner: Learner, held: Held, batch: Batch, counting: Counted, weights: int) -> Counts:
+def _counts(learner: Learner, held: Staying, batch: Batch, counting: Counting, weights: int) -> StepCounts:
     sharded = list(learner.parts.parameters())
     learning = _bytes(held.learning)
     given = [one for one in batch.fields.values() if not isinstance(one, FakeTensor)]
-    return Counts(
+    return StepCounts(
         frozen=weights - learning,
         frozen_sharded=_bytes(p for p in sharded if not p.requires_grad),
         learning=learning,

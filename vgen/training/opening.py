@@ -13,7 +13,7 @@ from vgen.backbones.without_weights import without_weights
 from vgen.methods import name_of
 from vgen.training.corpus import Corpus, Split
 from vgen.training.footprint import footprint
-from vgen.training.foretold import ClipShape, Step, counted
+from vgen.training.foretold import ClipShape, Step, counts_of
 from vgen.training.job import Job
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation, Optimiser
@@ -106,7 +106,7 @@ def told_memory(step: Step) -> str:
     """The peak of every process, foretold. What is wrong with foretelling stops no training."""
     settings = step.settings
     try:
-        peak = footprint(counted(step), settings, settings.world_size).peak
+        peak = footprint(counts_of(step), settings, settings.world_size).peak
     except Exception as error:  # noqa: BLE001  shapes alone do not carry every method through
         return f"not foretold ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
     if not step.on_gpu:

@@ -14,7 +14,7 @@ from vgen.training.clock import Clock, Doing
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
+class RankTimes:
     """Of one log interval, a value for each rank: seconds of waiting for data, of work of its own, and of the
     interval."""
 
@@ -39,7 +39,7 @@ class Ranks:
 
 
 class Pace(pl.Callback):
-    """Logs every ``every`` steps what :class:`Ranks` says, after one gathering of three numbers.
+    """Logs every ``every`` steps what :class:`RankTimes` says, after one gathering of three numbers.
 
     A rank's own time is what passes until the next collective: waiting for data, and forward. In backward
     ranks wait for each other, so that all take as long as the slowest. On a GPU forward is timed there, by
@@ -73,7 +73,7 @@ class Pace(pl.Callback):
             return  # accumulating
         self._seen = step
         if step % self.every == 0:
-            figures = Ranks(*self._gathered(trainer)).figures()
+            figures = RankTimes(*self._gathered(trainer)).figures()
             module.log_dict(figures, batch_size=1)
             self._restart()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vgen.training.foretold import Step, held_of, learner_of, one_step, zeros_for
+from vgen.training.foretold import Step, learner_of, one_step, staying_of, zeros_for
 
 NUM_STEPS = 4
 """Of which the first warms up."""
@@ -34,7 +34,7 @@ def probe(step: Step, device: torch.device) -> Probed:
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if on_gpu else 0
     learner = learner_of(step, device)
-    held, batch = held_of(step, learner), zeros_for(step, learner)
+    held, batch = staying_of(step, learner), zeros_for(step, learner)
     seconds = []
     for _ in range(NUM_STEPS):
         began = time.perf_counter()

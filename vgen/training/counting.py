@@ -22,7 +22,7 @@ GPU_BLOCK = 512
 """A CUDA allocation takes a multiple of so many bytes (torch's caching allocator)."""
 
 
-class Counted(TorchDispatchMode):
+class Counting(TorchDispatchMode):
     """Bytes of the tensors that were made while it lasts: ``live`` now, ``peak`` at most; and the floating
     point operations of matrix products, convolutions and attention, ``flops``.
 
