@@ -19,6 +19,9 @@ from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.formats.adapter import load_adapter
 from vgen.methods.animatediff import AnimateDiff
 from vgen.training.corpus import Corpus
+from vgen.training.foretold import ClipShape, Step, counts_of
+from vgen.training.optimisation import Optimisation
+from vgen.training.probe import probe
 from vgen.training.strategies import Accelerator, Precision, TrainerSettings
 
 pytestmark = pytest.mark.gpu
@@ -72,3 +75,20 @@ def test_what_attention_saw_waits_in_pinned_memory_and_comes_back_the_same() -> 
         for store in stores:
             got = store.get(site, at)
             assert all(got[name].is_cuda and torch.equal(got[name], value) for name, value in want.items())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+def test_the_memory_of_a_step_is_foretold(precision: Precision, checkpointing: bool) -> None:
+    """At Stable Diffusion's width, where what cuBLAS keeps for itself is small beside it."""
+    settings = TrainerSettings(precision=precision, gradient_checkpointing=checkpointing)
+    step = Step(
+        recipe=AnimateDiff(),
+        model=lambda: blank(Blank.SD15),
+        optimisation=Optimisation(),
+        settings=settings,
+        clips=ClipShape(num_clips=1, num_frames=8, height_px=256, width_px=256),
+        on_gpu=True,
+    )
+    real = probe(step, torch.device("cuda")).peak
+    assert counts_of(step).peak == pytest.approx(real, rel=0.1)

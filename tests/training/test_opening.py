@@ -102,3 +102,42 @@ def test_nothing_is_foretold_of_a_folder_that_is_full(
     monkeypatch.setattr(opening.shutil, "disk_usage", lambda _: Usage)
     said = opening.told_disk(TrainerSettings(), Optimisation(), 10**6, tmp_path)
     assert said.endswith("where 1 MB are free; that does not fit")
+
+
+def test_a_run_that_is_worth_it_foretells_its_memory(
+    quick: Callable[..., Job], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vgen.training import opening
+
+    monkeypatch.setattr(opening, "WORTH_STEPS", 2)
+    with caplog.at_level("INFO"):
+        fit(quick(2))
+    [said] = [record.getMessage() for record in caplog.records if record.getMessage().startswith("training")]
+    [row] = [line for line in said.split("\n") if line.startswith("memory")]
+    assert re.match(r"memory +about \d+ MB at the peak, foretold from shapes, beside torch itself", row)
+
+
+def test_what_cannot_be_foretold_is_said_and_stops_nothing(
+    quick: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vgen.training import opening
+
+    def fails(step: object) -> None:
+        raise RuntimeError("no shape\nfor this")
+
+    monkeypatch.setattr(opening, "WORTH_STEPS", 2)
+    monkeypatch.setattr(opening, "counts_of", fails)
+    assert (fit(quick(2)) / "adapter.safetensors").is_file()
+    job = quick(2)
+    assert opening.told_memory(opening.Step(**STEP | {"settings": job.settings})) == (
+        "not foretold (RuntimeError: no shape for this)"
+    )
+
+
+STEP: dict[str, Any] = {
+    "recipe": None,
+    "model": None,
+    "optimisation": None,
+    "clips": None,
+    "on_gpu": False,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -130,8 +130,8 @@ def offered(offer: Callable[[], None]) -> Iterator[None]:
 
 
 def folder_of(verb: str) -> Path:
-    """Where the settings of a verb begin."""
-    return conf_dir().absolute() if verb == "train" else conf_dir().absolute() / verb
+    """Where the settings of a verb begin; those of a training and of its plan are the same."""
+    return conf_dir().absolute() if verb in ("train", "plan") else conf_dir().absolute() / verb
 
 
 def run_hydra(
@@ -139,9 +139,10 @@ def run_hydra(
     offer: Callable[[], None],
     action: Callable[[Any, dict[str, Any]], Any],
     failed: Callable[[Exception], Any] | None = None,
+    spare: Mapping[str, Any] | None = None,
 ) -> None:
     """Compose what ``offer`` stores and the command line says; hand over the typed value and the resolved
-    plain data.
+    plain data. ``spare`` has values for keys that may be missing.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
     under --multirun. ``failed`` says what a job of a multirun is worth that has failed; without it the first
@@ -152,6 +153,8 @@ def run_hydra(
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 
     def job(cfg: DictConfig) -> Any:
+        for key in OmegaConf.missing_keys(cfg) & (spare or {}).keys():
+            OmegaConf.update(cfg, key, (spare or {})[key])
         try:
             OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
         except OmegaConfBaseException as error:

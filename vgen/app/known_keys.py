@@ -20,6 +20,7 @@ FILE = Path(__file__).with_name("keys.json")
 RUNS = {
     "prepare": "vgen.app.prepare:Prepare",
     "train": "vgen.app.config:TrainRun",
+    "plan": "vgen.app.plan:PlanRun",
     "generate": "vgen.app.generate:GenerateRun",
     "edit": "vgen.app.edit:EditRun",
     "evaluate": "vgen.app.evaluate:EvaluateRun",
@@ -28,6 +29,7 @@ RUNS = {
 """The type behind the configuration of each verb that Hydra reads."""
 MORE = {
     "train": ("numbers", "experiment", "debug"),
+    "plan": ("numbers", "experiment", "debug"),
     "export": ("from",),
     "evaluate": tuple(f"suite.{name}" for name in SLOTS),
 }

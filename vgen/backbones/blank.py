@@ -30,10 +30,16 @@ class Blank(Choice):
 
     TOYBOX = "toybox"
     SD15 = "sd15"
+    SD21 = "sd21"
+    SDXL = "sdxl"
     SD15_NARROW = "sd15_narrow"
     SDXL_NARROW = "sdxl_narrow"
 
 
+REAL = (Blank.SD15, Blank.SD21, Blank.SDXL)
+"""Those of published models, whose VAE is one."""
+VOCABULARY = 49408
+"""Of CLIP's tokenizer: rows of the text encoders of published models."""
 SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -74,6 +80,28 @@ def blank_unet(size: Blank) -> UNet2DConditionModel:
                 attention_head_dim=8,
                 **_blocks([True] * 3 + [False]),
             )
+        case Blank.SD21:
+            return UNet2DConditionModel(
+                sample_size=96,
+                block_out_channels=(320, 640, 1280, 1280),
+                cross_attention_dim=1024,
+                attention_head_dim=(5, 10, 20, 20),
+                use_linear_projection=True,
+                **_blocks([True] * 3 + [False]),
+            )
+        case Blank.SDXL:
+            return UNet2DConditionModel(
+                sample_size=128,
+                block_out_channels=(320, 640, 1280),
+                cross_attention_dim=2048,
+                attention_head_dim=(5, 10, 20),
+                transformer_layers_per_block=(1, 2, 10),
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=6 * 256 + 1280,
+                use_linear_projection=True,
+                **_blocks([False, True, True]),
+            )
         case Blank.SD15_NARROW:
             return UNet2DConditionModel(
                 sample_size=64,
@@ -100,7 +128,7 @@ def blank_unet(size: Blank) -> UNet2DConditionModel:
 
 def blank_vae(size: Blank) -> AutoencoderKL:
     toy = size is Blank.TOYBOX
-    width = (16, 48, 96) if toy else (32, 32, 32, 32) if size is not Blank.SD15 else (128, 256, 512, 512)
+    width = (16, 48, 96) if toy else (128, 256, 512, 512) if size in REAL else (32, 32, 32, 32)
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -137,7 +165,7 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
 
         def text_config(hidden: int, layers: int, heads: int = 4) -> CLIPTextConfig:
             return CLIPTextConfig(
-                vocab_size=len(tokenizer),
+                vocab_size=VOCABULARY if size in REAL else len(tokenizer),
                 hidden_size=hidden,
                 intermediate_size=4 * hidden,
                 num_hidden_layers=layers,
@@ -183,6 +211,15 @@ def blank(size: Blank, seed: int = 0) -> ImageModel:
                 )
             case Blank.SD15:
                 return ImageModel(text_encoders=[CLIPTextModel(text_config(768, 12, 12))], **common)
+            case Blank.SD21:
+                return ImageModel(text_encoders=[CLIPTextModel(text_config(1024, 23, 16))], **common)
+            case Blank.SDXL:
+                second = CLIPTextModelWithProjection(text_config(1280, 32, 20))
+                return ImageModel(
+                    text_encoders=[CLIPTextModel(text_config(768, 12, 12)), second],
+                    second_tokenizer=tokenizer,
+                    **common,
+                )
             case Blank.SD15_NARROW:
                 return ImageModel(
                     text_encoders=[CLIPTextModel(text_config(unet.config["cross_attention_dim"], 2))],

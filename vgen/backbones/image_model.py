@@ -247,7 +247,7 @@ class ImageModel:
         """Changes with every change of the text encoders' weights in place, and with their place."""
         out: list[int] = []
         for p in self._text_parameters():
-            out += (p._version, p.data_ptr())
+            out += (p._version, p.untyped_storage()._cdata)
         return tuple(out)
 
     def text_learns(self) -> bool:

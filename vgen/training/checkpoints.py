@@ -17,6 +17,7 @@ from torch import Tensor
 from vgen.formats.tensor_file import Entry, Shelf
 from vgen.training import checkpoint_folder as room
 from vgen.training.checkpoint_folder import AVERAGES, MOMENTS, WEIGHTS, Checkpoint, State, Unsound
+from vgen.training.clock import Clock, Doing
 from vgen.training.ema import Ema
 from vgen.training.held import Diverged, Held, Learning, Whole
 from vgen.training.zero import ZeroStrategy
@@ -38,11 +39,11 @@ class Saver:
     """Writes what learns, whatever the strategy; every rank has to ask at the same step.
 
     A disk that refuses ends no training: it is said once, and the next save tries again. ``ema`` is the run's
-    average, or None.
+    average, or None; ``clock`` counts the time.
     """
 
-    def __init__(self, ema: Ema | None) -> None:
-        self.ema = ema
+    def __init__(self, ema: Ema | None, clock: Clock) -> None:
+        self.ema, self.clock = ema, clock
         self._refused = False
 
     def save(self, trainer: pl.Trainer, module: Any, folder: Path, val_loss: float | None = None) -> bool:
@@ -50,6 +51,10 @@ class Saver:
 
         Raises ValueError on every rank where a value is not finite, or where the run's folder is gone.
         """
+        with self.clock.during(Doing.SAVE):
+            return self._save(trainer, module, folder, val_loss)
+
+    def _save(self, trainer: pl.Trainer, module: Any, folder: Path, val_loss: float | None) -> bool:
         learning = Learning(module.learning, held_of(trainer), self.ema.average if self.ema else {})
         shelves = {WEIGHTS: learning.weights()}
         if self.ema is not None:

@@ -9,12 +9,62 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from vgen.backbones.without_weights import without_weights
+from vgen.methods import name_of
 from vgen.training.corpus import Corpus, Split
+from vgen.training.footprint import footprint
+from vgen.training.foretold import ClipShape, Step, counts_of
+from vgen.training.job import Job
+from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation, Optimiser
 from vgen.training.strategies import TrainerSettings
 
 BYTES, COLUMN = 4, 12
 """Learnt values are kept in fp32; headings are so wide."""
+WORTH_STEPS = 100
+"""A run of fewer steps finds out by itself what memory it takes, as soon as it could be foretold."""
+
+
+def said_of(job: Job, parts: Split, learner: Learner, shown: dict[str, int], memory: dict[str, str]) -> str:
+    """What is about to be trained, on what, where, and what it will take."""
+    learning = list(learner.learning.values())
+    num_learning = sum(parameter.numel() for parameter in learning)
+    whole = learner.video_model.components().values()
+    rows = {
+        "training": f"{name_of(job.recipe)} on {job.model.source}, in {job.folder}",
+        "clips": told_clips(parts, shown),
+        "steps": told_steps(job.settings, job.corpus, parts.num_train),
+        "parameters": told_parameters(learning, whole),
+        "device": told_device(job.settings),
+        **memory,
+        "disk": told_disk(job.settings, job.optimisation, num_learning, job.folder),
+    }
+    return opening(rows)
+
+
+def memory_of(job: Job, parts: Split, steps_done: int) -> dict[str, str]:
+    """Of a run that is long enough for some seconds of foretelling; before layers are put into the model."""
+    video = parts.train[0, 0].video
+    if job.settings.max_steps - steps_done < WORTH_STEPS or video is None or not job.recipe.on_image_model:
+        return {}
+    corpus, (num_frames, _, height, width) = job.corpus, video.shape
+    clips = ClipShape(
+        num_clips=corpus.batch_size,
+        num_frames=num_frames,
+        height_px=height,
+        width_px=width,
+        cached=corpus.cache,
+    )
+    step = Step(
+        recipe=job.recipe,
+        model=lambda: without_weights(job.model),
+        optimisation=job.optimisation,
+        settings=job.settings,
+        clips=clips,
+        on_gpu=job.settings.on_gpu(),
+        beneath=[one.part for one in job.beneath],
+    )
+    return {"memory": told_memory(step)}
 
 
 def opening(rows: Mapping[str, str]) -> str:
@@ -52,6 +102,22 @@ def told_device(settings: TrainerSettings) -> str:
     name = torch.cuda.get_device_name() if settings.on_gpu() else f"CPU, {num} thread{'s' * (num != 1)}"
     many = f"{settings.world_size} x " if settings.world_size > 1 else ""
     return f"{many}{name}; {settings.precision.value}"
+
+
+def told_memory(step: Step) -> str:
+    """The peak of every process, foretold. What is wrong with foretelling stops no training."""
+    settings = step.settings
+    try:
+        peak = footprint(counts_of(step), settings, settings.world_size).peak
+    except Exception as error:  # noqa: BLE001  shapes alone do not carry every method through
+        return f"not foretold ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+    if not step.on_gpu:
+        return f"about {_size(peak)} at the peak, foretold from shapes, beside torch itself"
+    has = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    care = "; that does not fit" if peak > has else ""
+    return (
+        f"about {_size(peak)} at the peak on each GPU, foretold from shapes; this one has {_size(has)}{care}"
+    )
 
 
 def told_disk(settings: TrainerSettings, optimisation: Optimisation, num_learning: int, folder: Path) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
+import string
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,3 +217,12 @@ def _refused(logger: WandbLogger) -> str | None:
         wandb.teardown()  # its service holds the run's id, and would refuse it offline too
         return taken_no_run(error)
     return None
+
+
+def run_id_of(folder: Path) -> str:
+    """A W&B run id that survives a resume."""
+    path = folder / "run_id.txt"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)))
+    return path.read_text().strip()

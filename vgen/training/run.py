@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import signal
-import string
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -20,19 +17,20 @@ from vgen.data.batch import Encoder
 from vgen.data.cache import LatentCache
 from vgen.data.cache_building import Builders
 from vgen.data.clips import Clips
-from vgen.data.mixture import refuse_other_size
 from vgen.formats.adapter import Card, put
-from vgen.methods import Regime, name_of
+from vgen.methods import name_of
 from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.captions import say_cut_captions
 from vgen.training.checkpoints import GoOn, KeepBest, KeepLast, Saver, refuse_misfit
+from vgen.training.clock import Clock, ClockIn, ClockOut
 from vgen.training.corpus import Split, split
 from vgen.training.divergence import Divergence
 from vgen.training.ema import Ema
 from vgen.training.exits import Stopped, code_of
+from vgen.training.first_clips import check_clips
 from vgen.training.going_on import clear, resumable, say_resumed, say_what_is_kept
 from vgen.training.heartbeats import Beating, StepBegins, StepEnds
 from vgen.training.job import Job
@@ -41,11 +39,12 @@ from vgen.training.learnt import Learnt, saved
 from vgen.training.loader import cached, collate_of, loaders
 from vgen.training.memory import is_out_of_memory, out_of_memory
 from vgen.training.monitors import GradientNorm, Throughput, TimeUse
-from vgen.training.opening import opening, told_clips, told_device, told_disk, told_parameters, told_steps
+from vgen.training.opening import memory_of, said_of
+from vgen.training.pace import Pace
 from vgen.training.preflight import preflight
 from vgen.training.preparing import Preparer, needs_of
 from vgen.training.progress import StepBar
-from vgen.training.records import loggers, recorded
+from vgen.training.records import loggers, recorded, run_id_of
 from vgen.training.results import write_results, written_at
 from vgen.training.samples import SampleClips, refuse_wordless
 from vgen.training.signals import Boundary
@@ -58,6 +57,7 @@ from vgen.training.strategies import (
     trainer,
     warn_of_slow_bf16,
 )
+from vgen.training.timeline import END, Timeline, TimelineRows
 from vgen.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,13 @@ def fit(job: Job) -> Path:
     The learnt part lies there as ``adapter.safetensors``, or as ``image_model/`` where the image model itself
     learnt.
     """
-    settings = job.settings
+    settings, clock = job.settings, Clock()
     rank = ranks.rank(settings.devices)
     with Watchdog(job.folder, rank, settings.hang_seconds, settings.phase_seconds) as watchdog:
-        return _fit(job, watchdog)
+        return _fit(job, watchdog, clock)
 
 
-def _fit(job: Job, watchdog: Watchdog) -> Path:
+def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
     pl.seed_everything(job.seed, verbose=False)
     settings = job.settings
     rank = _ready(job)
@@ -86,7 +86,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         return job.folder
     needs, subject = needs_of(job.recipe), job.recipe.subject()
     parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
-    shown = _check_clips(job, parts)
+    shown = check_clips(job, parts)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     num_clips = settings.max_steps * global_batch
     # of the image model as it came: what is put into it may hold weights of its own
@@ -99,9 +99,10 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         [one.said for one in job.beneath],
         job.init,
     )
+    memory = memory_of(job, parts, steps_done) if rank == 0 else {}
     learner = _learner(job, shown)
     if rank == 0:
-        log.info("%s", _opening(job, parts, learner, shown))
+        log.info("%s", said_of(job, parts, learner, shown, memory))
         _tell_of_clips(job, parts)
     if job.corpus.cache:
         parts = _cached(job, parts, Beating(Preparer(learner.video_model), watchdog), rank)
@@ -117,7 +118,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         rank=rank,
         world_size=settings.world_size,
     )
-    run_id = _run_id(job.folder) if rank == 0 else None  # the others do not log
+    run_id = run_id_of(job.folder) if rank == 0 else None  # the others do not log
     decay = job.optimisation.ema_decay
     ema = Ema(decay, job.recipe.adversaries()) if decay else None
     learnt = Learnt(ema)
@@ -131,6 +132,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     if found:
         refuse_misfit(found, learner.learning, job.optimisation.kind.value, learner.record)
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
+    timeline = Timeline(job.folder, clock, settings.figures_every_steps)
     with recorded(figures):
         fitter = trainer(
             settings,
@@ -138,10 +140,14 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             job.optimisation.grad_clip,
             [
                 *([GoOn(found, ema)] if found else []),
+                ClockIn(clock),
                 StepEnds(watchdog),
-                *_callbacks(job, learner, ema, shown),
+                *_callbacks(job, learner, ema, shown, clock),
                 learnt,
+                Pace(clock, settings.figures_every_steps),
+                TimelineRows(timeline),
                 StepBegins(watchdog, job.is_busy),
+                ClockOut(clock),
             ],
             figures,
             job.folder,
@@ -150,6 +156,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             say_resumed(found, consumed)
         job.begin()
         if rank == 0:
+            timeline.begin(steps_done)
             clear(job.folder / "checkpoints", found)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
@@ -158,6 +165,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
             _run(job, fitter, learner, train, val)
         if rank == 0:
             write_results(job, learner, learnt.values, card, val)
+            timeline.note(END, settings.max_steps)
     return job.folder
 
 
@@ -198,22 +206,6 @@ def _tell_of_clips(job: Job, parts: Split) -> None:
     log.info("%s", parts.told)
     if isinstance(parts.train, Clips) and job.recipe.on_image_model:
         say_cut_captions(job.model, parts.train)
-
-
-def _opening(job: Job, parts: Split, learner: Learner, shown: dict[str, int]) -> str:
-    """What is about to be trained, on what, where, and what it will take."""
-    learning = list(learner.learning.values())
-    num_learning = sum(parameter.numel() for parameter in learning)
-    whole = learner.video_model.components().values()
-    rows = {
-        "training": f"{name_of(job.recipe)} on {job.model.source}, in {job.folder}",
-        "clips": told_clips(parts, shown),
-        "steps": told_steps(job.settings, job.corpus, parts.num_train),
-        "parameters": told_parameters(learning, whole),
-        "device": told_device(job.settings),
-        "disk": told_disk(job.settings, job.optimisation, num_learning, job.folder),
-    }
-    return opening(rows)
 
 
 def _compile(learner: Learner, settings: TrainerSettings) -> None:
@@ -305,7 +297,9 @@ def _prove(learner: Learner, clips: Clips | LatentCache, job: Job) -> None:
     )
 
 
-def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int]) -> list[pl.Callback]:
+def _callbacks(
+    job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int], clock: Clock
+) -> list[pl.Callback]:
     """In this order: what is due is written before validation, validation and samples run on the averages
     that ``ema`` puts in place, the best is kept by what validation found."""
     every = job.settings.figures_every_steps
@@ -318,47 +312,10 @@ def _callbacks(job: Job, learner: Learner, ema: Ema | None, shown: dict[str, int
     ]
     if draws_samples(job, learner):
         row = as_trained(job.recipe.sampling(), shown)
-        out.append(SampleClips(job.samples, job.folder / "samples", ema, job.samples.sampling.over(row)))
+        own = job.samples.sampling.over(row)
+        out.append(SampleClips(job.samples, job.folder / "samples", ema, own, clock))
     folder = job.folder / "checkpoints"
-    saver = Saver(ema)
+    saver = Saver(ema, clock)
     last = KeepLast(folder, job.settings.checkpoint_every_steps, job.settings.keep_last, saver)
     boundary = Boundary(job.signals, job.is_lost, job.folder)
     return [last, *([ema] if ema else []), *out, KeepBest(folder, saver), boundary]
-
-
-def _check_clips(job: Job, parts: Split) -> dict[str, int]:
-    """One clip of each part is read and cut: what is held out would else be looked at for the first time in
-    the first validation. Returns the frames and the size that training shows, where it shows clips."""
-    shown: dict[str, int] = {}
-    seen = job.corpus.path or job.corpus.video or job.corpus.images
-    named = [(parts.train, seen), (parts.val, job.corpus.val_path or seen)]
-    if parts.prior is not None:
-        named.append((parts.prior, job.corpus.prior_path or ""))
-        refuse_other_size(parts.train[0, 0], parts.prior[0, 0], job.corpus.prior_path or "")
-    for clips, path in named:
-        video = clips[0, 0].video
-        if video is not None and (job.recipe.runs_unet() or job.corpus.cache):
-            _check_size(job, video, path)
-            height, width = video.shape[2:]
-            if clips is parts.train and job.recipe.regime is not Regime.IMAGE:
-                shown = {"num_frames": job.corpus.window.num_frames, "width_px": width, "height_px": height}
-    return shown
-
-
-def _check_size(job: Job, video: np.ndarray, path: str) -> None:
-    height, width = video.shape[2:]
-    multiple = job.model.vae_factor * 2 ** (len(job.model.unet.config["block_out_channels"]) - 1)
-    if height % multiple or width % multiple:
-        raise ValueError(
-            f"clips of {path} are {width} x {height} px; this image model needs multiples of {multiple}: "
-            f"prepare them with size_px={job.model.size_px}"
-        )
-
-
-def _run_id(folder: Path) -> str:
-    """A W&B run id that survives a resume."""
-    path = folder / "run_id.txt"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=8)))
-    return path.read_text().strip()

@@ -4,6 +4,7 @@ weights."""
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vgen.data.clip_files import enlarged, to_uint8, write_grid, write_mp4
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Prompt, Sampling, SamplingOverrides, generate, num_steps
 from vgen.spec import field, spec
+from vgen.training.clock import Clock, Doing
 from vgen.training.ema import Ema
 from vgen.training.partitions import is_partitioned
 from vgen.training.progress import TimeLeft
@@ -50,8 +52,11 @@ class SampleClips(pl.Callback):
     """Draws with ``sampling``: by default the frames and the size of the training, where motion is learnt.
     Clips are files of their own, stills one grid."""
 
-    def __init__(self, settings: SampleSettings, folder: Path, ema: Ema | None, sampling: Sampling) -> None:
+    def __init__(
+        self, settings: SampleSettings, folder: Path, ema: Ema | None, sampling: Sampling, clock: Clock
+    ) -> None:
         self.settings, self.folder, self.ema, self.sampling = settings, folder, ema, sampling
+        self.clock = clock
         self._done = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -64,10 +69,8 @@ class SampleClips(pl.Callback):
         if not trainer.is_global_zero and not any(is_partitioned(p) for p in module.parameters()):
             return  # where weights are in parts, drawing gathers them: every rank has to draw, one writes
         self._done = step
-        if self.ema is not None:
-            with self.ema.weights(module):
-                self._draw(trainer, module, step)
-        else:
+        averaged = nullcontext() if self.ema is None else self.ema.weights(module)
+        with self.clock.during(Doing.DRAW), averaged:
             self._draw(trainer, module, step)
 
     def _draw(self, trainer: pl.Trainer, module: Any, step: int) -> None:
