@@ -27,6 +27,7 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
+from vgen.training.auditing import auditing, begin_ledger, refuse_gap
 from vgen.training.captions import say_cut_captions
 from vgen.training.checkpoints import GoOn, KeepBest, KeepLast, Saver, refuse_misfit
 from vgen.training.corpus import Split, split
@@ -84,6 +85,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
     if found and steps_done >= settings.max_steps and written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
+    refuse_gap(job, goes_on=found is not None)
     needs, subject = needs_of(job.recipe), job.recipe.subject()
     parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
     shown = _check_clips(job, parts)
@@ -141,6 +143,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
                 StepEnds(watchdog),
                 *_callbacks(job, learner, ema, shown),
                 learnt,
+                *auditing(job, rank),
                 StepBegins(watchdog, job.is_busy),
             ],
             figures,
@@ -151,6 +154,7 @@ def _fit(job: Job, watchdog: Watchdog) -> Path:
         job.begin()
         if rank == 0:
             clear(job.folder / "checkpoints", found)
+            begin_ledger(job, parts, steps_done)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
         else:
