@@ -81,6 +81,18 @@ def test_all_ranks_write_their_stacks_and_end(tmp_path: Path, stopped: bool) -> 
         assert other.wait() == REQUEUE
 
 
+def test_a_rank_does_not_take_the_end_of_an_earlier_part_for_its_own(tmp_path: Path) -> None:
+    """Under srun the first rank, which removes what is left, may come later: it waits for the lock."""
+    (tmp_path / ".ending").write_text("stacks/before")
+    with hangs(tmp_path, rank=1, seconds=1e9) as process:
+        time.sleep(2)
+        assert process.poll() is None
+        (tmp_path / ".ending").unlink()
+        (tmp_path / ".ending").write_text("stacks/now")
+        assert process.wait() == REQUEUE
+    assert [path.name for path in (tmp_path / "stacks").iterdir()] == ["now"]
+
+
 def test_a_rank_that_does_not_answer_is_named_and_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         process = hangs(tmp_path, peer=other.pid)

@@ -1,5 +1,5 @@
-"""``vgen checkpoints RUN``: what a run keeps, whether it is sound, what it takes on the disk, and an adapter
-of any of it."""
+"""``vgen checkpoints RUN``: what a run keeps, whether it is sound, what it takes on the disk, an adapter of
+any of it, and whether every sample came once an epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vgen.app.stacks import recipe_of
+from vgen.data.audit import AUDIT, Audit
 from vgen.data.leftovers import is_abandoned
 from vgen.formats.adapter import card_of, save_adapter
 from vgen.training import checkpoint_folder as room
@@ -21,8 +22,15 @@ from vgen.training.checkpoints import BEST
 from vgen.training.learnt import saved
 from vgen.training.older_checkpoints import convert
 
-_USAGE = "vgen checkpoints RUN [list|verify|prune|convert|export] [keep=N] [step=N|best] [out=FILE]"
-_KEYS = {"list": (), "verify": (), "prune": ("keep",), "convert": (), "export": ("step", "out")}
+_USAGE = "vgen checkpoints RUN [list|verify|prune|convert|export|audit] [keep=N] [step=N|best] [out=FILE]"
+_KEYS = {
+    "list": (),
+    "verify": (),
+    "prune": ("keep",),
+    "convert": (),
+    "export": ("step", "out"),
+    "audit": (),
+}
 
 
 def main() -> None:
@@ -42,6 +50,7 @@ def main() -> None:
         "prune": pruned,
         "convert": converted,
         "export": exported,
+        "audit": audited,
     }
     Console(soft_wrap=True).print(doing[action](folder, **given), markup=False, highlight=False)
 
@@ -203,3 +212,16 @@ def _chosen(folder: Path, step: str) -> Checkpoint:
     if found is None:
         raise ValueError(f"{folder} has no sound checkpoint; 'vgen checkpoints {folder} verify' says why")
     return found
+
+
+def audited(folder: Path) -> str:
+    """What the ledger says of the steps up to the newest sound checkpoint, from which the run would go on.
+    Raises ValueError where a sample is lost or repeated."""
+    run = folder.parent
+    if not (run / AUDIT).is_dir():
+        raise ValueError(f"{run} keeps no audit ledger; train with data.audit=true from the first step on")
+    audit = Audit.of(run / AUDIT, _chosen(folder, "").state.step)
+    try:
+        return audit.told()
+    except ValueError as wrong:
+        raise ValueError(f"audit of {run}: {wrong}") from None

@@ -42,7 +42,7 @@ VERBS = {
             ("data.window.num_frames", "frames of a clip; .stride_frames takes every so-manyth"),
             ("backbone", "toybox, or a Stable Diffusion folder"),
             ("optim.lr trainer.max_steps", "learning rate (.warmup_steps, .decay=cosine); optimiser steps"),
-            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
+            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero1 (2, 3); trainer.precision=bf16"),
             ("callbacks.prompts", "clips drawn as it goes, [a cat], every callbacks.every_steps"),
             (
                 "run.name logger experiment",
@@ -247,13 +247,17 @@ VERBS = {
         examples=("vgen adapters runs/mine", "vgen adapters shipped"),
     ),
     "checkpoints": Verb(
-        summary="what a run keeps: list, verify, prune, convert, export",
-        usage="vgen checkpoints RUN [list|verify|prune|convert|export] [key=value ...]",
+        summary="what a run keeps: list, verify, prune, convert, export, audit",
+        usage="vgen checkpoints RUN [list|verify|prune|convert|export|audit] [key=value ...]",
         keys=(
             ("verify", "read every byte and compare its hash"),
             ("prune", "delete all but the newest keep=1 sound ones, and what was left half written"),
             ("convert", "make new ones of an older vgen's step-N.ckpt, which are read as data only"),
             ("export", "write an adapter of step=N, step=best or the newest, to out=FILE.safetensors"),
+            (
+                "audit",
+                "read the ledger of a run with data.audit=true: each sample once an epoch, or which not",
+            ),
         ),
         examples=(
             "vgen checkpoints runs/mine",

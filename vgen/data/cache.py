@@ -75,6 +75,9 @@ class LatentCache:
     def __len__(self) -> int:
         return self.ends[-1]
 
+    def ids(self) -> list[str]:
+        return [id_ for part in self.parts for id_ in part.ids]
+
     def __getitem__(self, at: tuple[int, int]) -> Clip:
         epoch, index = at
         which = bisect_right(self.ends, index)

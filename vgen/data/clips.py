@@ -124,6 +124,10 @@ class Clips:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def ids(self) -> list[str]:
+        """Of the samples, without reading them."""
+        return [self.reader.key(row) for row in self.rows]
+
     def __getitem__(self, at: tuple[int, int]) -> Clip:
         epoch, index = at
         sample = self.reader[self.rows[index]]

@@ -153,6 +153,10 @@ class OneClip:
     def check(self, rows: Sequence[int]) -> None:
         """Nothing: what may be missing is refused by :meth:`reading`."""
 
+    def key(self, i: int) -> str:
+        """The sample's id."""
+        return self[i].id
+
     def __len__(self) -> int:
         return 1
 

@@ -40,6 +40,11 @@ def stills_before(number: int, share: float) -> int:
     return math.floor(number * share + 1e-9)
 
 
+def kind_of(number: int, share: float) -> int:
+    """What batch ``number`` is of, 0: clips, 1: stills."""
+    return stills_before(number + 1, share) - stills_before(number, share)
+
+
 class ClipAndStillBatches:
     """Batches of one rank, from batch ``first`` of ``num_batches`` on, in the protocol of
     ``torch.utils.data.Sampler`` with a length.
@@ -67,14 +72,10 @@ class ClipAndStillBatches:
     def __len__(self) -> int:
         return self.num_batches - self.first
 
-    def kind(self, number: int) -> int:
-        """0: clips, 1: stills."""
-        return stills_before(number + 1, self.share) - stills_before(number, self.share)
-
     def __iter__(self) -> Iterator[list[Picked]]:
         orders = [self._draws(part) for part in (0, 1)]
         for number in range(self.first, self.num_batches):
-            part = self.kind(number)
+            part = kind_of(number, self.share)
             draws = [next(orders[part]) for _ in range(self.batch_size)]
             yield [(part, epoch, index) for epoch, index in draws]
 

@@ -38,6 +38,8 @@ class Corpus:
     not square is cut at ``num_crops`` places.
 
     ``prior_path`` holds clips of what was known before, as many of which go beside those of every batch.
+
+    ``audit`` keeps a ledger of every sample that a step was trained on (:mod:`vgen.data.audit`).
     """
 
     path: str = ""
@@ -62,6 +64,7 @@ class Corpus:
     num_distractors: int = 0
     stills: str = ""
     stills_share: float = 0.0
+    audit: bool = False
 
     def named(self) -> str:
         """What the clips are named by, as the key and its value."""

@@ -23,6 +23,7 @@ from vgen.methods._objectives import Denoising
 from vgen.methods._sampling import as_trained, position_rows, refuse_impossible
 from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
+from vgen.training.auditing import auditing, begin_ledger, refuse_gap
 from vgen.training.captions import say_cut_captions
 from vgen.training.checkpoints import GoOn, KeepBest, KeepLast, Saver, refuse_misfit
 from vgen.training.clock import Clock, ClockIn, ClockOut
@@ -84,6 +85,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
     if found and steps_done >= settings.max_steps and written_at(job) == steps_done:
         log.info("the run is already at step %d of %d", steps_done, settings.max_steps)
         return job.folder
+    refuse_gap(job, goes_on=found is not None)
     needs, subject = needs_of(job.recipe), job.recipe.subject()
     parts = split(job.corpus, job.seed, job.model.size_px, needs, subject)
     shown = check_clips(job, parts)
@@ -146,6 +148,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
                 learnt,
                 Pace(clock, settings.figures_every_steps),
                 TimelineRows(timeline),
+                *auditing(job, rank),
                 StepBegins(watchdog, job.is_busy),
                 ClockOut(clock),
             ],
@@ -158,6 +161,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
         if rank == 0:
             timeline.begin(steps_done)
             clear(job.folder / "checkpoints", found)
+            begin_ledger(job, parts, steps_done)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
         else:

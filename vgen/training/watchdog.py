@@ -80,6 +80,7 @@ class Watchdog:
         self._phase, self._is_step, self._since = "setting up", False, time.monotonic()
         self._seconds: deque[float] = deque(maxlen=1000)
         self._stacks = folder / "stacks"
+        self._earlier: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
@@ -88,6 +89,7 @@ class Watchdog:
         if self.rank == 0:
             for name in (_ENDING, _FAULT):  # of an earlier part of the run
                 (self.folder / name).unlink(missing_ok=True)
+        self._earlier = self._told_at()  # rank 0 may be long in coming and removing it
         self._thread.start()
         return self
 
@@ -125,11 +127,22 @@ class Watchdog:
             if now - before > 10 * POLL_SECONDS:
                 self._since += now - before
             before = now
-            if (self.folder / _ENDING).exists():
+            if self._all_end():
                 self.follow()
             if now - self._since > self.limit:
                 self._end_for_all()
             self._look_after_children()
+
+    def _told_at(self) -> int | None:
+        """When all ranks were told to end, in ns by the file system's clock."""
+        with suppress(FileNotFoundError):
+            return (self.folder / _ENDING).stat().st_mtime_ns
+        return None
+
+    def _all_end(self) -> bool:
+        """Whether all ranks were told to since this one began."""
+        told_at = self._told_at()
+        return told_at is not None and told_at != self._earlier
 
     def _look_after_children(self) -> None:
         """Lightning looks every five seconds and kills this process where one has failed, without a word."""
@@ -211,7 +224,7 @@ class Watchdog:
         """What another rank tells within ``seconds`` of its end."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if (self.folder / _ENDING).exists():
+            if self._all_end():
                 return Reason.ALL_END
             if (self.folder / _FAULT).exists():
                 return Reason.FAULT
