@@ -50,15 +50,20 @@ def markdown() -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows()])
 
 
-def pages() -> str:
-    """Every method's picture and figures on the toybox, and its expanded row on Stable Diffusion 1.5's
-    shapes."""
+def head() -> list[str]:
+    """What the page of all methods begins with: how it came about, and the table of systems that edit."""
     how = (
         "Written by `vgen methods format=pages`: every row on Stable Diffusion 1.5's shapes, with the "
         "paper's own knobs."
     )
     table = "\n".join(figures.editing_table(figures.measured()))
-    parts = [f"# Methods\n\n{how}\n", *([f"{_EDITING}\n\n{table}\n"] if table else [])]
+    return [f"# Methods\n\n{how}\n", *([f"{_EDITING}\n\n{table}\n"] if table else [])]
+
+
+def pages() -> str:
+    """Every method's picture and figures on the toybox, and its expanded row on Stable Diffusion 1.5's
+    shapes."""
+    parts = head()
     for name, *_ in rows():
         words = (sys.modules[catalogue()[name].__module__].__doc__ or "").strip()
         picture = f"![{name} on the toybox](gallery/{name}.webp)" if figures.lines(name) else ""
