@@ -32,13 +32,13 @@ from vgen.toybox.renderer import Rendered, render
 from vgen.training.optimisation import Decay
 
 SMALL = VideoFieldSpec(
-    deformation=HashGridSpec(num_levels=8, log2_entries=14, base_resolution=4),
-    canonical=HashGridSpec(num_levels=8, log2_entries=14, base_resolution=8, growth=1.44),
+    deformation=HashGridSpec(num_levels=6, log2_entries=13, base_resolution=4),
+    canonical=HashGridSpec(num_levels=6, log2_entries=13, base_resolution=8, growth=1.5),
     width=32,
-    deformation_layers=3,
+    deformation_layers=2,
 )
-STEPS = 400
-LR = 5e-3
+STEPS = 250
+LR = 1e-2
 SIZE_PX = 64
 CLIPS = "clips/codef"
 CONTROL = "the same edit made frame by frame"

@@ -67,6 +67,12 @@ def noted(work: Workplace, folder: str, rows: Sequence[Row]) -> list[Row]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
+def notes_in(work: Workplace, folder: str) -> list[Row]:
+    """What was noted of all clips of a folder, by the order of their names."""
+    files = sorted((work.folder / folder).glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
 def spent(rows: Sequence[Row]) -> Row:
     """What a clip costs, for the table of editing systems."""
     seconds = float(np.mean([row["seconds"] for row in rows]))

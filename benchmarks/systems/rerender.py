@@ -6,10 +6,12 @@ The net and its preparation are those of ``control_net.py``.
 
 from __future__ import annotations
 
-from benchmarks.systems.editing import EDGES, FEW, against, columns, edges_net, edited, gained
+from benchmarks.systems.editing import EDGES, against, columns, edges_net, edited, gained
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
 OURS, EACH = "rerender", "rerender-each"
+FEW = ("sampling.num_steps=8", "sampling.guidance=3")
+"""Every key is drawn twice."""
 NEVER = "{start:1,end:1,ends:first}"
 ALONE = (
     "method.interval=1",

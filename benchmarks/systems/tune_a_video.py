@@ -1,11 +1,11 @@
-"""Tune-A-Video on the suite of edits: each clip is taught in 40 steps first; against the source copy."""
+"""Tune-A-Video on the suite of edits: each clip is taught in 30 steps first; against the source copy."""
 
 from __future__ import annotations
 
 from benchmarks.systems.editing import COPY, FEW, against, columns, copied, edited
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
-WORDS = ("tune.num_steps=40", "tune.lr=1e-3", "method.reconstruct=false")
+WORDS = ("tune.num_steps=30", "tune.lr=1e-3", "method.reconstruct=false")
 
 
 def measured(work: Workplace) -> list[Figure]:

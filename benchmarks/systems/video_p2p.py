@@ -1,4 +1,4 @@
-"""Video-P2P in its fast mode on the suite of edits: each clip is taught in 40 steps first; against the source
+"""Video-P2P in its fast mode on the suite of edits: each clip is taught in 30 steps first; against the source
 copy."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 from benchmarks.systems.editing import COPY, FEW, against, columns, copied, edited
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
-WORDS = ("tune.num_steps=40", "tune.lr=1e-3", "method.null_text.inner_steps=0")
+WORDS = ("tune.num_steps=30", "tune.lr=1e-3", "method.null_text.inner_steps=0")
 
 
 def measured(work: Workplace) -> list[Figure]:

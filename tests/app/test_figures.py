@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.systems.__main__ import systems
 from benchmarks.systems.gallery import write_gallery, write_picture
 from benchmarks.systems.plan import Workplace, compared, plain
+from vgen.app import figures, methods
 from vgen.app.figures import EDITING, editing_table, measured, said
 from vgen.methods import catalogue
 
@@ -93,6 +94,15 @@ def test_systems_and_their_controls_stand_once_each_the_best_first() -> None:
     assert rows[0].startswith("| b | 32 | 0.50 [0.40, 0.60] | ")
     assert rows[0].endswith("| 2.1 | 1.23 |")
     assert rows[2].endswith("| 2.1 | – |")
+
+
+def test_the_table_leads_the_page_of_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "measured", lambda: {"a": {"editing": {"a": row(0.25)}}})
+    title, table = methods.head()
+    assert title.startswith("# Methods")
+    assert "| a | 32 | 0.25 [0.15, 0.35] |" in table
+    monkeypatch.setattr(figures, "measured", dict)
+    assert methods.head() == [title]
 
 
 def test_nothing_measured_is_no_table() -> None:

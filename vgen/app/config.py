@@ -104,7 +104,9 @@ def _number(key: str, *, _root_: DictConfig) -> float | str:
     try:
         recipe = OmegaConf.to_object(_root_.method)
     except ValueError:
-        recipe = OmegaConf.get_type(_root_.method)()
+        kind = OmegaConf.get_type(_root_.method)
+        assert kind is not None  # a recipe's
+        recipe = kind()
     assert isinstance(recipe, Recipe)
     section, _, name = key.partition(".")
     return recipe.training().settings()[section][name]

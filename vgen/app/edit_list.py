@@ -17,7 +17,6 @@ from vgen.app import composed
 from vgen.app.edit_run import EditRun
 from vgen.app.folders import refuse_unsafe_name
 from vgen.app.spellings import respelt
-from vgen.data.files import lines_of
 from vgen.data.leftovers import remove_abandoned, temporary
 from vgen.formats.adapter import plain
 
@@ -71,7 +70,7 @@ def read_list(path: Path, words: Sequence[str], offer: Callable[[], None]) -> li
     """Every line of a list that is not empty. Raises ValueError with its number where it is wrong."""
     if not path.is_file():
         raise ValueError(f"edits={path} is no file; give one with an edit in JSON on every line")
-    lines = enumerate(lines_of(path.read_text(encoding="utf-8")), 1)
+    lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
     entries = [_entry(path, number, line, words, offer) for number, line in lines if line.strip()]
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):

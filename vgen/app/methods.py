@@ -88,9 +88,9 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(head + [f"| {' | '.join(row)} |" for row in lines])
 
 
-def pages() -> str:
-    """A table of all methods, and a page of each: what it is, its command, picture, figures, and its expanded
-    row on Stable Diffusion 1.5's shapes."""
+def head() -> list[str]:
+    """What the page of all methods begins with: how it came about, the table of all, and that of systems that
+    edit."""
     how = (
         "Written by `vgen methods format=pages`. Figures are means with 95 % intervals over held-out clips "
         "of the toybox; `python -m benchmarks.systems out=FOLDER` makes them and the pictures anew. *Beside "
@@ -100,8 +100,13 @@ def pages() -> str:
         how += f" All pictures on one page: [{GALLERY}]({GALLERY})."
     parts = [f"# Methods\n\n{how}\n\n{_table(HEAD, _heads())}\n"]
     table = "\n".join(figures.editing_table(figures.measured()))
-    parts += [f"{_EDITING}\n\n{table}\n"] if table else []
-    parts += [_page(name, catalogue()[name]) for name, *_ in rows()]
+    return [*parts, *([f"{_EDITING}\n\n{table}\n"] if table else [])]
+
+
+def pages() -> str:
+    """The head, and a page of each: what it is, its command, picture, figures, and its expanded row on Stable
+    Diffusion 1.5's shapes."""
+    parts = [*head(), *(_page(name, catalogue()[name]) for name, *_ in rows())]
     return "\n".join(parts)
 
 

@@ -294,7 +294,7 @@ def stored_bytes(
 ) -> int:
     """What a run over latents of ``size`` (height, width) would store, by arithmetic alone: shown before
     anything is allocated."""
-    total, size = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
+    total, width = 0, torch.finfo(_DTYPE[settings.kept]).bits // 8
     for site in sites:
         n = math.prod(side >> site.level for side in size)
         if n > settings.max_queries or not settings.where(site):
@@ -312,6 +312,6 @@ def stored_bytes(
                 keys = text_tokens if cross else num_frames if temporal else n
                 numbers = site.heads * num_frames * n * keys
         total += (
-            num_rows * numbers * size * sum(reads(site, step) for step in settings.window.steps(num_steps))
+            num_rows * numbers * width * sum(reads(site, step) for step in settings.window.steps(num_steps))
         )
     return total

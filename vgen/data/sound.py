@@ -51,9 +51,9 @@ def add_sound(path: Path, source: str | Path, start_seconds: float) -> None:
             if packet.dts is not None:
                 packet.stream = into
                 out.mux(packet)
-        for packet in _between(heard, audio, begin, begin + length):
-            packet.stream = beneath
-            out.mux(packet)
+        for part in _between(heard, audio, begin, begin + length):
+            part.stream = beneath
+            out.mux(part)
     made.replace(path)
 
 

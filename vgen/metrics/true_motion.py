@@ -52,7 +52,7 @@ def _targets(flow: np.ndarray) -> np.ndarray:
 
 def _inside(at: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     last = np.array(size)[:, None, None] - 1
-    return ((at >= 0) & (at <= last)).all(0)
+    return np.asarray(((at >= 0) & (at <= last)).all(0))
 
 
 def _read(image: np.ndarray, at: np.ndarray, order: int) -> np.ndarray:
