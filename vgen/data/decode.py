@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import av
 import numpy as np
@@ -32,8 +32,9 @@ SANDBOX = {
 
 @spec
 class Cut:
-    """How a video becomes clips of ``num_frames`` at ``fps``, each ``size_px`` square."""
+    """How a video becomes clips of ``num_frames`` at ``fps``, each ``size_px`` square out of its middle."""
 
+    pads: ClassVar[bool] = False
     fps: float = 8.0
     num_frames: int = 16
     size_px: int = 256
@@ -45,6 +46,13 @@ class Cut:
             raise ValueError(f"a clip needs at least one frame, got num_frames={self.num_frames}")
         if not 8 <= self.size_px <= 4096:
             raise ValueError(f"size_px must lie in 8..4096, got {self.size_px}")
+
+
+@spec
+class PaddedCut(Cut):
+    """As :class:`Cut`, with the whole picture in its square, between black bars."""
+
+    pads: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,7 @@ def _clips(stream: av.VideoStream, cut: Cut, skip: int, segment: Segment | None)
         if num_sampled <= skip:
             continue
         if last is None or last[0] is not shown:  # a slow source shows one frame several times
-            last = shown, _square(shown.frame, _pixel_aspect(stream), cut.size_px)
+            last = shown, _square(shown.frame, _pixel_aspect(stream), cut)
         frames.append(last[1])
         if len(frames) == cut.num_frames:
             yield Clip(
@@ -264,15 +272,34 @@ def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
     return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
 
 
-def _square(frame: av.VideoFrame, pixel_aspect: float, size_px: int) -> np.ndarray:
-    """uint8 ``h w c``: the picture as a player shows it, short side to ``size_px``, centre kept;
-    antialiased."""
-    image = to_rgb(frame)
-    height, width, _ = image.shape
-    side = min(width * pixel_aspect, height)
-    half_width, half_height = side / pixel_aspect / 2, side / 2
-    box = (width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height)
-    small = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
+def _square(frame: av.VideoFrame, pixel_aspect: float, cut: Cut) -> np.ndarray:
+    """uint8 ``h w c`` of ``cut.size_px``: the picture as a player shows it, its middle or, padded, all of
+    it; antialiased."""
+    image = Image.fromarray(to_rgb(frame))
+    if cut.pads:
+        small = padded(image, cut.size_px, pixel_aspect)
+    else:
+        side = min(image.width * pixel_aspect, image.height)
+        small = image.resize(
+            (cut.size_px,) * 2, Image.Resampling.BICUBIC, box=_middle(image, side / pixel_aspect, side)
+        )
     mirrored, turns = _turns(frame)
     picture = np.asarray(small)
     return np.ascontiguousarray(np.rot90(picture[:, ::-1] if mirrored else picture, turns))
+
+
+def _middle(image: Image.Image, width: float, height: float) -> tuple[float, float, float, float]:
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return left, top, left + width, top + height
+
+
+def padded(image: Image.Image, size_px: int, pixel_aspect: float = 1.0) -> Image.Image:
+    """The whole picture in a square of ``size_px``, between black bars; its pixels are ``pixel_aspect`` times
+    as wide as high."""
+    wide = image.width * pixel_aspect
+    share = size_px / max(wide, image.height)
+    width, height = (max(1, round(length * share)) for length in (wide, image.height))
+    out = Image.new(image.mode, (size_px, size_px))
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    out.paste(small, ((size_px - width) // 2, (size_px - height) // 2))
+    return out

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.bounded import opened
-from vgen.data.decode import Cut, clips
+from vgen.data.decode import Cut, clips, padded
 from vgen.data.detectors import FOUND, detector
 from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
@@ -28,7 +28,7 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
     path = Path(path).expanduser()
     if start_seconds < 0:
         raise ValueError(f"start_seconds must not be negative, got {start_seconds}")
-    picture = still_picture(path, cut.size_px)
+    picture = still_picture(path, cut.size_px, cut.pads)
     if picture is not None:
         if cut.num_frames != 1:
             raise ValueError(
@@ -46,9 +46,9 @@ def read_clip(path: str | Path, cut: Cut, start_seconds: float = 0.0) -> np.ndar
         ) from error
 
 
-def still_picture(path: Path, size_px: int) -> np.ndarray | None:
-    """Short side to ``size_px``, centre crop, the way up that its EXIF says, what is transparent on white;
-    None where the file is no still picture."""
+def still_picture(path: Path, size_px: int, pads: bool = False) -> np.ndarray | None:
+    """Short side to ``size_px``, centre crop (or all of it between black bars), the way up that its EXIF
+    says, what is transparent on white; None where the file is no still picture."""
     if not path.is_file():
         raise ValueError(f"video={path} is no file; give a video, or a picture for num_frames=1")
     try:
@@ -60,7 +60,7 @@ def still_picture(path: Path, size_px: int) -> np.ndarray | None:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
-    return squared(image, size_px)
+    return np.asarray(padded(image, size_px)) if pads else squared(image, size_px)
 
 
 def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:
