@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vgen.app.generate import GenerateRun, generate_files
-from vgen.app.given_fields import GivenField
+from vgen.app.given_fields import Fit, GivenField, given_fields
 from vgen.app.judging.sources import sampler_of
 from vgen.app.loading import load_backbone, open_checkpoint
 from vgen.app.spellings import FIELD_NAMES, respelt
@@ -28,6 +28,7 @@ from vgen.formats.adapter import Card, save_adapter
 from vgen.methods import assemble
 from vgen.methods._sampling import Loudness, Sampling
 from vgen.methods.control_net import ControlNets, Shown
+from vgen.methods.dreampose import DreamPose
 from vgen.metrics.kinds.control import AskedControl, Control
 from vgen.metrics.suite import Kind, Suite, tasks
 
@@ -124,6 +125,8 @@ def test_a_body_is_said_beside_the_pose() -> None:
     )
     assert told == [f"fields=[{entries}]"]
     assert respelt("prepare", ["pose.retarget=ann.png"])[0] == ["pose.retarget=ann.png"]
+    padded, _ = respelt("generate", ["pose=a.mp4", "pose.fit=pad"])
+    assert padded == ['fields=[{name:pose,file:"a.mp4",found:false,fit:"pad"}]']
 
 
 def test_poses_have_the_bones_of_a_body(clip: Path, tmp_path: Path) -> None:
@@ -151,6 +154,54 @@ def test_poses_have_the_bones_of_a_body(clip: Path, tmp_path: Path) -> None:
     for lacking in ({"file": ""}, {"name": "edges"}, {"file": "[0:a.png]"}):
         with pytest.raises(ValueError, match=r"pose\.retarget=.* there are no key points"):
             replace(given, **lacking)
+
+
+def wide(folder: Path) -> Path:
+    """Twice as wide as high; a stripe at the left that a square out of the middle does not see."""
+    video = np.full((FRAMES, SIDE, 2 * SIDE, 3), 90, np.uint8)
+    video[:, :, :8] = 255
+    return write_mp4(folder / "wide.mp4", video)
+
+
+def test_a_field_may_be_padded_to_its_square(tmp_path: Path) -> None:
+    clip, still = wide(tmp_path), tmp_path / "wide.png"
+    pixels = np.full((SIDE, 2 * SIDE, 3), 90, np.uint8)
+    pixels[:, :8] = 255
+    Image.fromarray(pixels).save(still)
+    cut = GivenField(name="control", file=str(clip), fit=Fit.CROP).read(CUT)["control"]
+    assert cut.float().std() < 2
+    for name, file, num in (("control", clip, FRAMES), ("reference", still, 1)):
+        whole = GivenField(name=name, file=str(file), fit=Fit.PAD).read(CUT)[name]
+        assert whole.shape == (1, num, 3, SIDE, SIDE)
+        assert whole[..., : SIDE // 4, :].max() < 12, "a bar above"
+        assert whole[..., -SIDE // 4 :, :].max() < 12, "and one below"
+        assert whole[..., SIDE // 2, 1].min() > 200, "what lies at the side is seen"
+
+
+def test_key_points_go_where_a_video_of_their_canvas_goes(tmp_path: Path) -> None:
+    joints = [[100.0, 50.0, 1.0], [50.0, 25.0, 1.0], *[[0.0, 0.0, 0.0]] * 15]
+    frame = {"people": [{"keypoints": joints}], "canvas_width": 200, "canvas_height": 100}
+    file = tmp_path / "dance.json"
+    file.write_text(json.dumps([frame] * FRAMES))
+    cut = GivenField(name="pose", file=str(file)).read(CUT)["pose"][0, 0, 0, :2, :2]
+    torch.testing.assert_close(cut, torch.tensor([[0.5, 0.5], [0.0, 0.25]]))
+    whole = GivenField(name="pose", file=str(file), fit=Fit.PAD).read(CUT)["pose"][0, 0, 0, :2, :2]
+    torch.testing.assert_close(whole, torch.tensor([[0.5, 0.5], [0.25, 0.375]]))
+
+
+def test_another_aspect_is_refused_until_it_is_said_how_it_fits(tmp_path: Path) -> None:
+    person = tmp_path / "person.png"
+    Image.fromarray((np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3)).save(person)
+    video_model = assemble(DreamPose(), load_backbone(BLANK))
+    given = [
+        GivenField(name="reference", file=str(person)),
+        GivenField(name="pose", file=str(wide(tmp_path))),
+    ]
+    with pytest.raises(ValueError, match=r"aspect of 2 where reference=.*pose\.fit=pad.*pose\.fit=crop"):
+        given_fields(given, video_model, SMALL, 8)
+    for fit in (Fit.CROP, Fit.PAD):
+        told = [given[0], replace(given[1], fit=fit)]
+        assert given_fields(told, video_model, SMALL, 8)["pose"].shape == (1, FRAMES, 3, SIDE, SIDE)
 
 
 def test_a_clip_is_read_as_the_field_says(clip: Path) -> None:

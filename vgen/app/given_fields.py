@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,25 @@ from torch import Tensor
 
 from vgen.conditions.condition import revealed
 from vgen.conditions.retargeting import retargeted
-from vgen.data.decode import Cut
+from vgen.data.decode import Cut, PaddedCut
 from vgen.data.fields import FIELDS
 from vgen.data.given import FRAMES, find_field, read_field, read_frames
 from vgen.data.native import refuse_unlike
 from vgen.formats.adapter import file_sha256
 from vgen.methods import VideoModel
 from vgen.methods._sampling import Sampling, latent_size
-from vgen.spec import spec
+from vgen.spec import Choice, spec
 
 WORDS = frozenset({"caption", "negative", "text", "pooled"})
+
+
+class Fit(Choice):
+    """How a file becomes a square: ``same``, out of its middle, where its aspect is the reference's;
+    ``crop``, out of its middle whatever its aspect; ``pad``, all of it between black bars."""
+
+    SAME = "same"
+    CROP = "crop"
+    PAD = "pad"
 
 
 @spec
@@ -31,13 +40,14 @@ class GivenField:
     """``file`` is the field ``name`` itself, or, if it is to be ``found``, a video that shows it; ``by``
     names the detector where there are several. ``[0:first.png,15:last.png]`` are pictures of some frames by
     their numbers, which count from the end where they are negative. ``retarget`` is a picture, or the key
-    points, of the body whose bone lengths a pose is to have."""
+    points, of the body whose bone lengths a pose is to have. ``fit`` says how a file becomes a square."""
 
     name: str = ""
     file: str = ""
     found: bool = False
     by: str = ""
     retarget: str = ""
+    fit: Fit = Fit.SAME
 
     def __post_init__(self) -> None:
         names = (*FIELDS, FRAMES)
@@ -90,12 +100,16 @@ class GivenField:
         hashes = [_sha256(file) for file in files]
         sha256 = hashes if self.places else hashes[0]
         said = {"name": self.name, "file": self.file, "found": self.found, "sha256": sha256}
-        if not self.retarget:
-            return said
-        return {**said, "retarget": self.retarget, "retarget_sha256": _sha256(self.body)}
+        if self.fit is not Fit.SAME:
+            said["fit"] = self.fit.value
+        if self.retarget:
+            said |= {"retarget": self.retarget, "retarget_sha256": _sha256(self.body)}
+        return said
 
     def read(self, cut: Cut, start_seconds: float = 0.0) -> dict[str, Tensor]:
         """1 ...: the axes of a batch of one; beside it which frames count, where not all do."""
+        if self.fit is Fit.PAD:
+            cut = PaddedCut(**asdict(cut))
         if self.places:
             array, counts = read_frames(self.name, self.places, cut)
             return {self.name: self._first(array), revealed(self.name): torch.from_numpy(counts)[None]}
@@ -152,8 +166,13 @@ def given_fields(
     size_px = height * video_model.model.vae_factor
     cut = Cut(fps=fps, num_frames=sampling.num_frames, size_px=size_px)
     read = _read(given, cut)
-    refuse_unlike({one.name: one.path for one in given if not one.places}, size_px)
+    refuse_unlike({one.name: one.path for one in given if _whole(one)}, size_px)
     return read
+
+
+def _whole(one: GivenField) -> bool:
+    """Whether the aspect of its file matters."""
+    return not one.places and (one.fit is Fit.SAME or one.name == "reference")
 
 
 def fields_of_clip(

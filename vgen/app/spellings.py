@@ -58,7 +58,7 @@ _SLOT = re.compile(
 
 _LOUDNESS = re.compile(r"sampling\.conditions\.(?P<name>\w+)\.(?P<key>scale|start|end)=(?P<value>.+)")
 _FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+?)(?P<of>\.of)?=(?P<value>.+)", re.DOTALL)
-_RETARGET = re.compile(r"(?:fields\.)?pose\.retarget=(?P<value>.+)", re.DOTALL)
+_OF_FIELD = re.compile(r"(?:fields\.)?(?P<name>\w+)\.(?P<key>retarget|fit)=(?P<value>.+)", re.DOTALL)
 FIELDS_OF = {
     "generate": (*FIELD_NAMES, "frames"),
     "edit": tuple(name for name in FIELD_NAMES if name != "source"),  # there it is a prompt
@@ -91,27 +91,25 @@ def _loudness(name: str, given: dict[str, str]) -> str:
 
 
 def given_fields(verb: str, arguments: list[str]) -> list[str]:
-    """``edges=clip.mp4``, ``pose.of=dance.mp4`` and ``pose.retarget=ann.png`` as the one list that Hydra
-    reads."""
-    entries, others, bodies = [], [], []
+    """``edges=clip.mp4``, ``pose.of=dance.mp4``, ``pose.fit=pad`` and ``pose.retarget=ann.png`` as the one
+    list that Hydra reads."""
+    names = FIELDS_OF.get(verb, ())
+    files: list[tuple[str, str]] = []
+    more: dict[str, str] = {}
+    others = []
     for argument in arguments:
-        match, body = _FIELD.fullmatch(argument), _RETARGET.fullmatch(argument)
-        if body is not None and "pose" in FIELDS_OF.get(verb, ()):
-            bodies.append(f",retarget:{_quoted(body['value'])}")
-        elif match is not None and match["name"] in FIELDS_OF.get(verb, ()):
-            found = "true" if match["of"] else "false"
-            entries.append((match["name"], f"file:{_quoted(match['value'])},found:{found}"))
+        file, key = _FIELD.fullmatch(argument), _OF_FIELD.fullmatch(argument)
+        if file is not None and file["name"] in names:
+            found = "true" if file["of"] else "false"
+            files.append((file["name"], f"file:{_quoted(file['value'])},found:{found}"))
+        elif key is not None and key["name"] in names:
+            more[key["name"]] = more.get(key["name"], "") + f",{key['key']}:{_quoted(key['value'])}"
         else:
             others.append(argument)
-    if bodies and "pose" not in dict(entries):
-        entries.append(("pose", 'file:""'))
-    told = [_given(name, said, bodies[-1:]) for name, said in entries]
-    return [*others, f"fields=[{','.join(told)}]"] if told else others
-
-
-def _given(name: str, said: str, body: list[str]) -> str:
-    more = body if name == "pose" else []
-    return "{" + f"name:{name},{said}" + "".join(more) + "}"
+    files += [(name, 'file:""') for name in more if name not in dict(files)]
+    entries = [f"name:{name},{said}{more.get(name, '')}" for name, said in files]
+    told = ",".join("{" + entry + "}" for entry in entries)
+    return [*others, f"fields=[{told}]"] if entries else others
 
 
 def _quoted(path: str) -> str:

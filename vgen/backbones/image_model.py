@@ -148,8 +148,11 @@ class ImageModel:
         """Scaled latents ``b f c h w`` to pixels in [-1, 1] ``b f 3 H W``, frame by frame in chunks."""
         frames = fold(latents).to(self.vae.device, self.vae.dtype)
         with self._vae_alone(frames):
-            pixels = torch.cat([self.vae.decode(self.unscaled(part)).sample for part in frames.split(chunk)])
-        return unfold(pixels.clamp(-1, 1), latents.shape[1])
+            parts = [self._pixels(part) for part in frames.split(chunk)]
+        return unfold(torch.cat(parts), latents.shape[1])
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(self.unscaled(latents)).sample.clamp(-1, 1)
 
     def _latent_units(self, device: torch.device) -> tuple[float | Tensor, float | Tensor]:
         """What is taken off the VAE's latents, and what they are multiplied with then: numbers, or fp32

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,9 @@ from vgen.conditions.pictures import picture_of
 from vgen.diffusion.moment import Moment
 from vgen.shapes import fold, unfold
 from vgen.spec import spec
+
+AT_ONCE = 16
+"""Pictures that a net sees together where nothing learns."""
 
 
 @spec
@@ -48,7 +52,7 @@ class FeatureMaps(Condition):
                 f"clips have {height} x {width}; give them in the clips' size"
             )
         first = next(module.parameters())
-        maps = module(fold(pictures).to(first))
+        maps = _seen(module, fold(pictures).to(first))
         frames = {str(level): unfold(m, pictures.shape[1]) for level, m in enumerate(maps)}
         weight = torch.ones(len(pictures), device=first.device)
         return Encoded(clip={WEIGHT: weight}, frames=frames, null={WEIGHT: 0 * weight[:1]})
@@ -66,6 +70,15 @@ class FeatureMaps(Condition):
         strength = (self.scale * encoded.clip[WEIGHT]).to(x.dtype)[:, None, None, None, None]
         maps = tuple(fold((strength * m.to(x.dtype)).expand(len(x), *m.shape[1:])) for m in levels)
         return Conditioning(features={self.reading: maps})
+
+
+def _seen(module: nn.Module, pictures: Tensor) -> Sequence[Tensor]:
+    """Maps n c h w by level; without gradients some pictures after others, so that what the net keeps while
+    it looks does not grow with a clip."""
+    if torch.is_grad_enabled():
+        return module(pictures)
+    parts = [module(part) for part in pictures.split(AT_ONCE)]
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def _canvas(model: ImageModel, fields: Fields) -> tuple[int, int]:

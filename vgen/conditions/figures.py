@@ -52,6 +52,8 @@ LIMB_SHADE = 0.6
 STICK_PX, AT_PX = 4.0, 512
 """Half a limb's width and a joint's radius at a height of 512 px. They scale with the height."""
 LEAST_PX = 1.0
+AT_ONCE = 16
+"""Frames that are painted together: what painting needs beside its pictures does not grow with a clip."""
 
 
 def stick_figures(pose: Tensor, height: int, width: int) -> Tensor:
@@ -60,6 +62,11 @@ def stick_figures(pose: Tensor, height: int, width: int) -> Tensor:
     Any order of :data:`vgen.backbones.joints.LAYOUTS` is drawn as OpenPose's eighteen joints. A limb with a
     missing end and a missing joint are left out; people are painted one over the other.
     """
+    parts = [_painted_frames(part, height, width) for part in pose.split(AT_ONCE, 1)]
+    return torch.cat(parts, 1)
+
+
+def _painted_frames(pose: Tensor, height: int, width: int) -> Tensor:
     joints = converted(pose.float(), COCO_18)
     there = ~missing(joints)
     places = joints[..., :2].nan_to_num() * joints.new_tensor([width, height])

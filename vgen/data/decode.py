@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import av
 import numpy as np
@@ -32,8 +32,9 @@ SANDBOX = {
 
 @spec
 class Cut:
-    """How a video becomes clips of ``num_frames`` at ``fps``, each ``size_px`` square."""
+    """How a video becomes clips of ``num_frames`` at ``fps``, each ``size_px`` square out of its middle."""
 
+    pads: ClassVar[bool] = False
     fps: float = 8.0
     num_frames: int = 16
     size_px: int = 256
@@ -45,6 +46,13 @@ class Cut:
             raise ValueError(f"a clip needs at least one frame, got num_frames={self.num_frames}")
         if not 8 <= self.size_px <= 4096:
             raise ValueError(f"size_px must lie in 8..4096, got {self.size_px}")
+
+
+@spec
+class PaddedCut(Cut):
+    """As :class:`Cut`, with the whole picture in its square, between black bars."""
+
+    pads: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ def _clips(
         if num_sampled <= skip:
             continue
         if last is None or last[0] is not shown:  # a slow source shows one frame several times
-            last = shown, _sized(shown.frame, _pixel_aspect(stream), size)
+            last = shown, _sized(shown.frame, _pixel_aspect(stream), size, cut.pads)
         frames.append(last[1])
         if len(frames) == cut.num_frames:
             yield Clip(
@@ -274,14 +282,19 @@ def _turns(frame: av.VideoFrame) -> tuple[bool, int]:
     return mirrored, round(-math.degrees(math.atan2(b, a)) / 90) % 4
 
 
-def _sized(frame: av.VideoFrame, pixel_aspect: float, size: tuple[int, int]) -> np.ndarray:
+def _sized(
+    frame: av.VideoFrame, pixel_aspect: float, size: tuple[int, int], pads: bool = False
+) -> np.ndarray:
     """uint8 ``h w c`` of ``size`` (height, width): the picture as a player shows it, as much of its centre as
-    has these proportions; antialiased."""
-    image = to_rgb(frame)
+    has these proportions or, padded to a square, all of it; antialiased."""
+    image = Image.fromarray(to_rgb(frame))
     mirrored, turns = _turns(frame)
     tall, wide = size[::-1] if turns % 2 else size
-    box = centred((image.shape[1], image.shape[0]), wide / tall / pixel_aspect)
-    small = Image.fromarray(image).resize((wide, tall), Image.Resampling.BICUBIC, box=box)
+    if pads:
+        small = padded(image, wide, pixel_aspect)
+    else:
+        box = centred(image.size, wide / tall / pixel_aspect)
+        small = image.resize((wide, tall), Image.Resampling.BICUBIC, box=box)
     picture = np.asarray(small)
     return np.ascontiguousarray(np.rot90(picture[:, ::-1] if mirrored else picture, turns))
 
@@ -307,3 +320,15 @@ def facts_of(path: Path) -> Facts:
     """Of the first frame. Raises :class:`Rejected` where there is none."""
     first = next(clips(path, Cut(fps=240, num_frames=1, size_px=8)))
     return Facts(first.metadata["aspect"], first.metadata["source_fps"])
+
+
+def padded(image: Image.Image, size_px: int, pixel_aspect: float = 1.0) -> Image.Image:
+    """The whole picture in a square of ``size_px``, between black bars; its pixels are ``pixel_aspect`` times
+    as wide as high."""
+    wide = image.width * pixel_aspect
+    share = size_px / max(wide, image.height)
+    width, height = (max(1, round(length * share)) for length in (wide, image.height))
+    out = Image.new(image.mode, (size_px, size_px))
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
+    out.paste(small, ((size_px - width) // 2, (size_px - height) // 2))
+    return out

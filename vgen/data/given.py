@@ -14,7 +14,7 @@ from vgen.data.decode import Cut
 from vgen.data.detectors import detector
 from vgen.data.fields import FIELDS
 from vgen.data.one_clip import read_clip, still_picture
-from vgen.data.pose import of_people
+from vgen.data.pose import of_people, on_square
 
 FRAMES = "frames"
 """A clip's own frames where some of them are given. No shard holds them: a training takes them of its
@@ -37,7 +37,7 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
     if path.is_dir():
         array = _folder(name, path, cut)
     elif path.suffix in (".npy", ".json"):
-        array = _array(name, path)
+        array = _array(name, path, cut)
     else:
         array = of_pictures(name, _pictures(path, cut, start_seconds), path)
     if name == "reference" and (array == array[:, :1, :1]).all():
@@ -62,7 +62,7 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
                 f"{name}=[{number}:{path}] names frame {number}, and the clip has {cut.num_frames}, 0 to "
                 f"{cut.num_frames - 1}; give one of these, or more frames by sampling.num_frames"
             )
-        picture = still_picture(path, cut.size_px) if path.is_file() else None
+        picture = still_picture(path, cut.size_px, cut.pads) if path.is_file() else None
         if picture is None:
             raise ValueError(f"{name}=[{number}:{path}] is no picture; give .png, .jpg or .webp for a frame")
         array = picture[None] if name == FRAMES else of_pictures(name, picture[None], path)
@@ -108,7 +108,7 @@ def _as_it_is(video: np.ndarray) -> np.ndarray:
 
 def _pictures(path: Path, cut: Cut, start_seconds: float) -> np.ndarray:
     """uint8 f h w 3 of a clip; a picture is one frame."""
-    picture = still_picture(path, cut.size_px)
+    picture = still_picture(path, cut.size_px, cut.pads)
     return read_clip(path, cut, start_seconds) if picture is None else picture[None]
 
 
@@ -118,18 +118,23 @@ def _folder(name: str, folder: Path, cut: Cut) -> np.ndarray:
     if not files:
         raise ValueError(f"{name}={folder} holds no pictures and no .json; one file a frame is read")
     if name == "pose" and files[0].suffix == ".json":
-        return of_people([_json(file) for file in files if file.suffix == ".json"])
+        return _on_square([_json(file) for file in files if file.suffix == ".json"], cut)
     one = replace(cut, num_frames=1)
     frames = [_pictures(file, one, 0.0) for file in files[: cut.num_frames]]
     return of_pictures(name, np.concatenate(frames), folder)
 
 
-def _array(name: str, path: Path) -> np.ndarray:
+def _array(name: str, path: Path, cut: Cut) -> np.ndarray:
     if path.suffix == ".json" and name == "pose":
         data = _json(path)
         if isinstance(data, dict) or (data and isinstance(data[0], dict)):
-            return of_people(data if isinstance(data, list) else [data])
+            return _on_square(data if isinstance(data, list) else [data], cut)
     return FIELDS[name].decode(path.read_bytes(), f"{name}={path}")
+
+
+def _on_square(frames: list[Any], cut: Cut) -> np.ndarray:
+    """A pose in shares of the square that a video would be cut to."""
+    return on_square(of_people(frames), frames, cut.pads)
 
 
 def _json(path: Path) -> Any:

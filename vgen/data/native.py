@@ -66,6 +66,6 @@ def refuse_unlike(files: dict[str, Path], least_px: int) -> None:
         if other is not None and not other.agrees(picture):
             raise ValueError(
                 f"{name}={files[name]} has an aspect of {other.aspect:.3g} where {named} has "
-                f"{picture.aspect:.3g}, so that squares out of their middles show other places; cut both to "
-                "one aspect first"
+                f"{picture.aspect:.3g}, so that squares out of their middles show other places; set "
+                f"{name}.fit=pad to see all of it, or {name}.fit=crop for its middle all the same"
             )

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vgen.data.bounded import opened
-from vgen.data.decode import Cut, Facts, centred, clips, facts_of
+from vgen.data.decode import Cut, Facts, centred, clips, facts_of, padded
 from vgen.data.detectors import FOUND, detector
 from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
@@ -37,7 +37,9 @@ def read_clip(
                 f"{path} is a picture, and {cut.num_frames} frames were asked for; give a video, or "
                 "num_frames=1 to edit the picture"
             )
-        return (squared(image, cut.size_px) if size is None else _framed(image, size))[None]
+        if size is not None:
+            return _framed(image, size)[None]
+        return (np.asarray(padded(image, cut.size_px)) if cut.pads else squared(image, cut.size_px))[None]
     skipped = round(start_seconds * cut.fps)
     try:
         return next(clips(path, cut, skipped, size=size)).video
@@ -65,10 +67,13 @@ def source_facts(path: str | Path) -> Facts:
         ) from error
 
 
-def still_picture(path: Path, size_px: int) -> np.ndarray | None:
-    """Short side to ``size_px``, centre crop; None where the file is no still picture."""
+def still_picture(path: Path, size_px: int, pads: bool = False) -> np.ndarray | None:
+    """Short side to ``size_px``, centre crop, or all of it between black bars; None where the file is no
+    still picture."""
     image = still_image(path)
-    return None if image is None else squared(image, size_px)
+    if image is None:
+        return None
+    return np.asarray(padded(image, size_px)) if pads else squared(image, size_px)
 
 
 def _framed(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

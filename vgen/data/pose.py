@@ -81,6 +81,16 @@ def of_people(frames: list[Any]) -> np.ndarray:
     return pose
 
 
+def on_square(pose: np.ndarray, frames: list[Any], pads: bool) -> np.ndarray:
+    """A pose of :func:`of_people` in shares of a square: the middle of the canvas or, padded, around all of
+    it."""
+    sizes = np.array([_size(frame) for frame in frames], np.float32)  # f 2
+    side = sizes.max(1, keepdims=True) if pads else sizes.min(1, keepdims=True)
+    out = pose.copy()
+    out[..., :2] = (pose[..., :2] - 0.5) * (sizes / side)[:, None, None] + 0.5
+    return out
+
+
 def _people(frame: Any) -> list[Any]:
     people = frame.get("people") if isinstance(frame, dict) else frame
     if isinstance(frame, dict) and "keypoints" in frame:
