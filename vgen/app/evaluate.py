@@ -184,7 +184,8 @@ def evaluate(
     claim = cache(lambda: store.claim(known))
     sources = {name: replace(source, open=_claiming(source.open, claim)) for name, source in sources.items()}
     reconstruct = _claiming(reconstruct, claim) if reconstruct is not None else None
-    needed = [*sources, *([SOURCE] if todo[0].kind.has_source and reconstruct is not None else [])]
+    held_to_a_clip = todo[0].kind.through_codec is not None
+    needed = [*sources, *([SOURCE] if held_to_a_clip and reconstruct is not None else [])]
     began = time.perf_counter()
     with _progress(console) as progress:
         if run.stage is not Stage.SCORE:
@@ -300,9 +301,9 @@ def _claiming(
 
 
 def _source(task: Task, size_px: int) -> np.ndarray:
-    source = task.inputs(size_px).source
-    assert source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
-    return source
+    through = task.kind.through_codec
+    assert through is not None, f"task {task.id} is of kind {task.kind.name}, which is held to no clip"
+    return through(task, size_px)
 
 
 def _draw_codec(
@@ -315,7 +316,7 @@ def _draw_codec(
     progress: Progress,
 ) -> None:
     """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the
-    clips to edit."""
+    clips that tasks are held to."""
     through = _once(reconstruct)
     like = next((store.path(needed[0], task) for task in todo if store.path(needed[0], task).is_file()), None)
     size_px = 64 if like is None else read_clip(like).shape[1]

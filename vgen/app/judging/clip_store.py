@@ -23,7 +23,7 @@ from vgen.toybox.renderer import render
 Sampler = Callable[[list[Task]], np.ndarray]
 """Tasks to clips, uint8 b f h w 3."""
 CEILING = "_ceiling"  # the truth as the image model's decoder paints it
-SOURCE = "_source"  # the clip to edit, as the image model's decoder paints it
+SOURCE = "_source"  # the clip that a task is held to, as the image model's decoder paints it
 RULES = ("suite", "sampler")  # of a manifest: what all clips of a folder have in common
 
 

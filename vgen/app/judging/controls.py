@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from vgen.app.stacks import UNTRAINED, Layer, opened
+from vgen.conditions.condition import revealed
 from vgen.metrics.suite import Task
+from vgen.metrics.task import Inputs
 
 
 def _bytes(control: np.ndarray) -> np.ndarray:
@@ -26,11 +28,17 @@ def _person(control: np.ndarray) -> np.ndarray:
     return np.concatenate([control, np.ones_like(control[..., :1])], -1)[:, None].astype(np.float32)
 
 
+def _pictures(control: np.ndarray) -> np.ndarray:
+    """uint8 f 3 h w."""
+    return np.moveaxis(control, -1, -3)
+
+
 _FIELDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "edges": _bytes,
     "mask": _bytes,
     "depth": _distance,
     "pose": _person,
+    "frames": _pictures,
 }
 
 
@@ -50,4 +58,15 @@ def fields_of(todo: Sequence[Task], size_px: int) -> dict[str, Tensor]:
     if not name:
         return {}
     rows = [_FIELDS[name](one.control) for one in given if one.control is not None]
-    return {name: torch.from_numpy(np.stack(rows))}
+    fields = {name: torch.from_numpy(np.stack(rows))}
+    if given[0].given_frames:
+        fields[revealed(name)] = torch.from_numpy(np.stack([_counting(one) for one in given]))
+    return fields
+
+
+def _counting(given: Inputs) -> np.ndarray:
+    """bool f: which frames of the control are given."""
+    assert given.control is not None  # the caller's
+    counts = np.zeros(len(given.control), bool)
+    counts[list(given.given_frames)] = True
+    return counts

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vgen.metrics import control as _control
+from vgen.metrics import given_frames as _given_frames
 from vgen.metrics import pose as _pose
 from vgen.metrics import trajectory as _trajectory
 from vgen.metrics.control import iou, mask_fidelity
+from vgen.metrics.given_frames import frames_held
 from vgen.metrics.kinds import text
 from vgen.metrics.kinds.asked import Asked, refuse_buckets
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
@@ -26,7 +28,7 @@ from vgen.toybox.oracle.grounds import read_backdrop
 from vgen.toybox.oracle.pose import read_pose
 from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.sampling import Beyond, Family, Mix, sample
-from vgen.toybox.scenes import Action, Scene
+from vgen.toybox.scenes import Action, Motion, Scene
 from vgen.toybox.splits import Bucket
 
 if TYPE_CHECKING:
@@ -34,21 +36,30 @@ if TYPE_CHECKING:
 
 
 class Control(Choice):
-    """What the method is given of every frame."""
+    """What the method is given: of every frame, or some frames themselves."""
 
     EDGES = "edges"
     MASK = "mask"
     DEPTH = "depth"
     POSE = "pose"
+    FRAMES = "frames"
+
+
+class Given(Choice):
+    """Which frames are given, where it is frames: the first alone, or the first and the last."""
+
+    FIRST = "first"
+    ENDS = "ends"
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """``decoy``: the control of another clip, for CTRL-GAIN; that of a figure is the same figure doing
-    something else."""
+    something else. ``places`` are the numbers of the frames that are given, where it is frames."""
 
     control: Control
     decoy: Scene
+    places: tuple[int, ...] = ()
 
 
 def score_masks(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -72,9 +83,25 @@ def score_pose(video: np.ndarray, task: Task, facts: Facts | None = None) -> Num
     }
 
 
+def score_frames(
+    video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None
+) -> Numbers:
+    """``reconstruction``: the truth through the model's encoder and decoder."""
+    facts, wanted = facts or read(video, task.scene.stride_ticks), true_clip(task, video.shape[1])
+    held = frames_held(video, wanted, facts, task.scene, task.about.places, reconstruction)
+    return {**held, **trajectory(facts, task.scene), **score_text(video, task, facts)}
+
+
 def inputs(task: Task, size_px: int = 64) -> Inputs:
-    control: Control = task.about.control
-    return Inputs(control=_CONTROLS[control](render(task.scene, size_px)), control_name=control.value)
+    control, places = task.about.control, task.about.places
+    shown = _CONTROLS[control](render(task.scene, size_px))
+    if places:
+        shown[[i for i in range(len(shown)) if i not in places]] = 0
+    return Inputs(control=shown, control_name=control.value, given_frames=places)
+
+
+def true_clip(task: Task, size_px: int) -> np.ndarray:
+    return render(task.scene, size_px).video
 
 
 def _mask(drawn: Rendered) -> np.ndarray:
@@ -93,6 +120,7 @@ _CONTROLS = {
     Control.MASK: lambda drawn: _mask(drawn).astype(np.uint8) * 255,
     Control.DEPTH: _depth,
     Control.POSE: lambda drawn: drawn.keypoints[0].astype(np.float32),
+    Control.FRAMES: lambda drawn: drawn.video.copy(),
 }
 
 
@@ -117,23 +145,41 @@ POSE = TaskKind(
     inputs=inputs,
     tricks={"other control": decoy_clip},
 )
+FRAMES = TaskKind(
+    name="frames",
+    metrics=(_given_frames.METRIC, _trajectory.METRIC, *text.KIND.metrics),
+    headlines=("held", "exact"),
+    score=score_frames,
+    through_codec=true_clip,
+    inputs=inputs,
+    tricks={"other control": decoy_clip},
+)
 
 
+FEWEST_FRAMES = 4
 _POSES_LACK = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
 
 
 @spec
 class AskedControl(Asked):
-    """``control`` is what the method is given of every frame."""
+    """``control`` is what the method is given of every frame; of ``frames`` it is given some, which ``given``
+    says, and things move."""
 
     control: Control = Control.EDGES
+    given: Given = Given.FIRST
 
     def check(self, suite: Suite) -> None:
         if self.control is Control.POSE:
             refuse_buckets(suite, "control=pose", _POSES_LACK)
+        if self.control is Control.FRAMES and suite.num_frames < FEWEST_FRAMES:
+            raise ValueError(
+                f"a suite of control=frames needs {FEWEST_FRAMES} frames at least, so that some lie between "
+                f"those that are given, got suite.num_frames={suite.num_frames}; 16 is the default"
+            )
 
     def rule(self) -> dict[str, Any]:
-        return {"control": self.control.value}
+        more = {"given": self.given.value} if self.control is Control.FRAMES else {}
+        return {"control": self.control.value} | more
 
     def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         rng, id = stream(i), f"{bucket.value}-{i:04d}-{self.control.value}"
@@ -148,10 +194,10 @@ class AskedControl(Asked):
                 scene, things=(replace(thing, action=other, phase=float(rng.uniform(0, 2 * np.pi))),)
             )
         else:
-            kind, beyond = KIND, SHOWN[i % len(SHOWN)]
-            scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
+            kind = FRAMES if self.control is Control.FRAMES else KIND
+            scene, decoy = (timed(self._scene(rng, bucket, suite, i), suite, i) for _ in range(2))
         words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
-        wanted, seed = Wanted(self.control, decoy), int(rng.integers(2**31))
+        wanted, seed = Wanted(self.control, decoy, self._places(suite)), int(rng.integers(2**31))
         return [
             Task(
                 id=id,
@@ -165,3 +211,16 @@ class AskedControl(Asked):
                 about=wanted,
             )
         ]
+
+    def _scene(self, rng: np.random.Generator, bucket: Bucket, suite: Suite, i: int) -> Scene:
+        """Of frames one in which something moves: a frame that is repeated is no answer to it."""
+        while True:
+            scene = scene_of(rng, bucket, suite, beyond=SHOWN[i % len(SHOWN)])
+            moves = any(thing.motion is not Motion.STATIC for thing in scene.things)
+            if moves or self.control is not Control.FRAMES:
+                return scene
+
+    def _places(self, suite: Suite) -> tuple[int, ...]:
+        if self.control is not Control.FRAMES:
+            return ()
+        return (0,) if self.given is Given.FIRST else (0, suite.num_frames - 1)

@@ -59,6 +59,7 @@ KIND = TaskKind(
     headlines=("edit", "edit_strict", "tc_edited"),
     score=score_edited,
     has_source=True,
+    through_codec=source_clip,
     inputs=inputs,
     tricks={"source copy": source_clip},
 )
