@@ -21,7 +21,13 @@ from vgen.metrics.kinds.control import AskedControl, Control, Picture
 from vgen.metrics.suite import Kind, Suite, Task, tasks
 from vgen.toybox.renderer import render
 
-SHAPES = {"edges": (16, 32, 32), "mask": (16, 32, 32), "depth": (16, 32, 32), "pose": (16, 1, 17, 3)}
+SHAPES = {
+    "edges": (16, 32, 32),
+    "mask": (16, 32, 32),
+    "depth": (16, 32, 32),
+    "pose": (16, 1, 17, 3),
+    "frames": (16, 3, 32, 32),
+}
 
 
 def asked(control: Control, reference: Picture = Picture.NONE) -> list[Task]:
@@ -36,13 +42,18 @@ def test_every_control_is_a_picture_of_itself(control: Control) -> None:
     todo = asked(control)
     field = fields_of(todo, 32)[control.value]
     assert field.shape == (2, *SHAPES[control.value])
+    assert not hears("untrained", todo[0])
+    if control is Control.FRAMES:
+        counts = fields_of(todo, 32)["frames_revealed"]
+        assert counts.tolist() == 2 * [[True] + 15 * [False]]
+        assert torch.equal(field[:, 0], torch.from_numpy(np.stack([first(task) for task in todo])))
+        return
     shown = picture_of(control.value, field, 32, 32)
     assert shown.shape == (2, 16, 3, 32, 32)
     assert shown.amax((1, 2, 3, 4)).min() > 0.5
     if control is Control.DEPTH:
         given = torch.from_numpy(np.stack([task.inputs(32).control for task in todo]))
         torch.testing.assert_close(shown[:, :, 0], given / given.amax((1, 2, 3), keepdim=True))
-    assert not hears("untrained", todo[0])
 
 
 def test_a_still_stands_beside_the_poses_with_its_channels_first() -> None:
@@ -89,3 +100,8 @@ def test_what_stands_beside_a_checkpoint_is_heard_too(tmp_path: Path) -> None:
 def test_a_clip_of_every_second_tick_has_half_the_frames_a_second() -> None:
     todo = tasks(Suite(iid=1, pair=0, triple=0, extrapolation=0, paraphrase=0, num_frames=8, stride_ticks=2))
     assert frame_rate_of(todo)["fps"].tolist() == [4.0]
+
+
+def first(task: Task) -> np.ndarray:
+    """The first frame of the truth, uint8 3 h w."""
+    return np.moveaxis(render(task.scene, 32).video[0], -1, 0)

@@ -16,7 +16,8 @@ import yaml
 from vgen.app.plain import from_plain
 from vgen.formats.adapter import plain
 from vgen.metrics.flat_suites import SLOTS, in_slots
-from vgen.metrics.kinds.control import AskedControl, Control
+from vgen.metrics.kinds.camera import AskedCamera, Filmed
+from vgen.metrics.kinds.control import AskedControl, Control, Given
 from vgen.metrics.kinds.diversity import AskedDiversity, one_clip
 from vgen.metrics.kinds.edit import AskedEdits
 from vgen.metrics.kinds.identity import AskedIdentity
@@ -221,6 +222,10 @@ KINDS = {
     "mask": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.MASK)),
     "depth": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.DEPTH)),
     "pose": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.POSE)),
+    "first": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.FRAMES)),
+    "ends": Suite(**ONE, kind=Kind.CONTROL, control=AskedControl(control=Control.FRAMES, given=Given.ENDS)),
+    "camera": Suite(**ONE, kind=Kind.CAMERA),
+    "two moves": Suite(**ONE, kind=Kind.CAMERA, camera=AskedCamera(moves=[Filmed.ZOOM_OUT, Filmed.TILT_UP])),
     "identity": Suite(**ONE, kind=Kind.IDENTITY),
     "diversity": Suite(**ONE, kind=Kind.DIVERSITY, diversity=AskedDiversity(seeds_per_prompt=4)),
     "related": Suite(**ONE, text=AskedText(related=1.0)),
@@ -257,6 +262,8 @@ def test_the_truth_wins_every_headline_and_no_trick_wins_any(suite: Suite) -> No
 def test_every_kind_with_a_source_is_tried_on_a_copy_of_it() -> None:
     assert [name for name, suite in KINDS.items() if tasks(suite)[0].kind.has_source] == ["edit"]
     assert "source copy" in tasks(KINDS["edit"])[0].kind.tricks
+    held = [name for name, suite in KINDS.items() if tasks(suite)[0].kind.through_codec is not None]
+    assert held == ["edit", "first", "ends"]
 
 
 def test_tasks_travel_to_other_processes_and_read_as_plain_data(suite: Suite) -> None:
@@ -289,6 +296,10 @@ def test_every_kind_gives_the_method_what_it_needs() -> None:
         assert inputs[name].control.dtype == np.uint8
         assert inputs[name].control.max() == 255
     assert inputs["pose"].control.shape == (8, 17, 2)
+    for name, given in (("first", (0,)), ("ends", (0, 7))):
+        frames = inputs[name].control
+        assert (frames.shape, inputs[name].given_frames) == ((8, 32, 32, 3), given)
+        assert [i for i in range(8) if frames[i].any()] == [*given]
     assert inputs["identity"].references.shape == (5, 32, 32, 3)
     assert len(inputs["identity"].reference_captions) == 5
 

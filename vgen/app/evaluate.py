@@ -182,7 +182,8 @@ def evaluate(
     claim = cache(lambda: store.claim(known))
     sources = {name: replace(source, open=claiming(source.open, claim)) for name, source in sources.items()}
     reconstruct = claiming(reconstruct, claim) if reconstruct is not None else None
-    needed = [*sources, *([SOURCE] if todo[0].kind.has_source and reconstruct is not None else [])]
+    held_to_a_clip = todo[0].kind.through_codec is not None
+    needed = [*sources, *([SOURCE] if held_to_a_clip and reconstruct is not None else [])]
     began = time.perf_counter()
     with _progress(console) as progress:
         if run.stage is not Stage.SCORE:

@@ -19,8 +19,8 @@ def score(
 ) -> Numbers:
     """``video`` uint8 f h w 3 with the frames that the task asks for; a single frame is scored as a still.
     ``facts`` are what the oracle reads in it, if it has read it already. ``reconstruction`` uint8 f h w 3 is
-    ``task.inputs().source`` through the model's encoder and decoder: what these lose of a source is not held
-    against an edit."""
+    ``task.kind.through_codec`` of the task through the model's encoder and decoder: what these lose is not
+    held against a clip."""
     if len(video) != task.scene.num_frames:
         raise ValueError(
             f"clip {task.id} has {len(video)} frames where its task asks for {task.scene.num_frames}; "
@@ -28,7 +28,7 @@ def score(
         )
     if reconstruction is None:
         return task.kind.score(video, task, facts)
-    if not task.kind.has_source:
+    if task.kind.through_codec is None:
         raise ValueError(
             f"clip {task.id} is of kind {task.kind.name}, which has no source to reconstruct; leave the "
             "reconstruction out"

@@ -18,7 +18,7 @@ from vgen.metrics.statistics import Interval, interval
 from vgen.metrics.task import Task
 from vgen.toybox.oracle import Facts, read
 from vgen.toybox.oracle.audit import Audit, Disagreement, audit, disagreements
-from vgen.toybox.scenes import SOLIDS, Kind
+from vgen.toybox.scenes import SOLIDS, Camera, Kind
 
 LEAST_ON_TRUTH, LEAST_ON_CLIPS = 0.99, 0.95
 
@@ -72,5 +72,8 @@ def _right(seen: Facts | Audit, task: Task) -> bool:
 
 
 def can_audit(task: Task) -> bool:
-    """Whether the second reader knows all that the task asks for: shapes on a solid ground."""
-    return task.scene.ground in SOLIDS and all(t.kind is Kind.SHAPE for t in task.scene.things)
+    """Whether the second reader knows all that the task asks for: shapes on a solid ground, before a camera
+    at rest."""
+    scene = task.scene
+    rests = scene.camera == Camera()
+    return rests and scene.ground in SOLIDS and all(t.kind is Kind.SHAPE for t in scene.things)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vgen.metrics._salt import SALT
 from vgen.metrics.kinds.asked import Asked
+from vgen.metrics.kinds.camera import AskedCamera
 from vgen.metrics.kinds.control import AskedControl
 from vgen.metrics.kinds.diversity import AskedDiversity
 from vgen.metrics.kinds.edit import AskedEdits
@@ -34,6 +35,7 @@ class Kind(Choice):
     CONTROL = "control"
     IDENTITY = "identity"
     DIVERSITY = "diversity"
+    CAMERA = "camera"
 
 
 @spec
@@ -79,6 +81,7 @@ class Suite:
     control: AskedControl = field(default_factory=AskedControl)
     identity: AskedIdentity = field(default_factory=AskedIdentity)
     diversity: AskedDiversity = field(default_factory=AskedDiversity)
+    camera: AskedCamera = field(default_factory=AskedCamera)
     grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class Suite:
             Kind.CONTROL: self.control,
             Kind.IDENTITY: self.identity,
             Kind.DIVERSITY: self.diversity,
+            Kind.CAMERA: self.camera,
         }
         return slots[self.kind]
 

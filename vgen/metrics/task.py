@@ -22,15 +22,18 @@ class Inputs:
     ``source`` uint8 f h w 3 is the clip to edit, ``source_caption`` its words, ``instruction`` what is to be
     done. ``control`` is what
     ``control_name`` says: ``edges``, ``mask`` and ``depth`` uint8 f h w (0 or 255; depth 0 is farthest),
-    ``pose`` float32 f 17 2 in canvas widths, COCO order. ``pictures`` uint8 1 h w 3 are stills that stand
-    beside it, by the names of their fields. ``references`` uint8 n h w 3 are stills of the
-    subject named ``subject``, ``reference_captions`` their words: tune once per subject."""
+    ``pose`` float32 f 17 2 in canvas widths, COCO order, ``frames`` uint8 f h w 3, zeros where none is given.
+    ``given_frames`` are the numbers of the frames that ``control`` gives; empty, it gives all.
+    ``pictures`` uint8 1 h w 3 are stills that stand beside it, by the names of their fields. ``references``
+    uint8 n h w 3 are stills of the subject named ``subject``, ``reference_captions`` their words: tune once
+    per subject."""
 
     source: np.ndarray | None = None
     source_caption: str = ""
     instruction: str = ""
     control: np.ndarray | None = None
     control_name: str = ""
+    given_frames: tuple[int, ...] = ()
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     references: np.ndarray | None = None
     reference_captions: tuple[str, ...] = ()
@@ -62,14 +65,14 @@ class Recall:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind:
     """``score`` turns a clip uint8 f h w 3 (and what the oracle read in it, if it did) into one row; where
-    the method starts from a clip (``has_source``) it also takes what a model's encoder and decoder make of
-    that. ``inputs`` draws what the method is given; ``structure`` draws controls of the clip to edit by name,
-    for methods that listen to one; ``score_set`` turns the rows of one checkpoint into
-    numbers that need many clips, whose ``set_headlines`` are best where they have the value that is given;
-    the same clips give the same resamples, so that two checkpoints are compared by pairs. ``tricks`` are
-    clips that must not pay, beside those of the self-test; those of ``set_tricks`` may be right one by one
-    and must not pay together. ``headlines`` are better when larger; ``still_headlines`` are those of clips of
-    one frame."""
+    the method is held to a clip (``through_codec``: its source, or what it is given frames of) it also takes
+    what a model's encoder and decoder make of that. ``has_source`` says that the method edits. ``inputs``
+    draws what the method is given; ``structure`` draws controls of the clip to edit by name, for methods that
+    listen to one; ``score_set`` turns the rows of one checkpoint into numbers that need many
+    clips, whose ``set_headlines`` are best where they have the value that is given; the same clips give the
+    same resamples, so that two checkpoints are compared by pairs. ``tricks`` are clips that must not pay,
+    beside those of the self-test; those of ``set_tricks`` may be right one by one and must not pay together.
+    ``headlines`` are better when larger; ``still_headlines`` are those of clips of one frame."""
 
     name: str
     metrics: tuple[Metric, ...]
@@ -77,6 +80,7 @@ class TaskKind:
     still_headlines: tuple[str, ...] = ()
     score: Callable[..., Numbers]
     has_source: bool = False
+    through_codec: Callable[[Task, int], np.ndarray] | None = None
     inputs: Callable[[Task, int], Inputs] = nothing
     structure: Mapping[str, Callable[[Task, int], np.ndarray]] = field(default_factory=dict)
     score_set: Callable[[Sequence[tuple[Task, Numbers]]], dict[str, Resampled]] = no_set

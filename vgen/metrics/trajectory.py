@@ -22,6 +22,12 @@ def trajectory(facts: Facts, scene: Scene) -> Numbers:
     no path."""
     if not scene.things:
         return {"ade": None, "on_path": None}
+    ade = float(distances(facts, scene).mean())
+    return {"ade": ade, "on_path": float(ade <= NEAR)}
+
+
+def distances(facts: Facts, scene: Scene) -> np.ndarray:
+    """``n f``: of every thing from its true centroid in canvas widths, .5 where it was not seen."""
     truth = paths(scene)[..., :2]
     far = np.full(truth.shape[:2], LOST)
     for i, (_, seen) in enumerate(match(facts, scene)):
@@ -29,5 +35,4 @@ def trajectory(facts: Facts, scene: Scene) -> Numbers:
             far[i, seen.frames] = np.minimum(
                 np.linalg.norm(seen.centres - truth[i, seen.frames], axis=-1), LOST
             )
-    ade = float(far.mean())
-    return {"ade": ade, "on_path": float(ade <= NEAR)}
+    return far

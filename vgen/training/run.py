@@ -91,16 +91,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
     shown = check_clips(job, parts)
     global_batch = job.corpus.batch_size * settings.world_size * settings.accumulate
     num_clips = settings.max_steps * global_batch
-    # of the image model as it came: what is put into it may hold weights of its own
-    card = Card.of(
-        name_of(job.recipe),
-        job.recipe,
-        job.model,
-        job.plain,
-        {"steps": settings.max_steps, "clips": num_clips, "held_out": parts.told} | shown,
-        [one.said for one in job.beneath],
-        job.init,
-    )
+    card = _card(job, parts, shown, num_clips)
     memory = memory_of(job, parts, steps_done) if rank == 0 else {}
     learner = _learner(job, shown)
     if rank == 0:
@@ -124,13 +115,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
     decay = job.optimisation.ema_decay
     ema = Ema(decay, job.recipe.adversaries()) if decay else None
     learnt = Learnt(ema)
-    learner.record = {
-        "run": job.plain,
-        "card": asdict(replace(card, run={})),  # for an adapter of a checkpoint
-        "seed": job.seed,
-        "global_batch": global_batch,
-        "wandb_run_id": run_id,
-    }
+    learner.record = _record(job, card, global_batch, run_id)
     if found:
         refuse_misfit(found, learner.learning, job.optimisation.kind.value, learner.record)
     figures = loggers(job.logger, job.folder, job.name, run_id, job.plain, steps_done)
@@ -171,6 +156,30 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
             write_results(job, learner, learnt.values, card, val)
             timeline.note(END, settings.max_steps)
     return job.folder
+
+
+def _card(job: Job, parts: Split, shown: dict[str, Any], num_clips: int) -> Card:
+    """Of the image model as it came: what is put into it later may hold weights of its own."""
+    return Card.of(
+        name_of(job.recipe),
+        job.recipe,
+        job.model,
+        job.plain,
+        {"steps": job.settings.max_steps, "clips": num_clips, "held_out": parts.told} | shown,
+        [one.said for one in job.beneath],
+        job.init,
+    )
+
+
+def _record(job: Job, card: Card, global_batch: int, run_id: str | None) -> dict[str, Any]:
+    """What checkpoints say of the run; the card is for an adapter of a checkpoint."""
+    return {
+        "run": job.plain,
+        "card": asdict(replace(card, run={})),
+        "seed": job.seed,
+        "global_batch": global_batch,
+        "wandb_run_id": run_id,
+    }
 
 
 def _cached(job: Job, parts: Split, encoder: Encoder, rank: int) -> Split:

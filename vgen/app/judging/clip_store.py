@@ -24,7 +24,7 @@ from vgen.training.peaks import peak_memory_gb
 Sampler = Callable[[list[Task]], np.ndarray]
 """Tasks to clips, uint8 b f h w 3."""
 CEILING = "_ceiling"  # the truth as the image model's decoder paints it
-SOURCE = "_source"  # the clip to edit, as the image model's decoder paints it
+SOURCE = "_source"  # the clip that a task is held to, as the image model's decoder paints it
 RULES = ("suite", "sampler")  # of a manifest: what all clips of a folder have in common
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from vgen.app.given_fields import WORDS
 from vgen.app.stacks import UNTRAINED, Layer, StackEntry, opened
+from vgen.conditions.condition import revealed
 from vgen.conditions.fps import FPS
 from vgen.methods import VideoModel
 from vgen.metrics.suite import Task
+from vgen.metrics.task import Inputs
 from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.scenes import TICKS_PER_SECOND
 
@@ -33,11 +35,17 @@ def _person(control: np.ndarray) -> np.ndarray:
     return np.concatenate([control, np.ones_like(control[..., :1])], -1)[:, None].astype(np.float32)
 
 
+def _pictures(control: np.ndarray) -> np.ndarray:
+    """uint8 f 3 h w."""
+    return np.moveaxis(control, -1, -3)
+
+
 _FIELDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "edges": _bytes,
     "mask": _bytes,
     "depth": _distance,
     "pose": _person,
+    "frames": _pictures,
 }
 
 
@@ -76,7 +84,17 @@ def fields_of(todo: Sequence[Task], size_px: int, of_noise: Collection[str] = ()
         rows[picture] = [np.moveaxis(one.pictures[picture], -1, -3) for one in given]
     for followed in sorted(of_noise):
         rows[followed] = [_OF_CLIP[followed](render(task.scene, size_px)) for task in todo]
+    if given[0].given_frames:
+        rows[revealed(name)] = [_counting(one) for one in given]
     return {field: torch.from_numpy(np.stack(found)) for field, found in rows.items()}
+
+
+def _counting(given: Inputs) -> np.ndarray:
+    """bool f: which frames of the control are given."""
+    assert given.control is not None  # the caller's
+    counts = np.zeros(len(given.control), bool)
+    counts[list(given.given_frames)] = True
+    return counts
 
 
 def refuse_lacking(video_model: VideoModel, task: Task, suite: str) -> None:

@@ -80,9 +80,9 @@ def claiming(
 
 
 def _source(task: Task, size_px: int) -> np.ndarray:
-    source = task.inputs(size_px).source
-    assert source is not None, f"task {task.id} is of kind {task.kind.name}, which starts from no clip"
-    return source
+    through = task.kind.through_codec
+    assert through is not None, f"task {task.id} is of kind {task.kind.name}, which is held to no clip"
+    return through(task, size_px)
 
 
 def draw_codec(
@@ -95,7 +95,7 @@ def draw_codec(
     progress: Progress,
 ) -> None:
     """What encoder and decoder alone make of the truth (the ceiling; the first process does that) and of the
-    clips to edit."""
+    clips that tasks are held to."""
     through = _once(reconstruct)
     like = next((store.path(needed[0], task) for task in todo if store.path(needed[0], task).is_file()), None)
     size_px = 64 if like is None else read_clip(like).shape[1]

@@ -27,7 +27,8 @@ def shown(task: Task, size_px: int) -> tuple[str, np.ndarray] | None:
     if inputs.control is None:
         return None
     control = inputs.control if inputs.control.dtype == np.uint8 else _figure(inputs.control, size_px)
-    return f"control: {inputs.control_name}", np.repeat(control[..., None], 3, -1)
+    grey = control.ndim == 3
+    return f"control: {inputs.control_name}", np.repeat(control[..., None], 3, -1) if grey else control
 
 
 def pictures(task: Task, size_px: int) -> list[tuple[str, np.ndarray]]:
@@ -67,4 +68,5 @@ def write_inputs(folder: Path, task: Task, size_px: int) -> dict[str, Any]:
         "control_name": inputs.control_name,
         "subject": inputs.subject,
     }
-    return row | {k: v for k, v in words.items() if v}
+    numbers = {"given_frames": list(inputs.given_frames)}
+    return row | {k: v for k, v in {**words, **numbers}.items() if v}

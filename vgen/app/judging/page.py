@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
 from vgen.app.judging.charts import PALETTE, PARETO_PX, bars_px
@@ -21,6 +20,7 @@ from vgen.app.judging.media import Media
 from vgen.app.judging.overlay import Seen, read_seen
 from vgen.app.judging.results import Result, rank
 from vgen.app.judging.scorer import overlay_path
+from vgen.app.templates import environment
 from vgen.data.files import write_whole
 from vgen.metrics.metric import Numbers
 from vgen.metrics.task import Task
@@ -78,6 +78,8 @@ COLUMNS = (
         "pck_moving",
         "clothes",
     ),
+    *("held", "met", "between", "psnr_given"),
+    *("filmed", "follows", "caption_holds", "motion_held", "pan", "tilt", "zoom", "roll"),
     *("id_exact", "bitacc", "id_cons", "prompt", "leak"),
 )
 TITLES = {
@@ -101,6 +103,8 @@ TITLES = {
     "tc_edited": ("Consistency", "things stay what and where they are, in clips that show the edit"),
     "j_norm": ("Mask", "overlap with the masks of the control, 1 is what the oracle reads in the truth"),
     "ctrl_gain": ("Control gain", "fidelity to the control it was given less that to another clip's"),
+    "held": ("Held", "given frames are met, and things go their way between them: harmonic mean of both"),
+    "filmed": ("Filmed", "the camera moves as asked, in clips that show what the caption says"),
     "pck": ("PCK", "joints within .05 of the canvas of where the control has them"),
     "pck_moving": ("PCK of what moves", "the same over joints that move, which no frozen clip earns"),
     "subject": ("Subject", "who it is and what the prompt asks for, both"),
@@ -136,7 +140,7 @@ WORDS = {
     "keep_acc": "rest kept",
     "id_exact": "identity",
 }  # on chips, where a number's name is no word
-_WHOLE = ("edit_strict", "j_norm", "pck", "subject", "id_exact", "exact", "exact_image")
+_WHOLE = ("edit_strict", "j_norm", "held", "filmed", "pck", "subject", "id_exact", "exact", "exact_image")
 _STEADY = 0.9  # coherence below this earns a red chip
 
 
@@ -198,7 +202,7 @@ def write_report(
     write_whole(folder / "overlay.js", f"window.OVERLAY = {_script(overlay)};\n".encode())
     write_whole(folder / "plotly.min.js", get_plotlyjs().encode())
     html = (
-        _environment()
+        environment("vgen.app.judging")
         .get_template("report.html")
         .render(_named(folder, results, fps, len(clips), data["chips"]))
     )
@@ -254,16 +258,6 @@ def _columns(results: Sequence[Result]) -> list[str]:
     """Numbers that stand in tables, the headlines first."""
     wanted = dict.fromkeys([*results[0].headlines, *COLUMNS])
     return [name for name in wanted if name in results[0].numbers["overall"]]
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("vgen.app.judging"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _script(value: Any) -> str:

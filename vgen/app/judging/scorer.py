@@ -46,8 +46,7 @@ class Row:
 
 
 Item = tuple[str, Task, Path, Path | None]
-"""Checkpoint, task, file; and the file of the task's source through encoder and decoder, where there is one.
-"""
+"""Checkpoint, task, file; and the file of what the task is held to through encoder and decoder, if any."""
 
 
 def overlay_path(clip: Path) -> Path:
@@ -95,8 +94,8 @@ def score_all(
 
 
 def codec_is_known(store: ClipStore, todo: Sequence[Task]) -> bool:
-    """Whether every task starts from a clip of which it is known what encoder and decoder keep."""
-    return todo[0].kind.has_source and not store.missing(SOURCE, todo)
+    """Whether every task is held to a clip of which it is known what encoder and decoder keep."""
+    return todo[0].kind.through_codec is not None and not store.missing(SOURCE, todo)
 
 
 def _scored(items: list[Item], num_processes: int) -> Iterator[Row]:

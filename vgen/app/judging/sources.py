@@ -30,7 +30,7 @@ from vgen.metrics.suite import Task
 from vgen.resources import data_dir
 
 _CHUNK = 1 << 16
-_FROM_WORDS = ("text", "diversity")  # kinds of task that a caption and a seed are enough for
+_FROM_WORDS = ("text", "diversity", "camera")  # kinds of task that a caption and a seed are enough for
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vgen.metrics import control as _control
+from vgen.metrics import given_frames as _given_frames
 from vgen.metrics import pose as _pose
 from vgen.metrics import trajectory as _trajectory
 from vgen.metrics.control import iou, mask_fidelity
+from vgen.metrics.given_frames import frames_held
 from vgen.metrics.kinds import text
 from vgen.metrics.kinds.asked import Asked, refuse_buckets
 from vgen.metrics.kinds.scenes import SHOWN, Stream, scene_of, timed
@@ -27,7 +29,7 @@ from vgen.toybox.oracle.grounds import read_backdrop
 from vgen.toybox.oracle.pose import read_clothes, read_pose
 from vgen.toybox.renderer import Rendered, render
 from vgen.toybox.sampling import Beyond, Family, Mix, sample
-from vgen.toybox.scenes import Action, Colour, Scene
+from vgen.toybox.scenes import Action, Colour, Motion, Scene
 from vgen.toybox.splits import Bucket
 
 if TYPE_CHECKING:
@@ -35,12 +37,20 @@ if TYPE_CHECKING:
 
 
 class Control(Choice):
-    """What the method is given of every frame."""
+    """What the method is given: of every frame, or some frames themselves."""
 
     EDGES = "edges"
     MASK = "mask"
     DEPTH = "depth"
     POSE = "pose"
+    FRAMES = "frames"
+
+
+class Given(Choice):
+    """Which frames are given, where it is frames: the first alone, or the first and the last."""
+
+    FIRST = "first"
+    ENDS = "ends"
 
 
 class Picture(Choice):
@@ -57,12 +67,14 @@ class Picture(Choice):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """``decoy``: the control of another clip, for CTRL-GAIN; that of a figure is the same figure doing
-    something else. ``still``: the scene of one frame that ``reference`` shows, None where that is black."""
+    something else. ``still``: the scene of one frame that ``reference`` shows, None where that is black.
+    ``places`` are the numbers of the frames that are given, where it is frames."""
 
     control: Control
     decoy: Scene
     reference: Picture = Picture.NONE
     still: Scene | None = None
+    places: tuple[int, ...] = ()
 
 
 def score_masks(video: np.ndarray, task: Task, facts: Facts | None = None) -> Numbers:
@@ -99,10 +111,26 @@ def _changes(video: np.ndarray, usual: tuple[Colour, Colour] | None) -> float:
     return float(np.mean([worn != usual for worn in read_clothes(video)]))
 
 
+def score_frames(
+    video: np.ndarray, task: Task, facts: Facts | None = None, reconstruction: np.ndarray | None = None
+) -> Numbers:
+    """``reconstruction``: the truth through the model's encoder and decoder."""
+    facts, wanted = facts or read(video, task.scene.stride_ticks), true_clip(task, video.shape[1])
+    held = frames_held(video, wanted, facts, task.scene, task.about.places, reconstruction)
+    return {**held, **trajectory(facts, task.scene), **score_text(video, task, facts)}
+
+
 def inputs(task: Task, size_px: int = 64) -> Inputs:
-    control: Control = task.about.control
+    control, places = task.about.control, task.about.places
     shown = shown_of(task.scene, control, size_px)
-    return Inputs(control=shown, control_name=control.value, pictures=_pictures(task, size_px))
+    if places:
+        shown[[i for i in range(len(shown)) if i not in places]] = 0
+    return Inputs(
+        control=shown,
+        control_name=control.value,
+        given_frames=places,
+        pictures=_pictures(task, size_px),
+    )
 
 
 def _pictures(task: Task, size_px: int) -> dict[str, np.ndarray]:
@@ -118,6 +146,10 @@ def _pictures(task: Task, size_px: int) -> dict[str, np.ndarray]:
 def shown_of(scene: Scene, control: Control, size_px: int) -> np.ndarray:
     """The true control of a scene, as :class:`Inputs` has it."""
     return _CONTROLS[control](render(scene, size_px))
+
+
+def true_clip(task: Task, size_px: int) -> np.ndarray:
+    return render(task.scene, size_px).video
 
 
 def _mask(drawn: Rendered) -> np.ndarray:
@@ -136,6 +168,7 @@ _CONTROLS = {
     Control.MASK: lambda drawn: _mask(drawn).astype(np.uint8) * 255,
     Control.DEPTH: _depth,
     Control.POSE: lambda drawn: drawn.keypoints[0].astype(np.float32),
+    Control.FRAMES: lambda drawn: drawn.video.copy(),
 }
 
 
@@ -160,18 +193,30 @@ POSE = TaskKind(
     inputs=inputs,
     tricks={"other control": decoy_clip},
 )
+FRAMES = TaskKind(
+    name="frames",
+    metrics=(_given_frames.METRIC, _trajectory.METRIC, *text.KIND.metrics),
+    headlines=("held", "exact"),
+    score=score_frames,
+    through_codec=true_clip,
+    inputs=inputs,
+    tricks={"other control": decoy_clip},
+)
 
 
+FEWEST_FRAMES = 4
 _POSES_LACK = (Bucket.PAIR, Bucket.TRIPLE, Bucket.EXTRAPOLATION)
 _STILL = 1  # the stream of what is drawn for the still, apart: the clips are the same whatever stands beside
 
 
 @spec
 class AskedControl(Asked):
-    """``control`` is what the method is given of every frame, ``reference`` the still that is handed over
-    with it; the clip's ground then is, too."""
+    """``control`` is what the method is given of every frame; of ``frames`` it is given some, which ``given``
+    says, and things move. ``reference`` is the still that is handed over with it; the clip's ground then is,
+    too."""
 
     control: Control = Control.EDGES
+    given: Given = Given.FIRST
     reference: Picture = Picture.NONE
 
     def check(self, suite: Suite) -> None:
@@ -183,10 +228,16 @@ class AskedControl(Asked):
                 f"{self.control.value} asks for none; set suite.control.control=pose, or "
                 "suite.control.reference=first"
             )
+        if self.control is Control.FRAMES and suite.num_frames < FEWEST_FRAMES:
+            raise ValueError(
+                f"a suite of control=frames needs {FEWEST_FRAMES} frames at least, so that some lie between "
+                f"those that are given, got suite.num_frames={suite.num_frames}; 16 is the default"
+            )
 
     def rule(self) -> dict[str, Any]:
+        more = {"given": self.given.value} if self.control is Control.FRAMES else {}
         shown = {} if self.reference is Picture.NONE else {"reference": self.reference.value}
-        return {"control": self.control.value, **shown}
+        return {"control": self.control.value, **more, **shown}
 
     def draw(self, suite: Suite, bucket: Bucket, i: int, stream: Stream) -> list[Task]:
         rng, id = stream(i), f"{bucket.value}-{i:04d}-{self.control.value}"
@@ -195,8 +246,8 @@ class AskedControl(Asked):
             scene = timed(_figure(rng, suite), suite, i)
             decoy = _doing_something_else(scene, rng)
         else:
-            kind, beyond = KIND, SHOWN[i % len(SHOWN)]
-            scene, decoy = (timed(scene_of(rng, bucket, suite, beyond=beyond), suite, i) for _ in range(2))
+            kind = FRAMES if self.control is Control.FRAMES else KIND
+            scene, decoy = (timed(self._scene(rng, bucket, suite, i), suite, i) for _ in range(2))
         words = caption(scene, rng, paraphrase=bucket is Bucket.PARAPHRASE).text
         seed = int(rng.integers(2**31))
         still = self._still(scene, suite, stream(i, _STILL))
@@ -210,9 +261,22 @@ class AskedControl(Asked):
                 bucket=bucket,
                 kind=kind,
                 group=id,
-                about=Wanted(self.control, decoy, self.reference, still),
+                about=Wanted(self.control, decoy, self.reference, still, self._places(suite)),
             )
         ]
+
+    def _scene(self, rng: np.random.Generator, bucket: Bucket, suite: Suite, i: int) -> Scene:
+        """Of frames one in which something moves: a frame that is repeated is no answer to it."""
+        while True:
+            scene = scene_of(rng, bucket, suite, beyond=SHOWN[i % len(SHOWN)])
+            moves = any(thing.motion is not Motion.STATIC for thing in scene.things)
+            if moves or self.control is not Control.FRAMES:
+                return scene
+
+    def _places(self, suite: Suite) -> tuple[int, ...]:
+        if self.control is not Control.FRAMES:
+            return ()
+        return (0,) if self.given is Given.FIRST else (0, suite.num_frames - 1)
 
     def _still(self, scene: Scene, suite: Suite, rng: np.random.Generator) -> Scene | None:
         match self.reference:

@@ -75,6 +75,7 @@ KIND = TaskKind(
     headlines=("edit", "edit_strict", "tc_edited"),
     score=score_edited,
     has_source=True,
+    through_codec=source_clip,
     inputs=inputs,
     structure={control.value: OfSource(control) for control in (Control.EDGES, Control.MASK, Control.DEPTH)},
     tricks={"source copy": source_clip},
