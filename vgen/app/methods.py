@@ -111,7 +111,7 @@ def pages() -> str:
 
 
 def _heads() -> list[tuple[str, ...]]:
-    out = []
+    out: list[tuple[str, ...]] = []
     for name, sentence, *_ in rows():
         recipe, beside = catalogue()[name], about(name).parity or "nothing"
         out.append((f"[{name}](#{name})", sentence, figures.first(name), beside, _formats(recipe)))

@@ -25,6 +25,7 @@ from vgen.training import ranks
 from vgen.training.allocator import keep_freed_memory
 from vgen.training.auditing import auditing, begin_ledger, refuse_gap
 from vgen.training.captions import say_cut_captions
+from vgen.training.checkpoint_folder import Checkpoint
 from vgen.training.checkpoints import GoOn, KeepBest, KeepLast, Saver, refuse_misfit
 from vgen.training.clock import Clock, ClockIn, ClockOut
 from vgen.training.corpus import Split, split
@@ -145,8 +146,7 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
         job.begin()
         if rank == 0:
             timeline.begin(steps_done)
-            clear(job.folder / "checkpoints", found)
-            begin_ledger(job, parts, steps_done)
+            _clear(job, parts, found, steps_done)
         if found and steps_done >= settings.max_steps:  # killed between its last checkpoint and its last file
             learnt.values = saved(found)
         else:
@@ -156,6 +156,12 @@ def _fit(job: Job, watchdog: Watchdog, clock: Clock) -> Path:
             write_results(job, learner, learnt.values, card, val)
             timeline.note(END, settings.max_steps)
     return job.folder
+
+
+def _clear(job: Job, parts: Split, found: Checkpoint | None, steps_done: int) -> None:
+    """What lies behind the checkpoint that the run goes on from is taken away."""
+    clear(job.folder / "checkpoints", found)
+    begin_ledger(job, parts, steps_done)
 
 
 def _card(job: Job, parts: Split, shown: dict[str, Any], num_clips: int) -> Card:
