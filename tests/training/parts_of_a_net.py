@@ -1,14 +1,18 @@
 """``python parts_of_a_net.py``, one of two processes: a small net learns under DeepSpeed and alone, and what
-is held of it is the same, comes back the same, and goes on the same under another stage."""
+is held of it is the same, comes back the same, and goes on the same under another stage. So does the loss
+scale of fp16."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from torch import Tensor, nn
 
 from vgen.training.held import Learning, Whole
@@ -16,7 +20,7 @@ from vgen.training.partitions import gathered, own_part, part_of
 from vgen.training.zero import InParts
 
 STEPS = 3
-PAIRS = ((2, 3), (3, 2))  # stages of ZeRO: one learns, the other goes on
+PAIRS = ((1, 2), (2, 3), (3, 1))  # stages of ZeRO: one learns, the other goes on
 
 
 def net() -> nn.Sequential:
@@ -114,9 +118,93 @@ def parts_make_the_whole(engine: Any) -> None:
         assert torch.equal(gathered(parameter, part_of(parameter, value)), value)
 
 
+# -- the loss scale of fp16 ----------------------------------------------------------------------------------
+PATIENCE, SCALE = 4, 2.0**10
+OVERFLOWS = (False, True, False, False, False, False, False, True, True, False, False, False, False, False)
+"""Of each step, whether gradients overflow."""
+
+
+class OfTorch:
+    """Torch's scaler in steps of a net, whose loss is infinite where the gradients are to overflow."""
+
+    def __init__(self) -> None:
+        self.model = net()
+        self.optimiser = adam(self.model)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, growth_interval=PATIENCE)
+        self.held = Whole(self.optimiser, self.scaler)
+
+    def step(self, overflows: bool) -> None:
+        self.optimiser.zero_grad()
+        loss = loss_of(self.model, 0) * (math.inf if overflows else 1.0)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+
+class OfDeepSpeed:
+    """DeepSpeed's scaler, which forgives one overflow."""
+
+    def __init__(self) -> None:
+        self.scaler = DynamicLossScaler(SCALE, PATIENCE, 1.0, 2, False)
+        self.held = InParts(SimpleNamespace(loss_scaler=self.scaler))
+
+    def step(self, overflows: bool) -> None:
+        self.scaler.update_scale(overflows)
+
+
+Scaler = OfTorch | OfDeepSpeed
+
+
+def after(kind: type[Scaler], num_steps: int) -> Scaler:
+    scaler = kind()
+    for overflows in OVERFLOWS[:num_steps]:
+        scaler.step(overflows)
+    return scaler
+
+
+def scales_come_back(kind: type[Scaler]) -> None:
+    """After every step, and what follows is the same."""
+    for moved_at in range(len(OVERFLOWS)):
+        stays, goes = after(kind, moved_at), kind()
+        goes.held.put_scale(stays.held.scale())
+        for overflows in OVERFLOWS[moved_at:]:
+            assert goes.held.scale() == stays.held.scale(), (kind, moved_at)
+            goes.step(overflows)
+            stays.step(overflows)
+
+
+def until_doubled(scaler: Scaler) -> int:
+    """Steps without an overflow."""
+    before, count = scaler.held.scale()["scale"], 0
+    while scaler.held.scale()["scale"] < 2 * before:
+        scaler.step(False)
+        count += 1
+    return count
+
+
+def scales_go_over(first: type[Scaler], second: type[Scaler]) -> None:
+    """To the other kind of scaler, where the scale is doubled when it would have been."""
+    for moved_at in range(len(OVERFLOWS)):
+        stays, goes = after(first, moved_at), second()
+        goes.held.put_scale(stays.held.scale())
+        assert goes.held.scale()["scale"] == stays.held.scale()["scale"]
+        assert until_doubled(goes) == until_doubled(stays), (first, moved_at)
+
+
+def scales() -> None:
+    for kind in (OfTorch, OfDeepSpeed):
+        scales_come_back(kind)
+    scales_go_over(OfTorch, OfDeepSpeed)
+    scales_go_over(OfDeepSpeed, OfTorch)
+    unscaled = Whole(adam(net()))
+    unscaled.put_scale(after(OfTorch, 3).held.scale())
+    assert unscaled.scale() is None
+
+
 def main() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # else g++ builds it
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+    scales()
     for first, second in PAIRS:
         alone = net()
         optimiser = adam(alone)

@@ -39,7 +39,7 @@ class Held(Protocol):
     def put_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None: ...
 
     def scale(self) -> dict[str, float] | None:
-        """The loss scale of fp16 and the steps since it changed."""
+        """The loss scale of fp16, the steps since it changed, and what else this kind of scaler counts."""
 
     def put_scale(self, scale: dict[str, float]) -> None: ...
 

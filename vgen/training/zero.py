@@ -19,7 +19,7 @@ from vgen.training.partitions import is_partitioned, part_of, put_part, whole_sh
 
 
 class ZeroStrategy(DeepSpeedStrategy):
-    """ZeRO ``stage`` 2 or 3, over NCCL on GPUs and gloo on CPUs (for tests and for trying a configuration
+    """ZeRO ``stage`` 1, 2 or 3, over NCCL on GPUs and gloo on CPUs (for tests and for trying a configuration
     out).
 
     DeepSpeed's own checkpoints, which it unpickles, are neither written nor read.
@@ -135,17 +135,21 @@ class InParts:
                 safe_set_full_optimizer_state(parameter, value, key)
 
     def scale(self) -> dict[str, float] | None:
+        """DeepSpeed is a step more patient after an overflow, from which it counts, than after a change of
+        its own: -1 steps then. It forgives so many overflows before one halves the scale."""
         scaler = self.zero.loss_scaler
         if not scaler.dynamic:
             return None
-        since = (scaler.cur_iter - scaler.last_overflow_iter - 1) % scaler.scale_window
-        return {"scale": scaler.cur_scale, "steps_since": since}
+        good = scaler.cur_iter - scaler.last_overflow_iter - 1
+        since = (good - 1) % scaler.scale_window if good else -1
+        return {"scale": scaler.cur_scale, "steps_since": since, "forgiven": scaler.cur_hysteresis}
 
     def put_scale(self, scale: dict[str, float]) -> None:
         scaler = self.zero.loss_scaler
         if scaler.dynamic:
             scaler.cur_scale = scale["scale"]
-            scaler.last_overflow_iter = scaler.cur_iter - 1 - int(scale["steps_since"])
+            scaler.last_overflow_iter = scaler.cur_iter - 2 - int(scale["steps_since"])
+            scaler.cur_hysteresis = int(scale.get("forgiven", scaler.cur_hysteresis))
 
     def _flats(self) -> list[Tensor]:
         """The flat fp32 weights that this rank steps: a part of many parameters, end to end."""
@@ -163,7 +167,9 @@ class InParts:
         for flat in self._flats():
             state = {key: torch.zeros_like(flat) for key in ADAM_KEYS}
             self.optimizer.state[flat] = {STEP: step_count(self.optimizer, flat.device, 0), **state}
-        if hasattr(self.zero, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-2 links them to the parameters
+        if hasattr(
+            self.zero, "_lazy_init_hp_params_optimizer_state"
+        ):  # ZeRO-1 and 2 link them to the parameters
             self.zero._lazy_init_hp_params_optimizer_state()
 
 
