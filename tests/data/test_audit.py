@@ -54,11 +54,11 @@ def test_an_epoch_that_has_begun_lacks_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("at", "ids", "says"),
     [
-        (1, [], r"^up to step 3 1 lost: b \(epoch 0\); 1 steps without their 3 samples: step 1 with 2$"),
-        (1, ["c"], r"^up to step 3 1 lost: b \(epoch 0\); 1 repeated: c \(epoch 0\) 2 times$"),
-        (5, ["b"], r"^up to step 3 1 repeated: b \(epoch 2\) 2 times$"),
-        (5, [], r"^up to step 3 1 steps without their 3 samples: step 3 with 2$"),
-        (5, ["x"], r"^up to step 3 1 not of the corpus: x \(epoch 2\)$"),
+        (1, [], r"^up to step 3: 1 lost: b \(epoch 0\); step 1 has 2 of its 3 samples$"),
+        (1, ["c"], r"^up to step 3: 1 lost: b \(epoch 0\); 1 repeated: c \(epoch 0\) 2 times$"),
+        (5, ["b"], r"^up to step 3: 1 repeated: b \(epoch 2\) 2 times$"),
+        (5, [], r"^up to step 3: step 3 has 2 of its 3 samples$"),
+        (5, ["x"], r"^up to step 3: 1 not of the corpus: x \(epoch 2\)$"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, at: int, ids: list[str], says: str) -> None:

@@ -66,7 +66,7 @@ def test_a_killed_run_that_went_on_with_other_batches_has_every_sample_once(
     assert lines.count('{"resumed": 2}') == 1
     path.write_text("\n".join(line for line in lines if line != '{"resumed": 2}') + "\n")
     with pytest.raises(
-        ValueError, match=r"^audit of \S+/run: up to step 5 4 repeated: \S+ \(epoch 0\) 2 times"
+        ValueError, match=r"^audit of \S+/run: up to step 5: 4 repeated: \S+ \(epoch 0\) 2 times"
     ):
         told(monkeypatch, capsys, tmp_path / "run")
 

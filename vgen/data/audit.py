@@ -181,7 +181,8 @@ class Audit:
     def uneven(self) -> list[str]:
         """Steps with another number of samples than each has."""
         want, have = self.population.per_step, self.by_step
-        return [f"step {n} with {have[n]}" for n in range(1, self.step + 1) if have[n] != want]
+        uneven = [n for n in range(1, self.step + 1) if have[n] != want]
+        return [f"step {n} has {have[n]} of its {want} samples" for n in uneven]
 
     def told(self) -> str:
         """One sentence. Raises ValueError, with names, where a sample is lost, repeated or unknown."""
@@ -189,11 +190,12 @@ class Audit:
             ("lost", self.lost()),
             ("repeated", self.repeated()),
             ("not of the corpus", self.unknown),
-            (f"steps without their {self.population.per_step} samples", self.uneven()),
         )
         wrong = [f"{len(names)} {what}: {_listed(names)}" for what, names in faults if names]
+        if uneven := self.uneven():
+            wrong.append(_listed(uneven))
         if wrong:
-            raise ValueError(f"up to step {self.step} {'; '.join(wrong)}")
+            raise ValueError(f"up to step {self.step}: {'; '.join(wrong)}")
         parts = {name: _counts(self.epochs[name], len(ids)) for name, ids in self.population.ids.items()}
         told = "; ".join(f"{name}: {part}" if len(parts) > 1 else part for name, part in parts.items())
         return f"{told}, none lost, none repeated, up to step {self.step}"
@@ -201,7 +203,7 @@ class Audit:
 
 def _counts(epochs: Mapping[int, Counter[str]], num_ids: int) -> str:
     seen, begun = sum(counts.total() for counts in epochs.values()), len(epochs)
-    rest = f" (of the last {seen % num_ids} of {num_ids})" if seen % num_ids else ""
+    rest = f" (of the last {seen % num_ids:,} of {num_ids:,})" if seen % num_ids else ""
     return f"{seen:,} samples in {begun} {'epoch' if begun == 1 else 'epochs'}{rest}"
 
 
