@@ -79,7 +79,8 @@ class NoisedPicture(Start):
         if latents.shape[1:] != noise.shape[2:]:
             cells, wanted = (" x ".join(map(str, x.shape[-2:])) for x in (latents, noise))
             raise ValueError(
-                f"{self.reading} has {cells} cells where {wanted} are drawn; leave out sampling.height_px "
-                "and sampling.width_px, or set them to the size that was trained"
+                f"{self.reading} has {cells} cells where {wanted} are drawn; give the picture's size as "
+                "sampling.height_px and sampling.width_px, or train with method.reference.height_px and "
+                ".width_px as large as the clips"
             )
         return alpha * latents[:, None] + sigma * noise
