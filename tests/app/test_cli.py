@@ -14,7 +14,7 @@ from vgen.app import cli
 from vgen.app.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
-HYDRA = ("prepare", "train", "generate", "edit", "evaluate", "export")
+HYDRA = ("prepare", "train", "plan", "generate", "edit", "evaluate", "export")
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ REFUSED_BY_HAND = {
     "format=xml",
     "methods foo": "takes nothing else, got foo",
     "doctor foo=1": "takes no arguments, got foo=1",
-    "sites toybox foo": "(toybox, sd15, sd15_narrow, sdxl_narrow or a folder), got toybox foo",
+    "sites toybox foo": "(toybox, sd15, sd21, sdxl, sd15_narrow, sdxl_narrow or a folder), got toybox foo",
     "show foo": "give one method: vgen show METHOD [backbone=sd15|toybox|FOLDER] [KNOB=VALUE ...]; methods "
     "are align_your_latents",
     "show method=foo": "give one method",

@@ -1,8 +1,7 @@
 """What each verb of the command line is for. Cheap to import: `vgen --help` and `vgen VERB --help` read only
 this."""
 
-from vgen.app.about_runs import ABOUT_RUNS
-from vgen.app.verb import Verb
+from vgen.app.about_runs import ABOUT_RUNS, Verb
 
 VERBS = {
     "prepare": Verb(

@@ -24,7 +24,7 @@ from vgen.methods._assembly import Part
 from vgen.training.counting import GPU_BLOCK, AsOnGpu, Counting
 from vgen.training.learner import Learner, factors
 from vgen.training.optimisation import Optimisation
-from vgen.training.preparing import Preparer, needs_of
+from vgen.training.preparing import needs_of
 from vgen.training.strategies import FROZEN_DTYPE, Precision, Spread, TrainerSettings
 
 CPU = torch.device("cpu")
@@ -145,7 +145,9 @@ def learner_of(step: Step, device: torch.device) -> Learner:
     )
     if settings.gradient_checkpointing:
         learner.video_model.enable_gradient_checkpointing()
-    learner.to(device).place(device)
+    if device != CPU:  # where it is already; and torch moves no weights without values that somebody knows
+        learner.to(device)
+    learner.place(device)
     if settings.sharded:  # DeepSpeed casts what learns, and keeps fp32 in parts
         for parameter in learner.parts.parameters():
             parameter.data = parameter.data.to(kept)
@@ -217,8 +219,8 @@ def zeros_for(step: Step, learner: Learner) -> Batch:
     fields = {name: _zeros(VIDEO if name == "video" else FIELDS[name], step, learner) for name in named}
     captions = [""] * clips.num_clips
     if clips.cached:
-        kept = Preparer(learner.video_model).prepare({"caption": captions, **fields}, CPU).fields()
-        fields = {name: value for name, value in {**fields, **kept}.items() if name != "video"}
+        kept = learner.video_model.prepare({"caption": captions, **fields})
+        fields = {name: value for name, value in kept.items() if name not in ("video", "caption")}
     keys = [(f"clip{i}", 0) for i in range(clips.num_clips)]
     at = np.tile(np.arange(clips.num_frames), (clips.num_clips, 1))
     batch = Batch(keys=keys, captions=captions, fields=fields, at=torch.from_numpy(at))

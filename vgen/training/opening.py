@@ -21,7 +21,7 @@ from vgen.training.strategies import TrainerSettings
 
 BYTES, COLUMN = 4, 12
 """Learnt values are kept in fp32; headings are so wide."""
-WORTH_STEPS = 100
+WORTH_STEPS = 500
 """A run of fewer steps finds out by itself what memory it takes, as soon as it could be foretold."""
 
 
