@@ -115,6 +115,7 @@ def test_spellings() -> None:
     ]
     assert not said
     assert respelt("edit", ["source=a cat"])[0] == ["source=a cat"]
+    assert respelt("train", ["data.given={pose: a.json}"])[0] == ["+data.given={pose: a.json}"]
     assert set(FIELD_NAMES) == set(FIELDS) - {"latents"}
 
 

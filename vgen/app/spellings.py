@@ -31,7 +31,7 @@ def respelt(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
         now = _now(verb, key) if given else key
         if now != key:
             said.append(f"{key} is called {now} now")
-        out += _backbone(verb, f"{now}={value}" if given else argument)
+        out += _backbone(verb, _new_keys(verb, f"{now}={value}" if given else argument))
     return out, said
 
 
@@ -41,6 +41,11 @@ def _now(verb: str, key: str) -> str:
         if bare == was or bare.startswith(f"{was}."):
             return key[: len(key) - len(bare)] + name + bare[len(was) :]
     return key
+
+
+def _new_keys(verb: str, argument: str) -> str:
+    """``data.given={pose: FILE}`` of a training, whose keys Hydra has to be told are new."""
+    return f"+{argument}" if verb == "train" and argument.startswith("data.given={") else argument
 
 
 def _backbone(verb: str, argument: str) -> list[str]:
