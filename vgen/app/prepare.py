@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from vgen.app.class_images import ClassImages
+from vgen.app.corpus_page.page import PAGE, write_page
 from vgen.app.drawn_pairs import DrawnPairs
 from vgen.app.secrecy import refuse_secrets
 from vgen.app.terminal import Terminal
@@ -71,10 +74,13 @@ def run(wish: Prepare, console: Console) -> None:
             )
 
         done = prepare(wish, watch)
-    console.print(summary(done))
+    page = done.folder / PAGE
+    if done.fresh or not page.is_file():
+        write_page(done.folder)
+    console.print(summary(done, page))
 
 
-def summary(done: Prepared) -> Table:
+def summary(done: Prepared, page: Path) -> Table:
     counts = done.manifest.counts
     title = "prepared" if done.fresh else "already complete, nothing to do"
     table = Table(title=title, show_header=False, title_justify="left", min_width=44)
@@ -95,6 +101,7 @@ def summary(done: Prepared) -> Table:
     if done.long_captions:
         table.add_row("long captions", _told_of_long(done.long_captions, counts["files"]))
     table.add_row("where", str(done.folder))
+    table.add_row("to look at", str(page))
     for name, by in done.manifest.settings.get("fields", {}).items():
         table.add_row(name, f"found by {by}")
     if done.rejected:
