@@ -33,6 +33,30 @@ FLAGS = [
 ]
 
 
+AUDIT = r"""(() => {
+  const found = [], rgb = c => (c.match(/[\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => { const x = [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * x[0] + .7152 * x[1] + .0722 * x[2]; };
+  const paper = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length === 3 || c[3] > .99) return c; } return [255, 255, 255]; };
+  const shown = e => e.checkVisibility() && e.getClientRects().length && !e.closest("svg,option,dialog:not([open]),script,style,video");
+  const leaves = [...document.body.querySelectorAll("*")].filter(e => shown(e) && [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+  if (document.documentElement.scrollWidth > innerWidth) found.push(`page is ${document.documentElement.scrollWidth} px wide`);
+  for (const e of leaves) {
+    const style = getComputedStyle(e), [a, b] = [light(rgb(style.color)), light(paper(e))].sort((x, y) => y - x), ratio = (a + .05) / (b + .05), text = e.textContent.trim().slice(0, 30);
+    if (ratio < 4.5) found.push(`contrast ${ratio.toFixed(2)}: ${text}`);
+    if (["hidden", "clip"].includes(style.overflowX) && e.scrollWidth > e.clientWidth + 1) found.push(`cut: ${text}`);
+  }
+  const boxes = leaves.filter(e => !e.closest(".bar,.chart") && getComputedStyle(e).display !== "inline").map(e => [e, e.getBoundingClientRect()]);
+  boxes.forEach(([e, r], i) => boxes.slice(i + 1).forEach(([f, q]) => {
+    if (e.contains(f) || f.contains(e) || (e.closest(".scroll") && e.closest(".scroll") !== f.closest(".scroll"))) return;
+    if (f.closest(".scroll") && e.closest(".scroll") !== f.closest(".scroll")) return;
+    const w = Math.min(r.right, q.right) - Math.max(r.left, q.left), h = Math.min(r.bottom, q.bottom) - Math.max(r.top, q.top);
+    if (w > 2 && h > 2) found.push(`overlap: ${e.textContent.trim().slice(0, 20)} and ${f.textContent.trim().slice(0, 20)}`);
+  }));
+  return found.slice(0, 8);
+})()"""  # noqa: E501  JavaScript
+"""What reads badly on a page: text of little contrast, cut or on other text, a page wider than its window."""
+
+
 class Browser:
     """One tab. The protocol is JSON between zero bytes, to the browser's descriptor 3 and from its descriptor
     4."""
@@ -125,6 +149,10 @@ class Browser:
         """Of the window; the next page is laid out in it, and so is this one."""
         about = {"width": px, "height": 900, "deviceScaleFactor": 1, "mobile": px < 500}
         self.ask("Emulation.setDeviceMetricsOverride", **about)
+
+    def audit(self) -> list[str]:
+        """What reads badly on the page; nothing is well."""
+        return self.run(AUDIT)
 
     def picture(self, path: Path) -> Path:
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))

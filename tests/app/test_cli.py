@@ -14,7 +14,7 @@ from vgen.app import cli
 from vgen.app.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
-HYDRA = ("prepare", "train", "plan", "generate", "edit", "evaluate", "export")
+HYDRA = ("prepare", "train", "plan", "generate", "edit", "evaluate", "export", "loras")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ RUNS = {
     "edit": "vgen.app.edit:EditRun",
     "evaluate": "vgen.app.evaluate:EvaluateRun",
     "export": "vgen.app.export:Export",
+    "loras": "vgen.app.loras:Loras",
 }
 """The type behind the configuration of each verb that Hydra reads."""
 MORE = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +19,7 @@ from rich.table import Table
 
 from vgen.app.class_images import ClassImages
 from vgen.app.config import run_hydra
+from vgen.app.corpus_page.page import PAGE, write_page
 from vgen.app.drawn_pairs import DrawnPairs
 from vgen.app.terminal import Terminal
 from vgen.data.folder_source import FolderSource
@@ -69,7 +72,12 @@ def run(wish: Prepare, console: Console) -> None:
             )
 
         done = prepare_share(wish, watch) if wish.share else prepare(wish, watch)
-    console.print(of_share(wish, done) if isinstance(done, Counts) else summary(done))
+    if isinstance(done, Counts):
+        return console.print(of_share(wish, done))
+    page = done.folder / PAGE
+    if done.fresh or not page.is_file():
+        write_page(done.folder)
+    return console.print(summary(done, page))
 
 
 def of_share(wish: Prepare, done: Counts) -> str:
@@ -82,7 +90,7 @@ def of_share(wish: Prepare, done: Counts) -> str:
     )
 
 
-def summary(done: Prepared) -> Table:
+def summary(done: Prepared, page: Path) -> Table:
     counts = done.manifest.counts
     title = "prepared" if done.fresh else "already complete, nothing to do"
     table = Table(title=title, show_header=False, title_justify="left", min_width=44)
@@ -103,6 +111,7 @@ def summary(done: Prepared) -> Table:
     if done.long_captions:
         table.add_row("long captions", _told_of_long(done.long_captions, counts["files"]))
     table.add_row("where", str(done.folder))
+    table.add_row("to look at", str(page))
     for name, by in done.manifest.settings.get("fields", {}).items():
         table.add_row(name, f"found by {by}")
     if done.rejected:

@@ -19,6 +19,8 @@ RENAMED: dict[str, dict[str, str]] = {
     },
 }
 """By verb: what a key was called, and what it or the section is called now."""
+WAYS = {"loras": ("merge", "sum", "extract")}
+"""By verb: the words that may follow it, which are its key ``way``."""
 CHOICES = ("toybox", "folder", "blank")
 """What ``backbone=`` of a training may be beside a folder: the files in conf/backbone."""
 
@@ -26,6 +28,8 @@ CHOICES = ("toybox", "folder", "blank")
 def respelt(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """The arguments by today's spellings, and a line for each that was of another time."""
     out, said = [], []
+    if arguments and arguments[0] in WAYS.get(verb, ()):
+        arguments = [f"way={arguments[0]}", *arguments[1:]]
     for argument in stacked(given_fields(verb, louder(arguments))):
         key, given, value = argument.partition("=")
         now = _now(verb, key) if given else key

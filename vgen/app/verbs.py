@@ -1,7 +1,8 @@
 """What each verb of the command line is for. Cheap to import: `vgen --help` and `vgen VERB --help` read only
 this."""
 
-from vgen.app.about_runs import ABOUT_RUNS, Verb
+from vgen.app.about_runs import ABOUT_RUNS
+from vgen.app.help_page import Verb
 
 VERBS = {
     "prepare": Verb(
@@ -230,6 +231,25 @@ VERBS = {
             "vgen export run=runs/mine to=animatediff out=mine.safetensors dtype=fp16",
             "vgen export run=runs/mine to=diffusers out=mine_motion_adapter",
             "vgen export from=mm_sd_v15_v2.ckpt to=vgen backbone=models/sd15 out=runs/v2",
+        ),
+        hydra=True,
+    ),
+    "loras": Verb(
+        summary="merge LoRAs into a model, add several up to one, or extract one from two models",
+        usage="vgen loras merge|sum|extract loras.NAME.file=FILE|tuned=PATH out=FOLDER key=value ...",
+        keys=(
+            ("merge", "into an image model, or, with motion=RUN, into that motion module"),
+            ("sum", "exact, its rank the sum of theirs; with rank=R the nearest one, and how far it is off"),
+            ("extract", "the change from backbone= (or motion=) to tuned=; rank=R keeps the most of it"),
+            ("loras.NAME.file", "kohya's or diffusers' file, or a run of vgen's; with loras.NAME.scale=0.7"),
+            ("backbone motion", "the image model that they are for; a motion module's run"),
+            ("tuned", "for extract: the model after training, a folder, or with motion= a run"),
+            ("out dtype", "a new folder: an image model, or adapter.safetensors; fp32 or fp16"),
+        ),
+        examples=(
+            "vgen loras merge backbone=models/sd15 loras.toon.file=toon.safetensors out=models/toon",
+            "vgen loras sum loras.pan.file=runs/pan loras.zoom.file=runs/zoom rank=64 out=runs/both",
+            "vgen loras extract backbone=models/sd15 tuned=models/mine rank=32 out=runs/mine_lora",
         ),
         hydra=True,
     ),

@@ -78,6 +78,17 @@ def extract(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return down, up if delta.ndim == 2 else up[:, :, None, None]
 
 
+def truncated(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The nearest ``down`` and ``up`` of this rank at most, without forming their product."""
+    left, upper = torch.linalg.qr(up.flatten(1).double())
+    right, lower = torch.linalg.qr(down.flatten(1).double().T)
+    u, s, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    root = s[:rank].sqrt()
+    narrow = (root[:, None] * (v[:rank] @ right.T)).to(down).unflatten(1, down.shape[1:])
+    wide = (left @ u[:, :rank] * root).to(up)
+    return narrow, wide.reshape(*wide.shape, *up.shape[2:])
+
+
 def summed(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One ``down`` and ``up`` that add what all parts add; its rank is the sum of theirs."""
     downs, ups = zip(*parts, strict=True)
