@@ -96,10 +96,10 @@ VERBS = {
             ("method", "fatezero, tune_a_video (with adapter=RUN), prompt_to_prompt (frame by frame)"),
             ("source target", "what the clip shows, and what it should show"),
             (
-                "amplify blend cross_replace_steps",
-                "words: attention times [jeep:1.5]; whose place may change; shares of steps, [jeep:0.4]",
+                "amplify blend",
+                "factors on words' attention, amplify=[jeep:1.5]; words whose place may change",
             ),
-            ("edits", "many instead: a file with an edit in JSON a line; finished ones are not made again"),
+            ("edits", "many instead: a file, an edit in JSON a line; finished ones are skipped"),
             ("adapter backbone", "a checkpoint tuned on the clip, or toybox or a Stable Diffusion folder"),
             (
                 "num_frames fps start_seconds",
@@ -110,8 +110,8 @@ VERBS = {
                 "a ControlNet, and the clip of edges, depth or poses that it is shown",
             ),
             (
-                "save keep out sampling.num_steps",
-                "also write [reconstruction,mask]; keep [audio,aspect,fps]; a new folder; steps each way",
+                "save keep out",
+                "also write [reconstruction,mask]; keep [audio,aspect,fps]; a new folder",
             ),
         ),
         examples=(
@@ -132,7 +132,7 @@ VERBS = {
             ("suite n", "core, demo, edit, smoke, ...; n clips per bucket; suite.grid.guidance=[1,3] a grid"),
             (
                 "method",
-                "for suite=edit: fatezero, ddim, copy, tune_a_video (tune.num_steps), rerender (stack.NAME)",
+                "for suite=edit: fatezero, copy, tune_a_video (tune.num_steps), rerender (stack.NAME)",
             ),
             (
                 "metrics",
