@@ -20,6 +20,7 @@ HOMONYMS = {
     ("vgen/app/edit_checks.py", "control_net"): "the same",
     ("vgen/app/edit_run.py", "control_net"): "the same",
     ("vgen/app/early.py", "lora"): "a word that people write for an adapter",
+    ("vgen/app/low_rank.py", "lora"): "the layers of vgen.layers.lora, whoever inserts them",
 }
 """Words that are a method's name and mean something else here."""
 KNOWN: set[tuple[str, str]] = set()
