@@ -3,11 +3,12 @@ them.
 
 Each line of its input is a run, ``{"folder": ..., "strategy": "ddp", "fault": "..."}``; for each it prints
 how the ranks ended, ``codes: [-9, 75]``. Everything is imported once and every rank is forked from here, so
-that a run takes seconds. The faults are real: a rank kills itself at one place.
+that a run takes seconds. The faults are real: a rank kills, stops or signals itself at one place.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ from vgen.formats import tensor_file
 from vgen.formats.tensor_file import Shelf, Written
 from vgen.layers.motion_module import MotionModuleSpec
 from vgen.methods.animatediff import AnimateDiff
-from vgen.training import checkpoint_folder, checkpoints
+from vgen.training import checkpoint_folder, checkpoints, results, run
 from vgen.training.corpus import Corpus
 from vgen.training.learner import Learner
 from vgen.training.optimisation import Optimisation
@@ -78,13 +79,17 @@ def die(*_: Any) -> NoReturn:
     raise AssertionError("it lives")
 
 
-def in_forward(step: int) -> None:
+def send(signum: int) -> Callable[..., None]:
+    return lambda *_: os.kill(os.getpid(), signum)
+
+
+def in_forward(step: int, act: Callable[..., Any]) -> None:
     """Before the net of the step after ``step`` steps."""
     forward = Learner.training_step
 
     def faulty(self: Learner, batch: Batch, index: int) -> torch.Tensor:
         if self.trainer.global_step == step:
-            die()
+            act()
         return forward(self, batch, index)
 
     Learner.training_step = faulty  # type: ignore[method-assign]
@@ -121,6 +126,11 @@ def around_step(number: int, is_after: bool) -> None:
     register(counted)
 
 
+def better(self: Learner, batch: Batch, index: int) -> None:
+    """Every evaluation finds a better loss than the one before, so that each replaces the best."""
+    self.log("val/loss", 1 / (1 + self.trainer.global_step), batch_size=len(batch), sync_dist=True)
+
+
 def in_evaluation(step: int) -> None:
     evaluate = Learner.validation_step
 
@@ -132,7 +142,7 @@ def in_evaluation(step: int) -> None:
     Learner.validation_step = faulty  # type: ignore[method-assign]
 
 
-def in_file(number: int) -> None:
+def in_file(number: int, act: Callable[..., Any]) -> None:
     """When half of the ``number``-th file of tensors is written: three of step 2, two of the best of step 3,
     three of step 4."""
     write, count = tensor_file.write, [0]
@@ -142,10 +152,14 @@ def in_file(number: int) -> None:
         written = write(path, shelf)
         if count[0] == number:
             os.truncate(path, written.num_bytes // 2)
-            die()
+            act()
         return written
 
     checkpoint_folder.write_tensors = faulty
+
+
+def full() -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def in_shared_save(step: int) -> None:
@@ -190,24 +204,38 @@ def in_line(step: int) -> None:
 
 
 FAULTS: dict[str, tuple[int, Callable[[], Any]]] = {
-    "forward": (1, lambda: in_forward(3)),
+    "forward": (1, lambda: in_forward(3, die)),
     "backward": (0, lambda: in_backward(4)),
     "backward of the other rank": (1, lambda: in_backward(4)),
     "before the optimiser's step": (0, lambda: around_step(5, is_after=False)),
     "after the optimiser's step": (1, lambda: around_step(6, is_after=True)),
-    "border of two epochs within a step": (0, lambda: in_forward(2)),
-    "border of two epochs between steps": (1, lambda: in_forward(5)),
+    "border of two epochs within a step": (0, lambda: in_forward(2, die)),
+    "border of two epochs between steps": (1, lambda: in_forward(5, die)),
     "line of the ledger": (1, lambda: in_line(4)),
     "evaluation": (1, lambda: in_evaluation(6)),
-    "best half written": (0, lambda: in_file(4)),
-    "weights half written": (0, lambda: in_file(6)),
-    "moments half written": (0, lambda: in_file(8)),
+    "best half written": (0, lambda: in_file(4, die)),
+    "weights half written": (0, lambda: in_file(6, die)),
+    "moments half written": (0, lambda: in_file(8, die)),
     "the other rank while one saves": (1, lambda: in_shared_save(4)),
     "before a checkpoint's rename": (0, lambda: around_rename("step-0000004", is_after=False)),
     "after a checkpoint's rename": (0, lambda: around_rename("step-0000004", is_after=True)),
     "before LATEST is renamed": (0, lambda: around_rename("LATEST", is_after=False)),
+    "best out of the way": (0, lambda: around_rename(".best.former.tmp", is_after=True)),
+    "before the last checkpoint's rename": (0, lambda: around_rename("step-0000008", is_after=False)),
+    "between the last checkpoint and the adapter": (0, lambda: setattr(run, "write_results", die)),
+    "adapter half written": (0, lambda: setattr(results, "save_adapter", _half_an_adapter)),
+    "stopped": (1, lambda: in_forward(5, send(signal.SIGSTOP))),
+    "USR1": (0, lambda: in_forward(4, send(signal.SIGUSR1))),
+    "TERM": (1, lambda: in_forward(5, send(signal.SIGTERM))),
+    "full disk, then killed": (0, lambda: (in_file(6, full), in_forward(5, die))),
+    "full disk, then room": (0, lambda: in_file(6, full)),
 }
 """The rank in which a fault lies, and what brings it about."""
+
+
+def _half_an_adapter(path: Path, *_: Any) -> NoReturn:
+    path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+    die()
 
 
 # -- ranks ---------------------------------------------------------------------------------------------------
@@ -225,6 +253,7 @@ def become(rank: int, shards: str, wish: dict[str, str], port: int) -> NoReturn:
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
     }
+    Learner.validation_step = better  # type: ignore[method-assign]
     faulty, arrange = FAULTS.get(wish["fault"], (None, None))
     if rank == faulty and arrange is not None:
         arrange()

@@ -25,7 +25,7 @@ def _deepspeed() -> None:
         pytest.skip(f"deepspeed does not import: {tried.stderr.strip().splitlines()[-1]}")
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_equals_one_process_and_resumes(
     stage: int, train, figures, assert_same_adapter, tmp_path: Path, alone: Path
 ) -> None:

@@ -95,7 +95,14 @@ def test_two_ranks_one_and_three(
 def test_any_strategy_goes_on_from_any_other(environment, figures, toy_shards: Path, tmp_path: Path) -> None:
     together(environment, 1, toy_shards, tmp_path / "alone", "single:10")
     run = tmp_path / "run"
-    stages = ["ddp:2", "deepspeed_zero2:4", "deepspeed_zero3:6", "deepspeed_zero2:8", "ddp:9"]
+    stages = [
+        "ddp:1",
+        "deepspeed_zero2:3",
+        "deepspeed_zero3:5",
+        "deepspeed_zero1:7",
+        "deepspeed_zero2:8",
+        "ddp:9",
+    ]
     together(environment, 2, toy_shards, run, *stages)
     together(environment, 1, toy_shards, run, "single:10")
     assert_same_run(run, tmp_path / "alone", figures)

@@ -21,11 +21,11 @@ from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
 from vgen.formats.adapter import load_adapter
 from vgen.training import checkpoint_folder as room
-from vgen.training.checkpoint_folder import WEIGHTS
+from vgen.training.checkpoint_folder import MOMENTS, WEIGHTS
 
 SCRIPT = Path(__file__).with_name("faulty_runs.py")
 TOLD = "16 samples in 4 epochs (of the last 1 of 5), none lost, none repeated, up to step 8"
-KILLED, REQUEUE = -9, 75
+KILLED, REQUEUE, TERMINATED = -9, 75, 143
 Run = Callable[..., list[int | str]]
 """Trains in a folder by a strategy, with a fault or none; gives the exit code of each rank."""
 Whole = Callable[[str], Path]
@@ -116,6 +116,11 @@ def flip_a_bit(folder: Path) -> None:
     path.write_bytes(payload)
 
 
+def cut_moments(folder: Path) -> None:
+    path = room.steps(folder / "checkpoints")[0] / MOMENTS
+    os.truncate(path, path.stat().st_size // 2)
+
+
 def nothing(folder: Path) -> None: ...
 
 
@@ -145,6 +150,17 @@ FAULTS = [
     ("before a checkpoint's rename", nothing, [KILLED, REQUEUE]),
     ("after a checkpoint's rename", nothing, [KILLED, REQUEUE]),
     ("before LATEST is renamed", nothing, [KILLED, REQUEUE]),
+    ("best out of the way", nothing, [KILLED, REQUEUE]),
+    ("before the last checkpoint's rename", nothing, [KILLED, REQUEUE]),
+    ("between the last checkpoint and the adapter", nothing, [KILLED, 0]),
+    ("adapter half written", nothing, [KILLED, 0]),
+    ("stopped", nothing, [REQUEUE, REQUEUE]),
+    ("USR1", nothing, [REQUEUE, REQUEUE]),
+    ("TERM", nothing, [TERMINATED, TERMINATED]),
+    ("full disk, then killed", nothing, [KILLED, REQUEUE]),
+    ("full disk, then room", nothing, [0, 0]),
+    ("border of two epochs between steps", flip_a_bit, [REQUEUE, KILLED]),
+    ("border of two epochs between steps", cut_moments, [REQUEUE, KILLED]),
 ]
 """What befalls a run, what is done to its folder before it goes on, and how the two ranks end."""
 
@@ -178,8 +194,10 @@ def test_two_ranks_go_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("deepspeed_zero2", marks=ZERO)])
 @pytest.mark.parametrize(("fault", "harm", "codes"), FAULTS)
 def test_two_ranks_go_on_whatever_befell_them(
+    strategy: str,
     fault: str,
     harm: Callable[[Path], None],
     codes: list[int],
@@ -187,4 +205,14 @@ def test_two_ranks_go_on_whatever_befell_them(
     whole: Whole,
     run: Path,
 ) -> None:
-    assert goes_on(train_on_two, whole, run, "ddp", fault, harm) == codes
+    assert goes_on(train_on_two, whole, run, strategy, fault, harm) == codes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("deepspeed_zero2", marks=ZERO)])
+def test_two_ranks_go_on_after_several_faults(
+    strategy: str, train_on_two: Run, whole: Whole, run: Path
+) -> None:
+    for fault in ("forward", "backward", "evaluation"):
+        assert KILLED in train_on_two(run, strategy, fault)
+    goes_on(train_on_two, whole, run, strategy, "adapter half written", nothing)

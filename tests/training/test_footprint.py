@@ -55,6 +55,14 @@ def test_one_device_holds_all_of_it_and_so_does_ddp() -> None:
     assert footprint(WHOLE, settings(Spread.DDP), 4).peak == WHOLE.peak
 
 
+def test_zero1_keeps_gradients_whole() -> None:
+    one, two = (footprint(PARTS, settings(spread), 4) for spread in (Spread.ZERO1, Spread.ZERO2))
+    assert one.rows["gradients"] == 4 * two.rows["gradients, own part"]
+    assert one.peak - two.peak == 3 * two.rows["gradients, own part"]
+    share = 3 / 4
+    assert bytes_sent(PARTS, settings(Spread.ZERO1, accumulate=4), 4) == pytest.approx(share * 2 * 2 * NUM)
+
+
 def test_zero2_divides_gradients_moments_and_the_fp32_copy() -> None:
     rows = footprint(PARTS, settings(Spread.ZERO2), 4).rows
     assert rows["moments, own part"] == 8 * NUM // 4

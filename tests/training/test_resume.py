@@ -467,7 +467,7 @@ def test_more_processes_than_gpus_are_refused_before_anything_is_read(
         fit(job(tmp_path / "run", tmp_path / "nowhere", 2, strategy=Spread.DDP, devices=2))
 
 
-@pytest.mark.parametrize("strategy", [Spread.ZERO2, Spread.ZERO3])
+@pytest.mark.parametrize("strategy", [Spread.ZERO1, Spread.ZERO2, Spread.ZERO3])
 def test_muon_is_refused_where_weights_are_in_parts(
     tmp_path: Path, toy_shards: Path, strategy: Spread
 ) -> None:

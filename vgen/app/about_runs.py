@@ -10,7 +10,7 @@ ABOUT_RUNS = {
             ("gpus", "processes to plan for, as trainer.devices"),
             ("shapes", "sd15, sd21 or sdxl, where backbone.path is not here; else the experiment's"),
             ("size_px", "side of the clips, where data.path is not here; else the experiment's"),
-            ("trainer", "gpu, ddp, deepspeed_zero2, deepspeed_zero3, cpu; trainer.precision=bf16"),
+            ("trainer", "gpu, ddp, deepspeed_zero1, _zero2, _zero3, cpu; trainer.precision=bf16"),
             ("data.batch_size", "clips of one process; data.window.num_frames, data.cache"),
             ("probe", "true: time a few steps on this machine, which needs memory for them"),
             ("network", ".network_gb_s, .latency_us, .tflops, ...: what the simulation assumes"),

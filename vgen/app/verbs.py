@@ -42,7 +42,7 @@ VERBS = {
             ("data.window.num_frames", "frames of a clip; .stride_frames takes every so-manyth"),
             ("backbone", "toybox, or a Stable Diffusion folder"),
             ("optim.lr trainer.max_steps", "learning rate (.warmup_steps, .decay=cosine); optimiser steps"),
-            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero2, deepspeed_zero3; trainer.precision=bf16"),
+            ("trainer", "auto, cpu, gpu, ddp, deepspeed_zero1, _zero2, _zero3; trainer.precision=bf16"),
             ("callbacks.prompts", "clips drawn as it goes, [a cat], every callbacks.every_steps"),
             (
                 "run.name logger experiment",

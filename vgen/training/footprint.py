@@ -39,6 +39,8 @@ class Footprint:
 
 def footprint(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> Footprint:
     """Of every one of ``num_devices``. StepCounts are those of the same settings."""
+    if settings.strategy is Spread.ZERO1:
+        return Footprint(_zero1(counts, settings, num_devices))
     if settings.strategy is Spread.ZERO2:
         return Footprint(_zero2(counts, settings, num_devices))
     if settings.strategy is Spread.ZERO3:
@@ -52,6 +54,13 @@ def footprint(counts: StepCounts, settings: TrainerSettings, num_devices: int) -
         "activations": counts.activations + counts.batch,
     }
     return Footprint(rows)
+
+
+def _zero1(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
+    """The same with whole gradients."""
+    rows = _zero2(counts, settings, num_devices)
+    del rows["gradients, own part"]
+    return rows | {"gradients": width_of(settings) * counts.num_learning}
 
 
 def _zero2(counts: StepCounts, settings: TrainerSettings, num_devices: int) -> dict[str, int]:
@@ -101,12 +110,15 @@ def bytes_sent(counts: StepCounts, settings: TrainerSettings, num_devices: int) 
     """By one device for one optimiser step, in rings: a sum over all is sent twice, once as parts and once
     as wholes (Patarasuk and Yuan 2009).
 
-    DDP sums fp32 gradients at a step's end. ZeRO-2 hands the parts of gradients over after every batch that
+    DDP sums fp32 gradients at a step's end. ZeRO-1 hands the parts of gradients over then, and weights after
+    the step. ZeRO-2 hands the parts of gradients over after every batch that
     is accumulated, and weights after the step. ZeRO-3 gathers weights for every batch, again for backward
     where they are more than it keeps, and hands gradients over as ZeRO-2 does.
     """
     width, batches, num = width_of(settings), settings.accumulate, counts.num_learning
     match settings.strategy:
+        case Spread.ZERO1:
+            whole = 2 * width * num
         case Spread.ZERO2:
             whole = width * num * (batches + 1)
         case Spread.ZERO3:

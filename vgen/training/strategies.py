@@ -30,8 +30,13 @@ class Accelerator(Choice):
 class Spread(Choice):
     SINGLE = "single"
     DDP = "ddp"
+    ZERO1 = "deepspeed_zero1"
     ZERO2 = "deepspeed_zero2"
     ZERO3 = "deepspeed_zero3"
+
+
+STAGES = {Spread.ZERO1: 1, Spread.ZERO2: 2, Spread.ZERO3: 3}
+"""Of DeepSpeed's ZeRO: moments, gradients too, weights too in parts."""
 
 
 class Precision(Choice):
@@ -120,8 +125,8 @@ class TrainerSettings:
 
     @property
     def sharded(self) -> bool:
-        """Does DeepSpeed hold optimiser states, gradients and perhaps weights in parts, one per process?"""
-        return self.strategy in (Spread.ZERO2, Spread.ZERO3)
+        """Does DeepSpeed hold optimiser states, perhaps gradients and weights in parts, one per process?"""
+        return self.strategy in STAGES
 
     def on_gpu(self) -> bool:
         if self.accelerator is Accelerator.GPU and not torch.cuda.is_available():
@@ -197,7 +202,7 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
                 gradient_as_bucket_view=True,
                 broadcast_buffers=False,
             )
-        case Spread.ZERO2 | Spread.ZERO3:
+        case Spread.ZERO1 | Spread.ZERO2 | Spread.ZERO3:
             if not gpu:
                 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
             try:
@@ -208,7 +213,7 @@ def strategy(settings: TrainerSettings, batch_size: int, grad_clip: float) -> St
                     f"({error}); "
                     "'vgen doctor' says how to get it, trainer=ddp works without"
                 ) from error
-            return ZeroStrategy(2 if settings.strategy is Spread.ZERO2 else 3, gpu, batch_size, grad_clip)
+            return ZeroStrategy(STAGES[settings.strategy], gpu, batch_size, grad_clip)
 
 
 def trainer(
