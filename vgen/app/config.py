@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -86,14 +86,8 @@ def offer_training() -> None:
         store.store(group="numbers", name=name, node=numbers, package="_global_")
 
 
-def run_hydra(
-    verb: str,
-    config_dir: str | None,
-    action: Callable[[Any, dict[str, Any]], Any],
-    spare: Mapping[str, Any] | None = None,
-) -> None:
-    """Compose, hand over the typed value and the resolved plain data. ``spare`` has values for keys that may
-    be missing.
+def run_hydra(verb: str, config_dir: str | None, action: Callable[[Any, dict[str, Any]], Any]) -> None:
+    """Compose, hand over the typed value and the resolved plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
     under --multirun.
@@ -103,8 +97,6 @@ def run_hydra(
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 
     def job(cfg: DictConfig) -> Any:
-        for key in OmegaConf.missing_keys(cfg) & (spare or {}).keys():
-            OmegaConf.update(cfg, key, (spare or {})[key])
         try:
             OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
         except OmegaConfBaseException as error:
