@@ -57,6 +57,15 @@ def test_others_need_to_be_told_nothing_of_what_comes_out(name: str, tmp_path: P
     assert {**implied(layout)["schedule"]}.items() <= schedule.items()
 
 
+@pytest.mark.parametrize("name", READY)
+def test_without_an_image_model_none_is_taken(name: str) -> None:
+    """Not the toybox in silence."""
+    backbone = composed.settings("train", TrainRun, offer_training, {"experiment": name}).backbone
+    assert backbone.path == ""
+    with pytest.raises(ValueError, match=r"names no image model; give backbone\.path=FOLDER"):
+        backbone.open()
+
+
 def test_the_guide_names_them_all_and_their_clips() -> None:
     text = (ROOT / "docs" / "guides" / "training.md").read_text()
     there = {path.stem for path in (ROOT / "conf" / "experiment").glob("*_motion_[0-9]*.yaml")}

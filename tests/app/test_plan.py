@@ -73,7 +73,6 @@ def test_a_cpu_has_no_cards_and_a_probe_says_what_a_step_takes(plan) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["backbone=folder"], "give backbone.path=FOLDER, or shapes=sd15, sd21 or sdxl"),
         ([*TOY, "gpus=-1"], "gpus must not be negative, got -1; leave it out"),
         ([*TOY, "gpus=2"], "trainer.strategy=single runs one process, got devices=2"),
         (["method=prompt_to_prompt"], "trains nothing; there is nothing to plan"),

@@ -26,7 +26,7 @@ def test_the_slow_rank_and_the_waiting_one_are_named(
     keys = [f"data.path={toy_shards}", f"run.dir={tmp_path}", "run.name=run", "trainer.max_steps=4"]
     keys += ["trainer=ddp", "data.batch_size=1", "trainer.log_every_steps=2", "data.cache=true"]
     done = subprocess.run(
-        [*command, str(SCRIPT), *overrides, *keys, "trainer.log_every_steps=2"],
+        [*command, str(SCRIPT), *overrides, *keys, "trainer.val_every_steps=4"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -39,5 +39,5 @@ def test_the_slow_rank_and_the_waiting_one_are_named(
     assert figures(run, "speed/data_wait_rank") == [0, 0]
     assert figures(run, "speed/slowest_over_median")[-1] > 1.2
     [mean, most] = (figures(run, f"speed/data_wait{which}")[-1] for which in ("", "_most"))
-    assert 0.1 < mean < most < 0.9
+    assert 0.02 < mean < most < 0.9
     assert goodput(read(run)).num_steps == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -141,10 +141,9 @@ def run_hydra(
     offer: Callable[[], None],
     action: Callable[[Any, dict[str, Any]], Any],
     failed: Callable[[Exception], Any] | None = None,
-    spare: Mapping[str, Any] | None = None,
 ) -> None:
     """Compose what ``offer`` stores and the command line says; hand over the typed value and the resolved
-    plain data. ``spare`` has values for keys that may be missing.
+    plain data.
 
     ``action`` runs after Hydra for a single job (Hydra would add lines of its own to every error), within it
     under --multirun. ``failed`` says what a job of a multirun is worth that has failed; without it the first
@@ -155,8 +154,6 @@ def run_hydra(
     multirun = any(a in sys.argv for a in ("--multirun", "-m"))
 
     def job(cfg: DictConfig) -> Any:
-        for key in OmegaConf.missing_keys(cfg) & (spare or {}).keys():
-            OmegaConf.update(cfg, key, (spare or {})[key])
         try:
             OmegaConf.resolve(cfg)  # afterwards nobody knows what ${hydra:...} stands for
         except OmegaConfBaseException as error:

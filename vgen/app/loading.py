@@ -37,7 +37,7 @@ SHIPPED_GUIDANCE = 5.0
 @spec
 class Backbone:
     """``path`` is ``toybox``, a diffusers-layout folder, or a hub id (``owner/name``, the only thing that
-    downloads).
+    downloads); empty, it has still to be given.
 
     ``blank`` gives random weights of known shapes instead, drawn with ``seed``.
     """
@@ -47,7 +47,7 @@ class Backbone:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.blank is not None and self.path != TOYBOX:
+        if self.blank is not None and self.path not in ("", TOYBOX):
             raise ValueError(
                 f"backbone.path={self.path} and backbone.blank={self.blank.value} are both given; random "
                 "weights need no folder"
@@ -59,6 +59,12 @@ class Backbone:
             )
 
     def open(self) -> ImageModel:
+        """Raises ValueError where no image model is named, or there is none of that name."""
+        if self.blank is None and not self.path:
+            raise ValueError(
+                "backbone=folder names no image model; give backbone.path=FOLDER with one in diffusers' "
+                "layout, or a hub id"
+            )
         return load_backbone(self.path if self.blank is None else f"blank:{self.blank.value}:{self.seed}")
 
 

@@ -37,8 +37,6 @@ from vgen.training.samples import SampleSettings
 from vgen.training.scaling import Network
 from vgen.training.strategies import Accelerator, Precision, TrainerSettings, refuse_unfit
 
-UNNAMED = "unnamed"
-"""Stands for a folder of an image model that nobody has named."""
 BATCHES = (1, 2, 4)
 """Clips of the batches that are counted; larger ones lie on the line of the last two."""
 
@@ -94,7 +92,7 @@ def offer() -> None:
 
 
 def main() -> None:
-    run_hydra("plan", offer, lambda run, _: print(shown(plan(run))), spare={"backbone.path": UNNAMED})
+    run_hydra("plan", offer, lambda run, _: print(shown(plan(run))))
 
 
 def plan(run: PlanRun) -> Planned:
@@ -112,7 +110,7 @@ def plan(run: PlanRun) -> Planned:
         on_gpu=settings.accelerator is not Accelerator.CPU,
         beneath=_beneath(run, opened),
     )
-    counts = counts_of(step)
+    counts = _counted(step)
     return Planned(
         title=f"{name_of(run.method)} on {opened.name}",
         step=step,
@@ -141,23 +139,21 @@ def _experiment() -> str:
 def _opened(run: PlanRun, experiment: str) -> Opened:
     if not run.method.on_image_model:
         return Opened(name="no image model", shapes=no_image_model, weights=no_image_model)
-    if run.shapes is Shapes.AUTO and run.backbone.blank is None and run.backbone.path != UNNAMED:
+    size = run.backbone.blank or _shapes(run, experiment)
+    if size is None:
         model = run.backbone.open()
         return Opened(name=model.source, shapes=partial(without_weights, model), weights=lambda: model)
-    size = run.backbone.blank or Blank(_shapes(run, experiment).value)
     return Opened(name=f"shapes of {size.value}", shapes=partial(blank, size), weights=partial(blank, size))
 
 
-def _shapes(run: PlanRun, experiment: str) -> Shapes:
+def _shapes(run: PlanRun, experiment: str) -> Blank | None:
+    """Those that are asked for, or those of an experiment whose image model is not named; None: the model
+    itself is opened."""
     if run.shapes is not Shapes.AUTO:
-        return run.shapes
+        return Blank(run.shapes.value)
     named = [one for one in Shapes if experiment.startswith(one.value)]
-    if not named:
-        raise ValueError(
-            "backbone.path names no image model to plan for; give backbone.path=FOLDER, or shapes=sd15, "
-            "sd21 or sdxl"
-        )
-    return named[0]
+    unnamed = not run.backbone.path or run.backbone == Backbone()
+    return Blank(named[0].value) if named and unnamed else None
 
 
 def _refuse(run: PlanRun, settings: TrainerSettings) -> None:
@@ -201,9 +197,21 @@ def _peaks(step: Step, counts: StepCounts) -> dict[bool, dict[int, int]]:
         settings = replace(step.settings, gradient_checkpointing=saves)
         other = replace(step, settings=settings)
         known = {step.clips.num_clips: counts} if saves is step.settings.gradient_checkpointing else {}
-        of = {num: known.get(num) or counts_of(other.of(num)) for num in BATCHES}
+        of = {num: known.get(num) or _counted(other.of(num)) for num in BATCHES}
         found[saves] = {n: footprint(c, settings, settings.world_size).peak for n, c in of.items()}
     return found
+
+
+def _counted(step: Step) -> StepCounts:
+    """Raises ValueError where a method asks a tensor for values."""
+    try:
+        return counts_of(step)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:100]
+        raise ValueError(
+            f"method={name_of(step.recipe)} cannot be computed on shapes alone ({why}), so that nothing is "
+            "foretold of it; train a step and look at speed/peak_memory_gb"
+        ) from error
 
 
 def _numbers(settings: TrainerSettings) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +16,20 @@ FEW_KEYS = 256
 queries x keys take memory."""
 FEW_FRAMES, NARROW = 16, 24
 """Up to so many keys, and heads so narrow, fp32 on a CPU is spared it too."""
-_FUSED = ContextVar("fused", default=False)
+_only_fused = False
+"""A plain global: torch.compile reads it, and no context variable."""
 
 
 @contextmanager
 def fused_everywhere() -> Iterator[None]:
     """While it lasts, a CPU computes attention by torch's fused kernel alone, as a GPU does: for counting
     what a GPU will hold."""
-    before = _FUSED.set(True)
+    global _only_fused
+    before, _only_fused = _only_fused, True
     try:
         yield
     finally:
-        _FUSED.reset(before)
+        _only_fused = before
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
@@ -48,7 +49,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: f
 
 def _plainly(dtype: torch.dtype, num_keys: int, width: int) -> bool:
     """Whether plain operations are the faster ones on a CPU."""
-    if _FUSED.get():
+    if _only_fused:
         return False
     if dtype is torch.bfloat16:
         return HAS_BF16 and num_keys <= FEW_KEYS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -20,6 +19,8 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 GPU_BLOCK = 512
 """A CUDA allocation takes a multiple of so many bytes (torch's caching allocator)."""
+HEAD_MULTIPLE = 8
+"""Channels of a head, of which fused attention on a GPU takes a multiple."""
 
 
 class Counting(TorchDispatchMode):
@@ -29,7 +30,7 @@ class Counting(TorchDispatchMode):
     It stands above a FakeTensorMode, whose tensors have shapes and no values. Operations on tensors that
     have values are computed: what does not hang on weights, as random draws, is small and is known.
     ``block`` is what every allocation is a multiple of. What a kernel takes for itself while it runs is
-    not counted.
+    not counted, but for attention's backward on a GPU.
     """
 
     def __init__(self, block: int = 1) -> None:
@@ -48,6 +49,11 @@ class Counting(TorchDispatchMode):
         for one in tree_leaves(out):
             if isinstance(one, Tensor):
                 self._take(one.untyped_storage())
+        if (
+            self.block > 1
+            and func._overloadpacket is aten._scaled_dot_product_flash_attention_for_cpu_backward
+        ):
+            self.peak = max(self.peak, self.live + _flash_workspace(args[1]))
         return out
 
     def begin(self) -> None:
@@ -88,47 +94,65 @@ def _flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) 
     return 0 if formula is None else int(formula(*args, **kwargs, out_val=out))
 
 
+def _flash_workspace(q: Tensor) -> int:
+    """Bytes that backward of FlashAttention-2 (Dao 2023) takes on a GPU while it runs: fp32 sums for queries
+    ``b h n d``, with rows in blocks of 128 and heads in blocks of 32 channels, and one number a row. For
+    attention over frames, of few rows, that is more than all it keeps."""
+    batch, heads, num, width = q.shape
+    rows = -(-num // 128) * 128
+    channels = -(-width // 32) * 32
+    return 4 * batch * heads * rows * (channels + 1)
+
+
 def _scores(q: Tensor, k: Tensor) -> int:
     """Pairs of a query and a key."""
     return q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
 
 
-_WIDE = {
-    F.group_norm,
-    F.layer_norm,
-    F.mse_loss,
-    F.softmax,
-    torch.group_norm,
-    torch.layer_norm,
-    torch.pow,
-    torch.softmax,
-    torch.sum,
-    Tensor.pow,
-    Tensor.softmax,
-    Tensor.sum,
-}
-"""What autocast computes in fp32 on a GPU and not on a CPU (torch.amp, "CUDA Ops that autocast to float32"),
-as far as a UNet runs it."""
+_WIDE = ("group_norm", "layer_norm", "mse_loss", "softmax")
+"""What of torch.nn.functional autocast computes in fp32 on a GPU and not on a CPU (torch.amp, "CUDA Ops that
+autocast to float32"), as far as a UNet runs it."""
 
 
-class AsOnGpu(TorchFunctionMode):
-    """While it lasts, autocast on a CPU takes to fp32 what it takes there on a GPU."""
+@contextmanager
+def as_on_gpu() -> Iterator[None]:
+    """While it lasts, autocast on a CPU takes to fp32 what it takes there on a GPU, and attention has heads
+    as wide as a GPU's kernels take them. The functions themselves are exchanged: what is computed again in
+    backward has to meet them too, and no mode of torch's lasts there."""
+    before = {name: getattr(F, name) for name in (*_WIDE, _ATTENTION)}
+    for name in _WIDE:
+        setattr(F, name, partial(_in_fp32, before[name]))
+    setattr(F, _ATTENTION, partial(_padded, before[_ATTENTION]))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(F, name, function)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = dict(kwargs or {})
-        if func in _WIDE and torch.is_autocast_enabled("cpu"):
-            args = [_widened(one) for one in args]
-            given = {name: _widened(one) for name, one in given.items()}
-        return func(*args, **given)
+
+_ATTENTION = "scaled_dot_product_attention"
+
+
+def _in_fp32(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_autocast_enabled("cpu"):
+        return function(*args, **kwargs)
+    given = {name: _widened(one) for name, one in kwargs.items()}
+    return function(*map(_widened, args), **given)
 
 
 def _widened(value: Any) -> Any:
     if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
         return value.float()
     return value
+
+
+def _padded(
+    function: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """torch pads heads to a multiple of eight for the fused kernels of a GPU, and keeps them so."""
+    scale = kwargs.pop("scale", None)
+    own = query.shape[-1] ** -0.5 if scale is None else scale
+    wide = [F.pad(one, (0, -one.shape[-1] % HEAD_MULTIPLE)) for one in (query, key, value)]
+    if query.shape[-1] % HEAD_MULTIPLE == 0:
+        wide = [query, key, value]
+    return function(*wide, *args, scale=own, **kwargs)[..., : value.shape[-1]]

@@ -21,7 +21,7 @@ from vgen.data.fields import FIELDS, VIDEO, Field
 from vgen.diffusion.draws import Draws
 from vgen.methods import Recipe
 from vgen.methods._assembly import Part
-from vgen.training.counting import GPU_BLOCK, AsOnGpu, Counting
+from vgen.training.counting import GPU_BLOCK, Counting, as_on_gpu
 from vgen.training.learner import Learner, factors
 from vgen.training.optimisation import Optimisation
 from vgen.training.preparing import needs_of
@@ -121,7 +121,7 @@ def _without_values(step: Step) -> Iterator[Counting]:
         stack.enter_context(torch.random.fork_rng(devices=[]))
         if step.on_gpu:
             stack.enter_context(fused_everywhere())
-            stack.enter_context(AsOnGpu())
+            stack.enter_context(as_on_gpu())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield stack.enter_context(Counting(GPU_BLOCK if step.on_gpu else 1))
 

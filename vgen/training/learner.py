@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -64,6 +64,7 @@ class Learner(pl.LightningModule):
                 module.eval()
         self._accumulated: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # what a checkpoint says of the run, as plain data
+        self.forward_ended: Callable[[], None] = lambda: None  # told before ranks wait for each other
         self.objective = recipe.objective(model)
         self.objective.begin(model)
 
@@ -98,6 +99,7 @@ class Learner(pl.LightningModule):
         progress = min(1.0, self.trainer.global_step / self.max_steps)
         draws = Draws(self.seed, batch.keys, progress)
         out = self.objective.loss(self.video_model, batch, draws)
+        self.forward_ended()
         figures = self._of_step(out, index)
         self.log_dict(
             {f"train/{k}": v for k, v in figures.items()},

@@ -15,15 +15,15 @@ from vgen.training.clock import Clock, Doing
 
 @dataclass(frozen=True, slots=True)
 class RankTimes:
-    """Of one log interval, a value for each rank: seconds of waiting for data, of work of its own, and of the
-    interval."""
+    """Of the steps of one log interval, a value for each rank: seconds of waiting for data, of work of its
+    own, and of all of it."""
 
     waiting: Tensor
     working: Tensor
     passed: Tensor
 
     def figures(self) -> dict[str, float]:
-        """The shares of the interval that ranks wait for data, on average and at most; of several ranks also
+        """The shares of the steps that ranks wait for data, on average and at most; of several ranks also
         the slowest one, its own time over the median rank's, and which one waits most."""
         waits = self.waiting / self.passed
         found = {"speed/data_wait": float(waits.mean())}
@@ -41,7 +41,7 @@ class RankTimes:
 class Pace(pl.Callback):
     """Logs every ``every`` steps what :class:`RankTimes` says, after one gathering of three numbers.
 
-    A rank's own time is what passes until the next collective: waiting for data, and forward. In backward
+    A rank's own time is what passes until the next collective: waiting for data, and forward. From then on
     ranks wait for each other, so that all take as long as the slowest. On a GPU forward is timed there, by
     events. It stands behind what saves at the start of a batch, which is no forward.
     """
@@ -49,11 +49,13 @@ class Pace(pl.Callback):
     def __init__(self, clock: Clock, every: int) -> None:
         self.clock, self.every = clock, every
         self._seen = -1
-        self._forward = self._waited = self._since = self._began = 0.0
+        self._forward = self._began = 0.0
+        self._since = (0.0, 0.0)
         self._events: list[tuple[Any, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._seen = trainer.global_step
+        module.forward_ended = self._forward_ends
         self._restart()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -61,7 +63,7 @@ class Pace(pl.Callback):
         if trainer.strategy.root_device.type == "cuda":
             self._events.append((_event(), torch.cuda.Event(enable_timing=True)))
 
-    def on_before_backward(self, *_: Any) -> None:
+    def _forward_ends(self) -> None:
         if self._events:
             self._events[-1][1].record()
         else:
@@ -82,17 +84,19 @@ class Pace(pl.Callback):
         if self._events:
             self._events[-1][1].synchronize()
             self._forward = sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
-        waited, passed = self._data_seconds() - self._waited, time.perf_counter() - self._since
+        waited, passed = (now - since for now, since in zip(self._spent(), self._since, strict=True))
         mine = torch.tensor([waited, self._forward, passed], device=trainer.strategy.root_device)
         everyone = mine[None] if trainer.world_size == 1 else trainer.strategy.all_gather(mine)
         return everyone.T.cpu()
 
     def _restart(self) -> None:
         self._events.clear()
-        self._forward, self._waited, self._since = 0.0, self._data_seconds(), time.perf_counter()
+        self._forward, self._since = 0.0, self._spent()
 
-    def _data_seconds(self) -> float:
-        return self.clock.seconds()[Doing.DATA]
+    def _spent(self) -> tuple[float, float]:
+        """Seconds of waiting for data, and of all that belongs to steps: no saving, evaluating, drawing."""
+        seconds = self.clock.seconds()
+        return seconds[Doing.DATA], sum(seconds[one] for one in (Doing.DATA, Doing.STEP, Doing.OTHER))
 
 
 def _event() -> Any:
