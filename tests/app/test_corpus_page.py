@@ -15,12 +15,12 @@ from vgen.app.corpus_page.page import PAGE, write_page
 from vgen.app.prepare import run
 from vgen.app.terminal import Terminal
 from vgen.data.clip_files import write_mp4
+from vgen.data.folder_source import FolderSource
 from vgen.data.ledger import Reason, Rejection, write_ledger
 from vgen.data.manifest import Manifest
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
 from vgen.data.sample import Encoding, Sample, Video, pack
-from vgen.data.sources import FolderSource
 from vgen.data.toybox import ToyboxSource
 from vgen.data.writer import ShardWriter
 

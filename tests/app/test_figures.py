@@ -102,7 +102,7 @@ def test_the_table_leads_the_page_of_methods(monkeypatch: pytest.MonkeyPatch) ->
     assert title.startswith("# Methods")
     assert "| a | 32 | 0.25 [0.15, 0.35] |" in table
     monkeypatch.setattr(figures, "measured", dict)
-    assert methods.head() == [title]
+    assert not any("| a |" in part for part in methods.head())
 
 
 def test_nothing_measured_is_no_table() -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vgen.app.judging.page import _environment, _script
+from vgen.app.judging.page import _script
 from vgen.app.refusals import in_letters
 from vgen.app.stacks import recipe_of
+from vgen.app.templates import environment
 from vgen.app.terminal import Shown, Terminal
 from vgen.formats.adapter import load_adapter
 from vgen.resources import data_dir
@@ -100,6 +101,6 @@ def test_a_page_shows_captions_and_names_as_letters():
     told = _script({"caption": caption})
     assert "<" not in told
     assert json.loads(told) == {"caption": caption}
-    page = _environment().from_string('<p title="{{ x }}">{{ x }}</p>').render(x=caption)
+    page = environment("vgen.app.judging").from_string('<p title="{{ x }}">{{ x }}</p>').render(x=caption)
     assert page.count("<") == 2
     assert page.count('"') == 2

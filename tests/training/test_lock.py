@@ -16,22 +16,26 @@ import pytest
 from vgen.training.lock import LOCK, Owner, RunLock
 
 HOLD = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from vgen.training.lock import RunLock
-folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+folder, seconds, others = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[4])
 while time.time() < float(sys.argv[3]): pass
 try:
     with RunLock(folder):
         print("owner", flush=True)
-        time.sleep(seconds)
+        begun = time.monotonic()
+        while time.monotonic() - begun < seconds and len(list(folder.parent.glob("refused-*"))) < others:
+            time.sleep(0.05)
 except ValueError as error:
     print(error, flush=True)
+    (folder.parent / f"refused-{os.getpid()}").touch()
 """
 
 
-def comer(folder: Path, seconds: float, at: float = 0) -> subprocess.Popen:
-    asked = [sys.executable, "-c", HOLD, str(folder), str(seconds), str(at)]
+def comer(folder: Path, seconds: float, at: float = 0, others: int = 99) -> subprocess.Popen:
+    """Holds the lock for so long, or until so many others have been refused."""
+    asked = [sys.executable, "-c", HOLD, str(folder), str(seconds), str(at), str(others)]
     return subprocess.Popen(asked, stdout=subprocess.PIPE, text=True)
 
 
@@ -71,8 +75,8 @@ def test_of_several_comers_at_one_moment_exactly_one_is_the_owner(tmp_path: Path
     if dead:
         write_lock(folder, replace(Owner.of_this_process(), begun="1"))
     at = time.time() + 2
-    comers = [comer(folder, 2, at) for _ in range(4)]
-    said = [process.communicate()[0].strip() for process in comers]  # the owner holds it for two seconds
+    comers = [comer(folder, 60, at, others=3) for _ in range(4)]
+    said = [process.communicate()[0].strip() for process in comers]
     assert said.count("owner") == 1, said
     assert sum("belongs to process" in line for line in said) == 3
 

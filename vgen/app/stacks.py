@@ -22,7 +22,7 @@ from vgen.spec import spec
 log = logging.getLogger(__name__)
 TOYBOX, SHIPPED, UNTRAINED = "toybox", "shipped", "untrained"
 SHIPPED_FOLDERS = {SHIPPED: "motion_module", "shipped_edges": "control_edges", "shipped_pose": "control_pose"}
-"""Adapters that come with the toybox: a motion module, and ControlNets for edges and for poses."""
+"""Adapters that come with the toybox: a motion module, and nets that hold a clip to edges and to poses."""
 IMAGE_MODEL = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 RETIRED = frozenset({"num_steps", "guidance"})
 """Knobs in the cards of adapters written before these numbers were those of sampling."""

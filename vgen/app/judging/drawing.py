@@ -82,7 +82,7 @@ def claiming(
 def _source(task: Task, size_px: int) -> np.ndarray:
     through = task.kind.through_codec
     assert through is not None, f"task {task.id} is of kind {task.kind.name}, which is held to no clip"
-    return through(task, size_px)
+    return through(task, size_px).copy()  # what is rendered once for all is not to be written to
 
 
 def draw_codec(
