@@ -22,7 +22,7 @@ from vgen.metrics.suite import Suite, Task, tasks
 from vgen.toybox.renderer import render
 from vgen.toybox.scenes import Ground, Scene
 
-SUBJECTS, TIMES, STEPS = 12, 4, 150
+SUBJECTS, TIMES, STEPS = 12, 4, 1000
 GROUNDS = [Ground.BLACK, Ground.NAVY, Ground.GRAY, Ground.BROWN]
 INIT = "circle"
 SILENT = " "

@@ -124,7 +124,9 @@ def moves_as(video: np.ndarray, way: str) -> float:
 
 
 def picture(work: Workplace) -> list[Panel]:
-    """A still of the subject, and the first clip of it that the shipped motion module draws."""
+    """A still of the subject, the first that is drawn of it, and the first clip of it that the shipped motion
+    module draws."""
     with Image.open(work.folder / "subject" / "black.png") as image:
         still = np.asarray(image.convert("RGB"))[None]
-    return [("one of four pictures", still), ("a large sks circle moves right", in_motion(work, "right")[0])]
+    again, moving = drawn(work, MODELS[0], SUBJECT)[0], in_motion(work, "right")[0]
+    return [("one of four pictures", still), (SUBJECT, again), ("a large sks circle moves right", moving)]

@@ -11,7 +11,7 @@ from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 
 SUITE = ("suite=edit", "suite.num_frames=1")
 NUM = 64
-STEPS = 400
+STEPS = 1600
 
 
 def measured(work: Workplace) -> list[Figure]:

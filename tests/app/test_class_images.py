@@ -40,6 +40,7 @@ def test_a_class_is_drawn_once_and_each_picture_by_its_number(tmp_path: Path) ->
     assert not np.array_equal(three[0].video, three[1].video)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     def stop(done: int, total: int, counts: Counts) -> None:
         raise KeyboardInterrupt

@@ -237,6 +237,7 @@ def control_net(backbone: str) -> ControlNetModel:
     return net
 
 
+@pytest.mark.slow
 def test_a_control_net_from_the_command_line(video: str, backbone: str, tmp_path: Path) -> None:
     """As from Python, of files; and one that fits nothing is named."""
     net, edges = (
@@ -394,6 +395,7 @@ def test_a_picture_is_edited_too(backbone: str, tmp_path: Path) -> None:
         edit(wish(str(path), backbone))
 
 
+@pytest.mark.slow
 def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path) -> None:
     """The command line from end to end; FateZero edits shapes on the same checkpoint."""
     command = [

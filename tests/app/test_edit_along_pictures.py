@@ -55,6 +55,7 @@ def asked(files: dict[str, str], **how) -> EditRun:
     return EditRun(method=ControlVideoFree(), backbone=files["backbone"], **(usual | how))
 
 
+@pytest.mark.slow
 def test_a_long_clip_from_the_command_line(files: dict[str, str], tmp_path: Path) -> None:
     command = [
         *[sys.executable, "-m", "vgen", "edit", "method=controlvideo_free", "target=a large red circle"],

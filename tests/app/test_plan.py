@@ -31,6 +31,7 @@ def plan(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     return run
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_gpu_has_cards_bytes_and_a_simulation(plan) -> None:
     code, said, complaint = plan(*TOY, "trainer=ddp", "gpus=4", "trainer.precision=bf16", "size_px=64")
     assert (code, complaint) == (0, "")

@@ -25,6 +25,7 @@ def script() -> Iterator[ModuleType]:
     sys.path.remove(str(ROOT / "scripts"))
 
 
+@pytest.mark.slow
 def test_frames_come_back_as_they_were(script: ModuleType) -> None:
     rng = np.random.default_rng(0)
     clips = list(rng.integers(0, 256, (6, 3, 64, 64, 3), dtype=np.uint8))
