@@ -220,7 +220,6 @@ FAULTS: dict[str, tuple[int, Callable[[], Any]]] = {
     "before a checkpoint's rename": (0, lambda: around_rename("step-0000004", is_after=False)),
     "after a checkpoint's rename": (0, lambda: around_rename("step-0000004", is_after=True)),
     "before LATEST is renamed": (0, lambda: around_rename("LATEST", is_after=False)),
-    "best out of the way": (0, lambda: around_rename(".best.former.tmp", is_after=True)),
     "before the last checkpoint's rename": (0, lambda: around_rename("step-0000008", is_after=False)),
     "between the last checkpoint and the adapter": (0, lambda: setattr(run, "write_results", die)),
     "adapter half written": (0, lambda: setattr(results, "save_adapter", _half_an_adapter)),

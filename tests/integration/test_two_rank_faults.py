@@ -150,7 +150,6 @@ FAULTS = [
     ("before a checkpoint's rename", nothing, [KILLED, REQUEUE]),
     ("after a checkpoint's rename", nothing, [KILLED, REQUEUE]),
     ("before LATEST is renamed", nothing, [KILLED, REQUEUE]),
-    ("best out of the way", nothing, [KILLED, REQUEUE]),
     ("before the last checkpoint's rename", nothing, [KILLED, REQUEUE]),
     ("between the last checkpoint and the adapter", nothing, [KILLED, 0]),
     ("adapter half written", nothing, [KILLED, 0]),
