@@ -5,35 +5,30 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from vgen.app.config import RunSettings, TrainRun, offer_training, run_hydra
+from vgen.app.config import TrainRun, offer_training, run_hydra
 from vgen.app.loading import Backbone
 from vgen.app.plan_shown import Planned, shown
-from vgen.app.stacks import StackEntry
 from vgen.app.train import beneath
 from vgen.backbones.absent import no_image_model
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.without_weights import without_weights
-from vgen.methods import Recipe, name_of
+from vgen.methods import name_of
 from vgen.methods._assembly import Part
 from vgen.spec import Choice, field, spec
-from vgen.training.corpus import Corpus, split
+from vgen.training.corpus import split
 from vgen.training.footprint import bytes_sent, footprint
 from vgen.training.foretold import ClipShape, Step, StepCounts, counts_of
-from vgen.training.optimisation import Optimisation
 from vgen.training.preparing import needs_of
 from vgen.training.probe import Probed, probe
-from vgen.training.records import LoggerSettings
-from vgen.training.samples import SampleSettings
 from vgen.training.scaling import Network
 from vgen.training.strategies import Accelerator, Precision, TrainerSettings, refuse_unfit
 
@@ -51,20 +46,10 @@ class Shapes(Choice):
 
 
 @spec
-class PlanRun:
+class PlanRun(TrainRun):
     """The sections of ``vgen train``. ``shapes`` stand for an image model that is not there, ``size_px`` for
     shards, ``gpus`` for ``trainer.devices``. ``probe`` times a few steps on this machine."""
 
-    method: Recipe = MISSING
-    backbone: Backbone = field(default_factory=Backbone)
-    data: Corpus = field(default_factory=Corpus)
-    optim: Optimisation = field(default_factory=Optimisation)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
-    logger: LoggerSettings = field(default_factory=LoggerSettings)
-    callbacks: SampleSettings = field(default_factory=SampleSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-    stack: list[StackEntry] = field(default_factory=list)
-    loras: list[StackEntry] = field(default_factory=list)
     shapes: Shapes = Shapes.AUTO
     size_px: int = 0
     gpus: int = 0
@@ -127,8 +112,7 @@ def _beneath(run: PlanRun, opened: Opened) -> list[Part]:
     """The adapters that stay frozen; they are read, for what they are is in them."""
     if not run.stack and not run.loras:
         return []
-    sections = {one.name: getattr(run, one.name) for one in fields(TrainRun)}
-    return [one.part for one in beneath(TrainRun(**sections), opened.weights())]
+    return [one.part for one in beneath(run, opened.weights())]
 
 
 def _experiment() -> str:
