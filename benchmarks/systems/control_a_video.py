@@ -1,31 +1,28 @@
 """Control-A-Video on the toybox: edges of clips never seen, the first frame given.
 
-A ControlNet of stills lies beneath, as it is, and alone is what frames drawn apart look like. Two trainings
-differ in their noise: by what has changed in the clip of the edges, or each frame its own.
+The shipped ControlNet of stills lies beneath, as it is, and alone is what frames drawn apart look like. Two
+trainings differ in their noise: by what has changed in the clip of the edges, or each frame its own.
 """
 
 from __future__ import annotations
 
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace, column, compared
 
-STILLS = ("data=toybox", "data.stills=true", "num_frames=16")
 FEW = ("sampling.num_steps=10", "sampling.guidance=3", "suite.num_frames=8", "suite.stride_ticks=2")
 GIVEN = ("suite=control", "suite.control.reference=first", *FEW)
 NUM = 48
 
 
 def measured(work: Workplace) -> list[Figure]:
-    work.prepared("toybox_structure", *STILLS, "fields=[edges]", num_clips=4096)
-    work.trained("toybox_control", "toybox_control", 400)
     work.prepared("toybox_edges", "data=toybox", "num_frames=16", "fields=[edges]", num_clips=2048)
-    beneath = "stack.edges.file=runs/toybox_control"
+    beneath = "stack.edges.file=shipped_edges"
     work.trained("toybox_control_a_video", "toybox_control_a_video", 250, beneath)
     own = (beneath, "method.noise=iid")
     work.trained("toybox_control_a_video_iid", "toybox_control_a_video", 250, *own)
     told = ("adapter=runs/toybox_control_a_video", *GIVEN)
     held = work.evaluated("moving-edges", NUM, *told)
     free = work.evaluated("moving-edges-off", NUM, *told, "sampling.conditions.edges.scale=0")
-    apart = work.evaluated("moving-edges-apart", NUM, "adapter=runs/toybox_control", *GIVEN)
+    apart = work.evaluated("moving-edges-apart", NUM, "adapter=shipped_edges", *GIVEN)
     iid = work.evaluated("moving-edges-iid", NUM, "adapter=runs/toybox_control_a_video_iid", *GIVEN)
     return [*_edges(held, free), *_together(held, apart), *_noise(held, iid)]
 

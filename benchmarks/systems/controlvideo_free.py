@@ -1,13 +1,13 @@
 """ControlVideo, training-free, along the true edges of the clips of the suite of edits, against each frame
 drawn alone along the same edges by the same ControlNet.
 
-It sees no clip: what it is asked to keep is in the edges and in the words. The net and its preparation are
-those of ``control_net.py``.
+It sees no clip: what it is asked to keep is in the edges and in the words. The net is the shipped
+one, that of ``control_net.py``.
 """
 
 from __future__ import annotations
 
-from benchmarks.systems.editing import EDGES, FEW, against, columns, edges_net, edited, gained
+from benchmarks.systems.editing import EDGES, FEW, against, columns, edited, gained
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
 OURS, EACH = "controlvideo_free", "controlvideo_free-each"
@@ -21,7 +21,6 @@ CONTROL = "each frame alone along the same edges"
 
 
 def measured(work: Workplace) -> list[Figure]:
-    edges_net(work)
     told = ("method=controlvideo_free", EDGES, *FEW)
     rows = edited(work, OURS, *told)
     each = edited(work, EACH, *told, *ALONE)

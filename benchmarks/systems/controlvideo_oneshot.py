@@ -1,14 +1,14 @@
 """ControlVideo, one-shot, on the suite of edits: each clip is taught along its true edges first; against each
 frame drawn alone along the same edges by the same ControlNet.
 
-The net and its preparation are those of ``control_net.py``, the control is drawn as in
+The net is the shipped one, the control is drawn as in
 ``controlvideo_free.py``.
 """
 
 from __future__ import annotations
 
 from benchmarks.systems.controlvideo_free import ALONE, CONTROL, EACH
-from benchmarks.systems.editing import EDGES, FEW, against, columns, edges_net, edited, gained
+from benchmarks.systems.editing import EDGES, FEW, against, columns, edited, gained
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
 OURS = "controlvideo_oneshot"
@@ -16,7 +16,6 @@ TAUGHT = ("tune.num_steps=25", "tune.lr=1e-3")
 
 
 def measured(work: Workplace) -> list[Figure]:
-    edges_net(work)
     rows = edited(work, OURS, "method=controlvideo_oneshot", EDGES, *TAUGHT, *FEW)
     each = edited(work, EACH, "method=controlvideo_free", EDGES, *FEW, *ALONE)
     return [*against(rows, CONTROL, each), gained(work, OURS, CONTROL, EACH)]

@@ -13,7 +13,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from benchmarks.systems.control_net import STILLS
 from benchmarks.systems.plan import Figure, Row, Workplace, column, compared
 from vgen.app.figures import EDITING
 from vgen.app.judging.results import load
@@ -26,7 +25,7 @@ from vgen.toybox.renderer import render
 NUM = 32
 SUITE = ("suite=edit", "suite.num_frames=8", "suite.stride_ticks=2")
 FEW = ("sampling.num_steps=10", "sampling.guidance=3")
-EDGES = "stack.edges.file=runs/toybox_control"
+EDGES = "stack.edges.file=shipped_edges"
 COPY = "copy"
 SIZE_PX = 64
 
@@ -35,12 +34,6 @@ def todo(num: int) -> list[Task]:
     """The clips that all systems edit."""
     few = dict.fromkeys(("pair", "triple", "extrapolation", "paraphrase"), 0)
     return tasks(Suite(kind=Kind.EDIT, iid=num, num_frames=8, stride_ticks=2, **few))
-
-
-def edges_net(work: Workplace) -> None:
-    """The ControlNet for edges of ``benchmarks/systems/control_net.py``, trained once for all."""
-    work.prepared("toybox_structure", *STILLS, "fields=[edges]", num_clips=4096)
-    work.trained("toybox_control", "toybox_control", 400)
 
 
 def edited(work: Workplace, name: str, *words: str) -> list[Row]:

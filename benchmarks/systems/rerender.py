@@ -1,12 +1,12 @@
 """Rerender A Video on the suite of edits: keys at frames 0, 4 and 7, the others made of these; against every
 frame drawn from its own latent at the same strength, along the same edges, with nothing of other frames.
 
-The net and its preparation are those of ``control_net.py``.
+The net is the shipped one, that of ``control_net.py``.
 """
 
 from __future__ import annotations
 
-from benchmarks.systems.editing import EDGES, against, columns, edges_net, edited, gained
+from benchmarks.systems.editing import EDGES, against, columns, edited, gained
 from benchmarks.systems.plan import Figure, Panel, Row, Workplace
 
 OURS, EACH = "rerender", "rerender-each"
@@ -22,7 +22,6 @@ CONTROL = "image to image of each frame alone, at equal strength"
 
 
 def measured(work: Workplace) -> list[Figure]:
-    edges_net(work)
     told = ("method=rerender", EDGES, *FEW)
     rows = edited(work, OURS, *told, "method.interval=4")
     each = edited(work, EACH, *told, *ALONE)
