@@ -18,7 +18,7 @@ def measured(work: Workplace) -> list[Figure]:
     work.prepared(
         "toybox_posed", "data=toybox", "num_frames=16", "fields=[pose,reference]", PUPPETS, num_clips=2048
     )
-    work.trained("toybox_dreampose", "toybox_dreampose", 300)
+    work.trained("toybox_dreampose", "toybox_dreampose", 500)
     held, other, black = (
         work.evaluated(f"dreamt-{still}", NUM, *POSED, f"suite.control.reference={still}")
         for still in ("own", "other", "black")

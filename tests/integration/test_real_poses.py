@@ -26,7 +26,7 @@ from vgen.data.one_clip import read_clip
 pytestmark = [pytest.mark.clips, pytest.mark.slow]
 CLIPS = Path(__file__).parents[3] / "shared" / "clips" / "pose"
 DANCE, PEOPLE = CLIPS / "moonwalk.mp4", sorted(CLIPS.glob("*.png.json"))
-FRAMES, SIDE = 4, 64
+FRAMES, SIDE = 4, 128
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_control_a_video(stages: Stages, given: tuple[str, ...]) -> None:
 
 
 def test_dreampose(stages: Stages, given: tuple[str, ...]) -> None:
-    size = ("method.reference.height_px=64", "method.reference.width_px=64")
+    size = (f"method.reference.height_px={SIDE}", f"method.reference.width_px={SIDE}")
     stages.train("dreampose", "base", *size)
     stages.train("dreampose", "subject", "run.init_from=runs/base", "method.drop=0", *size)
     stages.train("dreampose_decoder", "decoder", posed=False)

@@ -20,7 +20,7 @@ from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.reference_adapter import ReferenceAdapter, reference_adapter
 from vgen.conditions.pose_window import PoseSource, PoseWindow, dense_map, hue, neighbours, skeleton_map
-from vgen.conditions.reference import LATENTS, TOKENS
+from vgen.conditions.reference import LATENTS, TOKENS, Reference
 from vgen.data.clip_files import write_mp4
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.toybox import ToyboxSource
@@ -95,6 +95,16 @@ def test_a_vision_tower_of_another_width_is_refused(toybox: ImageModel) -> None:
 def test_without_a_vision_tower_it_says_so(tiny: ImageModel) -> None:
     with pytest.raises(ValueError, match=r"has no image_encoder; give a backbone\.path=FOLDER"):
         assemble(DreamPose(), tiny).prepare({"reference": heard()["reference"]})
+
+
+def test_states_behind_the_towers_last_norm_are_as_large_as_its_weights_say(toybox: ImageModel) -> None:
+    fields = {"reference": heard()["reference"]}
+    plain, normed = Reference(), Reference(normed=True)
+    before = plain.prepare(toybox, fields).clip[TOKENS]
+    behind = normed.prepare(toybox, fields).clip[TOKENS]
+    norm = toybox.image_encoder.vision_model.post_layernorm
+    torch.testing.assert_close(behind, norm(before))
+    assert plain.fingerprint(toybox) != normed.fingerprint(toybox)
 
 
 def test_a_window_holds_two_poses_on_both_sides_and_the_own_where_there_is_none() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vgen.backbones.conditioning import Conditioning, Prepared
 from vgen.backbones.image_model import Context, ImageModel
-from vgen.backbones.picture_tokens import picture_tokens, tower_fingerprint
+from vgen.backbones.picture_tokens import normed_tokens, picture_tokens, tower_fingerprint
 from vgen.backbones.reference_adapter import ReferenceAdapter
 from vgen.conditions.condition import Condition, Encoded, Fields
 from vgen.diffusion.moment import Moment
@@ -23,11 +23,13 @@ class Reference(Condition):
     """Owns the cross-attention. Reads ``reference``, uint8 b n 3 H W, of which the first picture counts.
 
     ``height_px`` and ``width_px`` are the size in which the VAE sees it; 0 is the image model's own. A row
-    that drops it sees a black picture.
+    that drops it sees a black picture. CLIP's states are read before the tower's last norm, as the released
+    code does, or behind it (``normed``), where the tower's are much larger than words are.
     """
 
     height_px: int = 0
     width_px: int = 0
+    normed: bool = False
 
     def __post_init__(self) -> None:
         if min(self.height_px, self.width_px) < 0:
@@ -51,7 +53,8 @@ class Reference(Condition):
         return Prepared(clip={TOKENS: tokens, LATENTS: latents})
 
     def fingerprint(self, model: ImageModel) -> str:
-        return f"reference {self.size(model)} {tower_fingerprint(model)}"
+        behind = " normed" if self.normed else ""
+        return f"reference {self.size(model)}{behind} {tower_fingerprint(model)}"
 
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
         assert isinstance(module, ReferenceAdapter)  # the wiring's
@@ -79,7 +82,8 @@ class Reference(Condition):
 
     def _seen(self, model: ImageModel, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """What CLIP and the VAE make of ``pictures`` uint8 b 3 H W."""
-        tokens = picture_tokens(model, pictures)
+        see = normed_tokens if self.normed else picture_tokens
+        tokens = see(model, pictures)
         pixels = pictures.to(model.vae.device).float() / 127.5 - 1
         if pixels.shape[-2:] != self.size(model):
             pixels = F.interpolate(pixels, self.size(model), mode="bicubic", antialias=True).clamp(-1, 1)

@@ -48,8 +48,8 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
             + "; ".join(report[:MAX_NAMED])
             + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
             + "; a part that is never run, a reentrant gradient checkpoint, a detached tensor, a window of "
-            "one frame or a contrastive "
-            "batch of one is the usual cause"
+            "one frame, pictures so small that the UNet's middle is one cell (below 128 px for Stable "
+            "Diffusion), or a contrastive batch of one is the usual cause"
         )
     return len(learner.learning)
 
