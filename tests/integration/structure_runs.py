@@ -39,7 +39,7 @@ def recipe_of(method: str) -> Recipe:
         "lora": Lora(
             targets=[Target(layer=small), Target(into="text_encoder", paths=["*q_proj"], layer=small)]
         ),
-        "dreambooth": DreamBooth(identifier="", prior_weight=0.0),
+        "dreambooth": DreamBooth(identifier="", prior_weight=0.0, least_pictures=1),
     }[method]
 
 

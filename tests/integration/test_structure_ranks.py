@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structure_runs
+from safetensors.torch import load_file
 from structure_runs import STEPS
 
 from vgen.backbones.blank import Blank, blank
@@ -23,9 +24,10 @@ HERE = Path(__file__).parent
 LEARNS = {
     "control_net": {"edges"},
     "lora": {"unet", "text_encoder"},
-    "dreambooth": {"unet"},
+    "dreambooth": set(),
 }
-"""By method, the parts that its adapter holds."""
+"""By method, the parts that its adapter holds. DreamBooth writes an image model and no adapter."""
+UNET = "image_model/unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,26 @@ def test_two_processes_that_were_killed_learn_what_one_learns(
 
     assert started("2") != 0
     assert not (run / "adapter.safetensors").exists()
+    assert not (run / "image_model").exists()
     assert (run / "checkpoints" / "step-0000002" / "manifest.json").is_file()
     assert started() == 0
     for name in ("train/loss", "val/loss"):
         assert figures(run, name)[-2:] == pytest.approx(figures(alone, name)[-2:], rel=1e-4), name
     assert len(figures(alone, "train/loss")) == STEPS
+    if not LEARNS[method]:
+        assert_same_unet(run, alone)
+        return
     tensors, card = load_adapter(run / "adapter.safetensors")
     assert card.recipe == method
     assert {name.split(".")[0] for name in tensors} == LEARNS[method]
-    if method == "dreambooth":
-        assert len(tensors) == len(list(blank(Blank.TOYBOX).unet.parameters())), "all of it"
     assert_same_adapter(run, alone)
+
+
+def assert_same_unet(got: Path, want: Path) -> None:
+    """Equal up to fp16 rounding, in which both are kept; and it learnt something."""
+    tensors, expected, born = load_file(got / UNET), load_file(want / UNET), blank(Blank.TOYBOX, seed=0).unet
+    assert set(tensors) == set(expected) == set(born.state_dict())
+    for name, value in expected.items():
+        assert (tensors[name].float() - value.float()).norm() < 1e-3 * value.float().norm() + 1e-6, name
+    first = born.state_dict()["conv_in.weight"]
+    assert (expected["conv_in.weight"].float() - first).norm() > 1e-2 * first.norm()
