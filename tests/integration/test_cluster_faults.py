@@ -28,7 +28,7 @@ STEPS, SAVE_EVERY, VALIDATE_EVERY = 8, 2, 4
 PATIENCE_SECONDS = 420
 """A job with its restarts on two busy cores."""
 RANK_SECONDS, NODE_SECONDS = 25, 60
-"""What a rank's death and a node's are to cost until training goes on, on a machine that does nothing else."""
+"""What a rank's death and a node's are to cost until training goes on, on a quiet machine."""
 TENSORS = ("weights.safetensors", "ema.safetensors", "optimizer.safetensors")
 
 NUM_RANDOM = int(os.environ.get("VGEN_NUM_FAULTS") or 0)
