@@ -88,7 +88,7 @@ def test_systems_and_their_controls_stand_once_each_the_best_first() -> None:
         "other": {"figures": []},
     }
     head, line, *rows = editing_table(known)
-    assert head == "| system | n | EDIT | asked | kept | TC | warp x 100 | s a clip | GiB |"
+    assert head == "| system | n | EDIT | asked | kept | TC | warp x 100 | CPU s a clip | GiB |"
     assert line.count("|") == head.count("|")
     assert [text.split(" | ")[0] for text in rows] == ["| b", "| a", "| copy"]
     assert rows[0].startswith("| b | 32 | 0.50 [0.40, 0.60] | ")

@@ -91,7 +91,7 @@ def editing_table(known: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     order = sorted(rows, key=lambda label: -(rows[label]["edit"]["mean"] or 0.0))
-    heads = ["system", "n", *EDITING.values(), "s a clip", "GiB"]
+    heads = ["system", "n", *EDITING.values(), "CPU s a clip", "GiB"]
     return [
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
