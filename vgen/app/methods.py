@@ -27,7 +27,8 @@ _EDITING = (
     "Systems that edit, on the same 32 clips of the toybox (`python -m benchmarks.systems.editing_table "
     "out=FOLDER` prints it anew): EDIT is the harmonic mean of whether what was asked is there, whether the "
     "rest is kept, path and ground; TC says whether things stay what and where they are; warp is the error "
-    "along the true motion, less is better. Means with 95 % intervals; seconds of one CPU core, starting and judging among them."
+    "along the true motion, less is better. Means with 95 % intervals; seconds of one CPU core, starting and "
+    "judging among them."
 )
 
 
