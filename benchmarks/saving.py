@@ -12,6 +12,7 @@ what was written is deleted after it. Prints a JSON line for each save, and a ta
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -102,10 +103,11 @@ def cpu_seconds() -> float:
 
 
 def keeper(folder: Path, ema: Ema) -> KeepLast:
-    """Of this checkout or of one before the present format."""
+    """Of this checkout or of one before the present format, which had no clock."""
     if not hasattr(checkpoints, "Saver"):
         return KeepLast(folder, 100, 1)  # type: ignore[call-arg]
-    return KeepLast(folder, 100, 1, checkpoints.Saver(ema))
+    clock = importlib.import_module("vgen.training.clock").Clock()
+    return KeepLast(folder, 100, 1, checkpoints.Saver(ema, clock))
 
 
 def plugins() -> list[Any]:
@@ -145,7 +147,7 @@ def in_turns(trees: list[str], n: int, arguments: list[str]) -> None:
         for tree in trees if i % 2 == 0 else reversed(trees):
             env = os.environ | {"PYTHONPATH": tree}
             command = [sys.executable, __file__, *arguments]
-            said = subprocess.run(command, env=env, cwd=tree, capture_output=True, text=True, check=True)
+            said = subprocess.run(command, env=env, cwd=tree, stdout=subprocess.PIPE, text=True, check=True)
             found[tree].append(json.loads(said.stdout.strip().splitlines()[-1]))
             print(tree, found[tree][-1], flush=True)
     print(f"| checkout | {' | '.join(FIGURES)} |")
@@ -160,6 +162,10 @@ def told(values: list[float]) -> str:
 def main(arguments: list[str]) -> None:
     given = dict(argument.split("=", 1) for argument in arguments)
     out, million = Path(given["out"]).absolute(), int(given.get("million", 417))
+    if out.exists():
+        raise SystemExit(
+            f"out={out} is there already, and is deleted after each save; name a folder that is not"
+        )
     if "trees" in given:
         more = [f"out={out}", f"million={million}"]
         in_turns([str(Path(t).absolute()) for t in given["trees"].split(",")], int(given.get("n", 3)), more)

@@ -1,6 +1,6 @@
 """Align your Latents on the toybox: how clips go on, and clips twice as long as any of training.
 
-Three models of 300 steps each: key frames (every second tick), prediction from one or two of them, a frame
+Three models of 250 steps each: key frames (every second tick), prediction from one or two of them, a frame
 between every two. Long clips are 31 ticks: 8 key frames, 16 by prediction, 31 by interpolation. Their control
 draws all 16 key frames with the first model in windows of 8, and fills between them by the same.
 """
@@ -14,7 +14,7 @@ from benchmarks.systems.stages import measured as staged
 from benchmarks.systems.stages import shown
 
 CLIPS = "data.path=data/toybox_moving"
-NUM, STEPS = 48, 300
+NUM, STEPS = 48, 250
 LONG = ("suite=demo", "suite.num_frames=31", "suite.stride_ticks=1")
 KEYS, ON, BETWEEN = (f"toybox_aligned{part}" for part in ("", "_prediction", "_interpolation"))
 

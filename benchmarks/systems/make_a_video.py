@@ -1,6 +1,6 @@
 """Make-A-Video on the toybox: motion from clips whose captions stay unheard, and frames between frames.
 
-400 steps of stills with captions and clips without, in turn; AnimateDiff for as many steps hears captions of
+300 steps of stills with captions and clips without, in turn; AnimateDiff for as many steps hears captions of
 clips in all of them. Its control for motion is the same clips with their frames out of order.
 """
 
@@ -15,7 +15,7 @@ from benchmarks.systems.stages import shown
 FEW = ("suite=demo", "sampling.num_steps=10", "sampling.guidance=3")
 CLIPS, STILLS = "data.path=data/toybox_moving", "data.stills=data/toybox_captioned"
 SHORT = ("data.window.num_frames=8", "data.window.stride_frames=2", "optim.ema_decay=0.99")
-NUM, STEPS = 48, 400
+NUM, STEPS = 48, 300
 
 
 def measured(work: Workplace) -> list[Figure]:
