@@ -86,8 +86,8 @@ class Export:
             raise ValueError("vgen export needs the file or folder to write: out=PATH")
         if self.source and not self.backbone:
             raise ValueError(
-                "an imported motion module needs the image model that it was trained on: backbone=FOLDER "
-                "(or toybox)"
+                f"from={self.source} needs the image model that it was trained on: backbone=FOLDER (or "
+                "toybox)"
             )
         if self.to == IMAGE_MODEL and not self.source:
             raise ValueError(
