@@ -198,11 +198,17 @@ def unused(wish: Export) -> Path:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A place to write in; what stands there at the end is moved to ``path``, and nothing if it raises."""
+    """A place to write in; what stands there at the end is moved to ``path``. Nothing stays if it raises."""
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        yield Path(folder) / path.name
-        os.replace(Path(folder) / path.name, path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            yield Path(folder) / path.name
+            os.replace(Path(folder) / path.name, path)
+    except BaseException:
+        if is_new and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
 
 
 def unfold(wish: Export) -> Table:
