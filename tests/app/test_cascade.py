@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vgen.app.cascade import CascadeStage, KeptStages
+from vgen.app.cascade import CascadeStage, KeptStages, name_others
 from vgen.app.generate import GenerateRun, clips_of, generate_files
 from vgen.app.spellings import stacked
 from vgen.app.terminal import Terminal
 from vgen.backbones.blank import Blank, blank
 from vgen.conditions.context_frames import CLEAN, GIVEN, GivenFrames, WhichFrames
-from vgen.formats.adapter import Card, save_adapter
+from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import Recipe, assemble, name_of
 from vgen.methods._cascade import FillsBetween, Follows, GoesOn, follows
 from vgen.methods._sampling import SamplingOverrides
@@ -212,6 +212,18 @@ def test_a_stage_that_follows_nothing_is_refused_before_anything_is_drawn(
         "draws none by itself; put it behind what draws one",
     )
     assert not list(tmp_path.iterdir()), "nothing stays of a command that is refused"
+
+
+def test_a_stage_of_another_image_model_is_named(
+    models: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = [CascadeStage(name="on", file=models["on"])]
+    own = load_adapter(Path(models["on"]))[1]
+    name_others(stages, own.backbone_source, own.backbone)
+    assert not caplog.messages
+    name_others(stages, "another", "0123")
+    assert "cascade.on.file=" in caplog.text
+    assert "goes on from latents of another; where their VAEs differ it draws noise" in caplog.text
 
 
 def test_a_damaged_stage_is_refused(tmp_path: Path) -> None:

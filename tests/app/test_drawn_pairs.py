@@ -58,7 +58,8 @@ def test_candidates_become_shards_with_source_and_instruction(tmp_path: Path) ->
     wish = Prepare(data=source, out=str(tmp_path / "out"), num_processes=1, deadline_seconds=3600)
     done = prepare(wish)
     assert done.manifest.counts["clips"] == 1
-    assert [one.detail for one in read_ledger(tmp_path / "out")] == ["column edit is empty"]
+    turned_down = [(one.source, one.detail) for one in read_ledger(tmp_path / "out")]
+    assert turned_down == [("pair 2", "column edit is empty")]
     sample = ShardReader(tmp_path / "out", Needs(optional=frozenset({"source"})))[0]
     assert sample.caption == "make it blue"
     assert sample.fields["source"].shape == sample.video.shape == (1, 64, 64, 3)

@@ -119,6 +119,8 @@ def test_a_list_that_changed_does_not_pass_for_the_one_before(tmp_path: Path) ->
         ([{"target": "x"}, {"out": "y"}], "line 2 has out, which belongs to the list"),
         ([{"targte": "x"}], "line 1: targte is not a key; did you mean target"),
         ([{"method": "animatediff"}], "line 1: .*animatediff"),
+        ([{"method": "instruct_pix2pix", "instruction": ""}], "line 1: .* is told what to do"),
+        ([{"method": "tune_a_video"}], "line 1: .* edits with a checkpoint tuned on the clip"),
         ([{"name": "a/b"}], r"name \(.*line 1\) names one folder and holds no /"),
         ([{"name": "a"}, {"name": "a"}], "names two edits a; give each line another name"),
         ([""], "holds no edit; write one in JSON on every line"),

@@ -118,6 +118,9 @@ def test_half_precision_checkpoint_and_back_without_a_card(vgen, home):
     code, text, err = vgen("from=half_diffusers", "to=vgen", "backbone=image", "out=nobodys")
     assert code == 0, err
     assert "taken for" not in text, "a folder of that name of another method holds low-rank layers"
+    code, _, err = vgen("from=mm.ckpt", "to=vgen", "out=no")
+    assert code == 2
+    assert "from=mm.ckpt needs the image model that it was trained on: backbone=FOLDER" in err
     code, _, err = vgen("from=mm.ckpt", "to=vgen", "backbone=image", "out=no", "num_positions=16")
     assert code == 2
     assert "says itself that it has 24 position rows, got num_positions=16" in err
@@ -225,10 +228,11 @@ def test_a_copy_that_was_written_wrongly_is_refused_and_nothing_stays(vgen, home
         exporting, "save_adapter", lambda path, tensors, *more: save_adapter(path, flipped(tensors), *more)
     )
     before = sorted(p.name for p in home.iterdir())
-    code, _, err = vgen("run=run", "to=vgen", "out=spoilt.safetensors")
-    assert code == 2
-    assert "does not read back as it was written" in err
-    assert sorted(p.name for p in home.iterdir()) == before
+    for out in ("spoilt.safetensors", "spoilt"):
+        code, _, err = vgen("run=run", "to=vgen", f"out={out}")
+        assert code == 2
+        assert "does not read back as it was written" in err
+        assert sorted(p.name for p in home.iterdir()) == before
 
 
 @pytest.mark.parametrize("to", ["animatediff", "diffusers"])

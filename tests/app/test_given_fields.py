@@ -205,6 +205,24 @@ def test_another_aspect_is_refused_until_it_is_said_how_it_fits(tmp_path: Path) 
         assert given_fields(told, video_model, SMALL, 8)["pose"].shape == (1, FRAMES, 3, SIDE, SIDE)
 
 
+def test_the_aspect_of_key_points_is_that_of_their_canvas(tmp_path: Path) -> None:
+    person = tmp_path / "person.png"
+    Image.fromarray((np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3)).save(person)
+    joints = [[100.0, 50.0, 1.0]] * 17
+    frame = {"people": [{"keypoints": joints}], "canvas_width": 200, "canvas_height": 100}
+    (tmp_path / "dance.json").write_text(json.dumps([frame] * FRAMES))
+    (tmp_path / "dance").mkdir()
+    for i in range(FRAMES):
+        (tmp_path / "dance" / f"{i}.json").write_text(json.dumps(frame))
+    video_model = assemble(DreamPose(), load_backbone(BLANK))
+    reference = GivenField(name="reference", file=str(person))
+    for file in (tmp_path / "dance.json", tmp_path / "dance"):
+        pose = GivenField(name="pose", file=str(file))
+        with pytest.raises(ValueError, match=r"aspect of 2 where reference=.*pose\.fit=pad"):
+            given_fields([reference, pose], video_model, SMALL, 8)
+        assert given_fields([reference, replace(pose, fit=Fit.PAD)], video_model, SMALL, 8)
+
+
 def test_a_clip_is_read_as_the_field_says(clip: Path) -> None:
     grey = read_field("edges", clip, CUT)
     assert grey.shape == (FRAMES, SIDE, SIDE)
@@ -248,6 +266,10 @@ def test_openpose_files_are_poses() -> None:
         ("depth", np.zeros((1, SIDE, SIDE), np.float32), "has 1 frame where 2 are needed"),
         ("pose", [[[[400, 300, 1]] * 17]] * FRAMES, "divide x by the width"),
         ("pose", [[[[0.5, 0.5, 1]] * 12]] * FRAMES, "has 12 joints"),
+        ("pose", [[]] * FRAMES, "none of its 2 frames shows a person"),
+        ("pose", [[[[2.5, 0.5, 1]] * 17]] * FRAMES, "give who is out of the picture confidence 0"),
+        ("flow", np.zeros((1, 8, 16, 2), np.float32), "has pictures of 16 x 8 px where the clip has 32 x 32"),
+        ("mask", np.zeros((FRAMES, 16, 16), np.uint8), "has pictures of 16 x 16 px where the clip"),
     ],
 )
 def test_what_can_not_be_a_field_is_refused(

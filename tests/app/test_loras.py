@@ -183,6 +183,15 @@ def test_a_motion_lora_of_another_version_is_refused_with_counts(vgen: Typed, ho
     assert "mid_block" in err
 
 
+def test_a_motion_lora_brings_its_module_and_another_one_is_refused(vgen: Typed, home: Path) -> None:
+    _run(home / "other", load_backbone(str(home / "image")), AnimateDiff())
+    stack = ("stack.motion.file=other", "stack.pan.file=pan")
+    err = refusal(vgen, "prompt=a red circle", "backbone=image", *stack)
+    assert "two adapters want the slot 'motion': base " in err
+    assert "stack.motion.file=other; give them slots" in err
+    assert "where one is the base that another adapter was trained upon, leave the other out" in err
+
+
 def test_a_motion_lora_without_its_module_says_what_to_stack(vgen: Typed) -> None:
     err = refusal(vgen, "prompt=a red circle", "adapter=none", "backbone=image", "stack.zoom.file=zoom")
     assert "stack the adapter that has them beneath it, as stack.motion.file=FILE" in err

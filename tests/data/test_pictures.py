@@ -153,7 +153,7 @@ def test_a_prior_is_wanted_and_given_or_neither(dog: Path, dogs: Path) -> None:
         split(corpus(dog), 0, 64, subject=wants)
     with pytest.raises(ValueError, match="is given and nothing here preserves a prior"):
         split(corpus(dog, prior_path=str(dogs)), 0, 64)
-    with pytest.raises(ValueError, match=r"gone"):
+    with pytest.raises(ValueError, match=r"data\.prior_path=gone: gone is no folder"):
         split(corpus(dog, prior_path="gone"), 0, 64, subject=wants)
     both = corpus(dog, prompt="a photo of dog", prior_path=str(dogs))
     with pytest.raises(ValueError, match=r"7 captions of the class pictures of data\.prior_path=\S+ say"):

@@ -171,6 +171,14 @@ def test_the_papers_rates() -> None:
     [
         (batch_of(moving()[:1]), "a clip of one frame has no motion to fit"),
         (
+            batch_of(moving(), flow=torch.zeros(1, FRAMES - 1, 2, SIZE, SIZE // 2)),
+            f"flow has {SIZE // 2} x {SIZE} px where the clip has {SIZE} x {SIZE}",
+        ),
+        (
+            batch_of(moving(), mask=torch.zeros(1, FRAMES, SIZE // 2, SIZE, dtype=torch.uint8)),
+            f"mask has {SIZE} x {SIZE // 2} px",
+        ),
+        (
             Batch(
                 keys=[("a", 0), ("b", 0)],
                 captions=["", ""],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -363,9 +364,17 @@ def danced(dances: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def with_two_people(given: dict[str, str]) -> dict[str, str]:
+    people = [[[x, 0.5, 1.0]] * 17 for x in (0.3, 0.7)]
+    file = Path(given["pose"]).with_name("two.json")
+    file.write_text(json.dumps([people] * FRAMES))
+    return {**given, "pose": str(file), "pose.fit": "crop"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (with_two_people, "pose shows 2 people in frame 0, and the one person of reference is to move along"),
         (lambda g: without("reference", g), "the condition 'text' listens to reference; give reference=FILE"),
         (lambda g: without("pose", g), "the condition 'pose' listens to pose; give pose=FILE"),
         (lambda g: without("background", g), "the condition 'background' listens to background; give"),
@@ -376,7 +385,7 @@ def danced(dances: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (lambda g: {**g, "prompt": "a person"}, "this checkpoint hears no words, got prompt"),
     ],
-    ids=["no person", "no pose", "no background", "another field", "behind a still", "words"],
+    ids=["two people", "no person", "no pose", "no background", "another field", "behind a still", "words"],
 )
 def test_what_a_mistake_says(
     vgen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -351,9 +352,17 @@ def small_picture(folder: Path, person: Path) -> list[str]:
     return [f"reference={folder / 'small.png'}", f"pose={dance(folder)}"]
 
 
+def two_people(folder: Path, person: Path) -> list[str]:
+    """The second one comes in the second frame."""
+    people = [[[x, 0.5, 1.0]] * 17 for x in (0.3, 0.7)]
+    (folder / "two.json").write_text(json.dumps([people[:1], people]))
+    return [f"reference={person}", f"pose={folder / 'two.json'}"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (two_people, "pose shows 2 people in frame 1, and the one person of reference is to move along it"),
         (blank_picture, "shows nothing, all its pixels have one colour"),
         (small_picture, "is 40 px at its shorter side where 64 px are drawn"),
         (lambda f, p: [f"reference={p}", f"pose={dance(f, 80, 160)}"], "has an aspect of 2 where reference="),
@@ -367,7 +376,7 @@ def small_picture(folder: Path, person: Path) -> list[str]:
             "is heard by no condition of this checkpoint",
         ),
     ],
-    ids=["blank", "small", "another aspect", "no pose", "no picture", "another field"],
+    ids=["two people", "blank", "small", "another aspect", "no pose", "no picture", "another field"],
 )
 def test_what_a_mistake_says(
     vgen,

@@ -267,6 +267,8 @@ def test_the_command_line_hands_them_on() -> None:
     ("file", "told"),
     [
         ("[3:{first}]", "names frame 3, and the clip has 3, 0 to 2"),
+        ("[0:{first},0:{first}]", "names frame 0 a second time"),
+        ("[0:{first},-3:{first}]", "names frame 0 a second time"),
         ("[]", "names no frame"),
         ("{first}", "names no frame"),
         ("[first:{first}]", "must name pictures by numbers"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from vgen.methods._cascade import Follows
 from vgen.methods._sampling import Prompt, Sampling, as_trained, latent_size, num_steps
 from vgen.spec import spec
 
+log = logging.getLogger(__name__)
 LATENTS = "latents"
 
 
@@ -99,6 +101,23 @@ def planned(stages: Sequence[CascadeStage], num_frames: int) -> list[Planned]:
         frames = found.frames(before, stage.num_frames, at_once)
         out.append(Planned(stage, found, at_once, frames))
     return out
+
+
+def name_others(stages: Sequence[CascadeStage], source: str, fingerprint: str) -> None:
+    """Say which stages were trained on another image model than the first one, ``source`` with this
+    ``fingerprint``: to another VAE its latents mean something else."""
+    for stage in stages:
+        where = f"cascade.{stage.name}"
+        card = load_adapter(adapter_path(stage.file, where))[1]
+        if card.backbone not in (fingerprint, ""):
+            log.warning(
+                "%s.file=%s was trained on image model %s, and goes on from latents of %s; where their VAEs "
+                "differ it draws noise: give stages of one image model, or one for all as backbone=FOLDER",
+                where,
+                stage.file,
+                card.backbone_source,
+                source,
+            )
 
 
 @dataclass(frozen=True, slots=True)

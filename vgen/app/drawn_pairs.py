@@ -95,7 +95,11 @@ class DrawnPairs(Source):
         return [self._job(row, pair, cut) for row, pair in enumerate(pairs)]
 
     def _job(self, row: int, pair: CaptionPair, cut: Cut) -> Job | Rejection:
-        where: dict[str, Any] = {"row": row, "key": f"pair-{row:08d}", "source": pair.instruction[:80]}
+        where: dict[str, Any] = {
+            "row": row,
+            "key": f"pair-{row:08d}",
+            "source": pair.instruction[:80] or f"pair {row + 1}",
+        }
         if pair.lacking:
             detail = f"column {', '.join(pair.lacking)} is empty"
             return Rejection(**where, reason=Reason.BAD_ROW, detail=detail)

@@ -9,16 +9,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from vgen.app import composed
+from vgen.app.edit_checks import check_words, refuse_lacking
 from vgen.app.edit_run import EditRun
 from vgen.app.folders import refuse_unsafe_name
 from vgen.app.spellings import respelt
 from vgen.data.leftovers import remove_abandoned, temporary
 from vgen.formats.adapter import plain
+from vgen.methods import Recipe
+from vgen.methods._editing import Editing
 
 CARD = "card.json"
 _OWN = ("edits", "out")
@@ -94,7 +97,12 @@ def _entry(path: Path, number: int, line: str, words: Sequence[str], offer: Call
     try:
         told, _ = respelt("edit", list(composed.words_of("edit", keys)))
         asked = [*_beneath(words, keys), *told]
-        return Entry(number, name, composed.of_words("edit", EditRun, offer, asked))
+        run = composed.of_words("edit", EditRun, offer, asked)
+        if isinstance(run.method, Editing):
+            recipe = cast(Recipe, run.method)
+            check_words(run, recipe)
+            refuse_lacking(run, recipe, None)
+        return Entry(number, name, run)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -86,8 +86,8 @@ class Export:
             raise ValueError("vgen export needs the file or folder to write: out=PATH")
         if self.source and not self.backbone:
             raise ValueError(
-                "an imported motion module needs the image model that it was trained on: backbone=FOLDER "
-                "(or toybox)"
+                f"from={self.source} needs the image model that it was trained on: backbone=FOLDER (or "
+                "toybox)"
             )
         if self.to == IMAGE_MODEL and not self.source:
             raise ValueError(
@@ -198,11 +198,17 @@ def unused(wish: Export) -> Path:
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A place to write in; what stands there at the end is moved to ``path``, and nothing if it raises."""
+    """A place to write in; what stands there at the end is moved to ``path``. Nothing stays if it raises."""
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        yield Path(folder) / path.name
-        os.replace(Path(folder) / path.name, path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            yield Path(folder) / path.name
+            os.replace(Path(folder) / path.name, path)
+    except BaseException:
+        if is_new and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+        raise
 
 
 def unfold(wish: Export) -> Table:

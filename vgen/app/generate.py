@@ -19,7 +19,16 @@ from hydra.core.config_store import ConfigStore
 from rich.console import Console
 
 import vgen
-from vgen.app.cascade import CascadeStage, Drawing, KeptStages, planned, refuse_alone, settings_of, sized
+from vgen.app.cascade import (
+    CascadeStage,
+    Drawing,
+    KeptStages,
+    name_others,
+    planned,
+    refuse_alone,
+    settings_of,
+    sized,
+)
 from vgen.app.config import run_hydra
 from vgen.app.folders import claimed
 from vgen.app.given_fields import GivenField, given_fields
@@ -218,6 +227,8 @@ def _draw_cascade(
     sampling = checkpoint.sampling(run.sampling)
     refuse_impossible(checkpoint.video_model, sampling)
     plans = planned(run.cascade, sampling.num_frames)
+    if not run.backbone:
+        name_others(run.cascade, checkpoint.model.source, checkpoint.fingerprint)
     warn_of_cut(checkpoint.model, [prompt.text for prompt in prompts], console)
     fps = run.fps / math.prod(plan.follows.speed for plan in plans)
     drawing = Drawing(prompts, run.batch_size)

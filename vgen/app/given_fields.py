@@ -84,6 +84,11 @@ class GivenField:
                     f"{self.name}={self.file} must name pictures by numbers of frames; write "
                     f"{self.name}=[0:first.png,15:last.png]"
                 )
+        numbers = [int(number) for number, _, _ in pairs]
+        if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
+            raise ValueError(
+                f"{self.name}={self.file} names frame {twice[0]} a second time; give each frame one picture"
+            )
         return {int(number): Path(file.strip()).expanduser() for number, _, file in pairs}
 
     @property

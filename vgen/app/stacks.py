@@ -170,10 +170,12 @@ def unique(layers: Sequence[Layer]) -> list[Layer]:
     for layer in layers:
         if any(layer.path.samefile(other.path) for other in out):
             continue
-        if any(layer.slot == other.slot for other in out):
+        twin = next((other for other in out if other.slot == layer.slot), None)
+        if twin is not None:
             raise ValueError(
-                f"two adapters want the slot {layer.slot or 'adapter'!r}: {layer.path} and "
-                f"{next(o.path for o in out if o.slot == layer.slot)}; give them slots of their own"
+                f"two adapters want the slot {layer.slot or 'adapter'!r}: {layer.named} and {twin.named}; "
+                "give them slots of their own, or, where one is the base that another adapter was trained "
+                "upon, leave the other out"
             )
         out.append(layer)
     return out

@@ -13,6 +13,7 @@ from vgen.backbones.control_net import picture_factor, refuse_misfit
 from vgen.backbones.image_model import ImageModel
 from vgen.backbones.video_unet import VideoControlNet, VideoUNet
 from vgen.conditions.condition import WEIGHT, Condition, Encoded, Fields
+from vgen.conditions.figures import refuse_crowd
 from vgen.conditions.pictures import picture_of
 from vgen.diffusion.moment import Moment
 from vgen.spec import spec
@@ -21,10 +22,12 @@ from vgen.spec import spec
 @spec
 class ControlNet(Condition):
     """``reading`` is the field that it is shown as pictures: edges, depth, poses, or ``control``, pictures as
-    they are. ``scale`` 1 is as trained. A row that drops it is told nothing by it; it runs all the same."""
+    they are. ``scale`` 1 is as trained. A row that drops it is told nothing by it; it runs all the same.
+    Where ``one_person`` is drawn, key points of several are refused."""
 
     reading: str = "control"
     scale: float = 1.0
+    one_person: bool = False
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale) or self.scale < 0:
@@ -37,6 +40,8 @@ class ControlNet(Condition):
         return replace(self, scale=self.scale * factor)
 
     def encode(self, model: ImageModel, module: nn.Module | None, fields: Fields) -> Encoded:
+        if self.one_person and "latents" not in fields:
+            refuse_crowd(fields[self.reading])
         canvas = _canvas(fields, module)
         height, width = canvas[-2:] or (model.size_px, model.size_px)
         pictures = picture_of(self.reading, fields[self.reading], height, width)

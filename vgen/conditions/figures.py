@@ -56,6 +56,20 @@ AT_ONCE = 16
 """Frames that are painted together: what painting needs beside its pictures does not grow with a clip."""
 
 
+def refuse_crowd(pose: Tensor) -> None:
+    """Raises ValueError where a frame of key points b f p j 3 shows more than one person; pictures of
+    skeletons, b f 3 H W uint8, are not counted."""
+    if not pose.is_floating_point():
+        return
+    people = (~missing(pose)).any(-1).sum(-1)  # b f
+    if int(people.max()) > 1:
+        frame = int((people > 1).nonzero()[0, 1])
+        raise ValueError(
+            f"pose shows {int(people[0, frame])} people in frame {frame}, and the one person of reference is "
+            "to move along it; leave one person a frame in the key points"
+        )
+
+
 def stick_figures(pose: Tensor, height: int, width: int) -> Tensor:
     """``pose`` b f p j 3 (x and y in shares of width and height, confidence) as float b f 3 H W in [0, 1].
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.condition import Condition, Encoded, Fields
+from vgen.conditions.figures import refuse_crowd
 from vgen.conditions.pictures import picture_of
 from vgen.diffusion.moment import Moment
 from vgen.shapes import fold, unfold
@@ -54,6 +55,8 @@ class PoseWindow(Condition):
         h, w = _cells(model, fields)
         name = self.reading.value
         if self.reading is PoseSource.POSE:
+            if "latents" not in fields:
+                refuse_crowd(fields[name])
             maps = skeleton_map(picture_of(name, fields[name], h, w), h, w)
         else:
             maps = dense_map(picture_of(name, fields[name], h, w), h, w)

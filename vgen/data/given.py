@@ -52,7 +52,7 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
 def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of some frames as the field ``name``, zeros at the others, and which they are, bool f.
 
-    Raises ValueError where a number is none of the clip's frames, or a file no picture.
+    Raises ValueError where a number is none of the clip's frames or one that was named, or a file no picture.
     """
     counts = np.zeros(cut.num_frames, bool)
     out: np.ndarray | None = None
@@ -61,6 +61,11 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
             raise ValueError(
                 f"{name}=[{number}:{path}] names frame {number}, and the clip has {cut.num_frames}, 0 to "
                 f"{cut.num_frames - 1}; give one of these, or more frames by sampling.num_frames"
+            )
+        if counts[number]:
+            raise ValueError(
+                f"{name}=[{number}:{path}] names frame {number % cut.num_frames} a second time; give each "
+                "frame one picture"
             )
         picture = still_picture(path, cut.size_px, cut.pads) if path.is_file() else None
         if picture is None:
@@ -129,7 +134,22 @@ def _array(name: str, path: Path, cut: Cut) -> np.ndarray:
         data = _json(path)
         if isinstance(data, dict) or (data and isinstance(data[0], dict)):
             return _on_square(data if isinstance(data, list) else [data], cut)
-    return FIELDS[name].decode(path.read_bytes(), f"{name}={path}")
+    array = FIELDS[name].decode(path.read_bytes(), f"{name}={path}")
+    _refuse_size(name, array, path, cut.size_px)
+    return array
+
+
+def _refuse_size(name: str, array: np.ndarray, path: Path, size_px: int) -> None:
+    """Raises ValueError where an array of one picture a frame is not as large as the clip."""
+    kind = FIELDS[name]
+    if not kind.per_frame or " h w" not in kind.axes:
+        return
+    height, width = kind.channels_first(array).shape[-2:]
+    if (height, width) != (size_px, size_px):
+        raise ValueError(
+            f"{name}={path} has pictures of {width} x {height} px where the clip has {size_px} x {size_px}; "
+            "write them again as large as the clip"
+        )
 
 
 def _on_square(frames: list[Any], cut: Cut) -> np.ndarray:

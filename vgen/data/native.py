@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import ImageOps, UnidentifiedImageError
 
-from vgen.data.bounded import opened
+from vgen.data.bounded import opened, read_json
 from vgen.data.decode import Cut, clips
+from vgen.data.pose import canvas_of
 
 SAME_ASPECT = 1.02
 """Aspects that differ by a smaller factor are taken for one: codecs round to even sides."""
@@ -30,14 +32,17 @@ class Native:
 
 
 def native(path: Path) -> Native | None:
-    """Of a picture, of a clip, or of the first picture in a folder; None for arrays and key points.
+    """Of a picture, of a clip, of the canvas of key points, or of the first of these in a folder; None for
+    arrays, and for key points that say no canvas.
 
     Raises what the readers raise where the file is damaged.
     """
     if path.is_dir():
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in (*PICTURES, ".json"))
         return native(inside[0]) if inside else None
-    if path.suffix in (".npy", ".json"):
+    if path.suffix == ".json":
+        return _of_canvas(read_json(path.read_bytes()))
+    if path.suffix == ".npy":
         return None
     try:
         with opened(path) as file:
@@ -46,6 +51,13 @@ def native(path: Path) -> Native | None:
     except (UnidentifiedImageError, OSError, SyntaxError):
         facts = next(clips(path, LEAST)).metadata
         return Native(facts["aspect"], min(facts["source_width_px"], facts["source_height_px"]))
+
+
+def _of_canvas(frames: Any) -> Native | None:
+    """Of the first frame's canvas in OpenPose's JSON."""
+    first = frames[0] if isinstance(frames, list) and frames else frames
+    width, height = canvas_of(first)
+    return None if (width, height) == (1, 1) else Native(width / height, int(min(width, height)))
 
 
 def refuse_unlike(files: dict[str, Path], least_px: int) -> None:

@@ -49,7 +49,8 @@ def flaw(pose: np.ndarray) -> str:
     if not far <= 0.5 + FARTHEST:
         return (
             f"pose has a joint {far:g} widths or heights from the centre, at most {0.5 + FARTHEST:g} are "
-            "allowed; divide x by the width and y by the height"
+            "allowed; divide x by the width and y by the height, or give who is out of the picture "
+            "confidence 0"
         )
     return ""
 
@@ -73,7 +74,7 @@ def of_people(frames: list[Any]) -> np.ndarray:
     """
     rows = [[_joints(person) for person in _people(frame)] for frame in frames]
     pose = from_lists(rows)
-    pose[..., :2] /= np.array([_size(frame) for frame in frames], np.float32)[:, None, None]
+    pose[..., :2] /= np.array([canvas_of(frame) for frame in frames], np.float32)[:, None, None]
     pose[~(pose[..., 2] > 0)] = np.nan
     wrong = flaw(pose)
     if wrong:
@@ -84,7 +85,7 @@ def of_people(frames: list[Any]) -> np.ndarray:
 def on_square(pose: np.ndarray, frames: list[Any], pads: bool) -> np.ndarray:
     """A pose of :func:`of_people` in shares of a square: the middle of the canvas or, padded, around all of
     it."""
-    sizes = np.array([_size(frame) for frame in frames], np.float32)  # f 2
+    sizes = np.array([canvas_of(frame) for frame in frames], np.float32)  # f 2
     side = sizes.max(1, keepdims=True) if pads else sizes.min(1, keepdims=True)
     out = pose.copy()
     out[..., :2] = (pose[..., :2] - 0.5) * (sizes / side)[:, None, None] + 0.5
@@ -110,8 +111,8 @@ def _joints(person: Any) -> list[list[float]]:
     return found
 
 
-def _size(frame: Any) -> tuple[float, float]:
-    """Width and height that x and y are to be divided by."""
+def canvas_of(frame: Any) -> tuple[float, float]:
+    """Width and height that x and y of a frame are to be divided by; 1 and 1 where they are shares."""
     if not isinstance(frame, dict):
         return 1.0, 1.0
     return float(frame.get("canvas_width", 1)), float(frame.get("canvas_height", 1))
@@ -129,6 +130,10 @@ def from_lists(frames: Any) -> np.ndarray:
             "it must hold a list of frames, each a list of people, each a list of [x, y, confidence]"
         ) from error
     shapes = sorted({person.shape for frame in people for person in frame})
+    if not shapes:
+        raise ValueError(
+            f"none of its {len(people)} frames shows a person; find the poses again, or give another file"
+        )
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ValueError(f"all people must have the same joints, each [x, y, confidence], got {shapes}")
     shape = (len(people), max(map(len, people)), *shapes[0])

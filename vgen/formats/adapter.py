@@ -245,9 +245,8 @@ def put(
     missing = [name for name in named if name in wanted and name not in tensors] if tensors else []
     if missing:
         raise ValueError(
-            f"{whose} lacks {len(missing)} tensors that its method trains (first: {missing[:3]}); the file "
-            "is cut "
-            "or of another method"
+            f"{whose} lacks {len(missing)} tensors that its method trains (first: {missing[0]}); the file is "
+            "cut, of another method, or of a version of it that has fewer layers"
         )
     for name, value in tensors.items():
         named[name].copy_(value)

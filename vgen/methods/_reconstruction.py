@@ -109,7 +109,7 @@ class Reconstruction(Objective):
 
 
 def _refuse_unfit(batch: Batch, field: VideoField) -> None:
-    """Raises ValueError for anything but one whole clip."""
+    """Raises ValueError for anything but one whole clip, with fields of its size."""
     assert batch.video is not None  # its pixels were read
     if len(batch) != 1:
         raise ValueError(f"a field holds one clip, and a batch has {len(batch)}; set data.batch_size=1")
@@ -122,6 +122,14 @@ def _refuse_unfit(batch: Batch, field: VideoField) -> None:
             f"a field holds a whole clip, and this window of it begins at frame {int(batch.at[0, 0])}; set "
             "data.window.num_frames to as many frames as the sample has"
         )
+    height, width = batch.video.shape[-2:]
+    for name in ("flow", "mask"):
+        given = batch.fields.get(name)
+        if given is not None and given.shape[-2:] != (height, width):
+            raise ValueError(
+                f"{name} has {given.shape[-1]} x {given.shape[-2]} px where the clip has {width} x {height}; "
+                f"write {name} again, as large as the clip"
+            )
 
 
 def groups_of(mask: Tensor | None, num_groups: int, frame: int, num_points: int) -> Tensor:

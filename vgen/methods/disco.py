@@ -149,7 +149,7 @@ def _seen() -> dict[str, Conditioned]:
 
 
 def _posed() -> dict[str, Conditioned]:
-    return {POSE: Conditioned(ControlNet(reading=POSE), module=_of_pictures)}
+    return {POSE: Conditioned(ControlNet(reading=POSE, one_person=True), module=_of_pictures)}
 
 
 def _of_latents(model: ImageModel) -> VideoControlNet:

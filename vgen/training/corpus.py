@@ -163,7 +163,7 @@ def split(
     assert isinstance(parts.train, Clips)  # of _split()
     subject.refuse_unfit(parts.train, corpus.named())
     if corpus.prior_path:
-        reader = ShardReader(Path(corpus.prior_path), needs)
+        reader = _beside("data.prior_path", corpus.prior_path, needs)
         parts.prior = Clips(reader, corpus.window, seed, range(len(reader)), needs)
         subject.refuse_unfit_prior(parts.prior, f"data.prior_path={corpus.prior_path}")
     return parts
@@ -216,13 +216,21 @@ def _stills(corpus: Corpus, seed: int, needs: Needs) -> Clips | None:
     if not corpus.stills:
         return None
     captioned = Needs(needs.required | {"caption"}, needs.optional - {"caption"})
-    reader = ShardReader(Path(corpus.stills), captioned)
+    reader = _beside("data.stills", corpus.stills, captioned)
     if not len(reader):
         raise ValueError(
             f"data.stills={corpus.stills} has no sample, and data.stills_share={corpus.stills_share:g} of "
-            "the batches are to be stills; prepare some with 'vgen prepare data.stills=true'"
+            "the batches are to be stills; prepare some with 'vgen prepare data=images data.path=FOLDER'"
         )
     return Clips(reader, Window(num_frames=1), seed, range(len(reader)), captioned)
+
+
+def _beside(key: str, path: str, needs: Needs) -> ShardReader:
+    """Shards that are read beside the clips. Raises ValueError, with their key, where they are none."""
+    try:
+        return ShardReader(Path(path), needs)
+    except ValueError as error:
+        raise ValueError(f"{key}={path}: {error}") from error
 
 
 def _rows(corpus: Corpus, reader: ShardReader) -> HeldOut:
