@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,7 +63,8 @@ class Written:
 
 
 def write(path: Path, shelf: Mapping[str, Entry]) -> Written:
-    """Fetch and write every entry, in order, and flush the file to the disk."""
+    """Fetch and write every entry, in order. The caller flushes the file to the disk: while it writes more
+    files, the system does so already."""
     digest, num_bytes = hashlib.sha256(), 0
     with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
         for block in _blocks(shelf):
@@ -72,8 +72,6 @@ def write(path: Path, shelf: Mapping[str, Entry]) -> Written:
             file.write(block)
             hashing.result()
             num_bytes += len(block)
-        file.flush()
-        os.fsync(file.fileno())
     return Written(num_bytes, digest.hexdigest())
 
 

@@ -99,6 +99,8 @@ def write(folder: Path, shelves: Mapping[str, Shelf], state: State) -> None:
 
 def _fill(folder: Path, shelves: Mapping[str, Shelf], state: State) -> None:
     files = {name: write_tensors(folder / name, shelf) for name, shelf in shelves.items()}
+    for name in shelves:
+        _flush(folder / name)
     write_whole(folder / STATE, json.dumps(asdict(state)).encode())
     files[STATE] = hashed(folder / STATE)
     manifest = {"format": FORMAT, "files": {name: asdict(written) for name, written in files.items()}}
@@ -115,9 +117,9 @@ def _replace(folder: Path, temporary: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    """The names in a folder survive a power cut."""
-    opened = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """The values in a file, or the names in a folder, survive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
