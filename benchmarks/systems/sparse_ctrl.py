@@ -10,7 +10,7 @@ from benchmarks.systems.plan import Figure, Panel, Workplace, column, compared
 
 FEW = ("sampling.num_steps=12", "sampling.guidance=3", "suite.num_frames=8", "suite.stride_ticks=2")
 FRAMES = ("suite=control", "suite.control.control=frames", *FEW)
-NUM, STEPS = 48, 500
+NUM, STEPS = 48, 400
 OFF = "the net at scale 0"
 
 
