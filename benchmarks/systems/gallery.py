@@ -45,7 +45,7 @@ def _frame(panels: Sequence[Panel], i: int) -> Image.Image:
     return out
 
 
-SIX = ("animatediff", "make_a_video", "control_net", "tune_a_video", "fatezero", "dreambooth")
+SIX = ("animatediff", "follow_your_pose", "control_net", "tune_a_video", "fatezero", "dreambooth")
 SIX_COLUMNS = 2
 NAME_PX = 18
 
