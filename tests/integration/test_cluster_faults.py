@@ -166,6 +166,7 @@ def ground(
         "data.window.num_frames=1",
         "trainer.preflight=false",
         "trainer.hang_seconds=10",
+        "trainer.phase_seconds=90",  # a rank may stop in a step behind a save or an evaluation
         f"trainer.max_steps={STEPS}",
         f"trainer.checkpoint_every_steps={SAVE_EVERY}",
         f"trainer.val_every_steps={VALIDATE_EVERY}",
