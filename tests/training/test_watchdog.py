@@ -134,3 +134,20 @@ def test_time_in_which_a_process_was_stopped_does_not_count(tmp_path: Path) -> N
         time.sleep(1)
         assert process.poll() is None
         os.kill(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_rank_waits_for_another_to_speak_and_not_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("vgen.training.watchdog.time.sleep", waits.append)
+    monkeypatch.setattr("vgen.training.watchdog.leave", sys.exit)
+    watchdog = Watchdog(tmp_path, 1, step_seconds=120, phase_seconds=3600)
+    if speaks:
+        watchdog.say("rank 1 lost another rank")
+    else:
+        Watchdog(tmp_path, 0, step_seconds=120, phase_seconds=3600).announce()
+    with pytest.raises(SystemExit):
+        watchdog.follow()
+    assert (sum(waits) < 1) == speaks

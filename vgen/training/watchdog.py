@@ -77,6 +77,7 @@ class Watchdog:
         self.peers = [Peer.here()]
         self.children: list[subprocess.Popen[bytes]] = []  # ranks that this process has started
         self.ending = False
+        self._has_spoken = False
         self._phase, self._is_step, self._since = "setting up", False, time.monotonic()
         self._seconds: deque[float] = deque(maxlen=1000)
         self._stacks = folder / "stacks"
@@ -196,16 +197,18 @@ class Watchdog:
 
     def say(self, why: str) -> None:
         """End all ranks for a reason that this one alone knows, if none has done so before."""
-        if self.announce():
+        self._has_spoken = self.announce()
+        if self._has_spoken:
             log.error("%s", why)
 
     def follow(self) -> NoReturn:
-        """End because another rank has said so; it speaks, and is given the time to."""
+        """End because a rank has said so. Where that is another one, it is given time to speak: a launcher
+        may end all with the first that ends."""
         self.ending = True
         time.sleep(POLL_SECONDS / 5)  # the file is there a moment before what stands in it
         self._stacks = self.folder / (self.folder / _ENDING).read_text()
         self._write_stacks()
-        if self.rank > 0 and not ranks.is_started_by_lightning():
+        if self.rank > 0 and not self._has_spoken and not ranks.is_started_by_lightning():
             time.sleep(4 * GRACE_SECONDS)
         self.go()
 
