@@ -384,7 +384,7 @@ def asked(home: Path, **how) -> EditRun:
         ),
         (
             {"adapter": "untrained", "net": True, "fields": [GivenField(name="edges", file="small.npy")]},
-            "edges has 3 frames of 16 x 16 px where the clips have 3 of 32 x 32",
+            "small.npy has pictures of 16 x 16 px where the clip has 32 x 32",
         ),
     ],
 )
