@@ -33,8 +33,10 @@ from vgen.diffusion.schedule import to_sample_and_noise
 from vgen.diffusion.solvers import solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import assemble
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling
+from vgen.methods._wishes import Wish
 from vgen.methods.fatezero import FateZero
 
 SOURCE, TARGET_TEXT = (

@@ -36,8 +36,10 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import noised
 from vgen.diffusion.solvers import solve
 from vgen.methods import assemble
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling
+from vgen.methods._wishes import Wish
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.metrics.learned.clips import Clips
 from vgen.metrics.learned.measure import measure

@@ -46,7 +46,8 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import Recipe
-from vgen.methods._editing import Edited, EditSession
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import Edited
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods.fatezero import FateZero
 from vgen.methods.masactrl import MasaCtrl

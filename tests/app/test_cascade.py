@@ -19,6 +19,7 @@ from vgen.app.generate import GenerateRun, clips_of, generate_files
 from vgen.app.spellings import stacked
 from vgen.app.terminal import Terminal
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.conditions.context_frames import CLEAN, GIVEN, GivenFrames, WhichFrames
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import Recipe, assemble, name_of
@@ -130,7 +131,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A backbone's folder, and an adapter of random layers for each stage."""
     folder = tmp_path_factory.mktemp("models")
     model = blank(Blank.TOYBOX, seed=0).freeze()
-    model.save(folder / "backbone", torch.float32)
+    save(model, folder / "backbone", torch.float32)
     model.source = str(folder / "backbone")
     recipes: dict[str, Recipe] = {
         "first": AlignYourLatents(),

@@ -15,6 +15,7 @@ from PIL import Image
 from vgen.app import cli
 from vgen.app.class_images import ClassImages
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.data.decode import Cut
 from vgen.data.prepare import Prepare, prepare
 from vgen.data.reader import ShardReader
@@ -63,7 +64,7 @@ def test_a_class_without_words_and_numbers_that_mean_nothing_are_refused() -> No
 
 def test_pictures_are_as_large_as_the_image_model_draws_them(tmp_path: Path, tiny: ImageModel) -> None:
     """So that they go beside the subject's, whose size is the image model's, too."""
-    tiny.save(tmp_path / "model")
+    save(tiny, tmp_path / "model")
     assert ClassImages(prompt="a", backbone=str(tmp_path / "model")).usual()[0] == tiny.size_px
     assert ClassImages(prompt="a", backbone=str(tmp_path)).usual()[0] == 512
     assert ClassImages(prompt="a").usual()[0] == 64

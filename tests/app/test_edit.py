@@ -31,6 +31,7 @@ from vgen.app.loading import UNTRAINED
 from vgen.app.verbs import VERBS
 from vgen.attention.store import Place, StoreSpec
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.data.clip_files import write_mp4
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
@@ -55,7 +56,7 @@ FRAMES = 4
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("backbone") / "model"
-    blank(Blank.TOYBOX, seed=0).freeze().save(folder, torch.float32)
+    save(blank(Blank.TOYBOX, seed=0).freeze(), folder, torch.float32)
     return str(folder)
 
 
@@ -429,7 +430,7 @@ def test_tuned_on_one_clip_then_edited(video: str, backbone: str, tmp_path: Path
             3,
         )
     other = tmp_path / "other"
-    blank(Blank.TOYBOX, seed=1).freeze().save(other, torch.float32)
+    save(blank(Blank.TOYBOX, seed=1).freeze(), other, torch.float32)
     with pytest.raises(ValueError, match="was trained on image model"):
         edit(wish(video, str(other), method=TuneAVideo(), adapter=str(tmp_path / "tuned")))
 
@@ -478,7 +479,7 @@ def test_a_published_checkpoint_is_sent_to_the_import(video: str, tmp_path: Path
 def test_mistakes_speak(video: str, backbone: str, how: dict, message: str) -> None:
     if not message:
         how, message = how | {"matching": "replace"}, "replace needs as many words"
-        from vgen.methods._editing import Matching
+        from vgen.methods._wishes import Matching
 
         how["matching"] = Matching.REPLACE
     with pytest.raises(ValueError, match=message):
@@ -488,7 +489,7 @@ def test_mistakes_speak(video: str, backbone: str, how: dict, message: str) -> N
 def test_numbers_that_are_not_finite_are_named(video: str, tmp_path: Path) -> None:
     broken = blank(Blank.TOYBOX, seed=0).freeze()
     broken.unet.conv_out.weight.data.fill_(float("nan"))
-    broken.save(tmp_path / "broken", torch.float32)
+    save(broken, tmp_path / "broken", torch.float32)
     with pytest.raises(
         ValueError,
         match="inversion met numbers that are not finite at timestep 499; check the clip and the checkpoint",

@@ -18,6 +18,7 @@ from vgen.app.given_fields import GivenField
 from vgen.app.loading import load_backbone
 from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.data.clip_files import write_mp4
 from vgen.diffusion.frames import Sliding
 from vgen.formats.adapter import Card, save_adapter
@@ -35,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An image model, a ControlNet of it that is heard, and a video of pictures."""
     folder = tmp_path_factory.mktemp("files")
     model = blank(Blank.TOYBOX, seed=0).freeze()
-    model.save(folder / "model", torch.float32)
+    save(model, folder / "model", torch.float32)
     torch.manual_seed(0)
     net = ControlNetModel.from_unet(model.unet, conditioning_embedding_out_channels=(16, 32, 96))
     for conv in (*net.controlnet_down_blocks, net.controlnet_mid_block):

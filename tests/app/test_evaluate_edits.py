@@ -26,8 +26,10 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import assemble
-from vgen.methods._editing import Edited, EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import Edited, start_noise
 from vgen.methods._sampling import Sampling, SamplingOverrides
+from vgen.methods._wishes import Wish
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt

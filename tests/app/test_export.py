@@ -17,6 +17,7 @@ from vgen.app.loading import load_backbone
 from vgen.app.pieces import of_card
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.diffusion.schedule import Betas, Schedule
 from vgen.formats import diffusers_motion, state_file
 from vgen.formats.adapter import Card, load_adapter, save_adapter
@@ -35,7 +36,7 @@ def home(tmp_path_factory) -> Path:
     stores."""
     folder = tmp_path_factory.mktemp("home")
     model = blank(Blank.TOYBOX).freeze()
-    model.save(folder / "image", torch.float32)
+    save(model, folder / "image", torch.float32)
     model.source = str(folder / "image")
     recipe = AnimateDiff(
         motion=MotionModuleSpec(heads=4, num_positions=24), image_norm_scope=NormScope.FRAME, text_drop=0.2
@@ -254,7 +255,7 @@ def test_a_module_that_diffusers_computes_otherwise_is_refused_and_nothing_stays
 
 
 def test_another_image_model_is_refused(vgen, home):
-    blank(Blank.TOYBOX, seed=1).save(home / "other", torch.float32)
+    save(blank(Blank.TOYBOX, seed=1), home / "other", torch.float32)
     code, _, err = vgen("run=run", "backbone=other", "out=b")
     assert code == 2
     assert "was trained on image model" in err
@@ -346,7 +347,7 @@ def test_what_is_not_read_of_a_file_and_another_image_model_are_said(vgen, home)
     code, text, err = vgen("from=trainer.ckpt", "to=vgen", "backbone=image", "out=from_trainer")
     assert code == 0, err
     assert "left unread what stands beside state_dict: epoch, optimizer" in text
-    blank(Blank.TOYBOX, seed=2).save(home / "foreign", torch.float32)
+    save(blank(Blank.TOYBOX, seed=2), home / "foreign", torch.float32)
     assert vgen("run=run", "out=carded.safetensors")[0] == 0
     code, text, err = vgen("from=carded.safetensors", "to=vgen", "backbone=foreign", "out=on_foreign")
     assert code == 0, err

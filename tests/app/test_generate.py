@@ -22,6 +22,7 @@ from vgen.app.edit import EditRun
 from vgen.app.generate import Dtype, GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, open_checkpoint, refuse_undrawable
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import load, save
 from vgen.diffusion.frames import Sliding
 from vgen.diffusion.solvers import Solver
 from vgen.formats.adapter import Card, load_adapter, save_adapter
@@ -37,7 +38,7 @@ SMALL = Sampling(num_frames=3, num_steps=2, guidance=3.0, width_px=32, height_px
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("backbone") / "model"
-    blank(Blank.TOYBOX, seed=0).freeze().save(folder, torch.float32)
+    save(blank(Blank.TOYBOX, seed=0).freeze(), folder, torch.float32)
     return folder
 
 
@@ -357,7 +358,7 @@ def test_a_motion_module_draws_on_another_image_model_of_its_family(
     adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One module, many personalised models; a remark says that it is another one."""
-    blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
+    save(blank(Blank.TOYBOX, seed=9).freeze(), tmp_path / "other", torch.float32)
     checkpoint = open_checkpoint(str(adapter), str(tmp_path / "other"))
     assert checkpoint.sample([Prompt("a red circle", seed=1)], SMALL).isfinite().all()
     assert re.search(
@@ -366,7 +367,7 @@ def test_a_motion_module_draws_on_another_image_model_of_its_family(
 
 
 def test_weights_of_another_image_model_are_refused(adapter: Path, tmp_path: Path) -> None:
-    blank(Blank.TOYBOX, seed=9).freeze().save(tmp_path / "other", torch.float32)
+    save(blank(Blank.TOYBOX, seed=9).freeze(), tmp_path / "other", torch.float32)
     tensors, card = load_adapter(adapter)
     mixed = tensors | {"unet.image_unet.conv_in.bias": torch.zeros(1)}
     save_adapter(tmp_path / "mixed.safetensors", mixed, card)
@@ -375,7 +376,7 @@ def test_weights_of_another_image_model_are_refused(adapter: Path, tmp_path: Pat
 
 
 def test_an_image_model_of_other_shapes_is_refused(adapter: Path, tmp_path: Path) -> None:
-    blank(Blank.SD15_NARROW, seed=0).freeze().save(tmp_path / "wide", torch.float32)
+    save(blank(Blank.SD15_NARROW, seed=0).freeze(), tmp_path / "wide", torch.float32)
     with pytest.raises(ValueError, match="was trained on an image model of other shapes"):
         open_checkpoint(str(adapter), str(tmp_path / "wide"))
 
@@ -383,9 +384,8 @@ def test_an_image_model_of_other_shapes_is_refused(adapter: Path, tmp_path: Path
 def test_the_fingerprint_survives_half_precision(
     backbone: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from vgen.backbones.image_model import load
 
-    load(backbone).save(tmp_path / "half", torch.float16)
+    save(load(backbone), tmp_path / "half", torch.float16)
     assert open_checkpoint(str(adapter), str(tmp_path / "half")).card is not None
     assert "another one" not in caplog.text
 

@@ -21,7 +21,7 @@ from vgen.backbones.canny import canny
 from vgen.data.clip_files import write_mp4
 from vgen.data.decode import Cut
 from vgen.data.fields import FIELDS
-from vgen.data.given import find_field, read_field
+from vgen.data.given import find_field, read_field, read_frames
 from vgen.data.pose import of_people
 from vgen.diffusion.step_window import StepWindow
 from vgen.formats.adapter import Card, save_adapter
@@ -232,6 +232,20 @@ def test_a_clip_is_read_as_the_field_says(clip: Path) -> None:
     assert read_field("pose", clip, CUT).dtype == np.uint8
     rgb = read_field("control", clip, CUT)
     assert np.array_equal(find_field("edges", clip, CUT), canny(rgb))
+
+
+def test_depth_in_sixteen_bits_may_be_distance_or_nearness_and_is_refused(tmp_path: Path) -> None:
+    millimetres = np.full((SIDE, SIDE), 2000, np.uint16)
+    for i in range(FRAMES):
+        Image.fromarray(millimetres).save(tmp_path / f"{i}.png")
+    for given in (tmp_path, tmp_path / "0.png"):
+        with pytest.raises(
+            ValueError, match=r"0\.png has 16 bits a pixel, which may be distances.*FILE\.npy"
+        ):
+            read_field("depth", given, CUT)
+    with pytest.raises(ValueError, match="16 bits a pixel"):
+        read_frames("depth", {0: tmp_path / "0.png"}, CUT)
+    assert read_field("edges", tmp_path, CUT).shape == (FRAMES, SIDE, SIDE)
 
 
 def test_a_picture_holds_for_all_frames_and_a_folder_one_each(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vgen.app.export import Export, export
 from vgen.app.loading import load_backbone, open_checkpoint
 from vgen.app.refusals import refusal
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.methods import assemble
 from vgen.methods.animatediff import AnimateDiff
@@ -26,7 +27,7 @@ from vgen.metrics.suite import Suite
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
-    blank(Blank.TOYBOX).freeze().save(folder / "models" / "toy", torch.float32)
+    save(blank(Blank.TOYBOX).freeze(), folder / "models" / "toy", torch.float32)
     return folder
 
 

@@ -18,6 +18,7 @@ from vgen.app.spellings import respelt
 from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.formats import state_file
 from vgen.formats.adapter import Card, file_sha256, load_adapter, save_adapter
 from vgen.formats.state_file import Container
@@ -40,7 +41,7 @@ Typed = Callable[..., tuple[int, str, str]]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image model, the stages on it, and a file of kohya's for its UNet and text encoder."""
     folder = tmp_path_factory.mktemp("home")
-    blank(Blank.TOYBOX).freeze().save(folder / "image", torch.float32)
+    save(blank(Blank.TOYBOX).freeze(), folder / "image", torch.float32)
     model = load_backbone(str(folder / "image"))
     _run(folder / "motion", model, MODULE)
     file = folder / "motion" / "adapter.safetensors"

@@ -16,6 +16,7 @@ from vgen.app.loading import NONE, UNTRAINED, load_backbone, open_checkpoint
 from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.formats import state_file
 from vgen.formats.adapter import Card, file_sha256, load_adapter, save_adapter
 from vgen.formats.state_file import Container
@@ -43,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image model, a motion module and two MotionLoRAs on it; a file of kohya's, a folder of diffusers'
     and an adapter of vgen's for the image model."""
     folder = tmp_path_factory.mktemp("home")
-    blank(Blank.TOYBOX).freeze().save(folder / "image", torch.float32)
+    save(blank(Blank.TOYBOX).freeze(), folder / "image", torch.float32)
     model = load_backbone(str(folder / "image"))
     _run(folder / "motion", model, MODULE)
     _run(folder / "pan", model, MotionLora(layer=LowRankSpec(rank=2, alpha=1.0)), seed=1)

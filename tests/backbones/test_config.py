@@ -16,7 +16,8 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.config_check import refuse_unread, scheduler_of
 from vgen.backbones.config_keys import KINDS, SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, page
-from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import load, save
 from vgen.backbones.skeleton import skeleton
 from vgen.data.clip_files import to_uint8
 from vgen.diffusion.schedule import schedule_of
@@ -46,7 +47,7 @@ def test_the_guide_is_the_table() -> None:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "sound"
-    blank(Blank.TOYBOX, seed=0).save(folder)
+    save(blank(Blank.TOYBOX, seed=0), folder)
     return folder
 
 

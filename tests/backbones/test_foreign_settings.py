@@ -9,13 +9,13 @@ import pytest
 
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.foreign_settings import read_settings, refuse_programs
-from vgen.backbones.image_model import load
+from vgen.backbones.image_model_folder import load, save
 from vgen.backbones.skeleton import skeleton
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    blank(Blank.TOYBOX, seed=3).save(tmp_path / "model")
+    save(blank(Blank.TOYBOX, seed=3), tmp_path / "model")
     return tmp_path / "model"
 
 

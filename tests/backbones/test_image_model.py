@@ -12,7 +12,8 @@ import torch
 from transformers import CLIPTextModelWithProjection
 
 from vgen.backbones.blank import Blank, blank, toybox_words
-from vgen.backbones.image_model import Context, ImageModel, load, text_class
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.image_model_folder import load, save, text_class
 from vgen.backbones.latents import standardise
 from vgen.backbones.sites import Kind, Stage, after, sites
 from vgen.backbones.skeleton import skeleton
@@ -51,7 +52,7 @@ def test_sdxl_without_its_second_tokenizer_says_so() -> None:
 @torch.no_grad()
 def test_save_and_load(size: Blank, tmp_path: Path) -> None:
     model = blank(size, seed=1).freeze()
-    model.save(tmp_path / "model", torch.float32)
+    save(model, tmp_path / "model", torch.float32)
     again = load(tmp_path / "model").freeze()
     x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2)), torch.tensor([3])
     a, b = model.encode_text(["a red circle"]), again.encode_text(["a red circle"])
@@ -81,7 +82,7 @@ def test_stock_diffusers_draws_with_what_vgen_writes(stock, tmp_path: Path, fold
     path = data_dir() / "toybox"
     if folder != "shipped":
         path = tmp_path / "model"
-        blank(Blank.TOYBOX, seed=3).save(path, torch.float32 if "fp32" in folder else torch.float16)
+        save(blank(Blank.TOYBOX, seed=3), path, torch.float32 if "fp32" in folder else torch.float16)
     pipe, model = stock("StableDiffusionPipeline", path), load(path).freeze()
     assert pipe.safety_checker is None
     assert pipe.scheduler.config.prediction_type == "v_prediction"
@@ -94,7 +95,7 @@ def test_stock_diffusers_draws_with_what_vgen_writes(stock, tmp_path: Path, fold
 
 @torch.no_grad()
 def test_stock_diffusers_opens_an_sdxl(stock, tmp_path: Path) -> None:
-    blank(Blank.SDXL_NARROW, seed=3).save(tmp_path / "model")
+    save(blank(Blank.SDXL_NARROW, seed=3), tmp_path / "model")
     pipe, model = stock("StableDiffusionXLPipeline", tmp_path / "model"), load(tmp_path / "model").freeze()
     tokens, _, pooled, _ = pipe.encode_prompt("a red circle", device="cpu", do_classifier_free_guidance=False)
     ours = model.encode_text(["a red circle"])
@@ -105,7 +106,7 @@ def test_stock_diffusers_opens_an_sdxl(stock, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_folder_that_names_the_class_with_projection_still_loads(tmp_path: Path) -> None:
     model = blank(Blank.TOYBOX, seed=3).freeze()
-    model.save(tmp_path, torch.float32)
+    save(model, tmp_path, torch.float32)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
     index["text_encoder"][1] = "CLIPTextModelWithProjection"
@@ -120,7 +121,7 @@ def test_a_folder_that_names_the_class_with_projection_still_loads(tmp_path: Pat
 
 def test_an_image_encoder_that_was_put_beside_is_read(tmp_path: Path) -> None:
     """As people add one to a model that came without; its index says nothing of it, or null."""
-    blank(Blank.TOYBOX, 0).save(tmp_path)
+    save(blank(Blank.TOYBOX, 0), tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     del index["feature_extractor"]
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"image_encoder": [None, None]}))
@@ -147,11 +148,11 @@ import torch
 from transformers.utils import logging
 
 from vgen.backbones.blank import Blank, blank, toybox_words
-from vgen.backbones.image_model import load
+from vgen.backbones.image_model_folder import load, save
 
 for shown in (False, True):
     logging.enable_progress_bar() if shown else logging.disable_progress_bar()
-    blank(Blank.TOYBOX).save(Path(sys.argv[1]), torch.float16)
+    save(blank(Blank.TOYBOX), Path(sys.argv[1]), torch.float16)
     load(Path(sys.argv[1])).to("cpu", torch.bfloat16)
     assert logging.is_progress_bar_enabled() is shown, "the caller's setting is lost"
 """
@@ -232,7 +233,7 @@ def test_an_unknown_prompt_does_not_break(tiny: ImageModel) -> None:
 
 @pytest.fixture
 def saved_blank(tmp_path: Path) -> Path:
-    blank(Blank.TOYBOX, seed=0).save(tmp_path / "model")
+    save(blank(Blank.TOYBOX, seed=0), tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter, UNetMotionModel
 
 from vgen.backbones.blank import Blank
+from vgen.backbones.image_model_folder import save
 from vgen.formats import animatediff, diffusers_motion, proof, state_file
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
@@ -105,7 +106,7 @@ def test_the_pipeline_loads_the_folder_and_draws(bench, tmp_path):
     diffusers_motion.write(
         tmp_path / "adapter", bench.modules(model.unet, False), model.unet, arguments_of(model.unet, False)
     )
-    model.save(tmp_path / "image", torch.float32)
+    save(model, tmp_path / "image", torch.float32)
     adapter = MotionAdapter.from_pretrained(tmp_path / "adapter", low_cpu_mem_usage=False)
     pipe = AnimateDiffPipeline.from_pretrained(
         tmp_path / "image", motion_adapter=adapter, local_files_only=True, low_cpu_mem_usage=False

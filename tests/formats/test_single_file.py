@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vgen.app.export import Export, export
 from vgen.backbones.blank import Blank
-from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import load, save
 from vgen.formats import single_file, state_file
 from vgen.formats.state_file import Container
 
@@ -140,7 +141,7 @@ def one_file(model: ImageModel) -> dict[str, Tensor]:
 
 def configurations(model: ImageModel, folder: Path) -> Path:
     """A diffusers folder without its weights."""
-    model.save(folder, torch.float32)
+    save(model, folder, torch.float32)
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
     return folder
@@ -210,7 +211,7 @@ def test_what_is_missing_is_named(bench, folder, tmp_path, drop, message):
 
 
 def test_configurations_of_another_family_are_refused(bench, folder, tmp_path):
-    bench.model(Blank.TOYBOX).save(tmp_path / "toybox", torch.float32)
+    save(bench.model(Blank.TOYBOX), tmp_path / "toybox", torch.float32)
     with pytest.raises(ValueError, match=r"the UNet of .* is not what .*toybox describes"):
         single_file.load(folder / "sd.safetensors", tmp_path / "toybox")
     with pytest.raises(ValueError, match=r"lacks unet/config.json"):

@@ -18,6 +18,7 @@ from vgen.app.plain import from_plain
 from vgen.app.stacks import StackEntry
 from vgen.backbones.conditioning import Conditioning
 from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.formats.adapter import put
 from vgen.formats.foreign import Imported, Source
 from vgen.formats.stable_video import StableVideoDecoder, StableVideoUNet
@@ -145,7 +146,7 @@ def test_the_command_imports_both(tiny: ImageModel, tmp_path: Path) -> None:
     theirs = their_unet(channels=4)
     theirs.save_pretrained(tmp_path / "video" / "unet")
     model = replace(tiny, unet=space_of(theirs))
-    model.save(tmp_path / "image", torch.float32)
+    save(model, tmp_path / "image", torch.float32)
     their_vae = AutoencoderKLTemporalDecoder(
         block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=2
     )

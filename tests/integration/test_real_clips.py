@@ -18,6 +18,7 @@ from vgen.app.loading import UNTRAINED, Backbone
 from vgen.app.train import train
 from vgen.attention.mutual import Mutual
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.data.clips import Window
 from vgen.data.folder_source import FolderSource
 from vgen.data.prepare import Prepare, prepare
@@ -61,7 +62,7 @@ def test_prepare_train_export_generate(tmp_path: Path) -> None:
     assert {reader[i].caption for i in range(len(reader))} == set(CAPTIONS.values())
 
     model = tmp_path / "sd15_narrow"
-    blank(Blank.SD15_NARROW, seed=0).freeze().save(model, torch.float32)
+    save(blank(Blank.SD15_NARROW, seed=0).freeze(), model, torch.float32)
     run = TrainRun(
         method=AnimateDiff(),
         backbone=Backbone(path=str(model)),

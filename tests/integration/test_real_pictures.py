@@ -18,6 +18,7 @@ from vgen.app.generate import GenerateRun, generate_files
 from vgen.app.loading import UNTRAINED, Backbone
 from vgen.app.train import train
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.data.clips import Window
 from vgen.formats.adapter import load_adapter
 from vgen.methods._sampling import SamplingOverrides
@@ -34,7 +35,7 @@ FEW = SamplingOverrides(num_steps=2, width_px=64, height_px=64)
 
 @pytest.fixture
 def backbone(tmp_path: Path) -> str:
-    blank(Blank.SD15_NARROW, seed=0).freeze().save(tmp_path / "model", torch.float32)
+    save(blank(Blank.SD15_NARROW, seed=0).freeze(), tmp_path / "model", torch.float32)
     return str(tmp_path / "model")
 
 

@@ -20,6 +20,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from vgen.app import cli
 from vgen.backbones import poses
 from vgen.backbones.blank import Blank, blank
+from vgen.backbones.image_model_folder import save
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
 
@@ -44,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         projection_dim=32,
     )
     narrow.image_encoder = CLIPVisionModelWithProjection(tower)
-    narrow.freeze().save(folder, torch.float32)
+    save(narrow.freeze(), folder, torch.float32)
     return folder
 
 

@@ -18,8 +18,10 @@ from vgen.diffusion.frames import Sliding
 from vgen.diffusion.smoother import Kept, SmootherSpec
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling
+from vgen.methods._wishes import Wish
 from vgen.methods.controlvideo_free import Between, ControlVideoFree, Interpolator
 
 SIDE, CPU = 8, torch.device("cpu")

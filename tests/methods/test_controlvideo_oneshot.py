@@ -26,6 +26,7 @@ from vgen.app.stacks import StackEntry
 from vgen.backbones.blank import Blank, blank, blank_unet, blank_vae
 from vgen.backbones.conditioning import Residuals
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.data.batch import Batch
 from vgen.data.clip_files import write_mp4
 from vgen.data.clips import Window
@@ -36,9 +37,11 @@ from vgen.layers.norm import NormScope
 from vgen.layers.parallel_attention import ParallelAttention
 from vgen.methods import VideoModel, assemble
 from vgen.methods._assembly import Part, assemble_stack, beneath
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling, SamplingOverrides
 from vgen.methods._video_model import whole
+from vgen.methods._wishes import Wish
 from vgen.methods.control_net import ControlNets, Shown
 from vgen.methods.controlvideo_oneshot import ControlVideoOneShot, StartsFrom
 from vgen.training.corpus import Corpus, split
@@ -272,7 +275,7 @@ def test_without_a_control_net_beneath_it_is_refused(tiny: ImageModel) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image model, a ControlNet that is heard as vgen's adapter, and a clip."""
     folder = tmp_path_factory.mktemp("home")
-    blank(Blank.TOYBOX).freeze().save(folder / "image", torch.float32)
+    save(blank(Blank.TOYBOX).freeze(), folder / "image", torch.float32)
     model = load_backbone(str(folder / "image"))
     below = ControlNets()
     video_model = assemble(below, model)

@@ -14,7 +14,8 @@ from diffusers import DDPMScheduler
 from vgen.app.pieces import Published, assembled, knobs_of, recognised
 from vgen.app.show import _shapes
 from vgen.backbones.blank import Blank, blank, blank_unet
-from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import load, save
 from vgen.data.batch import Batch
 from vgen.data.mixture import PRIOR
 from vgen.diffusion.draws import Draws
@@ -159,7 +160,7 @@ def test_an_image_model_that_was_written_is_one(recipe: DreamBooth, tiny: ImageM
     """What learnt is in the folder, everything else as it was, and every video method stands on it."""
     fresh = copy.deepcopy(tiny)
     learner = changed(recipe, tiny)
-    tiny.save(tmp_path / "model", torch.float32)
+    save(tiny, tmp_path / "model", torch.float32)
     again = load(tmp_path / "model").freeze()
     for part, module in again.components().items():
         same = all(

@@ -25,9 +25,11 @@ from vgen.diffusion.solvers import Solver, solve
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
-from vgen.methods._editing import PAIR, Acting, EditSession, Wish, speaking, start_noise
+from vgen.methods._edit_session import PAIR, Acting, EditSession, speaking
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import SamplingOverrides
 from vgen.methods._video_model import Encodings
+from vgen.methods._wishes import Wish
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
@@ -205,7 +207,7 @@ def test_attention_control_knows_neither_solver_nor_prediction(
     recipe = PromptToPrompt()
     monkeypatch.setattr(model, "scheduler_config", {**model.scheduler_config, "prediction_type": prediction})
     own = session(model, recipe, target=SOURCE, real=False)
-    alignment = own.alignment()
+    alignment = own.words.alignment()
     edits = [
         SwapCross(source=Sibling(), window=ALWAYS, alignment=alignment),
         CopySelf(source=Sibling(), window=ALWAYS),
@@ -391,16 +393,16 @@ def test_amplifying_acts_in_the_window_of_cross_attention(model: ImageModel) -> 
         everywhere = replace(how, amplify_in_all_steps=True)
         assert not torch.allclose(edited(everywhere, amplify={"blue": 5.0}), plain)
     with pytest.raises(ValueError, match="amplify acts in the steps of cross-attention, of which 'blue' has"):
-        session(model, FateZero(), amplify={"blue": 5.0}).previews(NEVER, NEVER)
+        session(model, FateZero(), amplify={"blue": 5.0}).words.previews(NEVER, NEVER)
 
 
 def test_self_maps_are_copied_as_far_as_either_notebook_does(model: ImageModel) -> None:
     for real, most in ((True, 1024), (False, 256)):
         recipe = PromptToPrompt()
         own = session(model, recipe, real=real)
-        copied = [e.max_queries for e in recipe._edits(own, own.alignment()) if isinstance(e, CopySelf)]
+        copied = [e.max_queries for e in recipe._edits(own, own.words.alignment()) if isinstance(e, CopySelf)]
         assert copied == [most]
-        given = PromptToPrompt(self_max_queries=64)._edits(own, own.alignment())
+        given = PromptToPrompt(self_max_queries=64)._edits(own, own.words.alignment())
         assert 64 in [e.max_queries for e in given if isinstance(e, CopySelf)]
 
 

@@ -41,9 +41,11 @@ from vgen.layers.pseudo3d import PseudoAttentionSpec
 from vgen.layers.temporal_attention import TemporalAttentionSpec
 from vgen.methods import Recipe, Regime, assemble, catalogue, name_of
 from vgen.methods._assembly import beneath
-from vgen.methods._editing import EditSession, Wish, heard, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import heard, start_noise
 from vgen.methods._recipe import UNET
 from vgen.methods._sampling import Prompt, Sampling, generate
+from vgen.methods._wishes import Wish
 from vgen.methods.disco import Lesson
 from vgen.training.learner import Learner, select
 from vgen.training.optimisation import Optimisation

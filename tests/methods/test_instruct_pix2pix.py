@@ -17,14 +17,17 @@ from vgen.app.edit import EditRun, edit, edit_files
 from vgen.app.export import Export, export
 from vgen.backbones.blank import Blank, blank, blank_unet
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.diffusion.draws import Draws
 from vgen.diffusion.guidance import drawn
 from vgen.diffusion.solvers import Solver, Spacing
 from vgen.formats.adapter import Card, load_adapter, save_adapter
 from vgen.formats.instruct_pix2pix import wide_config, wide_unet
 from vgen.methods import VideoModel, assemble, catalogue
-from vgen.methods._editing import EditSession, Wish, heard, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import heard, start_noise
 from vgen.methods._sampling import Sampling, SamplingOverrides
+from vgen.methods._wishes import Wish
 from vgen.methods.fatezero import FateZero
 from vgen.methods.instruct_pix2pix import InstructPix2Pix
 
@@ -66,7 +69,7 @@ def session_of(video_model: VideoModel, video: np.ndarray, **how: Any) -> EditSe
 def adapter(tmp_path: Path) -> tuple[str, str]:
     """A backbone's folder and an adapter upon it."""
     model = blank(Blank.TOYBOX, seed=0).freeze()
-    model.save(tmp_path / "model", torch.float32)
+    save(model, tmp_path / "model", torch.float32)
     model.source = str(tmp_path / "model")
     card = Card.of("instruct_pix2pix", InstructPix2Pix(), model, {}, {})
     save_adapter(tmp_path / "adapter.safetensors", taught(model)[1], card)
@@ -197,7 +200,7 @@ def test_a_published_folder_comes_and_goes(adapter: tuple[str, str], tmp_path: P
 
 def test_a_folder_of_other_shapes_is_refused(adapter: tuple[str, str], tmp_path: Path) -> None:
     export(Export(run=adapter[1], out=str(tmp_path / "pipe")))
-    blank(Blank.SD15_NARROW).save(tmp_path / "other", torch.float32)
+    save(blank(Blank.SD15_NARROW), tmp_path / "other", torch.float32)
     wish = Export(
         source=str(tmp_path / "pipe"), to="vgen", backbone=str(tmp_path / "other"), out=str(tmp_path / "x")
     )

@@ -25,8 +25,10 @@ from vgen.diffusion.solvers import Spacing, timesteps
 from vgen.diffusion.step_window import StepWindow, Unit
 from vgen.layers.norm import NormScope
 from vgen.methods import assemble
-from vgen.methods._editing import PAIR, Acting, Edited, EditSession, Wish, start_noise
+from vgen.methods._edit_session import PAIR, Acting, EditSession
+from vgen.methods._editing import Edited, start_noise
 from vgen.methods._sampling import SamplingOverrides
+from vgen.methods._wishes import Wish
 from vgen.methods.masactrl import MasaCtrl, SourceFrame
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 from vgen.methods.tune_a_video import TuneAVideo
@@ -282,7 +284,9 @@ def test_a_refinement_has_a_window_of_its_own(model: ImageModel) -> None:
     recipe = Vid2VidZero(null_text=NONE)
     new = "a large red circle moves slowly on a black background"
     own = session(model, recipe, target=new, num_steps=10)
-    lines = own.previews(recipe.cross_window(own.replaces), recipe.amplifies_in(own.replaces), False)
+    lines = own.words.previews(
+        recipe.cross_window(own.words.replaces), recipe.amplifies_in(own.words.replaces), False
+    )
     assert "cross-attention of the source in steps 1-4 of 10" in lines
     wide = edited(model, replace(recipe, cross=ALWAYS), target=new).latents
     torch.testing.assert_close(edited(model, recipe, target=new).latents, wide)
@@ -407,6 +411,6 @@ def test_every_frame_reads_the_first_while_inverting_too(model: ImageModel) -> N
 def test_words_nobody_heeds_are_refused(model: ImageModel, recipe, wish: dict, message: str) -> None:
     own = session(model, recipe)
     own.wish = Wish(source=SOURCE, target=TARGET, **wish)
-    windows = recipe.cross_window(own.replaces), recipe.amplifies_in(own.replaces)
+    windows = recipe.cross_window(own.words.replaces), recipe.amplifies_in(own.words.replaces)
     with pytest.raises(ValueError, match=message):
-        own.previews(*windows, recipe.blends())
+        own.words.previews(*windows, recipe.blends())

@@ -22,6 +22,7 @@ from vgen.attention.keys import FrameKeys
 from vgen.attention.sites import AttentionSite, AttentionWhere
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.backbones.sites import Stage
 from vgen.data.clip_files import write_mp4
 from vgen.data.patch_match import Matching
@@ -29,8 +30,10 @@ from vgen.data.propagate import Propagation
 from vgen.diffusion.moment import Moment
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import assemble
-from vgen.methods._editing import Edited, EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import Edited, start_noise
 from vgen.methods._sampling import Sampling, SamplingOverrides
+from vgen.methods._wishes import Wish
 from vgen.methods.rerender import Rerender
 
 SIDE, FRAMES, STEPS, CPU = 8, 5, 4, torch.device("cpu")
@@ -199,7 +202,7 @@ def test_one_frame_is_refused(edited) -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, model: ImageModel) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("files")
-    model.save(folder / "model", torch.float32)
+    save(model, folder / "model", torch.float32)
     torch.manual_seed(0)
     net = ControlNetModel.from_unet(model.unet, conditioning_embedding_out_channels=(16, 32, 96))
     for conv in (*net.controlnet_down_blocks, net.controlnet_mid_block):

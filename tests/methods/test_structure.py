@@ -23,8 +23,10 @@ from vgen.conditions.text import context_of
 from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import NOTHING, Cfg
 from vgen.methods import assemble
-from vgen.methods._editing import EditSession, Wish, start_noise
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling
+from vgen.methods._wishes import Wish
 from vgen.methods.fatezero import FateZero
 from vgen.methods.prompt_to_prompt import PromptToPrompt
 

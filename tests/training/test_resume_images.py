@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vgen.backbones.blank import Blank, blank
-from vgen.backbones.image_model import load
+from vgen.backbones.image_model_folder import load
 from vgen.data.clips import Window
 from vgen.data.pictures import PictureSource
 from vgen.data.prepare import Prepare, prepare

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from vgen.backbones.blank import Blank, blank
-from vgen.backbones.image_model import Context, ImageModel, load
+from vgen.backbones.image_model import Context, ImageModel
+from vgen.backbones.image_model_folder import load, save
 from vgen.backbones.video_unet import VideoUNet
 from vgen.data.batch import Batch
 from vgen.data.clips import Window
@@ -378,7 +379,7 @@ def test_a_vae_of_which_the_decoder_alone_learnt_keeps_its_latents(
 
 def test_what_is_frozen_in_an_image_model_is_written_as_it_came(tmp_path: Path, toy_shards: Path) -> None:
     """In half precision it is cast for training, and a rounded value must not find its way into the file."""
-    blank(Blank.TOYBOX, seed=0).save(tmp_path / "untouched")
+    save(blank(Blank.TOYBOX, seed=0), tmp_path / "untouched")
     wish = job(tmp_path / "run", toy_shards, 1, precision=Precision.BF16)
     wish.recipe, wish.corpus = (
         LatentDiffusion(),

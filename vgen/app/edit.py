@@ -49,10 +49,12 @@ from vgen.diffusion.frames import counted
 from vgen.diffusion.solvers import Solver
 from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue, name_of
-from vgen.methods._editing import Editing, EditSession, Wish, encoded, finished, heard, in_pixels, start_noise
-from vgen.methods._editing import Progress as Told
+from vgen.methods._edit_session import EditSession
+from vgen.methods._edit_session import Progress as Told
+from vgen.methods._editing import Editing, encoded, finished, heard, in_pixels, start_noise
 from vgen.methods._recipe import UNET
 from vgen.methods._rendering import Rendering
+from vgen.methods._wishes import Wish
 from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
 from vgen.spec import field

@@ -7,17 +7,18 @@ from pathlib import Path
 from vgen.attention.store import Place
 from vgen.diffusion.frames import counted
 from vgen.methods import Recipe, name_of
-from vgen.methods._editing import Editing, EditSession, Recording
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import Editing, Recording
 
 
 def plan(session: EditSession, recipe: Recipe) -> str:
     """What will be done, and what it will hold in memory; refuses what cannot fit."""
     assert isinstance(recipe, Editing)
-    one_by_one = session.replaces
+    one_by_one = session.words.replaces
     windows = recipe.cross_window(one_by_one), recipe.amplifies_in(one_by_one)
     words = [f"instruction: {session.wish.instruction}"]
     if not recipe.instructed:
-        words = session.previews(*windows, recipe.blends())
+        words = session.words.previews(*windows, recipe.blends())
     way = "all the way" if recipe.along_pictures else "forth and back"
     structure = session.fields.keys() - {"source"}
     beside = [f"a ControlNet beside the UNet, {way}"] if structure else []

@@ -11,8 +11,9 @@ from vgen.data.clip_files import check_least_px
 from vgen.diffusion.frames import Sliding
 from vgen.diffusion.step_window import StepWindow
 from vgen.methods import Recipe
-from vgen.methods._editing import Editing, Matching, Wish, long_clips
+from vgen.methods._editing import Editing, long_clips
 from vgen.methods._sampling import SamplingOverrides
+from vgen.methods._wishes import Matching, Wish
 from vgen.spec import Choice, field, spec
 
 PUBLISHED = (".bin", ".ckpt", ".pt", ".pth")

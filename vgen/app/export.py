@@ -20,6 +20,7 @@ from vgen.app.config import run_hydra
 from vgen.app.loading import load_backbone
 from vgen.app.pieces import Adapter, Piece, Published
 from vgen.app.terminal import Terminal
+from vgen.backbones.image_model_folder import save
 from vgen.formats import proof, single_file
 from vgen.formats.adapter import load_adapter, save_adapter
 from vgen.formats.foreign import Foreign, Rows
@@ -217,7 +218,7 @@ def unfold(wish: Export) -> Table:
     path, rows = unused(wish), []
     model = single_file.load(Path(wish.source).expanduser(), Path(wish.backbone).expanduser())
     with beside(path) as place:
-        model.save(place, DTYPE[wish.dtype])
+        save(model, place, DTYPE[wish.dtype])
         back = load_backbone(str(place)).components()
         for name, module in model.components().items():
             written = {n: v.to(DTYPE[wish.dtype]).float() for n, v in module.state_dict().items()}

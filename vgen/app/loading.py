@@ -16,7 +16,8 @@ from vgen.app.stacks import SHIPPED, TOYBOX, UNTRAINED, Layer, StackEntry, opene
 from vgen.backbones.absent import NO_IMAGE_MODEL, no_image_model
 from vgen.backbones.blank import Blank, blank
 from vgen.backbones.cpu import BF16_COSTS, HAS_BF16
-from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import load
 from vgen.backbones.video_unet import VideoUNet
 from vgen.formats.adapter import Card, put, unet_fingerprint
 from vgen.methods import Recipe, VideoModel, usual

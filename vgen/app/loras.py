@@ -33,6 +33,7 @@ from vgen.app.low_rank import (
 from vgen.app.stacks import StackEntry, adapter_path
 from vgen.app.terminal import Terminal
 from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import save
 from vgen.formats import proof
 from vgen.formats.adapter import Card, file_sha256, load_adapter, save_adapter
 from vgen.formats.foreign import CARD_FILE, Rows
@@ -145,7 +146,7 @@ def _merged_image_model(wish: Loras) -> Rows:
     num = merge_into_image(model, given)
     card = _card_of_folder(model, given)
     with beside(wish.place()) as place:
-        model.save(place, DTYPE[wish.dtype])
+        save(model, place, DTYPE[wish.dtype])
         (place / CARD_FILE).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
         back = load_backbone(str(place)).components()
         for name, module in model.components().items():

@@ -19,7 +19,8 @@ from vgen.attention.processor import control_of
 from vgen.attention.sites import AttentionKind
 from vgen.backbones.absent import no_image_model
 from vgen.backbones.blank import Blank, blank_unet, blank_vae
-from vgen.backbones.image_model import ImageModel, load
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import load
 from vgen.backbones.video_unet import Sidecar
 from vgen.diffusion.frames import Sliding
 from vgen.diffusion.guidance import Cfg

@@ -6,31 +6,23 @@ nothing here knows SD's numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    CLIPImageProcessorPil,
     CLIPPreTrainedModel,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
-    PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
-from vgen.backbones.config_check import refuse_unread, scheduler_of
-from vgen.backbones.foreign_settings import of_transformers, read_settings, refuse_programs
 from vgen.shapes import fold, unfold
 
 _TEXTS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
@@ -264,77 +256,6 @@ class ImageModel:
             for layer in attached(encoder):
                 yield from layer.parameters()
 
-    # -- disk ------------------------------------------------------------------------------------------------
-    def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write a diffusers-layout folder (safetensors) that any Stable Diffusion tool loads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, module in self.components().items():
-            before = next(module.parameters()).dtype
-            nn.Module.to(module, dtype)
-            with _without_bars():
-                module.save_pretrained(folder / name, safe_serialization=True)
-            nn.Module.to(module, before)
-            if isinstance(module, CLIPPreTrainedModel):
-                _opens_in(before, folder / name / "config.json")
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        if self.second_tokenizer is not None:
-            self.second_tokenizer.save_pretrained(folder / "tokenizer_2")
-        if self.image_processor is not None:
-            self.image_processor.save_pretrained(folder / "feature_extractor")
-        (folder / "scheduler").mkdir(exist_ok=True)
-        scheduler = {"_class_name": "DDIMScheduler", **self.scheduler_config}
-        (folder / "scheduler" / "scheduler_config.json").write_text(
-            json.dumps(scheduler, indent=2, sort_keys=True)
-        )
-        (folder / "model_index.json").write_text(json.dumps(self._index(), indent=2))
-
-    def _index(self) -> dict[str, Any]:
-        index: dict[str, Any] = {
-            "_class_name": "StableDiffusionXLPipeline" if self.is_sdxl else "StableDiffusionPipeline",
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
-            "scheduler": ["diffusers", "DDIMScheduler"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "text_encoder": [
-                "transformers",
-                "CLIPTextModel",
-            ],  # with a projection or without: what these pipelines open it as
-            "feature_extractor": ["transformers", "CLIPImageProcessor"]
-            if self.image_processor is not None
-            else [None, None],
-            "image_encoder": ["transformers", "CLIPVisionModelWithProjection"]
-            if self.image_encoder is not None
-            else [None, None],
-        }
-        if self.is_sdxl:
-            return index | {
-                "tokenizer_2": ["transformers", "CLIPTokenizer"],
-                "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-            }
-        return index | {"safety_checker": [None, None], "requires_safety_checker": False}
-
-
-def _opens_in(dtype: torch.dtype, config: Path) -> None:
-    """A pipeline opens its diffusers parts in fp32 and the others in the type that their configuration names:
-    all in one."""
-    told = json.loads(config.read_text()) | {"dtype": str(dtype).removeprefix("torch.")}
-    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
-
-
-def text_class(folder: Path, named: str) -> type[CLIPPreTrainedModel]:
-    """The class of a text encoder: ``named`` by model_index.json, or the one with a projection where its own
-    configuration says that its weights have one, which Stable Diffusion's pipelines do not open. Raises
-    ValueError for another encoder than CLIP's."""
-    if named not in _TEXTS:
-        raise ValueError(f"{folder} is a {named}, only {' and '.join(_TEXTS)} are supported")
-    config = folder / "config.json"
-    holds = read_settings(config).get("architectures") if config.is_file() else None
-    return (
-        CLIPTextModelWithProjection
-        if CLIPTextModelWithProjection.__name__ in (holds or [])
-        else _TEXTS[named]
-    )
-
 
 def attached(net: nn.Module) -> Iterator[nn.Module]:
     """The layers that run inside ``net`` by a hook that is their bound method."""
@@ -343,101 +264,6 @@ def attached(net: nn.Module) -> Iterator[nn.Module]:
             owner = getattr(hook, "__self__", None)
             if isinstance(owner, nn.Module):
                 yield owner
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """No bar for reading or writing a local file; a caller's own setting is put back, since it belongs to the
-    whole process."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _read(kind: Any, part: Path, **options: Any) -> Any:
-    """One part from its folder; folders that hold half precision alone, as many on the hub do, are read from
-    that."""
-    refuse_programs(part)
-    if issubclass(kind, PreTrainedModel):
-        options |= of_transformers()
-    names = [path.name for path in part.glob("*.safetensors")]
-    if not names:
-        raise ValueError(
-            f"{part} holds no .safetensors; other files of weights can execute code and are not read: "
-            "convert them first"
-        )
-    if all(".fp16" in name for name in names):
-        options["variant"] = "fp16"
-    try:
-        with _without_bars():
-            return kind.from_pretrained(part, **options)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{part} cannot be read ({str(error).splitlines()[0]}); fetch or copy it again"
-        ) from error
-
-
-def load(folder: Path) -> ImageModel:
-    """Read a diffusers-layout folder from disk in fp32; nothing is downloaded and no code of the folder runs.
-
-    Raises ValueError naming what is missing.
-    """
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ValueError(
-            f"image model {folder} has no model_index.json; "
-            "give a diffusers-layout Stable Diffusion folder (unet/ vae/ text_encoder/ tokenizer/ scheduler/)"
-        )
-    listed = {
-        name: value
-        for name, value in read_settings(index).items()
-        if isinstance(value, list) and value and value[0] is not None
-    }
-    missing = [
-        n for n in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / n).is_dir()
-    ]
-    if missing:
-        raise ValueError(
-            f"image model {folder} lacks {', '.join(missing)}; "
-            "a diffusers-layout folder holds unet/ vae/ text_encoder/ tokenizer/ scheduler/"
-        )
-    refuse_unread(folder)
-    local: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    options = {**local, "torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # True needs accelerate
-    encoders: list[CLIPPreTrainedModel] = []
-    for name in ("text_encoder", "text_encoder_2"):
-        if name in listed:
-            encoders.append(
-                _read(text_class(folder / name, listed[name][1]), folder / name, **local, dtype=torch.float32)
-            )
-    has = {name: (folder / name).is_dir() for name in ("image_encoder", "feature_extractor", "tokenizer_2")}
-    has["tokenizer_2"] &= "tokenizer_2" in listed  # the others may have been put beside, which no index says
-    image_encoder = image_processor = second_tokenizer = None
-    if has["image_encoder"]:
-        image_encoder = _read(
-            CLIPVisionModelWithProjection, folder / "image_encoder", **local, dtype=torch.float32
-        )
-    if has["feature_extractor"]:
-        image_processor = CLIPImageProcessorPil.from_pretrained(
-            folder / "feature_extractor", local_files_only=True
-        )
-    if has["tokenizer_2"]:
-        second_tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer_2", local_files_only=True)
-    return ImageModel(
-        unet=_read(UNet2DConditionModel, folder / "unet", **options),
-        vae=_read(AutoencoderKL, folder / "vae", **options),
-        text_encoders=encoders,
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        second_tokenizer=second_tokenizer,
-        image_encoder=image_encoder,
-        image_processor=image_processor,
-        scheduler_config=scheduler_of(folder),
-        source=str(folder),
-    )
 
 
 def size_conditioning(x: Tensor, context: Context) -> dict[str, Tensor] | None:

@@ -9,7 +9,8 @@ from transformers import CLIPPreTrainedModel, CLIPTextConfig, CLIPTokenizer
 
 from vgen.backbones.config_check import refuse_unread, scheduler_of
 from vgen.backbones.foreign_settings import ATTENTION, read_settings, refuse_programs
-from vgen.backbones.image_model import ImageModel, text_class
+from vgen.backbones.image_model import ImageModel
+from vgen.backbones.image_model_folder import text_class
 
 USUAL_PX = 512
 """What Stable Diffusion 1 draws."""

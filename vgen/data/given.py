@@ -13,7 +13,7 @@ from vgen.data.bounded import read_json
 from vgen.data.decode import Cut
 from vgen.data.detectors import detector
 from vgen.data.fields import FIELDS
-from vgen.data.one_clip import read_clip, still_picture
+from vgen.data.one_clip import bits_of, read_clip, still_picture
 from vgen.data.pose import of_people, on_square
 
 FRAMES = "frames"
@@ -39,6 +39,7 @@ def read_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0) -> n
     elif path.suffix in (".npy", ".json"):
         array = _array(name, path, cut)
     else:
+        _refuse_measures(name, path)
         array = of_pictures(name, _pictures(path, cut, start_seconds), path)
     if name == "reference" and (array == array[:, :1, :1]).all():
         raise ValueError(
@@ -68,6 +69,7 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
                 "frame one picture"
             )
         picture = still_picture(path, cut.size_px, cut.pads) if path.is_file() else None
+        _refuse_measures(name, path)
         if picture is None:
             raise ValueError(f"{name}=[{number}:{path}] is no picture; give .png, .jpg or .webp for a frame")
         array = picture[None] if name == FRAMES else of_pictures(name, picture[None], path)
@@ -103,6 +105,20 @@ def of_pictures(name: str, video: np.ndarray, path: Path) -> np.ndarray:
     return kinds[FIELDS[name].axes](video)
 
 
+def _refuse_measures(name: str, path: Path) -> None:
+    """Raises ValueError for a depth picture of more than 8 bits a pixel: sensors write distances in such, of
+    which the near ones are dark, and depth models nearness."""
+    if name != "depth" or path.suffix.lower() not in (*_PICTURES, ".tif", ".tiff"):
+        return
+    bits = bits_of(path)
+    if bits > 8:
+        raise ValueError(
+            f"depth={path} has {bits} bits a pixel, which may be distances, of which the near ones are dark, "
+            "or nearness; give distances in any unit as FILE.npy, float32 f h w, or a picture of 8 bits "
+            "where bright is near"
+        )
+
+
 def _grey(video: np.ndarray) -> np.ndarray:
     return (video @ _GREY).round().astype(np.uint8)
 
@@ -124,6 +140,8 @@ def _folder(name: str, folder: Path, cut: Cut) -> np.ndarray:
         raise ValueError(f"{name}={folder} holds no pictures and no .json; one file a frame is read")
     if name == "pose" and files[0].suffix == ".json":
         return _on_square([_json(file) for file in files if file.suffix == ".json"], cut)
+    for file in files[: cut.num_frames]:
+        _refuse_measures(name, file)
     one = replace(cut, num_frames=1)
     frames = [_pictures(file, one, 0.0) for file in files[: cut.num_frames]]
     return of_pictures(name, np.concatenate(frames), folder)

@@ -18,6 +18,9 @@ from vgen.data.fields import Needs
 from vgen.data.ledger import Rejected
 from vgen.data.sample import Sample
 
+_BITS = {"I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16, "I": 32, "F": 32}
+"""Of the modes in which Pillow opens a picture, where they are not 8."""
+
 
 def read_clip(
     path: str | Path, cut: Cut, start_seconds: float = 0.0, size: tuple[int, int] | None = None
@@ -96,6 +99,15 @@ def still_image(path: Path) -> Image.Image | None:
         raise ValueError(f"video={path} can't be used: {error}; give a smaller picture") from error
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
+
+
+def bits_of(path: Path) -> int:
+    """Bits a channel of a picture's pixel; 0 where the file is none."""
+    try:
+        with opened(path) as file:
+            return _BITS.get(file.mode, 8)
+    except (ValueError, UnidentifiedImageError, OSError, SyntaxError):
+        return 0
 
 
 def squared(image: Image.Image, size_px: int, place: float = 0.5) -> np.ndarray:

@@ -17,6 +17,7 @@ from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from vgen.backbones.conditioning import Conditioning
+from vgen.backbones.image_model_folder import save
 from vgen.formats import model_folder, proof
 from vgen.formats.foreign import CARD_FILE, Foreign, Imported, Learnt, Rows, Source
 from vgen.formats.state_file import Container
@@ -128,7 +129,7 @@ class InstructFolder(Foreign):
     def write(self, path: Path, learnt: Learnt) -> Rows:
         wide = wide_unet(learnt.unet, learnt.tensors)
         width = next(iter(learnt.tensors.values())).dtype
-        replace(learnt.model, unet=wide).save(path, width)
+        save(replace(learnt.model, unet=wide), path, width)
         _say_pipeline(path)
         (path / CARD_FILE).write_text(learnt.card_text(indent=2))
         source = Source(str(path), path)

@@ -9,9 +9,11 @@ from vgen.attention.edits import CopySelf, Sibling
 from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.solvers import Solver
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import PAIR, Acting, EditSession, Wish, start_noise
+from vgen.methods._edit_session import PAIR, Acting, EditSession
+from vgen.methods._editing import start_noise
 from vgen.methods._sampling import Sampling, latent_size
 from vgen.methods._video_model import VideoModel
+from vgen.methods._wishes import Wish
 from vgen.spec import spec
 
 

@@ -24,7 +24,8 @@ from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.start import Iid, Shared, Start
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
-from vgen.methods._editing import Acting, Edited, Editing, EditSession
+from vgen.methods._edit_session import Acting, EditSession
+from vgen.methods._editing import Edited, Editing
 from vgen.methods._recipe import UNET, Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import Choice, field, spec
@@ -102,7 +103,7 @@ class ControlVideoFree(Recipe, Editing):
             session.noise,
             lambda _: encoded,
             Cfg(scale=session.sampling.guidance),
-            acting=Acting(edits=session.amplified(StepWindow())),
+            acting=Acting(edits=session.words.amplified(StepWindow())),
             hooks=StepHooks(on_sample=(self._smoother(session),)),
         )
         return Edited(latents, report={"smoothed_steps": list(self.smoother.steps(session.num_steps))})

@@ -23,7 +23,8 @@ from vgen.diffusion.start import Iid, Shared, Start
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
 from vgen.layers.parallel_attention import ParallelAttentionSpec
-from vgen.methods._editing import Acting, Edited, Editing, EditSession, check_fixed_point
+from vgen.methods._edit_session import Acting, EditSession
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import UNET, Conditioned, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.methods.control_net import ControlNets, Shown
@@ -116,5 +117,5 @@ class ControlVideoOneShot(Recipe, Editing):
             start = session.invert(source, fixed_point_steps=self.fixed_point_steps).start
             back = session.reconstruct(start, source)
         encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
-        acting = Acting(edits=session.amplified(StepWindow()))
+        acting = Acting(edits=session.words.amplified(StepWindow()))
         return Edited(session.sample(start, lambda _: encoded, guidance, acting=acting), back)

@@ -25,7 +25,8 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.moment import Direction, Moment, Rows
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
-from vgen.methods._editing import Acting, Edited, EditSession, Recording, check_fixed_point
+from vgen.methods._edit_session import Acting, EditSession
+from vgen.methods._editing import Edited, Recording, check_fixed_point
 from vgen.methods._recipe import UNET, Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
@@ -78,7 +79,7 @@ class FateZero(Recipe, Recording):
         return Sampling(num_steps=50, guidance=7.5)
 
     def edit(self, session: EditSession) -> Edited:
-        alignment, store = session.alignment(), AttentionStore(self.store, reads=self._reads(session))
+        alignment, store = session.words.alignment(), AttentionStore(self.store, reads=self._reads(session))
         tokens = _places(session)
         trajectory = session.invert(session.wish.source, [store], fixed_point_steps=self.fixed_point_steps)
         reconstruction = (
@@ -86,7 +87,7 @@ class FateZero(Recipe, Recording):
         )
         source = Recorded(store, self._keys_of(session))
         mask = self._mask_of(session, store, tokens) if tokens else None
-        cross, words = self.cross.of_rows(session.num_steps), session.cross_by_word(alignment)
+        cross, words = self.cross.of_rows(session.num_steps), session.words.cross_by_word(alignment)
         edits: list[MapEdit | QkSwap] = [
             SwapCross(
                 source=source,
@@ -103,9 +104,9 @@ class FateZero(Recipe, Recording):
                 size=session.size,
             ),
             *(
-                session.amplified(StepWindow())
+                session.words.amplified(StepWindow())
                 if self.amplify_in_all_steps
-                else session.amplified(cross, words)
+                else session.words.amplified(cross, words)
             ),
         ]
         encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
@@ -181,7 +182,7 @@ class FateZero(Recipe, Recording):
 def _places(session: EditSession) -> list[int]:
     """Tokens of the source in whose attention it is seen where the edit may act; none without words to blend.
     Raises ValueError where only the target has them."""
-    tokens, words = session.blend_tokens(), ",".join(session.wish.blend)
+    tokens, words = session.words.blend_tokens(), ",".join(session.wish.blend)
     if tokens and "source" not in tokens:
         raise ValueError(
             f"blend=[{words}] names no word of the source, in whose attention this method sees where things "

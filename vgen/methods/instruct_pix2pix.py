@@ -21,7 +21,8 @@ from vgen.diffusion.start import Iid, Shared, Start
 from vgen.formats.foreign import Foreign
 from vgen.formats.instruct_pix2pix import InstructFolder
 from vgen.layers.widened import Widened
-from vgen.methods._editing import Edited, Editing, EditSession
+from vgen.methods._edit_session import EditSession
+from vgen.methods._editing import Edited, Editing
 from vgen.methods._recipe import (
     UNET,
     Conditioned,

@@ -20,7 +20,8 @@ from vgen.diffusion.inversion import Trajectory
 from vgen.diffusion.moment import Direction
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point
+from vgen.methods._edit_session import PAIR, Acting, EditSession
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import Choice, field, spec
@@ -75,14 +76,14 @@ class MasaCtrl(Recipe, Editing):
                 f"mutual.window holds none of the {session.num_steps} steps: the source would not be read; "
                 "lower method.mutual.window.start or raise sampling.num_steps"
             )
-        wish, tokens = session.wish, session.blend_tokens()
+        wish, tokens = session.wish, session.words.blend_tokens()
         own_words = session.latents is None or bool(tokens)
         said = wish.source if own_words else self.inversion_prompt
         trajectory = self._inverted(session, said)
         encoded = session.encoded(said, wish.target)
         edits = [
             *self.mutual.edits(session.control.sites.values(), session.size, tokens),
-            *session.amplified(StepWindow()),
+            *session.words.amplified(StepWindow()),
         ]
         both = session.sample(
             session.noise if trajectory is None else trajectory.start,

@@ -20,7 +20,8 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText, Trajectory
 from vgen.diffusion.solvers import StepHooks
 from vgen.diffusion.step_window import StepWindow
-from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
+from vgen.methods._edit_session import PAIR, Acting, EditSession, speaking
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Encodings
@@ -85,7 +86,7 @@ class PromptToPrompt(Recipe, Editing):
             trajectory = session.invert(wish.source, fixed_point_steps=self.fixed_point_steps)
             start = trajectory.start
             nulls = self._nulls(session, trajectory) if self.null_text.inner_steps else None
-        alignment = session.alignment()
+        alignment = session.words.alignment()
         blending = session.blending(self.blend, self.blend_window)
         edits = self._edits(session, alignment)
         fast = session.latents is not None and nulls is None
@@ -101,7 +102,7 @@ class PromptToPrompt(Recipe, Editing):
         return Edited(both[1:], both[:1], mask, {"words": alignment.preview()})
 
     def _edits(self, session: EditSession, alignment: Alignment) -> list[MapEdit | QkSwap]:
-        cross, words = self.cross.of_rows(session.num_steps), session.cross_by_word(alignment)
+        cross, words = self.cross.of_rows(session.num_steps), session.words.cross_by_word(alignment)
         most = self.self_max_queries
         if most is None:
             most = SELF_DRAWN if session.latents is None else SELF_REAL
@@ -109,9 +110,9 @@ class PromptToPrompt(Recipe, Editing):
             SwapCross(source=Sibling(), window=cross, words=words, alignment=alignment),
             CopySelf(source=Sibling(), window=self.self_attention, max_queries=most),
             *(
-                session.amplified(StepWindow())
+                session.words.amplified(StepWindow())
                 if self.amplify_in_all_steps
-                else session.amplified(cross, words)
+                else session.words.amplified(cross, words)
             ),
         ]
 

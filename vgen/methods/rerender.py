@@ -39,7 +39,8 @@ from vgen.diffusion.inversion import noised
 from vgen.diffusion.solvers import StepHooks, levels, timesteps
 from vgen.diffusion.start import Shared
 from vgen.diffusion.step_window import Ends, StepWindow
-from vgen.methods._editing import Acting, Edited, EditSession, Recording
+from vgen.methods._edit_session import Acting, EditSession
+from vgen.methods._editing import Edited, Recording
 from vgen.methods._recipe import UNET, Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
@@ -205,7 +206,7 @@ class Rerender(Recipe, Recording):
         encoded = one.encoded(one.wish.target + self.suffix, negative=self.negative)
         acting = Acting(
             keys=[] if kept is None else self.attention_keys()[UNET],
-            edits=one.amplified(StepWindow()),
+            edits=one.words.amplified(StepWindow()),
             recorders=[] if store is None else [store],
             references=None if kept is None else kept.stores,
         )

@@ -20,7 +20,8 @@ from vgen.formats.foreign import Foreign
 from vgen.formats.tune_a_video import TunedUNet
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods._editing import Acting, Edited, Editing, EditSession, check_fixed_point
+from vgen.methods._edit_session import Acting, EditSession
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.spec import field, spec
@@ -81,6 +82,6 @@ class TuneAVideo(Recipe, Editing):
         start = session.invert(prompt, fixed_point_steps=again).start
         reconstruction = session.reconstruct(start, prompt) if self.reconstruct else None
         encoded, guidance = session.encoded(session.wish.target), Cfg(scale=session.sampling.guidance)
-        acting = Acting(edits=session.amplified(StepWindow()))
+        acting = Acting(edits=session.words.amplified(StepWindow()))
         latents = session.sample(start, lambda _: encoded, guidance, acting=acting)
         return Edited(latents, reconstruction)

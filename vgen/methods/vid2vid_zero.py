@@ -18,7 +18,8 @@ from vgen.diffusion.guidance import Cfg
 from vgen.diffusion.inversion import NullEmbeddings, NullText
 from vgen.diffusion.step_window import StepWindow
 from vgen.layers.norm import NormScope
-from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
+from vgen.methods._edit_session import PAIR, Acting, EditSession, speaking
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import Paper, Recipe, Regime, method
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Encodings
@@ -81,16 +82,16 @@ class Vid2VidZero(Recipe, Editing):
             branches=PAIR,
             acting=Acting(keys=self._keys(), edits=self._edits(session)),
         )
-        return Edited(both[1:], both[:1], None, {"words": session.alignment().preview()})
+        return Edited(both[1:], both[:1], None, {"words": session.words.alignment().preview()})
 
     def _keys(self) -> list[FrameKeys]:
         return [FrameKeys(frames=[Frame.ALL], where=self.dense), FrameKeys(frames=self.frames)]
 
     def _edits(self, session: EditSession) -> list[Edit]:
-        alignment, words = session.alignment(), session.cross_by_word(session.alignment())
-        window = self.cross_window(session.replaces).of_rows(session.num_steps)
+        alignment, words = session.words.alignment(), session.words.cross_by_word(session.words.alignment())
+        window = self.cross_window(session.words.replaces).of_rows(session.num_steps)
         swap = SwapCross(source=Sibling(), window=window, words=words, alignment=alignment)
-        return [swap, *session.amplified(window, words)]
+        return [swap, *session.words.amplified(window, words)]
 
     def _encoded(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Encodings]:
         pair = session.encoded(session.wish.source, session.wish.target)

@@ -28,7 +28,8 @@ from vgen.formats.foreign import Foreign
 from vgen.formats.tune_a_video import TunedUNet
 from vgen.layers.norm import NormScope
 from vgen.layers.temporal_attention import TemporalAttentionSpec
-from vgen.methods._editing import PAIR, Acting, Edited, Editing, EditSession, check_fixed_point, speaking
+from vgen.methods._edit_session import PAIR, Acting, EditSession, speaking
+from vgen.methods._editing import Edited, Editing, check_fixed_point
 from vgen.methods._recipe import UNET, Insertion, Paper, Recipe, Regime, Training, method
 from vgen.methods._sampling import Sampling
 from vgen.methods._video_model import Encodings
@@ -100,15 +101,15 @@ class VideoP2P(Recipe, Editing):
             hooks=StepHooks() if blending is None else blending.hooks(),
         )
         mask = None if blending is None else blending.mask()
-        return Edited(both[1:], both[:1], mask, {"words": session.alignment().preview()})
+        return Edited(both[1:], both[:1], mask, {"words": session.words.alignment().preview()})
 
     def _edits(self, session: EditSession) -> list[Edit]:
-        alignment = session.alignment()
-        window, words = self.cross.of_rows(session.num_steps), session.cross_by_word(alignment)
+        alignment = session.words.alignment()
+        window, words = self.cross.of_rows(session.num_steps), session.words.cross_by_word(alignment)
         return [
             SwapCross(source=Sibling(), window=window, words=words, alignment=alignment),
             CopySelf(source=Sibling(), window=self.temporal_maps, kind=AttentionKind.TEMPORAL),
-            *session.amplified(window, words),
+            *session.words.amplified(window, words),
         ]
 
     def _encoded(self, session: EditSession, nulls: NullEmbeddings | None) -> Callable[[int], Encodings]:

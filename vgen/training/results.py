@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from vgen.backbones.image_model_folder import save
 from vgen.backbones.latents import plain_units, standardise
 from vgen.data.batch import Batch
 from vgen.data.files import write_whole
@@ -62,7 +63,7 @@ def finish_image_model(job: Job, learner: Learner, val: Iterable[Batch], card: C
         standardise(job.model.vae, latents)
     facts = job.folder / "image_model" / FACTS
     facts.unlink(missing_ok=True)  # it says that the folder is whole
-    job.model.save(facts.parent)
+    save(job.model, facts.parent)
     said = {"run": job.plain, "steps": job.settings.max_steps, "held_out": card.summary["held_out"]}
     write_whole(facts, json.dumps(said, indent=2).encode())
     log.info("wrote %s", job.folder / "image_model")

@@ -22,11 +22,10 @@ from vgen.diffusion.frames import Sliding
 from vgen.formats.adapter import put
 from vgen.methods import Recipe, catalogue
 from vgen.methods._assembly import Part
+from vgen.methods._edit_session import EditSession
 from vgen.methods._editing import (
     Edited,
     Editing,
-    EditSession,
-    Wish,
     encoded,
     finished,
     heard,
@@ -36,6 +35,7 @@ from vgen.methods._editing import (
 )
 from vgen.methods._recipe import UNET, Regime
 from vgen.methods._sampling import SamplingOverrides
+from vgen.methods._wishes import Wish
 from vgen.metrics.task import Task
 from vgen.resources import conf_dir
 from vgen.spec import spec
