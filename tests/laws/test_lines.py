@@ -13,7 +13,7 @@ from vgen.data.files import lines_of
 
 ROOT = Path(__file__).parents[2]
 MACHINES = {
-    "backbones/image_model.py": "the first line of an error",
+    "backbones/image_model_folder.py": "the first line of an error",
     "backbones/pretrained.py": "the first line of an error",
     "formats/state_file.py": "the first line of an error",
     "app/refusals.py": "the first line of an error",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from hydra.core.config_store import ConfigStore
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import vgen
 from vgen.app.config import run_hydra
 from vgen.app.control_net import Structure
 from vgen.app.edit_checks import (
@@ -27,11 +24,12 @@ from vgen.app.edit_checks import (
     refuse_other_checkpoint,
     refuse_published,
 )
-from vgen.app.edit_keep import as_source, frame_size, put_sound
+from vgen.app.edit_keep import as_source, frame_size
 from vgen.app.edit_list import edit_list
 from vgen.app.edit_plan import plan
 from vgen.app.edit_remarks import remark
-from vgen.app.edit_run import EditRun, Extra, Keep, along_pictures
+from vgen.app.edit_run import EditRun, Extra, Keep
+from vgen.app.edited_clip import EditedClip
 from vgen.app.folders import claimed
 from vgen.app.given_fields import fields_of_clip
 from vgen.app.loading import TOYBOX, UNTRAINED, open_checkpoint
@@ -41,13 +39,11 @@ from vgen.app.terminal import Terminal
 from vgen.attention.processor import control_of
 from vgen.backbones.image_model import ImageModel
 from vgen.conditions.pictures import picture_of
-from vgen.data.clip_files import enlarged, to_uint8, write_gif, write_grid, write_mp4
+from vgen.data.clip_files import to_uint8
 from vgen.data.decode import Cut
 from vgen.data.one_clip import read_clip
-from vgen.data.panels import side_by_side
 from vgen.diffusion.frames import counted
 from vgen.diffusion.solvers import Solver
-from vgen.formats.adapter import plain
 from vgen.methods import Recipe, catalogue, name_of
 from vgen.methods._edit_session import EditSession
 from vgen.methods._edit_session import Progress as Told
@@ -57,66 +53,12 @@ from vgen.methods._rendering import Rendering
 from vgen.methods._wishes import Wish
 from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
-from vgen.spec import field
 from vgen.training.peaks import peak_memory_gb
 from vgen.training.progress import TimeLeft
 
 PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
 UNHEARD = (*PROMPTED, "control_net", "stack", "loras")
 """Keys of an edit that mean nothing where nothing is denoised."""
-
-
-@dataclass(frozen=True, slots=True)
-class EditedClip:
-    """uint8 f h w 3 each; ``source`` is the pictures of a ControlNet where no clip was given, ``mask`` the
-    source, dimmed where the mask is shut. ``report`` holds figures:
-    PSNR of the reconstruction and of the decoder alone, bytes, seconds, peak memory in GiB. ``pictures``
-    uint8 h w 3 (or 4) are written by their names. Where it ``is_edit`` no more, it shows what was learnt."""
-
-    video: np.ndarray
-    source: np.ndarray
-    reconstruction: np.ndarray | None
-    mask: np.ndarray | None
-    report: dict[str, Any]
-    run: EditRun
-    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    is_edit: bool = True
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``edited.mp4``, ``.gif`` and ``.png`` (a grid of frames), ``side_by_side.mp4`` with labels,
-        what the run's ``save`` asks for and ``card.json``; returns the folder.
-
-        Raises ValueError for a folder that holds something.
-        """
-        with claimed(folder) as out:
-            self._write(out)
-        return out
-
-    def _write(self, out: Path) -> None:
-        run = self.run
-        shown_first = "control" if along_pictures(run.method) and not run.shown() else "source"
-        name = "edited" if self.is_edit else "reconstruction"
-        panels = {shown_first: self.source, name: self.video}
-        for extra, video in ((Extra.RECONSTRUCTION, self.reconstruction), (Extra.MASK, self.mask)):
-            if extra in run.save and video is not None:
-                panels[extra.value] = video
-                write_mp4(out / f"{extra.value}.mp4", enlarged(video, run.least_px), run.fps)
-        card = {
-            "vgen": vgen.__version__,
-            "method_name": name_of(run.method),
-            **plain(asdict(run)),
-            "report": self.report,
-        }
-        shown = enlarged(self.video, run.least_px)
-        put_sound(write_mp4(out / f"{name}.mp4", shown, run.fps, card), run)
-        write_gif(out / f"{name}.gif", shown, run.fps, card)
-        for picture_name, picture in self.pictures.items():
-            write_grid(out / f"{picture_name}.png", picture[None], card, columns=1)
-        grid = (self.video, 1) if run.image else (enlarged(self.video, 128), 8)
-        write_grid(out / f"{name}.png", grid[0], card, columns=grid[1])
-        beside = side_by_side({shows: enlarged(video, run.least_px) for shows, video in panels.items()})
-        write_mp4(out / "side_by_side.mp4", beside, run.fps)
-        (out / "card.json").write_text(json.dumps(card, indent=2))
 
 
 def offer() -> None:
@@ -328,7 +270,7 @@ def told_edit(run: EditRun, out: Path, console: Console) -> None:
     """One edit into an empty folder, told as it goes."""
     with _bars(console) as told:
         done = edit(run, told, console)
-    done._write(out)
+    done.write(out)
     if Extra.MASK in run.save and done.mask is None:
         console.print(
             "[yellow]no mask:[/] the edit has no words to blend (blend=\\[word]), so it may act everywhere"

@@ -21,7 +21,8 @@ from vgen.app import generate as drawing
 from vgen.app import prepare as preparing
 from vgen.app import train as training
 from vgen.app.config import TrainRun, offer_training
-from vgen.app.edit import EditedClip, EditRun
+from vgen.app.edit_run import EditRun
+from vgen.app.edited_clip import EditedClip
 from vgen.app.evaluate import Evaluated, EvaluateRun
 from vgen.app.generate import Clip, GenerateRun
 from vgen.app.judging.evaluation import NO_SUITE
