@@ -152,6 +152,10 @@ def test_poses_have_the_bones_of_a_body(clip: Path, tmp_path: Path) -> None:
     nobody.write_text(json.dumps([[[[0.5, 0.5, 0.0]] * 17]]))
     with pytest.raises(ValueError, match=r"no joint|no person"):
         replace(given, retarget=str(nobody)).read(CUT)
+    (tmp_path / "torn.json").write_text("{")
+    for body, why in (("none.png", "is no file"), ("torn.json", "can't be read")):
+        with pytest.raises(ValueError, match=rf"^pose\.retarget=.*{body}.* {why}"):
+            replace(given, retarget=str(tmp_path / body)).read(CUT)
     for lacking in ({"file": ""}, {"name": "edges"}, {"file": "[0:a.png]"}):
         with pytest.raises(ValueError, match=r"pose\.retarget=.* there are no key points"):
             replace(given, **lacking)

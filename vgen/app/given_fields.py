@@ -133,8 +133,12 @@ class GivenField:
             )
         one = replace(cut, num_frames=1)
         known = self.body.suffix in (".npy", ".json")
-        seen = read_field("pose", self.body, one) if known else find_field("pose", self.body, one, by=self.by)
         try:
+            seen = (
+                read_field("pose", self.body, one)
+                if known
+                else find_field("pose", self.body, one, by=self.by)
+            )
             return retargeted(torch.from_numpy(pose), torch.from_numpy(seen)).numpy()
         except ValueError as error:
             raise ValueError(f"pose.retarget={self.retarget}: {error}") from error

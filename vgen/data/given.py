@@ -80,7 +80,12 @@ def read_frames(name: str, places: Mapping[int, Path], cut: Cut) -> tuple[np.nda
 
 
 def find_field(name: str, path: Path, cut: Cut, start_seconds: float = 0.0, by: str = "") -> np.ndarray:
-    """The field ``name`` as it is found in the clip or picture at ``path``; ``by`` names the detector."""
+    """The field ``name`` as it is found in the clip or picture at ``path``; ``by`` names the detector.
+
+    Raises ValueError where there is no such file, or nothing that finds the field.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; give a video or a picture, in which {name} is looked for")
     seen = detector(name, by)
     array = seen.see(_pictures(path, cut, start_seconds))
     return _long_enough(name, array, path, cut.num_frames)
