@@ -27,6 +27,7 @@ from vgen.data.toybox import ToyboxSource
 from vgen.diffusion.draws import Draws
 from vgen.formats.adapter import load_adapter
 from vgen.layers.motion_module import MotionModuleSpec
+from vgen.methods import Recipe
 from vgen.methods._sampling import TRAINED, Sampling
 from vgen.methods.animatediff import AnimateDiff
 from vgen.methods.image.autoencoder import Autoencoder
@@ -142,9 +143,25 @@ def test_preflight_names_what_gets_no_gradient() -> None:
     made.unet.inserted["down_blocks/0/attentions/0"].forward = lambda x: x
     with pytest.raises(
         ValueError,
-        match=r"26 parameters are not trained.*0/attentions/0.*gets no gradient.*window of one frame",
+        match=r"26 of \d+ tensors learn and get no gradient \(the first is .*0/attentions/0.*usual",
     ):
         preflight(made, batch())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "cells", "why"),
+    [
+        (AnimateDiff(), 16, r"one frame.*data\.window\.num_frames to 2"),
+        (LatentDiffusion(), 8, r"at 64 px .* data\.size_px to 128"),
+    ],
+    ids=["one frame", "one cell"],
+)
+def test_preflight_says_which_clips_teach_attention_nothing(recipe: Recipe, cells: int, why: str) -> None:
+    made = Learner(recipe, blank(Blank.SD15_NARROW), Optimisation(), seed=0, max_steps=10)
+    small = batch(2)
+    latents = torch.randn(2, 1, 4, cells, cells, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=rf"learn and get a gradient of zero .*{why}"):
+        preflight(made, Batch(keys=small.keys, captions=small.captions, latents=latents))
 
 
 def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -> None:
@@ -156,7 +173,7 @@ def test_preflight_refuses_the_reentrant_checkpoint_that_starves_down_blocks() -
     run = first.forward
     first.forward = lambda x: checkpoint(run, x, use_reentrant=True)
     unheard = pytest.warns(UserWarning, match="None of the inputs have requires_grad")
-    with unheard, pytest.raises(ValueError, match=r"down_blocks.*gets no gradient"):
+    with unheard, pytest.raises(ValueError, match=r"get no gradient \(the first is .*down_blocks"):
         preflight(made, batch())
 
 
@@ -191,7 +208,7 @@ def test_a_part_that_the_image_model_lacks_is_named() -> None:
 def test_preflight_names_a_frozen_parameter_with_a_gradient() -> None:
     made = learner()
     made.unet.image_unet.conv_in.weight.requires_grad_(True)
-    with pytest.raises(ValueError, match=r"conv_in\.weight is frozen but gets a gradient"):
+    with pytest.raises(ValueError, match=r"1 tensors are frozen and get a gradient \(.*conv_in\.weight"):
         preflight(made, batch())
 
 

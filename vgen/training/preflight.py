@@ -11,15 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgen.backbones.silent import Silent
 from vgen.data.batch import Batch
 from vgen.diffusion.draws import Draws
+from vgen.methods import name_of
+from vgen.spec import Choice
 from vgen.training.learner import Learner
 
-MAX_NAMED = 12
 FP16_SCALE = 1024  # as a gradient scaler does: small gradients would be zeros in half precision
+
+
+class Flaw(Choice):
+    """What may be wrong with a parameter after a backward pass."""
+
+    NONE = "learn and get no gradient"
+    ZERO = "learn and get a gradient of zero"
+    NOT_FINITE = "learn and get a gradient that is not finite"
+    FROZEN = "are frozen and get a gradient"
 
 
 def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -> int:
@@ -42,35 +52,68 @@ def preflight(learner: Learner, batch: Batch, half: torch.dtype | None = None) -
     finally:
         learner.zero_grad(set_to_none=True)
     if report:
-        raise ValueError(
-            f"pre-flight: {len(report)} parameters are not trained as {', '.join(learner.recipe.learns())} "
-            "says: "
-            + "; ".join(report[:MAX_NAMED])
-            + (f" and {len(report) - MAX_NAMED} more" if len(report) > MAX_NAMED else "")
-            + "; a part that is never run, a reentrant gradient checkpoint, a detached tensor, a window of "
-            "one frame, pictures so small that the UNet's middle is one cell (below 128 px for Stable "
-            "Diffusion), or a contrastive batch of one is the usual cause"
-        )
+        raise ValueError(f"pre-flight: {'; '.join(_said(report, learner))}; {_cause(report, learner, batch)}")
     return len(learner.learning)
 
 
-def _report(learner: Learner) -> list[str]:
-    out = []
+def _report(learner: Learner) -> dict[Flaw, list[str]]:
+    """Names of parameters, by what is wrong with them."""
+    out: dict[Flaw, list[str]] = {}
     everything = dict(learner.parts.named_parameters())
     for name, module in learner.video_model.components().items():
         if name not in learner.parts:
             everything |= {f"(frozen) {name}.{n}": p for n, p in module.named_parameters()}
     for name, parameter in everything.items():
-        if name in learner.learning:
-            if parameter.grad is None:
-                out.append(f"{name} gets no gradient")
-            elif not torch.isfinite(parameter.grad).all():
-                out.append(f"{name} gets a gradient that is not finite")
-            elif not parameter.grad.any():
-                out.append(f"{name} gets a gradient of zero")
-        elif parameter.grad is not None:
-            out.append(f"{name} is frozen but gets a gradient")
+        if flaw := _flaw(parameter, learns=name in learner.learning):
+            out.setdefault(flaw, []).append(name)
     return out
+
+
+def _flaw(parameter: nn.Parameter, learns: bool) -> Flaw | None:
+    grad = parameter.grad
+    if not learns:
+        return None if grad is None else Flaw.FROZEN
+    if grad is None:
+        return Flaw.NONE
+    if not torch.isfinite(grad).all():
+        return Flaw.NOT_FINITE
+    return None if grad.any() else Flaw.ZERO
+
+
+def _said(report: dict[Flaw, list[str]], learner: Learner) -> list[str]:
+    """How many parameters have each flaw, and which is the first."""
+    learning = len(learner.learning)
+    out = []
+    for flaw, names in report.items():
+        of = "" if flaw is Flaw.FROZEN else f" of {learning}"
+        first = names[0] if len(names) == 1 else f"the first is {names[0]}"
+        out.append(f"{len(names)}{of} tensors {flaw.value} ({first})")
+    return out
+
+
+def _cause(report: dict[Flaw, list[str]], learner: Learner, batch: Batch) -> str:
+    """What is to be changed where the batch shows it; else what it usually is."""
+    if report.keys().isdisjoint((Flaw.NONE, Flaw.ZERO)):
+        return f"method={name_of(learner.recipe)} says that {', '.join(learner.recipe.learns())} learn"
+    seen = batch.latents if batch.video is None else batch.video
+    if Flaw.ZERO in report and seen is not None and learner.recipe.on_image_model:
+        model = learner.video_model.model
+        cell_px = model.vae_factor * 2 ** (len(model.unet.config["block_out_channels"]) - 1)
+        side_px = seen.shape[-1] * (model.vae_factor if batch.video is None else 1)
+        if side_px <= cell_px:
+            return (
+                f"at {side_px} px the UNet's middle has one cell, where attention has nothing to weigh; set "
+                f"data.size_px to {2 * cell_px} or more"
+            )
+        if seen.shape[1] == 1 and learner.video_model.unet.inserted:
+            return (
+                "clips have one frame, where attention over frames has nothing to weigh; set "
+                "data.window.num_frames to 2 or more"
+            )
+    return (
+        "a part that is never run, a reentrant gradient checkpoint, a detached tensor or a contrastive batch "
+        "of one is the usual cause"
+    )
 
 
 @contextmanager
