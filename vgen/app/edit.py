@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from vgen.app.bars import Bars
 from vgen.app.config import run_hydra
 from vgen.app.control_net import Structure
 from vgen.app.edit_checks import (
@@ -54,7 +55,6 @@ from vgen.methods._wishes import Wish
 from vgen.metrics.kept import unrelated_psnr
 from vgen.metrics.psnr import psnr
 from vgen.training.peaks import peak_memory_gb
-from vgen.training.progress import TimeLeft
 
 PROMPTED = ("source", "target", "instruction", "amplify", "blend", "cross_replace_steps")
 UNHEARD = (*PROMPTED, "control_net", "stack", "loras")
@@ -286,22 +286,19 @@ def told_edit(run: EditRun, out: Path, console: Console) -> None:
 def _bars(console: Console) -> Iterator[Told]:
     """One bar per phase: invert, null text, reconstruct, edit, decode."""
     columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress, tasks = Progress(*columns, console=console), {}
-    lines: dict[str, TimeLeft] = {}
+    bars, tasks = Bars(*columns, console=console, unit="step", transient=False), dict[str, TaskID]()
 
     def told(phase: str, done: int, total: int) -> None:
-        if not console.is_terminal:
-            lines.setdefault(phase, TimeLeft(phase, total)).at(done)
         if phase not in tasks:
-            progress.start()  # not before there is something to show: a refusal needs no empty line
-            tasks[phase] = progress.add_task(phase, total=total)
-        progress.update(tasks[phase], completed=done)
+            bars.start()  # not before there is something to show: a refusal needs no empty line
+            tasks[phase] = bars.add_task(phase, total=total)
+        bars.update(tasks[phase], completed=done)
 
     try:
         yield told
     finally:
         if tasks:
-            progress.stop()
+            bars.stop()
 
 
 if __name__ == "__main__":

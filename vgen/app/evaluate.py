@@ -25,6 +25,7 @@ from rich.progress import (
 )
 
 import vgen
+from vgen.app.bars import Bars
 from vgen.app.config import job_suffix, run_hydra
 from vgen.app.judging.audit import audited
 from vgen.app.judging.clip_store import SOURCE, ClipStore
@@ -317,8 +318,8 @@ def _show(
         console.print(told)
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
+def _progress(console: Console) -> Bars:
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -326,7 +327,7 @@ def _progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        transient=True,
+        unit="clip",
     )
 
 

@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from rich.console import Console
 
 import vgen
+from vgen.app.bars import steps_shown
 from vgen.app.cascade import (
     CascadeStage,
     Drawing,
@@ -35,7 +36,6 @@ from vgen.app.given_fields import GivenField, given_fields
 from vgen.app.loading import NONE, SHIPPED, Checkpoint, open_checkpoint, refuse_undrawable
 from vgen.app.long_prompts import warn_of_cut
 from vgen.app.stacks import StackEntry, adapter_path
-from vgen.app.step_bar import steps_shown
 from vgen.app.terminal import Terminal
 from vgen.conditions.fps import FPS
 from vgen.data.clip_files import check_least_px, enlarged, to_uint8, write_gif, write_grid, write_mp4

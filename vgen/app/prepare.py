@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vgen.app.bars import Bars
 from vgen.app.class_images import ClassImages
 from vgen.app.config import run_hydra
 from vgen.app.corpus_page.page import PAGE, write_page
@@ -60,7 +60,7 @@ def run(wish: Prepare, console: Console) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Bars(*columns, console=console, unit="row") as progress:
         bar = progress.add_task(f"preparing {wish.data.name()}", total=None, found="")
 
         def watch(done: int, total: int, counts: Counts) -> None:
