@@ -1,7 +1,7 @@
 """Align your Latents on the toybox: how clips go on, and clips twice as long as any of training.
 
-Three models: key frames (every second tick, 250 steps), prediction from one or two of them (1,000 steps), a
-frame between every two (500 steps). Long clips are 31 ticks: 8 key frames, 16 by prediction, 31 by
+Three models: key frames (every second tick, 250 steps), prediction from one or two of them (600 steps), a
+frame between every two (400 steps). Long clips are 31 ticks: 8 key frames, 16 by prediction, 31 by
 interpolation. Their control draws all 16 key frames with the first model in windows of 8, and fills between
 them by the same.
 """
@@ -18,7 +18,7 @@ CLIPS = "data.path=data/toybox_moving"
 NUM = 48
 LONG = ("suite=demo", "suite.num_frames=31", "suite.stride_ticks=1")
 KEYS, ON, BETWEEN = (f"toybox_aligned{part}" for part in ("", "_prediction", "_interpolation"))
-STEPS = {KEYS: 250, ON: 1000, BETWEEN: 500}
+STEPS = {KEYS: 250, ON: 600, BETWEEN: 400}
 
 
 def measured(work: Workplace) -> list[Figure]:
