@@ -91,3 +91,9 @@ def test_a_corpus_is_split_by_the_metadata_of_its_samples(tmp_path: Path) -> Non
     )
     assert (len(parts.train), len(parts.val), len(train & val)) == (9, 3, 0)
     assert parts.told == "held out: 3 clips of 1 of 4 videos (data.val_seed=0)"
+
+
+def test_more_held_out_than_learnt_from_is_said() -> None:
+    videos = [f"{number}.mp4" for number in range(10)]
+    assert held_out(videos, 5, 0).told == "held out: 5 clips of 5 of 10 videos (data.val_seed=0)"
+    assert held_out(videos, 8, 0).told.endswith("; fewer are left to learn from, 2: lower data.val_clips")

@@ -44,7 +44,10 @@ def held_out(sources: Sequence[str], num_val: int, seed: int) -> HeldOut:
     more = "1 more clip of theirs is" if unused == 1 else f"{unused} more clips of theirs are"
     told += f", {more} left out" * (unused > 0)
     train = [row for row in range(len(sources)) if row not in gone]
-    return HeldOut(train, away[:num_val], f"{told} (data.val_seed={seed})")
+    told += f" (data.val_seed={seed})"
+    if len(train) < len(away):
+        told += f"; fewer are left to learn from, {len(train)}: lower data.val_clips"
+    return HeldOut(train, away[:num_val], told)
 
 
 def _videos(sources: Sequence[str], seed: int) -> list[list[int]]:
