@@ -1,7 +1,7 @@
 """DreamArtist on the toybox: one thing learnt as two words from one picture, drawn on another ground, against
 the positive word alone and the word it began as.
 
-Twelve things that training never showed are learnt one by one and drawn four times each. A picture counts
+Eight things that training never showed are learnt one by one and drawn six times each. A picture counts
 where colour and shape are the thing's and the ground is the one that the prompt asks for.
 """
 
@@ -22,7 +22,7 @@ from vgen.metrics.suite import Suite, Task, tasks
 from vgen.toybox.renderer import render
 from vgen.toybox.scenes import Ground, Scene
 
-SUBJECTS, TIMES, STEPS = 12, 4, 1000
+SUBJECTS, TIMES, STEPS = 8, 6, 1000
 GROUNDS = [Ground.BLACK, Ground.NAVY, Ground.GRAY, Ground.BROWN]
 INIT = "circle"
 SILENT = " "
