@@ -1,6 +1,6 @@
 """ControlNet on the toybox: edges and poses of clips never seen, against another clip's control and none.
 
-The nets are trained on stills, with the image model frozen (700 steps in ``conf/experiment``, 400 here). A
+The nets are trained on stills, with the image model frozen, in 400 steps. A
 clip is drawn with the shipped motion module beside the net.
 """
 
