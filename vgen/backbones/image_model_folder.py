@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def save(model: ImageModel, folder: Path, dtype: torch.dtype = torch.float16) ->
     for name, module in model.components().items():
         before = next(module.parameters()).dtype
         nn.Module.to(module, dtype)
-        with _without_bars():
+        with _quietly():
             module.save_pretrained(folder / name, safe_serialization=True)
         nn.Module.to(module, before)
         if isinstance(module, CLIPPreTrainedModel):
@@ -162,16 +163,23 @@ def _image_processor(part: Path) -> CLIPImageProcessorPil | None:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """No bar for reading or writing a local file; a caller's own setting is put back, since it belongs to the
-    whole process."""
-    shown = transformers_logging.is_progress_bar_enabled()
+def _quietly() -> Iterator[None]:
+    """No bar for reading or writing a local file; nor what DeepSpeed says of the machine when it is imported,
+    as transformers does before it writes where accelerate is installed. A caller's own settings are put back,
+    since they belong to the whole process."""
+    shown, deepspeed = transformers_logging.is_progress_bar_enabled(), logging.getLogger("DeepSpeed")
     transformers_logging.disable_progress_bar()
+    deepspeed.addFilter(_is_error)
     try:
         yield
     finally:
+        deepspeed.removeFilter(_is_error)
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _read(kind: Any, part: Path, **options: Any) -> Any:
@@ -189,7 +197,7 @@ def _read(kind: Any, part: Path, **options: Any) -> Any:
     if all(".fp16" in name for name in names):
         options["variant"] = "fp16"
     try:
-        with _without_bars():
+        with _quietly():
             return kind.from_pretrained(part, use_safetensors=True, local_files_only=True, **options)
     except (SafetensorError, OSError) as error:
         raise ValueError(
