@@ -97,3 +97,6 @@ def test_more_held_out_than_learnt_from_is_said() -> None:
     videos = [f"{number}.mp4" for number in range(10)]
     assert held_out(videos, 5, 0).told == "held out: 5 clips of 5 of 10 videos (data.val_seed=0)"
     assert held_out(videos, 8, 0).told.endswith("; fewer are left to learn from, 2: lower data.val_clips")
+    one = ["a.mp4"] * 10
+    assert held_out(one, 8, 0).told.endswith("; fewer are left to learn from, 2: lower data.val_clips")
+    assert "fewer" not in held_out(one, 5, 0).told

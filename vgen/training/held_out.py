@@ -45,9 +45,7 @@ def held_out(sources: Sequence[str], num_val: int, seed: int) -> HeldOut:
     told += f", {more} left out" * (unused > 0)
     train = [row for row in range(len(sources)) if row not in gone]
     told += f" (data.val_seed={seed})"
-    if len(train) < len(away):
-        told += f"; fewer are left to learn from, {len(train)}: lower data.val_clips"
-    return HeldOut(train, away[:num_val], told)
+    return HeldOut(train, away[:num_val], told + _if_most(len(away), len(train)))
 
 
 def _videos(sources: Sequence[str], seed: int) -> list[list[int]]:
@@ -79,4 +77,10 @@ def _last(num_clips: int, num_val: int, num_videos: int) -> HeldOut:
         f"held out: the last {num_val} of {num_clips} clips, of videos that train too, since {videos} cannot "
         "be split by video; data.val_path names others"
     )
-    return HeldOut(range(first), range(first, num_clips), told)
+    return HeldOut(range(first), range(first, num_clips), told + _if_most(num_val, first))
+
+
+def _if_most(num_away: int, num_train: int) -> str:
+    """What is said where fewer clips train than not."""
+    few = f"; fewer are left to learn from, {num_train}: lower data.val_clips"
+    return few if num_train < num_away else ""

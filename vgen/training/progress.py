@@ -112,13 +112,9 @@ class TimeLeft:
 
     def step(self) -> None:
         """One step more is done."""
-        self.at(self._done + 1)
-
-    def at(self, done: int) -> None:
-        """So many steps are done."""
-        self._done = done
+        self._done += 1
         now = time.perf_counter()
-        if not self.speaks or now - self._spoken < PATIENCE_SECONDS or not 0 < done < self.num_steps:
+        if not self.speaks or now - self._spoken < PATIENCE_SECONDS or self._done >= self.num_steps:
             return
         self._spoken = now
         left = (now - self._began) / self._done * (self.num_steps - self._done)
